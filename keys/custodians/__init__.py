@@ -1,0 +1,1 @@
+"""Holders of root keys, one a file."""

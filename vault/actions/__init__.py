@@ -1,0 +1,1 @@
+"""What the vault does, one story a file, read from top to bottom."""

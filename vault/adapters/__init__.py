@@ -1,0 +1,1 @@
+"""What is outside the vault, one library a file."""

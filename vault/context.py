@@ -1,0 +1,51 @@
+"""What an action needs: the `Vault`, and the Protocols its adapters satisfy."""
+
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object as the store lists it; `modified_at` is aware UTC."""
+
+    name: str
+    size_bytes: int
+    modified_at: datetime
+
+
+class ObjectStore(Protocol):
+    """
+    A bucket of one region. Not trusted: whoever controls it can at most withhold bytes.
+
+    Names are lower-case ASCII letters, digits, `-`, `_`, `.` and `/`. Failures of the store are
+    `ObjectStoreUnavailableError`, raised within a bounded time.
+    """
+
+    async def put(self, name: str, chunks: AsyncIterable[bytes], *, size_bytes: int | None) -> None:
+        """
+        Store the chunks under `name`; durable when it returns.
+
+        `size_bytes` is the exact length where it is known (one request), None where it is not. When
+        `chunks` raises, or the task is cancelled, nothing is visible and no part is left behind, and
+        the exception passes through unchanged. Memory is bounded whatever the size.
+        """
+
+    def get(
+        self, name: str, *, offset: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Open the object for reading from `offset`; raises `ObjectMissingError` on entry."""
+
+    async def purge(self, name: str) -> int:
+        """Remove every version and delete marker; returns how many there were (0: none)."""
+
+    def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        """Current objects under the prefix, ascending by name."""
+
+    async def check(self) -> None:
+        """Raise when the store cannot be written and read, with a message that says what to do."""
+
+    async def close(self) -> None:
+        """Let go of connections."""

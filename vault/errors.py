@@ -1,0 +1,88 @@
+"""
+What can go wrong in the vault. The docstring of an error is its default message.
+
+No HTTP status stands here: `web/problems.py` is the one table that maps these to problems.
+"""
+
+
+class VaultError(Exception):
+    """The vault cannot do this."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or type(self).__doc__)
+
+
+class ConfigurationError(VaultError):
+    """The configuration is wrong."""
+
+
+class InvalidRequestError(VaultError):
+    """The request is not well formed."""
+
+
+class UnauthenticatedError(VaultError):
+    """A valid token is needed."""
+
+
+class ForbiddenError(VaultError):
+    """This role may not do this."""
+
+
+class NotFoundError(VaultError):
+    """There is no such thing, or not for you."""
+
+
+class ConflictError(VaultError):
+    """The thing is not in a state that allows this."""
+
+
+class ShreddedError(VaultError):
+    """The document was shredded."""
+
+
+class TooLargeError(VaultError):
+    """The document is over the size limit."""
+
+
+class UnsupportedTypeError(VaultError):
+    """This type of file is not accepted here."""
+
+
+class ContentRefusedError(VaultError):
+    """The content was refused."""
+
+
+class DigestMismatchError(VaultError):
+    """The content does not match its Content-Digest."""
+
+
+class TruncatedUploadError(VaultError):
+    """The upload ended before its declared length."""
+
+
+class LockedError(VaultError):
+    """A hold or a restriction forbids this."""
+
+
+class ResidencyError(VaultError):
+    """The content may not leave its region on any recorded basis."""
+
+
+class UnavailableError(VaultError):
+    """A part the vault cannot work without is not available; try again."""
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database is not available."""
+
+
+class RecordsUnavailableError(UnavailableError):
+    """Access records cannot be written, so nothing is handed out."""
+
+
+class ObjectStoreUnavailableError(UnavailableError):
+    """The object store is not available."""
+
+
+class ObjectMissingError(VaultError):
+    """The object is not in the store."""

@@ -1,0 +1,1 @@
+"""Every SQL statement, a function each; the first argument is a connection."""
