@@ -1,0 +1,169 @@
+"""
+Who may do what: one pure function from principal, action and circumstances to a decision.
+
+It knows nothing of HTTP and makes no record; `actions/access.py` records what it says.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vault.domain.documents import Custody
+from vault.errors import VaultError
+
+REFERENCE_LENGTH_MAX = 128
+
+
+class Role(StrEnum):
+    """What a principal is for."""
+
+    PORTING = "porting"
+    FAX_GATEWAY = "fax-gateway"
+    COMPLIANCE = "compliance"
+    DPO = "dpo"
+    ADMIN = "admin"
+
+
+class Action(StrEnum):
+    """What can be asked of the vault; the word in the access log, too."""
+
+    ORDER_CREATE = "order.create"
+    ORDER_READ = "order.read"
+    ORDER_CHANGE = "order.change"
+    DOCUMENT_INGEST = "document.ingest"
+    DOCUMENT_DESCRIBE = "document.describe"
+    DOCUMENT_READ = "document.read"
+    DOCUMENT_SHRED = "document.shred"
+    CERTIFICATE_READ = "certificate.read"
+    LOG_READ = "log.read"
+    KEYS_READ = "keys.read"
+    KEYS_SEAL = "keys.seal"
+    TOKEN_CREATE = "token.create"
+    TOKEN_LIST = "token.list"
+    TOKEN_REVOKE = "token.revoke"
+
+
+class Purpose(StrEnum):
+    """Why somebody says they read content."""
+
+    VERIFY_IDENTITY = "verify-identity"
+    SUBMIT_TO_CARRIER = "submit-to-carrier"
+    RESOLVE_EXCEPTION = "resolve-exception"
+    DELIVER_FAX = "deliver-fax"
+    ANSWER_DATA_SUBJECT = "answer-data-subject"
+    DISCLOSE_TO_AUTHORITY = "disclose-to-authority"
+    INVESTIGATE_INCIDENT = "investigate-incident"
+
+
+NEEDS_REFERENCE = frozenset(
+    {Purpose.ANSWER_DATA_SUBJECT, Purpose.DISCLOSE_TO_AUTHORITY, Purpose.INVESTIGATE_INCIDENT}
+)
+
+# The vault itself: its reconcilers act under retention policy, never on a person's word.
+WORKER_ROLE = "worker"
+
+_A = Action
+ALLOWED: dict[str, frozenset[Action]] = {
+    Role.PORTING: frozenset(
+        {
+            _A.ORDER_CREATE,
+            _A.ORDER_READ,
+            _A.ORDER_CHANGE,
+            _A.DOCUMENT_INGEST,
+            _A.DOCUMENT_DESCRIBE,
+            _A.DOCUMENT_READ,
+            _A.DOCUMENT_SHRED,
+            _A.CERTIFICATE_READ,
+        }
+    ),
+    Role.FAX_GATEWAY: frozenset(),
+    Role.COMPLIANCE: frozenset({_A.DOCUMENT_DESCRIBE, _A.CERTIFICATE_READ, _A.LOG_READ}),
+    Role.DPO: frozenset({_A.DOCUMENT_DESCRIBE, _A.DOCUMENT_SHRED, _A.CERTIFICATE_READ}),
+    Role.ADMIN: frozenset(
+        {_A.KEYS_READ, _A.KEYS_SEAL, _A.TOKEN_CREATE, _A.TOKEN_LIST, _A.TOKEN_REVOKE}
+    ),
+    WORKER_ROLE: frozenset({_A.DOCUMENT_SHRED, _A.KEYS_SEAL}),
+}
+
+PURPOSES: dict[str, frozenset[Purpose]] = {
+    Role.PORTING: frozenset(
+        {Purpose.VERIFY_IDENTITY, Purpose.SUBMIT_TO_CARRIER, Purpose.RESOLVE_EXCEPTION}
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks: an opaque id, a role, and the regions whose things they may know of."""
+
+    id: str
+    role: str
+    regions: frozenset[str]
+
+
+class Reason(StrEnum):
+    """Why a decision is as it is: the code in the record."""
+
+    ALLOWED = "allowed"
+    ROLE = "role-may-not"
+    REGION = "outside-own-regions"
+    UNKNOWN = "no-such-thing"
+    PURPOSE_MISSING = "purpose-missing"
+    PURPOSE = "purpose-not-for-role"
+    REFERENCE_MISSING = "reference-missing"
+    SHREDDED = "shredded"
+    NOT_STORED = "not-stored"
+    RECORDS = "records-unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Allow, or deny with the reason."""
+
+    allow: bool
+    reason: Reason
+
+
+def decide(
+    principal: Principal,
+    action: Action,
+    *,
+    region: str | None,
+    custody: Custody | None = None,
+    purpose: str | None = None,
+    reference: str | None = None,
+) -> Decision:
+    """
+    Decide whether the principal may do this to a thing of this region and custody.
+
+    `region` is None when there is no such thing, which is refused with the same face as a thing in
+    a region that is not theirs.
+    """
+    if action not in ALLOWED.get(principal.role, frozenset()):
+        return Decision(False, Reason.ROLE)
+    if region is None:
+        return Decision(False, Reason.UNKNOWN)
+    if region not in principal.regions:
+        return Decision(False, Reason.REGION)
+    if action is Action.DOCUMENT_READ:
+        return _decide_read(principal, custody, purpose, reference)
+    return Decision(True, Reason.ALLOWED)
+
+
+def _decide_read(
+    principal: Principal, custody: Custody | None, purpose: str | None, reference: str | None
+) -> Decision:
+    if not purpose:
+        return Decision(False, Reason.PURPOSE_MISSING)
+    if purpose not in PURPOSES.get(principal.role, frozenset()):
+        return Decision(False, Reason.PURPOSE)
+    if purpose in NEEDS_REFERENCE and not reference:
+        return Decision(False, Reason.REFERENCE_MISSING)
+    if custody in (Custody.SHREDDED, Custody.SEALED):
+        return Decision(False, Reason.SHREDDED)
+    if custody is not Custody.STORED:
+        return Decision(False, Reason.NOT_STORED)
+    return Decision(True, Reason.ALLOWED)
+
+
+class PurposeError(VaultError):
+    """State why you read this in Access-Purpose, and the reference it needs in Access-Reference."""

@@ -1,0 +1,124 @@
+"""
+Porting orders: the carrier's status axis and the transitions along it.
+
+An order is *ended* when it is ported or cancelled; from then on it takes no more documents, and the
+retention of those it has may start.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import phonenumbers
+
+from vault.errors import InvalidRequestError
+
+NUMBERS_MAX = 500
+CUSTOMER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+REFERENCE_LENGTH_MAX = 128
+
+
+class Status(StrEnum):
+    """Where the carrier says the order stands."""
+
+    DRAFT = "draft"
+    IN_PROCESS = "in-process"
+    SUBMITTED = "submitted"
+    EXCEPTION = "exception"
+    FOC_DATE_CONFIRMED = "foc-date-confirmed"
+    PORTED = "ported"
+    CANCEL_PENDING = "cancel-pending"
+    CANCELLED = "cancelled"
+
+
+_MOVING = {Status.IN_PROCESS, Status.SUBMITTED, Status.EXCEPTION, Status.FOC_DATE_CONFIRMED}
+_STOPPING = {Status.CANCEL_PENDING, Status.CANCELLED}
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.DRAFT: frozenset(_MOVING | {Status.PORTED, Status.CANCELLED}),
+    **{
+        status: frozenset((_MOVING - {status}) | {Status.PORTED} | _STOPPING)
+        for status in sorted(_MOVING)
+    },
+    Status.CANCEL_PENDING: frozenset(_MOVING | {Status.PORTED, Status.CANCELLED}),
+    # A reversal reopens the order; what retention has shredded by then stays shredded.
+    Status.PORTED: frozenset({Status.EXCEPTION}),
+    Status.CANCELLED: frozenset(),
+}
+
+ENDED = frozenset({Status.PORTED, Status.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One porting order as its row says; `details` is sealed under the order's own key."""
+
+    id: UUID
+    region: str
+    customer: str
+    status: Status
+    details: bytes
+    created_at: datetime
+    changed_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What is personal about an order: E.164 numbers and the customer's own reference."""
+
+    numbers: tuple[str, ...]
+    customer_reference: str | None
+
+
+def check_customer(text: str) -> str:
+    """Return the customer's opaque id, or raise `InvalidRequestError`."""
+    if not CUSTOMER_PATTERN.fullmatch(text):
+        raise InvalidRequestError(
+            "customer must be an id of 1 to 64 letters, digits, dots, dashes and underscores"
+        )
+    return text
+
+
+def check_details(numbers: list[str], customer_reference: str | None) -> Details:
+    """Return the details with every number valid E.164, or raise `InvalidRequestError`."""
+    if not 1 <= len(numbers) <= NUMBERS_MAX:
+        raise InvalidRequestError(f"numbers must hold 1 to {NUMBERS_MAX} telephone numbers")
+    if customer_reference is not None and not 1 <= len(customer_reference) <= REFERENCE_LENGTH_MAX:
+        raise InvalidRequestError(
+            f"customer_reference must have 1 to {REFERENCE_LENGTH_MAX} characters"
+        )
+    for position, number in enumerate(numbers):
+        if not _is_e164(number):
+            raise InvalidRequestError(f"numbers[{position}] is not a valid E.164 telephone number")
+    return Details(tuple(dict.fromkeys(numbers)), customer_reference)
+
+
+def _is_e164(number: str) -> bool:
+    try:
+        parsed = phonenumbers.parse(number, None)
+    except phonenumbers.NumberParseException:
+        return False
+    formatted = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+    return phonenumbers.is_possible_number(parsed) and formatted == number
+
+
+def encode_details(details: Details) -> bytes:
+    """Return the bytes that are sealed under the order's key."""
+    return json.dumps(
+        {"numbers": details.numbers, "customer_reference": details.customer_reference}
+    ).encode()
+
+
+def decode_details(data: bytes) -> Details:
+    """Return what `encode_details` was given."""
+    fields = json.loads(data)
+    return Details(tuple(fields["numbers"]), fields["customer_reference"])
+
+
+def details_context(region: str, order: UUID) -> bytes:
+    """Return the context that the order's sealed details are bound to."""
+    return f"portvault/order-details/v1/{region}/{order}".encode()

@@ -1,0 +1,3 @@
+"""The regions: where bytes and keys live."""
+
+REGIONS = ("uk", "us", "nz", "au", "sg", "hk")
