@@ -1,0 +1,205 @@
+"""
+One frozen `Config`, read once from an optional `portvault.toml` and `PORTVAULT_*` variables over it.
+
+An unknown name, in the file or among the variables, stops the start: a setting that was mistyped
+must not be silently the default. Secrets are files or variables, never arguments, and never shown.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from vault.domain.regions import REGIONS
+from vault.errors import ConfigurationError
+
+PREFIX = "PORTVAULT_"
+FILE_NAME = "portvault.toml"
+DOCUMENT_BYTES_MAX = 25 * 1024 * 1024
+
+# Read by the command line as a client and by the scripts, not by the service.
+CLIENT_VARIABLES = frozenset({"TOKEN", "TOKEN_FILE", "SERVER", "VENV"})
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Where one region's bytes and root keys live, where it differs from the common setting."""
+
+    objects: str | None = None
+    custodian: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting with its default; units are in the names."""
+
+    home: Path = field(default_factory=lambda: Path.home() / ".portvault")
+    #: Bind address; anything but loopback wants TLS in front.
+    host: str = "127.0.0.1"
+    port: int = 8700
+    #: The regions this deployment serves.
+    regions: tuple[str, ...] = REGIONS
+    #: `embedded:` or a postgresql:// address.
+    database: str = "embedded:"
+    #: `dir:PATH/{region}` or `s3+https://HOST/BUCKET-{region}`.
+    objects: str = ""
+    #: `file:DIRECTORY`.
+    custodian: str = ""
+    s3_access_key: str = ""
+    s3_secret_key: str = field(default="", repr=False)
+    s3_region: str = "us-east-1"
+    #: The largest document taken.
+    document_bytes_max: int = DOCUMENT_BYTES_MAX
+    #: Uploads in progress at once; the next one is told to come again.
+    uploads_max: int = 256
+    #: An upload that sends nothing for so long is dropped.
+    upload_idle_seconds: float = 60.0
+    seal_interval_seconds: float = 60.0
+    #: How long a process may keep an unwrapped key; a shred is irrecoverable only after that.
+    key_cache_seconds: float = 5.0
+    #: How long after `ported` or `cancelled` documents wait, so that a reversal can reopen custody.
+    reversal_grace_seconds: float = 3600.0
+    #: An upload that has not ended by then is swept up.
+    receiving_seconds_max: float = 3600.0
+    #: How long a request waits for its access record to be durable before it is refused.
+    record_timeout_seconds: float = 5.0
+    store_timeout_seconds: float = 30.0
+    database_pool_max: int = 20
+    database_timeout_seconds: float = 10.0
+    #: Whether `serve` runs the reconcilers too.
+    worker: bool = True
+    region_settings: Mapping[str, Region] = field(default_factory=dict)
+
+    def objects_uri(self, region: str) -> str:
+        """Return the address of the region's bucket."""
+        own = self.region_settings.get(region, Region()).objects
+        template = own or self.objects or f"dir:{self.home}/objects/{{region}}"
+        return template.replace("{region}", region)
+
+    def custodian_uri(self, region: str) -> str:
+        """Return the custodian's address; by default a directory beside the data, not in it."""
+        own = self.region_settings.get(region, Region()).custodian
+        return own or self.custodian or f"file:{self.home}-keys"
+
+    @property
+    def signing_key_path(self) -> Path:
+        """Where the key that signs the log and certificates lies: beside the data, not in it."""
+        return self.home.with_name(self.home.name + "-keys") / "signing.key"
+
+    def shown(self) -> dict[str, Any]:
+        """Return every setting for people to see, with secrets masked."""
+        shown: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name == "s3_secret_key":
+                value = "***" if value else ""
+            elif item.name == "database":
+                value = _without_password(value)
+            elif item.name == "region_settings":
+                value = {name: _without_nothing(region) for name, region in value.items()}
+            shown[item.name] = str(value) if isinstance(value, Path) else value
+        return shown
+
+
+def load_config(environment: Mapping[str, str] | None = None) -> Config:
+    """Read the file and the variables; raises `ConfigurationError` that names what is wrong."""
+    variables = _variables(os.environ if environment is None else environment)
+    home = Path(variables.pop("home", "") or Path.home() / ".portvault").expanduser().absolute()
+    values, regions = _read_file(home / FILE_NAME)
+    if secret := variables.pop("s3_secret_key_file", None):
+        variables["s3_secret_key"] = _read_secret(Path(secret))
+    if address := variables.pop("database_file", None):
+        variables["database"] = _read_secret(Path(address))
+    values.update(variables)
+    settings: dict[str, Any] = {"home": home, "region_settings": regions}
+    kinds = {item.name: item.type for item in fields(Config)}
+    for name, value in values.items():
+        if name not in kinds or name in settings:
+            raise ConfigurationError(
+                f"there is no setting {name!r}; `portvault config` lists them all"
+            )
+        settings[name] = _convert(name, kinds[name], value)
+    return _checked(Config(**settings))
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
+    known = {item.name for item in fields(Config)} - {"region_settings"}
+    known |= {"s3_secret_key_file", "database_file"}
+    found: dict[str, Any] = {}
+    for variable, value in environment.items():
+        if not variable.startswith(PREFIX) or variable.removeprefix(PREFIX) in CLIENT_VARIABLES:
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in known:
+            raise ConfigurationError(f"there is no setting {variable}; check its spelling")
+        found[name] = value
+    return found
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Region]]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}, {}
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    regions: dict[str, Region] = {}
+    for name, table in values.pop("region", {}).items():
+        if name not in REGIONS or not set(table) <= {"objects", "custodian"}:
+            raise ConfigurationError(f"{path}: [region.{name}] is not a region's table")
+        regions[name] = Region(**table)
+    return values, regions
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"the secret {path} cannot be read: {error.strerror}") from error
+
+
+def _convert(name: str, kind: Any, value: Any) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+        if kind in (int, float):
+            return kind(value)
+        if kind is str:
+            return str(value)
+    except (ValueError, KeyError):
+        raise ConfigurationError(f"{name} is {value!r}, which is not {kind.__name__}") from None
+    items = value.split(",") if isinstance(value, str) else value
+    return tuple(str(item).strip() for item in items if str(item).strip())
+
+
+def _checked(config: Config) -> Config:
+    unknown = [region for region in config.regions if region not in REGIONS]
+    if unknown or not config.regions:
+        raise ConfigurationError(f"regions must be some of {', '.join(REGIONS)}")
+    if not 0 <= config.port <= 65535:
+        raise ConfigurationError("port must be between 0 and 65535")
+    for item in fields(config):
+        positive = item.name.endswith(("_seconds", "_max")) and item.name != (
+            "reversal_grace_seconds"
+        )
+        value = getattr(config, item.name)
+        if (positive and value <= 0) or (item.name == "reversal_grace_seconds" and value < 0):
+            raise ConfigurationError(f"{item.name} must be more than zero")
+    if len({config.objects_uri(region) for region in config.regions}) < len(config.regions):
+        raise ConfigurationError("objects must give each region its own bucket; use {region}")
+    return config
+
+
+def _without_password(address: str) -> str:
+    scheme, found, rest = address.partition("://")
+    if not found or "@" not in rest:
+        return address
+    login, _, place = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}:***@{place}"
+
+
+def _without_nothing(region: Region) -> dict[str, str]:
+    pairs = {"objects": region.objects, "custodian": region.custodian}
+    return {name: value for name, value in pairs.items() if value}
