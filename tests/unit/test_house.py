@@ -1,0 +1,172 @@
+"""The house itself: what the wheel carries, what is pinned, and the rules' own reasons."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+SCRIPTS = ("scripts/run", "scripts/demo", "scripts/test", "scripts/check", "scripts/bench")
+PIN = re.compile(r"[a-z0-9-]+==[\w.!+]+")
+
+
+def pins(lock):
+    """Return the pinned `name==version` of each entry with the lines that follow it."""
+    entries: dict[str, list[str]] = {}
+    entry = None
+    for line in (ROOT / lock).read_text().splitlines():
+        if found := PIN.match(line):
+            entry = entries.setdefault(found.group(), [])
+        if entry is not None:
+            entry.append(line)
+    return entries
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Build the wheel as a mirror without network would, and list what is in it."""
+    target = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index"]
+    command += ["--no-build-isolation", "--wheel-dir", str(target), str(ROOT)]
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL)
+    (built,) = target.glob("portvault-*.whl")
+    with zipfile.ZipFile(built) as archive:
+        return set(archive.namelist())
+
+
+def committed(directory, pattern):
+    return {str(path.relative_to(ROOT)) for path in (ROOT / directory).rglob(pattern)}
+
+
+def test_the_wheel_carries_both_packages(wheel):
+    """Every module of `vault` and `keys` is in the wheel, and nothing of the tests."""
+    assert {"vault/__init__.py", "keys/__init__.py"} <= wheel
+    assert committed("vault", "*.py") | committed("keys", "*.py") <= wheel
+    assert {name.split("/")[0] for name in wheel} == {
+        "vault",
+        "keys",
+        "portvault-0.1.0.dist-info",
+    }
+
+
+def test_the_wheel_carries_migrations_policy_and_templates(wheel):
+    """What is not Python but needed at run time is in the wheel too."""
+    migrations = {f"vault/_migrations/{path.name}" for path in (ROOT / "migrations").iterdir()}
+    assert migrations
+    assert migrations <= wheel
+    policy = committed("vault/policy", "*.toml")
+    assert policy
+    assert policy <= wheel
+    assert committed("vault/web", "*.html") | committed("vault/web", "*.css") <= wheel
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_pins_everything_with_hashes(lock):
+    """Each entry of a lock file is one version and at least one SHA-256."""
+    entries = pins(lock)
+    assert len(entries) > 10
+    for name, lines in entries.items():
+        assert any("--hash=sha256:" in line for line in lines), name
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_place(lock):
+    """A lock file names no index, host, address or path, so that any mirror serves it."""
+    entry = re.compile(
+        rf"{PIN.pattern}( ; [a-z_]+ [=!]= '\w+'( or [a-z_]+ == '\w+')*)? \\"
+        r"|    --hash=sha256:[0-9a-f]{64}( \\)?"
+        r"|#.*"
+    )
+    for line in (ROOT / lock).read_text().splitlines():
+        assert entry.fullmatch(line), line
+        assert "://" not in line
+        assert not re.search(r"index-url|find-links|\.(org|com|net)\b", line), line
+
+
+def test_the_tests_run_on_what_is_shipped():
+    """Whatever the vault runs with has the same version in the tests' environment."""
+    runtime, development = (set(pins(lock)) for lock in LOCKS)
+    assert runtime < development
+
+
+def test_every_dependency_is_pinned():
+    """Every dependency of `pyproject.toml`, and of each extra, stands in the development lock."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"]]
+    for extra in project["optional-dependencies"].values():
+        wanted += extra
+    pinned = {pin.partition("==")[0] for pin in pins("requirements-dev.lock")}
+    assert {re.split(r"[^\w-]", name)[0] for name in wanted} <= pinned
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, ".ci/run"])
+def test_a_script_can_be_run(script):
+    """Each script is executable, names its interpreter, and is valid to it."""
+    path = ROOT / script
+    assert os.access(path, os.X_OK)
+    assert path.read_text().startswith("#!/usr/bin/env bash\n")
+    subprocess.run(["bash", "-n", str(path)], check=True, stdin=subprocess.DEVNULL)
+
+
+def test_every_lint_exception_has_its_reason():
+    """Above every group of ignored rules in `pyproject.toml` stands a comment that says why."""
+    explained = False
+    groups = 0
+    text = (ROOT / "pyproject.toml").read_text()
+    section = text[text.index("[tool.ruff.lint]") : text.index("[tool.ruff.lint.pydocstyle]")]
+    for line in section.splitlines():
+        if line.lstrip().startswith("#"):
+            explained = True
+        elif re.search(r'"[A-Z]+\d*"', line) and not line.startswith("select"):
+            assert explained, line
+            groups += 1
+            explained = False
+        elif not line.strip():
+            explained = False
+    assert groups > 10
+
+
+def test_a_silenced_line_names_its_rule():
+    """No `noqa` and no `type: ignore` without the rule it silences."""
+    bare = re.compile(r"# noqa(?!: [A-Z]+\d)|# type: ignore(?!\[)")
+    files = committed("vault", "*.py") | committed("keys", "*.py")
+    assert not [name for name in files if bare.search((ROOT / name).read_text())]
+
+
+def test_every_test_has_its_sentence():
+    """Each test says in its docstring what holds."""
+    silent = [
+        f"{name}: {node.name}"
+        for name in sorted(committed("tests", "test_*.py"))
+        for node in ast.walk(ast.parse((ROOT / name).read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+def test_names_say_what_they_hold():
+    """No file is called after what it is for nobody in particular."""
+    vague = {"utils", "util", "helpers", "common", "manager", "misc", "ports"}
+    files = {Path(name) for package in ("vault", "keys") for name in committed(package, "*.py")}
+    assert not [path for path in files if path.stem in vague]
+    assert not (ROOT / "tests/keys").exists()
+    assert not (ROOT / "tests/vault").exists()
+
+
+@pytest.mark.parametrize("package", ["vault", "keys"])
+def test_files_stay_short(package):
+    """A file that cannot be read in one sitting is two files."""
+    lengths = {
+        name: len((ROOT / name).read_text().splitlines()) for name in committed(package, "*.py")
+    }
+    assert {name: lines for name, lines in lengths.items() if lines > 300} == {}
