@@ -1,10 +1,18 @@
 """What an action needs: the `Vault`, and the Protocols its adapters satisfy."""
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+from uuid import UUID
+
+from keys.keyring import Keyring
+from keys.note import Signer
+from vault.config import Config
+from vault.domain.records import Record
+from vault.domain.retention import Policy
+from vault.sql.connection import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +57,36 @@ class ObjectStore(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+
+
+class Sniffer(Protocol):
+    """Names the type of a file by its first bytes; never trusts what the sender says."""
+
+    async def sniff(self, head: bytes) -> str:
+        """Return the media type, `application/octet-stream` where nothing is known."""
+
+
+class Recorder(Protocol):
+    """Makes access records durable; many callers share one commit."""
+
+    async def append(self, record: Record) -> None:
+        """Return once the record is durable; raises `RecordsUnavailableError` in bounded time."""
+
+    async def append_many(self, records: Sequence[Record]) -> None:
+        """Do the same for several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """Everything an action needs. Time and ids come from here, so that tests can set them."""
+
+    config: Config
+    pool: Pool
+    keyring: Keyring
+    recorder: Recorder
+    stores: Mapping[str, ObjectStore]
+    sniffer: Sniffer
+    signer: Signer
+    policy: Policy
+    clock: Callable[[], datetime]
+    new_id: Callable[[], UUID]

@@ -55,7 +55,11 @@ class Purpose(StrEnum):
 
 
 NEEDS_REFERENCE = frozenset(
-    {Purpose.ANSWER_DATA_SUBJECT, Purpose.DISCLOSE_TO_AUTHORITY, Purpose.INVESTIGATE_INCIDENT}
+    {
+        Purpose.ANSWER_DATA_SUBJECT,
+        Purpose.DISCLOSE_TO_AUTHORITY,
+        Purpose.INVESTIGATE_INCIDENT,
+    }
 )
 
 # The vault itself: its reconcilers act under retention policy, never on a person's word.
@@ -150,7 +154,10 @@ def decide(
 
 
 def _decide_read(
-    principal: Principal, custody: Custody | None, purpose: str | None, reference: str | None
+    principal: Principal,
+    custody: Custody | None,
+    purpose: str | None,
+    reference: str | None,
 ) -> Decision:
     if not purpose:
         return Decision(False, Reason.PURPOSE_MISSING)
@@ -163,6 +170,11 @@ def _decide_read(
     if custody is not Custody.STORED:
         return Decision(False, Reason.NOT_STORED)
     return Decision(True, Reason.ALLOWED)
+
+
+def sees_names(principal: Principal) -> bool:
+    """Whether file names, which are personal, are shown: only to who may read the content."""
+    return Action.DOCUMENT_READ in ALLOWED.get(principal.role, frozenset())
 
 
 class PurposeError(VaultError):

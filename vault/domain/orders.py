@@ -34,7 +34,12 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-_MOVING = {Status.IN_PROCESS, Status.SUBMITTED, Status.EXCEPTION, Status.FOC_DATE_CONFIRMED}
+_MOVING = {
+    Status.IN_PROCESS,
+    Status.SUBMITTED,
+    Status.EXCEPTION,
+    Status.FOC_DATE_CONFIRMED,
+}
 _STOPPING = {Status.CANCEL_PENDING, Status.CANCELLED}
 
 TRANSITIONS: dict[Status, frozenset[Status]] = {

@@ -82,7 +82,14 @@ def _parse_row(name: str, row: dict[str, object]) -> list[Rule]:
     if floor > ceiling:
         raise ConfigurationError(f"{name} keeps at least longer than at most")
     return [
-        Rule(Kind(kind), region, frozenset(events), floor, ceiling, row["citation"].strip())
+        Rule(
+            Kind(kind),
+            region,
+            frozenset(events),
+            floor,
+            ceiling,
+            row["citation"].strip(),
+        )
         for kind in kinds
         for region in regions
     ]
@@ -103,3 +110,23 @@ def _parse_duration(name: str, value: object) -> timedelta:
             f'{name}: write a duration as "P30D", or "at once"; {value!r} is ambiguous'
         )
     return timedelta(days=int(match[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a document is here and until when; `due_at` is None while no event has started it."""
+
+    due_at: datetime | None
+    sentence: str
+    citation: str
+
+
+def explain(rule: Rule, ended_at: datetime | None, grace: timedelta) -> Explanation:
+    """Say in a sentence why a stored document is kept and when it goes."""
+    events = " or ".join(sorted(rule.start_events))
+    if ended_at is None:
+        sentence = f"kept while the porting order is open; its time starts when it is {events}"
+        return Explanation(None, sentence, rule.citation)
+    due_at = rule.due_at(ended_at, grace)
+    sentence = f"the porting order ended on {ended_at.date()}; it goes on {due_at.date()}"
+    return Explanation(due_at, sentence, rule.citation)

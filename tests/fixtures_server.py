@@ -1,0 +1,141 @@
+"""
+A real vault behind a real HTTP server, on a fresh database, directory stores and a file custodian.
+
+`vault` has no worker of its own: a test runs the reconcilers it speaks of. `api` is a client of the
+server with a token for each role.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from vault.actions.tokens import create_token
+from vault.app import open_vault
+from vault.config import Config
+from vault.context import Vault
+from vault.domain.access import Principal
+from vault.web.server import make_app
+
+SAMPLES = Path(__file__).parent / "samples"
+OPERATOR = Principal("operator:test", "admin", frozenset({"uk", "sg"}))
+PORTING = Principal("token:porting", "porting", frozenset({"uk"}))
+NUMBERS = ["+442079460123"]
+
+
+@pytest.fixture
+def config(tmp_path: Path, database: str) -> Config:
+    """Give settings for two regions under a temporary home, with no waiting."""
+    return Config(
+        home=tmp_path / "home",
+        database=database,
+        port=0,
+        regions=("uk", "sg"),
+        reversal_grace_seconds=0.0,
+        key_cache_seconds=0.2,
+        record_timeout_seconds=2.0,
+        store_timeout_seconds=2.0,
+        database_timeout_seconds=2.0,
+        worker=False,
+    )
+
+
+@pytest.fixture
+async def vault(config: Config) -> AsyncIterator[Vault]:
+    """Open a vault on real parts."""
+    async with open_vault(config, dsn=config.database) as opened:
+        yield opened
+
+
+@dataclass
+class Api:
+    """A client of the server; `as_role` picks the token."""
+
+    url: str
+    session: aiohttp.ClientSession
+    tokens: dict[str, str]
+    headers: dict[str, str] = field(default_factory=dict)
+
+    async def call(
+        self, method: str, path: str, *, role: str = "porting", **options: Any
+    ) -> tuple[int, Any, aiohttp.ClientResponse]:
+        """Call and return the status, the parsed or raw body, and the response."""
+        headers = {"Authorization": f"Bearer {self.tokens[role]}", **options.pop("headers", {})}
+        async with self.session.request(
+            method, self.url + path, headers=headers, **options
+        ) as response:
+            raw = await response.read()
+            body = await response.json(content_type=None) if "json" in (
+                response.content_type
+            ) else raw
+            return response.status, body, response
+
+    async def order(self, region: str = "uk", role: str = "porting") -> str:
+        """Open an order and return its id."""
+        fields = {"region": region, "customer": "acme", "numbers": NUMBERS}
+        status, body, _ = await self.call("POST", "/v1/orders", json=fields, role=role)
+        assert status == 201, body
+        return str(body["id"])
+
+    async def put(
+        self, order: str, data: bytes, kind: str = "passport", **headers: str
+    ) -> tuple[int, Any]:
+        """Upload a document."""
+        status, body, _ = await self.call(
+            "POST", f"/v1/orders/{order}/documents?kind={kind}", data=data, headers=headers
+        )
+        return status, body
+
+    async def get(
+        self, document: str, purpose: str | None = "verify-identity", role: str = "porting"
+    ) -> tuple[int, Any]:
+        """Read a document's content."""
+        headers = {"Access-Purpose": purpose} if purpose else {}
+        status, body, _ = await self.call(
+            "GET", f"/v1/documents/{document}/content", headers=headers, role=role
+        )
+        return status, body
+
+
+@pytest.fixture
+async def api(vault: Vault) -> AsyncIterator[Api]:
+    """Serve the vault on loopback and give a client with tokens."""
+    tokens = {}
+    for role, regions in (
+        ("porting", ["uk"]),
+        ("porting-sg", ["sg"]),
+        ("compliance", ["uk", "sg"]),
+        ("dpo", ["uk"]),
+        ("admin", ["uk", "sg"]),
+        ("fax-gateway", ["uk"]),
+    ):
+        _, tokens[role] = await create_token(
+            vault,
+            OPERATOR,
+            role=role.removesuffix("-sg"),
+            regions=regions,
+            label=role,
+        )
+    runner = web.AppRunner(make_app(vault))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    async with aiohttp.ClientSession(headers={"Content-Type": "application/octet-stream"}) as s:
+        yield Api(f"http://127.0.0.1:{runner.addresses[0][1]}", s, tokens)
+    await runner.cleanup()
+
+
+@pytest.fixture(scope="session")
+def passport() -> bytes:
+    """Give a specimen passport scan (JPEG)."""
+    return (SAMPLES / "passport-uto.jpg").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def authorisation() -> bytes:
+    """Give a specimen letter of authorisation (PDF)."""
+    return (SAMPLES / "loa.pdf").read_bytes()

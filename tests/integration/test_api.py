@@ -1,0 +1,247 @@
+"""The API over real HTTP: what is accepted, what is refused, and that it says why."""
+
+import asyncio
+import hashlib
+from base64 import b64encode
+
+import pytest
+
+from tests.fixtures_server import Api
+from vault.context import Vault
+
+
+def digest(data: bytes) -> str:
+    """Return the Content-Digest of the bytes."""
+    return f"sha-256=:{b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+async def test_a_scan_comes_back_as_it_was(api: Api, passport: bytes) -> None:
+    """An uploaded document is read back byte for byte, with its name, by who says why."""
+    order = await api.order()
+    status, document = await api.put(
+        order,
+        passport,
+        **{
+            "Content-Disposition": "attachment; filename*=UTF-8''J%C3%BCrgen.jpg",
+            "Content-Digest": digest(passport),
+        },
+    )
+    assert (status, document["custody"]) == (201, "stored")
+    assert document["media_type"] == "image/jpeg"
+    assert document["size_bytes"] == len(passport)
+    assert await api.get(document["id"]) == (200, passport)
+    _, shown, _ = await api.call("GET", f"/v1/documents/{document['id']}")
+    assert shown["filename"] == "Jürgen.jpg"
+    assert shown["retention"]["due_at"] is None
+
+
+async def test_an_upload_of_unknown_length_is_stored(api: Api, passport: bytes) -> None:
+    """A chunked upload without Content-Length is taken as well."""
+
+    async def body():  # type: ignore[no-untyped-def]
+        for start in range(0, len(passport), 10_000):
+            yield passport[start : start + 10_000]
+
+    order = await api.order()
+    status, document = await api.put(order, body())  # type: ignore[arg-type]
+    assert status == 201
+    assert await api.get(document["id"]) == (200, passport)
+
+
+async def test_a_read_without_a_purpose_is_refused_and_recorded(api: Api, passport: bytes) -> None:
+    """No purpose, no bytes; and compliance sees that somebody tried."""
+    _, document = await api.put(await api.order(), passport)
+    status, problem = await api.get(document["id"], purpose=None)
+    assert (status, problem["status"]) == (422, 422)
+    _, page, _ = await api.call(
+        "GET", f"/v1/access-records?region=uk&document={document['id']}", role="compliance"
+    )
+    assert [record["reason"] for record in page["data"] if record.get("decision") == "deny"] == [
+        "purpose-missing"
+    ]
+
+
+@pytest.mark.parametrize("role", ["compliance", "dpo", "admin", "fax-gateway"])
+async def test_other_roles_never_read_content(api: Api, passport: bytes, role: str) -> None:
+    """Only the porting team reads what the porting team keeps."""
+    _, document = await api.put(await api.order(), passport)
+    status, _ = await api.get(document["id"], role=role)
+    assert status == 403
+
+
+async def test_another_region_does_not_know_of_it(api: Api, passport: bytes) -> None:
+    """What lies in a region that is not theirs looks to a principal like what does not exist."""
+    order = await api.order()
+    _, document = await api.put(order, passport)
+    unknown = "00000000-0000-4000-8000-000000000000"
+    for path in (f"/v1/orders/{order}", f"/v1/documents/{document['id']}"):
+        known_answer = await api.call("GET", path, role="porting-sg")
+        unknown_path = path.rsplit("/", 1)[0] + "/" + unknown
+        unknown_answer = await api.call("GET", unknown_path, role="porting-sg")
+        assert known_answer[:2] == unknown_answer[:2]
+        assert known_answer[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": "Bearer pv_wrong"}, 401),
+        ({"Authorization": "Basic cHY6cHY="}, 401),
+        ({"Authorization": "Bearer " + "pv_" + "x" * 5000}, 401),
+    ],
+)
+async def test_who_is_not_known_is_refused(
+    api: Api, headers: dict[str, str], status: int
+) -> None:
+    """Without a living token nothing is said."""
+    async with api.session.get(api.url + "/v1/orders", headers=headers) as response:
+        assert response.status == status
+        assert response.content_type == "application/problem+json"
+
+
+async def test_a_wrong_type_for_its_name_is_refused(api: Api, authorisation: bytes) -> None:
+    """A PDF that says it is a JPEG is not taken."""
+    order = await api.order()
+    for headers in (
+        {"Content-Type": "image/jpeg"},
+        {"Content-Disposition": 'attachment; filename="scan.jpg"'},
+    ):
+        status, problem = await api.put(order, authorisation, kind="loa", **headers)
+        assert (status, problem["title"]) == (415, "Type not accepted")
+
+
+async def test_a_type_the_kind_does_not_allow_is_refused_by_name(api: Api) -> None:
+    """The refusal names what the file is and what it may be."""
+    status, problem = await api.put(await api.order(), b"PK\x03\x04" + bytes(100))
+    assert status == 415
+    assert "application/zip" in problem["detail"]
+    assert "image/jpeg" in problem["detail"]
+
+
+async def test_an_empty_file_is_refused(api: Api) -> None:
+    """Nothing is not a document."""
+    status, problem = await api.put(await api.order(), b"")
+    assert (status, problem["detail"]) == (422, "the document is empty")
+
+
+async def test_a_digest_that_does_not_match_is_refused(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """A body that is not what its Content-Digest says leaves nothing behind."""
+    order = await api.order()
+    status, _ = await api.put(order, passport, **{"Content-Digest": digest(b"another")})
+    assert status == 422
+    assert [item async for item in vault.stores["uk"].list()] == []
+    assert await vault.pool.fetchval("select count(*) from document") == 0
+
+
+async def test_unknown_orders_kinds_and_statuses_are_refused(api: Api, passport: bytes) -> None:
+    """Each refusal has its status and says what would do."""
+    order = await api.order()
+    assert (await api.put(order, passport, kind="selfie"))[0] == 422
+    assert (await api.put("00000000-0000-4000-8000-000000000000", passport))[0] == 404
+    assert (await api.put("not-an-id", passport))[0] == 404
+    status, problem, _ = await api.call("PATCH", f"/v1/orders/{order}", json={"status": "done"})
+    assert status == 422
+    assert "ported" in problem["detail"]
+
+
+async def test_a_closed_order_takes_no_more(api: Api, passport: bytes) -> None:
+    """Once ported or cancelled, an order refuses documents and illegal transitions."""
+    order = await api.order()
+    status, _, _ = await api.call("PATCH", f"/v1/orders/{order}", json={"status": "cancelled"})
+    assert status == 200
+    assert (await api.put(order, passport))[0] == 409
+    status, problem, _ = await api.call("PATCH", f"/v1/orders/{order}", json={"status": "ported"})
+    assert (status, problem["title"]) == (409, "Conflict")
+
+
+@pytest.mark.parametrize("number", ["02079460123", "+44", "+44 20 7946 0123", "tel:+1", ""])
+async def test_numbers_must_be_e164(api: Api, number: str) -> None:
+    """What is not a telephone number in E.164 is refused."""
+    fields = {"region": "uk", "customer": "acme", "numbers": [number]}
+    status, _, _ = await api.call("POST", "/v1/orders", json=fields)
+    assert status == 422
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"regio":"uk"}', b'{"region":1}', b"\xff" * 9])
+async def test_a_body_that_is_not_the_json_asked_for_is_refused(api: Api, body: bytes) -> None:
+    """Malformed JSON and unknown fields are the client's fault, and are told so."""
+    status, problem, _ = await api.call("POST", "/v1/orders", data=body)
+    assert (status, problem["status"]) == (422, 422)
+
+
+async def test_numbers_are_masked_and_sealed(api: Api, vault: Vault) -> None:
+    """A full telephone number is neither shown nor lies readable in a row."""
+    order = await api.order()
+    _, shown, _ = await api.call("GET", f"/v1/orders/{order}")
+    assert shown["numbers_masked"] == ["+442079460***"]
+    row = await vault.pool.fetchrow("select * from porting_order")
+    assert row is not None
+    assert b"7946" not in repr(tuple(row)).encode()
+
+
+async def test_the_same_idempotency_key_has_its_effect_once(api: Api, passport: bytes) -> None:
+    """A repeated request gets the first one's result; another request with its key is refused."""
+    fields = {"region": "uk", "customer": "acme", "numbers": ["+442079460123"]}
+    headers = {"Idempotency-Key": "order-1"}
+    _, first, _ = await api.call("POST", "/v1/orders", json=fields, headers=headers)
+    _, again, _ = await api.call("POST", "/v1/orders", json=fields, headers=headers)
+    assert first["id"] == again["id"]
+    other = {**fields, "customer": "other"}
+    status, _, _ = await api.call("POST", "/v1/orders", json=other, headers=headers)
+    assert status == 422
+    key = {"Idempotency-Key": "scan-1"}
+    _, stored = await api.put(first["id"], passport, **key)
+    _, repeated = await api.put(first["id"], passport, **key)
+    assert stored["id"] == repeated["id"]
+
+
+async def test_two_at_once_with_one_key_make_one_document(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """Of two racing requests with the same key one wins, and only one document is kept."""
+    order = await api.order()
+    answers = await asyncio.gather(
+        *(api.put(order, passport, **{"Idempotency-Key": "race"}) for _ in range(4))
+    )
+    assert {status for status, _ in answers} <= {201, 409}
+    assert len({body["id"] for status, body in answers if status == 201}) == 1
+    assert await vault.pool.fetchval("select count(*) from document") == 1
+    assert len([item async for item in vault.stores["uk"].list()]) == 1
+
+
+async def test_pages_follow_each_other(api: Api) -> None:
+    """The cursor leads through all orders, each once, newest first."""
+    made = [await api.order() for _ in range(5)]
+    seen, cursor = [], ""
+    while True:
+        _, page, _ = await api.call("GET", f"/v1/orders?limit=2&cursor={cursor}")
+        seen += [order["id"] for order in page["data"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert seen == made[::-1]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "cursor=%00", "cursor=YQ=="])
+async def test_bad_paging_is_refused(api: Api, query: str) -> None:
+    """A limit out of bounds or a made-up cursor is refused."""
+    status, _, _ = await api.call("GET", f"/v1/orders?{query}")
+    assert status == 422
+
+
+async def test_answers_carry_strict_headers(api: Api) -> None:
+    """Nothing is cached or sniffed, and no banner tells versions."""
+    _, _, response = await api.call("GET", "/v1/orders")
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Server"] == "portvault"
+
+
+async def test_health_readiness_and_metrics_need_no_token(api: Api) -> None:
+    """Machines may ask whether the vault is up."""
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
+        async with api.session.get(api.url + path) as response:
+            assert response.status == 200

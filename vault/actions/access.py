@@ -1,0 +1,164 @@
+"""
+The one place where permission is decided and recorded, below every entrance.
+
+An action opens `recorded(...)` before it touches anything. The intent is durable before the block
+runs; a refusal is recorded before it is raised; and when the block ends, however it ends, its
+outcome is recorded. Where an action changes rows, it takes the outcome into its own transaction
+with `Access.conclude`.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from vault.context import Vault
+from vault.domain.access import (
+    PURPOSES,
+    Action,
+    Decision,
+    Principal,
+    PurposeError,
+    Reason,
+    decide,
+)
+from vault.domain.documents import Custody
+from vault.domain.records import Record
+from vault.errors import (
+    ConflictError,
+    ForbiddenError,
+    NotFoundError,
+    RecordsUnavailableError,
+    ShreddedError,
+    VaultError,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Access:
+    """An access that was allowed: its intent, and how it ends."""
+
+    vault: Vault
+    intent: Record
+    size_bytes: int | None = None
+    concluded: bool = False
+
+    def conclude(self, *, result: str = "completed", reason: str | None = None) -> Record:
+        """Return the outcome, for the caller to insert in its own transaction."""
+        self.concluded = True
+        return Record(
+            id=self.vault.new_id(),
+            region=self.intent.region,
+            at=self.vault.clock(),
+            phase="outcome",
+            intent=self.intent.id,
+            principal=self.intent.principal,
+            role=self.intent.role,
+            action=self.intent.action,
+            document=self.intent.document,
+            order=self.intent.order,
+            kind=self.intent.kind,
+            result=result,
+            reason=reason,
+            size_bytes=self.size_bytes,
+        )
+
+
+@asynccontextmanager
+async def recorded(
+    vault: Vault,
+    principal: Principal,
+    action: Action,
+    *,
+    region: str | None,
+    document: UUID | None = None,
+    order: UUID | None = None,
+    kind: str | None = None,
+    custody: Custody | None = None,
+    purpose: str | None = None,
+    reference: str | None = None,
+) -> AsyncIterator[Access]:
+    """
+    Decide, record the intent, run the block, record the outcome.
+
+    `region` is None when the thing does not exist. Raises what the refusal means, or
+    `RecordsUnavailableError`; in both cases the block does not run.
+    """
+    decision = decide(
+        principal,
+        action,
+        region=region,
+        custody=custody,
+        purpose=purpose,
+        reference=reference,
+    )
+    intent = Record(
+        id=vault.new_id(),
+        region=region or vault.config.regions[0],
+        at=vault.clock(),
+        phase="intent",
+        principal=principal.id,
+        role=principal.role,
+        action=action.value,
+        document=document,
+        order=order,
+        kind=kind,
+        # What is not a purpose may be anything, a name too: it is not written down.
+        purpose=purpose if purpose in _ALL_PURPOSES else None,
+        reference=reference if decision.allow else None,
+        decision="allow" if decision.allow else "deny",
+        reason=decision.reason.value,
+    )
+    await vault.recorder.append(intent)
+    if not decision.allow:
+        raise _refusal(principal, decision)
+    access = Access(vault, intent)
+    try:
+        yield access
+    except BaseException as error:
+        await _conclude(access, *_how(error))
+        raise
+    await _conclude(access, "completed", None)
+
+
+_ALL_PURPOSES = frozenset().union(*PURPOSES.values())
+
+
+def _how(error: BaseException) -> tuple[str, str | None]:
+    if isinstance(error, asyncio.CancelledError | GeneratorExit | ConnectionError):
+        return "aborted", "disconnected"
+    return "failed", type(error).__name__
+
+
+async def _conclude(access: Access, result: str, reason: str | None) -> None:
+    """Record the outcome; one that cannot be is left for the worker, which says `interrupted`."""
+    if access.concluded:
+        return
+    record = access.conclude(result=result, reason=reason)
+    try:
+        await asyncio.shield(access.vault.recorder.append(record))
+    except RecordsUnavailableError:
+        log.warning("the outcome of intent %s could not be recorded", access.intent.id)
+
+
+def _refusal(principal: Principal, decision: Decision) -> VaultError:
+    match decision.reason:
+        case Reason.ROLE:
+            return ForbiddenError(f"the role {principal.role} may not do this")
+        case Reason.PURPOSE_MISSING | Reason.REFERENCE_MISSING:
+            return PurposeError()
+        case Reason.PURPOSE:
+            return ForbiddenError(
+                f"the role {principal.role} may read for "
+                f"{', '.join(sorted(PURPOSES.get(principal.role, ()))) or 'no purpose'} only"
+            )
+        case Reason.SHREDDED:
+            return ShreddedError()
+        case Reason.NOT_STORED:
+            return ConflictError("the document is not stored")
+        case _:
+            return NotFoundError()

@@ -1,0 +1,164 @@
+"""Open a porting order, look at it, and move it along the carrier's status axis."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from keys.errors import StaleScopeError
+from keys.keyring import DataKey
+from vault.actions.access import recorded
+from vault.actions.once import Once
+from vault.context import Vault
+from vault.domain.access import Action, Principal
+from vault.domain.documents import Document
+from vault.domain.orders import (
+    ENDED,
+    TRANSITIONS,
+    Details,
+    Order,
+    Status,
+    check_customer,
+    check_details,
+    decode_details,
+    details_context,
+    encode_details,
+)
+from vault.errors import ConflictError, InvalidRequestError, NotFoundError
+from vault.sql import documents as documents_sql
+from vault.sql import log as log_sql
+from vault.sql import orders as orders_sql
+from vault.sql.connection import connection, transaction
+
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    """An order with its details opened and its documents."""
+
+    order: Order
+    details: Details
+    documents: list[Document]
+
+
+async def create_order(
+    vault: Vault,
+    principal: Principal,
+    *,
+    region: str,
+    customer: str,
+    numbers: list[str],
+    customer_reference: str | None = None,
+    idempotency_key: str | None = None,
+) -> OrderView:
+    """Open an order in a region, with a scope of its own in the region's key tree."""
+    if region not in vault.config.regions:
+        raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
+    details = check_details(numbers, customer_reference)
+    check_customer(customer)
+    asked = repr((region, customer, details.numbers, details.customer_reference))
+    once = Once(principal, idempotency_key, hashlib.sha256(asked.encode()).digest())
+    identity = vault.new_id()
+    async with recorded(
+        vault, principal, Action.ORDER_CREATE, region=region, order=identity
+    ) as access:
+        if earlier := await once.earlier(vault):
+            return await _view(vault, earlier)
+        async with transaction(vault.pool) as conn:
+            await vault.keyring.create_scope(conn, region, identity)
+        key, wrapped = await vault.keyring.new_key(region, identity, identity)
+        for _ in range(ATTEMPTS):
+            order = _new_order(identity, region, customer, details, key, vault.clock())
+            try:
+                async with transaction(vault.pool) as conn:
+                    await orders_sql.insert(conn, order)
+                    await vault.keyring.insert_key(conn, wrapped)
+                    await once.claim(conn, identity, vault.clock())
+                    await log_sql.insert_records(conn, [access.conclude()])
+            except StaleScopeError:
+                access.concluded = False
+                wrapped = await vault.keyring.rewrap(key, wrapped)
+            else:
+                return OrderView(order, details, [])
+        raise ConflictError("the region's keys are being sealed; try again")
+
+
+def _new_order(
+    identity: UUID, region: str, customer: str, details: Details, key: DataKey, now: datetime
+) -> Order:
+    sealed = key.seal(encode_details(details), details_context(region, identity))
+    return Order(identity, region, customer, Status.DRAFT, sealed, now, now, None)
+
+
+async def show_order(vault: Vault, principal: Principal, identity: UUID) -> OrderView:
+    """Return an order of the principal's regions."""
+    region = await _region_of(vault, identity)
+    async with recorded(vault, principal, Action.ORDER_READ, region=region, order=identity):
+        return await _view(vault, identity)
+
+
+async def list_orders(
+    vault: Vault, principal: Principal, before: tuple[datetime, UUID] | None, limit: int
+) -> list[Order]:
+    """Return a page of the orders of the principal's regions, newest first."""
+    mine = sorted(principal.regions & set(vault.config.regions))
+    region = mine[0] if mine else None
+    async with (
+        recorded(vault, principal, Action.ORDER_READ, region=region),
+        connection(vault.pool) as conn,
+    ):
+        return await orders_sql.page(conn, mine, before, limit)
+
+
+async def change_order(
+    vault: Vault, principal: Principal, identity: UUID, status: Status
+) -> OrderView:
+    """Move the order; `ported` and `cancelled` start the retention of its documents."""
+    region = await _region_of(vault, identity)
+    async with recorded(
+        vault, principal, Action.ORDER_CHANGE, region=region, order=identity
+    ) as access:
+        async with transaction(vault.pool) as conn:
+            order = await orders_sql.find(conn, identity, lock=True)
+            if order is None:
+                raise NotFoundError
+            if status is not order.status:
+                _check_transition(order.status, status)
+                now = vault.clock()
+                ended_at = now if status in ENDED else None
+                await orders_sql.set_status(conn, identity, status, now, ended_at)
+            await log_sql.insert_records(conn, [access.conclude(reason=status.value)])
+        return await _view(vault, identity)
+
+
+def _check_transition(old: Status, new: Status) -> None:
+    allowed = TRANSITIONS[old]
+    if new not in allowed:
+        raise ConflictError(
+            f"an order that is {old} cannot become {new}; "
+            + (f"it can become {', '.join(sorted(allowed))}" if allowed else "it is final")
+        )
+
+
+async def _region_of(vault: Vault, identity: UUID) -> str | None:
+    async with connection(vault.pool) as conn:
+        order = await orders_sql.find(conn, identity)
+    return order.region if order else None
+
+
+async def _view(vault: Vault, identity: UUID) -> OrderView:
+    for _ in range(ATTEMPTS):
+        async with connection(vault.pool) as conn:
+            order = await orders_sql.find(conn, identity)
+            wrapped = await orders_sql.details_key(conn, identity)
+            documents = await documents_sql.of_order(conn, identity)
+        if order is None or wrapped is None:
+            raise NotFoundError
+        try:
+            key = await vault.keyring.open_key(wrapped)
+        except StaleScopeError:
+            continue
+        details = decode_details(key.open(order.details, details_context(order.region, identity)))
+        return OrderView(order, details, documents)
+    raise ConflictError("the region's keys are being sealed; try again")

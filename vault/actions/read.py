@@ -1,0 +1,149 @@
+"""
+Read: hand out a document, but only after the record of who asks and why is durable.
+
+The order never changes: load, decide, record, and only then unwrap. A stream whose end does not
+verify raises instead of ending, so that no reader takes a cut or altered document for whole.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from keys.errors import IntegrityError, KeyDestroyedError, StaleScopeError
+from keys.stream import DataKey
+from vault.actions.access import Access, recorded
+from vault.context import Vault
+from vault.domain.access import Action, Principal, sees_names
+from vault.domain.documents import Document, metadata_context, object_name, stream_context
+from vault.errors import ConflictError, NotFoundError, ShreddedError
+from vault.sql import documents as documents_sql
+from vault.sql import orders as orders_sql
+from vault.sql.connection import connection
+
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """An open document: its row, its file name, and its bytes as they are decrypted."""
+
+    document: Document
+    filename: str | None
+    chunks: AsyncIterator[bytes]
+
+
+@asynccontextmanager
+async def open_content(
+    vault: Vault,
+    principal: Principal,
+    identity: UUID,
+    *,
+    purpose: str | None,
+    reference: str | None,
+) -> AsyncIterator[Content]:
+    """Open a document for a stated purpose; the outcome says how many bytes were handed out."""
+    async with connection(vault.pool) as conn:
+        document = await documents_sql.find(conn, identity)
+    async with recorded(
+        vault,
+        principal,
+        Action.DOCUMENT_READ,
+        region=document.region if document else None,
+        document=identity,
+        order=document.order_id if document else None,
+        kind=document.kind.value if document else None,
+        custody=document.custody if document else None,
+        purpose=purpose,
+        reference=reference,
+    ) as access:
+        access.size_bytes = 0
+        document, key = await _unwrap(vault, identity)
+        store = vault.stores[document.region]
+        async with store.get(object_name(identity)) as sealed:
+            chunks = _decrypt(access, key, document, sealed)
+            try:
+                yield Content(document, open_filename(key, document), chunks)
+            finally:
+                await chunks.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is known about a document without opening its content."""
+
+    document: Document
+    filename: str | None
+    order_ended_at: datetime | None
+
+
+async def describe(vault: Vault, principal: Principal, identity: UUID) -> Description:
+    """Return what is known about a document, and its file name to those who may read it."""
+    async with connection(vault.pool) as conn:
+        document = await documents_sql.find(conn, identity)
+        order = await orders_sql.find(conn, document.order_id) if document else None
+    async with recorded(
+        vault,
+        principal,
+        Action.DOCUMENT_DESCRIBE,
+        region=document.region if document else None,
+        document=identity,
+        order=document.order_id if document else None,
+        kind=document.kind.value if document else None,
+    ):
+        if document is None or order is None:
+            raise NotFoundError
+        # The file name is personal; compliance sees that a document is there, not what it says.
+        if document.metadata is None or not sees_names(principal):
+            return Description(document, None, order.ended_at)
+        try:
+            document, key = await _unwrap(vault, identity)
+        except ShreddedError:
+            return Description(document, None, order.ended_at)
+        return Description(document, open_filename(key, document), order.ended_at)
+
+
+async def _unwrap(vault: Vault, identity: UUID) -> tuple[Document, DataKey]:
+    for _ in range(ATTEMPTS):
+        async with connection(vault.pool) as conn:
+            found = await documents_sql.find_with_key(conn, identity)
+        if found is None:
+            raise NotFoundError
+        document, wrapped = found
+        if wrapped is None:
+            raise ShreddedError
+        try:
+            return document, await vault.keyring.open_key(wrapped)
+        except StaleScopeError:
+            continue
+        except KeyDestroyedError as error:
+            raise ShreddedError from error
+    raise ConflictError("the region's keys are being sealed; try again")
+
+
+async def _decrypt(
+    access: Access, key: DataKey, document: Document, sealed: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    decryptor = key.decryptor(stream_context(document.region, document.id))
+    async for chunk in sealed:
+        opened = decryptor.update(chunk)
+        if opened:
+            yield opened
+            access.size_bytes = (access.size_bytes or 0) + len(opened)
+    last = decryptor.finalize()
+    if (access.size_bytes or 0) + len(last) != document.size_bytes:
+        raise IntegrityError
+    if last:
+        yield last
+        access.size_bytes = (access.size_bytes or 0) + len(last)
+
+
+def open_filename(key: DataKey, document: Document) -> str | None:
+    """Return the file name sealed with the document."""
+    if document.metadata is None:
+        return None
+    opened = key.open(document.metadata, metadata_context(document.region, document.id))
+    filename: str | None = json.loads(opened)["filename"]
+    return filename

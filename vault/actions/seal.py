@@ -1,0 +1,71 @@
+"""
+Seal: make all shreds so far irrecoverable, then certify them.
+
+The seal itself is the keyring's. A document becomes `sealed` when every generation that knew its
+key is destroyed and no process can still have one of those keys in its cache.
+"""
+
+from datetime import timedelta
+
+from keys.keyring import SealResult
+from vault.actions.access import recorded
+from vault.context import Vault
+from vault.domain.access import WORKER_ROLE, Action, Principal
+from vault.domain.certificate import Evidence, certificate_text
+from vault.sql import certificates as certificates_sql
+from vault.sql import documents as documents_sql
+from vault.sql.connection import connection, transaction
+
+CERTIFY_BATCH = 200
+
+
+def worker(vault: Vault) -> Principal:
+    """Return the vault itself as a principal."""
+    return Principal("worker", WORKER_ROLE, frozenset(vault.config.regions))
+
+
+async def seal(
+    vault: Vault, principal: Principal, region: str, *, force: bool = False
+) -> SealResult | None:
+    """Replace the region's root generation and destroy the old one; None when nothing is dirty."""
+    known = region if region in vault.config.regions else None
+    async with recorded(vault, principal, Action.KEYS_SEAL, region=known):
+        return await vault.keyring.seal(region, force=force)
+
+
+async def mark_sealed(vault: Vault, region: str) -> int:
+    """Mark documents irrecoverable once the caches of all processes have expired."""
+    async with transaction(vault.pool) as conn:
+        destroyed = await vault.keyring.destroyed_generation(conn, region)
+        if destroyed is None:
+            return 0
+        generation, destroyed_at = destroyed
+        expired_at = destroyed_at + timedelta(seconds=vault.config.key_cache_seconds)
+        now = vault.clock()
+        if now < expired_at:
+            return 0
+        return await documents_sql.set_sealed(conn, region, generation, now)
+
+
+async def certify(vault: Vault, region: str) -> int:
+    """Issue certificates for what is sealed and purged; each document gets exactly one."""
+    async with connection(vault.pool) as conn:
+        documents = await certificates_sql.uncertified(conn, region, CERTIFY_BATCH)
+        if not documents:
+            return 0
+        status = await vault.keyring.status(conn, region)
+    for document in documents:
+        async with transaction(vault.pool) as conn:
+            indices = await certificates_sql.log_indices(conn, document.id)
+            now = vault.clock()
+            rule = vault.policy[document.kind, document.region]
+            evidence = Evidence(
+                custodian=status.custodian,
+                destroy_level=status.destroy_level,
+                destroy_promise=status.destroy_promise,
+                citation=rule.citation,
+                log_indices=tuple(indices),
+            )
+            note = vault.signer.sign(certificate_text(document, evidence, now))
+            await certificates_sql.insert(conn, document.id, region, note, now)
+    return len(documents)

@@ -1,0 +1,86 @@
+"""Bearer tokens: made by the operator, shown once, kept as a hash, revoked for ever."""
+
+import hashlib
+import secrets
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from vault.actions.access import recorded
+from vault.context import Vault
+from vault.domain.access import Action, Principal, Role
+from vault.errors import InvalidRequestError, NotFoundError
+from vault.sql import tokens as tokens_sql
+from vault.sql.connection import connection
+
+PREFIX = "pv_"
+SECRET_BYTES = 32
+LABEL_LENGTH_MAX = 64
+
+
+def hash_secret(secret: str) -> bytes:
+    """Return what is kept of a token; 256 random bits need no slow hash."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+async def create_token(
+    vault: Vault,
+    principal: Principal,
+    *,
+    role: str,
+    regions: list[str],
+    label: str,
+    expires_at: datetime | None = None,
+) -> tuple[UUID, str]:
+    """Make a token and return its id and its secret, which is not kept and never shown again."""
+    if role not in list(Role):
+        raise InvalidRequestError(f"role must be one of {', '.join(Role)}")
+    unknown = set(regions) - set(vault.config.regions)
+    if unknown or not regions:
+        raise InvalidRequestError(f"regions must be some of {', '.join(vault.config.regions)}")
+    if not 1 <= len(label) <= LABEL_LENGTH_MAX or not label.isprintable():
+        raise InvalidRequestError(f"label must have 1 to {LABEL_LENGTH_MAX} printable characters")
+    if expires_at is not None and expires_at <= vault.clock():
+        raise InvalidRequestError("the token would have expired already")
+    token, secret = vault.new_id(), PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    async with (
+        recorded(vault, principal, Action.TOKEN_CREATE, region=sorted(regions)[0]),
+        connection(vault.pool) as conn,
+    ):
+        await tokens_sql.insert(
+            conn,
+            token,
+            hash_secret(secret),
+            label=label,
+            role=role,
+            regions=sorted(set(regions)),
+            created_at=vault.clock(),
+            expires_at=expires_at,
+        )
+    return token, secret
+
+
+async def list_tokens(vault: Vault, principal: Principal) -> list[asyncpg.Record]:
+    """Return every token without its hash."""
+    async with (
+        recorded(vault, principal, Action.TOKEN_LIST, region=vault.config.regions[0]),
+        connection(vault.pool) as conn,
+    ):
+        return await tokens_sql.every(conn)
+
+
+async def revoke_token(vault: Vault, principal: Principal, token: UUID) -> None:
+    """Revoke; every process refuses the token within a second."""
+    async with (
+        recorded(vault, principal, Action.TOKEN_REVOKE, region=vault.config.regions[0]),
+        connection(vault.pool) as conn,
+    ):
+        if not await tokens_sql.revoke(conn, token, vault.clock()):
+            raise NotFoundError("there is no such token")
+
+
+async def authenticate(vault: Vault, secret: str) -> Principal | None:
+    """Return whom a token stands for; None when it is unknown, expired or revoked."""
+    async with connection(vault.pool) as conn:
+        return await tokens_sql.find(conn, hash_secret(secret), vault.clock())

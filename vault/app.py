@@ -1,0 +1,198 @@
+"""The only wiring: from a configuration to a vault, a server and a worker."""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from importlib.resources import files
+
+import asyncpg
+from aiohttp import web
+
+from keys.custodians import open_custodian
+from keys.keyring import Keyring
+from keys.note import load_or_create_signer
+from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
+from vault.adapters.objects import open_store
+from vault.adapters.recorder import GroupRecorder
+from vault.adapters.sniffer import MagicSniffer
+from vault.config import Config
+from vault.context import ObjectStore, Vault
+from vault.domain.retention import Policy, parse_policy
+from vault.errors import ConfigurationError
+from vault.migrate import migrate
+from vault.web.server import KEEPALIVE_SECONDS, SHUTDOWN_SECONDS, make_app
+from vault.worker import work
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = "embedded:"
+
+
+def load_policy(config: Config) -> Policy:
+    """Read the retention policy: the operator's own beside the data, else the one shipped."""
+    own = config.home / "retention.toml"
+    shipped = files("vault") / "policy" / "retention.toml"
+    return parse_policy((own if own.exists() else shipped).read_text(encoding="utf-8"))
+
+
+@asynccontextmanager
+async def open_vault(config: Config, *, dsn: str | None = None) -> AsyncIterator[Vault]:
+    """
+    Wire a vault for a command that comes and goes, or for a server that has its database already.
+
+    Without `dsn` the embedded database is attached to, or run meanwhile. Migrations are applied.
+    """
+    async with AsyncExitStack() as stack:
+        if dsn is None:
+            dsn = await stack.enter_async_context(_attached(config))
+            await migrate(dsn)
+        pool = await stack.enter_async_context(
+            asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=config.database_pool_max,
+                command_timeout=config.database_timeout_seconds,
+                # Every statement leaves its connection as it found it, so there is nothing to reset.
+                reset=_keep_session,
+            )
+        )
+        stores: dict[str, ObjectStore] = {}
+        custodians = {}
+        for region in config.regions:
+            custodians[region] = open_custodian(config.custodian_uri(region))
+            stack.push_async_callback(custodians[region].close)
+            stores[region] = open_store(
+                config.objects_uri(region),
+                access_key=config.s3_access_key,
+                secret_key=config.s3_secret_key,
+                region=config.s3_region,
+                timeout_seconds=config.store_timeout_seconds,
+            )
+            stack.push_async_callback(stores[region].close)
+        keyring = Keyring(pool, custodians, cache_seconds=config.key_cache_seconds)
+        for region in config.regions:
+            await custodians[region].check()
+            await keyring.start_region(region)
+        recorder = await stack.enter_async_context(
+            GroupRecorder(dsn, timeout_seconds=config.record_timeout_seconds)
+        )
+        sniffer = MagicSniffer()
+        stack.callback(sniffer.close)
+        yield Vault(
+            config=config,
+            pool=pool,
+            keyring=keyring,
+            recorder=recorder,
+            stores=stores,
+            sniffer=sniffer,
+            signer=load_or_create_signer(config.signing_key_path, "portvault"),
+            policy=load_policy(config),
+            clock=_now,
+            new_id=uuid.uuid4,
+        )
+
+
+async def serve(config: Config) -> None:
+    """Serve, and work where the configuration says so, until SIGTERM or SIGINT."""
+    _protect_memory()
+    async with _owned(config) as (dsn, postgres):
+        await migrate(dsn)
+        async with open_vault(config, dsn=dsn) as vault, _listening(config, vault) as address:
+            print(
+                f"Portvault serves on {address}\n"
+                "To make a token, in another terminal: "
+                "portvault token create --role porting --region uk\n"
+                "Stop with Ctrl-C.",
+                flush=True,
+            )
+            steps = [work(vault)] if config.worker else []
+            if postgres is not None:
+                steps.append(postgres.supervise())
+            await _until_stopped(*steps)
+
+
+async def work_only(config: Config) -> None:
+    """Run the reconcilers without a server, until SIGTERM or SIGINT."""
+    _protect_memory()
+    async with open_vault(config) as vault:
+        await _until_stopped(work(vault))
+
+
+async def _until_stopped(*steps: object) -> None:
+    """Run the steps until a signal asks to stop; a step that fails ends them all."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(step) for step in steps]  # type: ignore[arg-type]
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+
+
+@asynccontextmanager
+async def _listening(config: Config, vault: Vault) -> AsyncIterator[str]:
+    runner = web.AppRunner(
+        make_app(vault),
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, config.host, config.port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {config.host}:{config.port}: {error.strerror}; "
+                "set PORTVAULT_PORT to a free port"
+            ) from error
+        port = runner.addresses[0][1]
+        yield f"http://{config.host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _owned(config: Config) -> AsyncIterator[tuple[str, EmbeddedPostgres | None]]:
+    """Give the database that this process is to own for its life."""
+    if config.database != EMBEDDED:
+        yield config.database, None
+        return
+    postgres = EmbeddedPostgres(config.home)
+    dsn = await postgres.start()
+    try:
+        yield dsn, postgres
+    finally:
+        await postgres.stop()
+
+
+@asynccontextmanager
+async def _attached(config: Config) -> AsyncIterator[str]:
+    if config.database != EMBEDDED:
+        yield config.database
+        return
+    async with embedded_database(config.home) as dsn:
+        yield dsn
+
+
+async def _keep_session(conn: object) -> None:
+    del conn
+
+
+def _protect_memory() -> None:
+    """Forbid core dumps: Python cannot wipe keys from memory, so it must not reach a disk."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,91 @@
+"""Porting orders."""
+
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from keys.keyring import WrappedKey
+from vault.domain.orders import Order, Status
+from vault.sql.connection import Connection
+
+_COLUMNS = "id, region, customer, status, details, created_at, changed_at, ended_at"
+
+
+def _order(row: asyncpg.Record) -> Order:
+    fields = dict(row)
+    fields["status"] = Status(fields["status"])
+    return Order(**fields)
+
+
+async def insert(conn: Connection, order: Order) -> None:
+    """Add an order; its scope and the key of its details must be in the same transaction."""
+    await conn.execute(
+        """
+        insert into porting_order (id, region, customer, status, details, created_at, changed_at)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        """,
+        order.id,
+        order.region,
+        order.customer,
+        order.status.value,
+        order.details,
+        order.created_at,
+        order.changed_at,
+    )
+
+
+async def find(conn: Connection, order: UUID, *, lock: bool = False) -> Order | None:
+    """Return the order; with `lock`, nobody else changes it until the transaction ends."""
+    row = await conn.fetchrow(
+        f"select {_COLUMNS} from porting_order where id = $1" + (" for update" if lock else ""),
+        order,
+    )
+    return _order(row) if row else None
+
+
+async def details_key(conn: Connection, order: UUID) -> WrappedKey | None:
+    """Return the wrapped key of the order's details."""
+    row = await conn.fetchrow(
+        "select id, region, scope, scope_epoch, wrap from data_key where id = $1", order
+    )
+    return WrappedKey(**dict(row)) if row else None
+
+
+async def page(
+    conn: Connection,
+    regions: list[str],
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Order]:
+    """Return orders of the regions, newest first, that come after the cursor."""
+    at, identity = before or (None, None)
+    rows = await conn.fetch(
+        f"""
+        select {_COLUMNS} from porting_order
+        where region = any($1) and ($2::timestamptz is null or (created_at, id) < ($2, $3))
+        order by created_at desc, id desc limit $4
+        """,
+        regions,
+        at,
+        identity,
+        limit,
+    )
+    return [_order(row) for row in rows]
+
+
+async def set_status(
+    conn: Connection,
+    order: UUID,
+    status: Status,
+    now: datetime,
+    ended_at: datetime | None,
+) -> None:
+    """Move the order along the carrier's axis; `ended_at` is None while it is open."""
+    await conn.execute(
+        "update porting_order set status = $2, changed_at = $3, ended_at = $4 where id = $1",
+        order,
+        status.value,
+        now,
+        ended_at,
+    )

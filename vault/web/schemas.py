@@ -1,0 +1,194 @@
+"""JSON shapes of the API, as OpenAPI 3.1 schemas and as the functions that fill them."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from vault.actions.orders import OrderView
+from vault.context import Vault
+from vault.domain.documents import Custody, Document
+from vault.domain.orders import Order, Status
+from vault.domain.records import Record, mask_number
+from vault.domain.retention import explain
+
+
+def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": sorted(required),
+    }
+
+
+_STRING = {"type": "string"}
+_ID = {"type": "string", "format": "uuid"}
+_TIME = {"type": "string", "format": "date-time"}
+_MAYBE_TIME = {"type": ["string", "null"], "format": "date-time"}
+_MAYBE_STRING = {"type": ["string", "null"]}
+_MAYBE_NUMBER = {"type": ["integer", "null"]}
+
+SCHEMAS: dict[str, Any] = {
+    "Problem": _object(
+        {"type": _STRING, "title": _STRING, "status": {"type": "integer"}, "detail": _STRING}
+    ),
+    "NewOrder": _object(
+        {
+            "region": _STRING,
+            "customer": _STRING,
+            "numbers": {"type": "array", "items": _STRING, "minItems": 1},
+        },
+        {"customer_reference": _MAYBE_STRING},
+    ),
+    "OrderChange": _object({"status": {"type": "string", "enum": [s.value for s in Status]}}),
+    "OrderSummary": _object(
+        {
+            "id": _ID,
+            "region": _STRING,
+            "customer": _STRING,
+            "status": _STRING,
+            "created_at": _TIME,
+            "changed_at": _TIME,
+            "ended_at": _MAYBE_TIME,
+        }
+    ),
+    "Order": _object(
+        {
+            "id": _ID,
+            "region": _STRING,
+            "customer": _STRING,
+            "status": _STRING,
+            "created_at": _TIME,
+            "changed_at": _TIME,
+            "ended_at": _MAYBE_TIME,
+            "customer_reference": _MAYBE_STRING,
+            "numbers_masked": {"type": "array", "items": _STRING},
+            "documents": {"type": "array", "items": {"$ref": "#/components/schemas/Document"}},
+        }
+    ),
+    "OrderPage": _object(
+        {
+            "data": {"type": "array", "items": {"$ref": "#/components/schemas/OrderSummary"}},
+            "next_cursor": _MAYBE_STRING,
+        }
+    ),
+    "Document": _object(
+        {
+            "id": _ID,
+            "order": _ID,
+            "region": _STRING,
+            "kind": _STRING,
+            "custody": {"type": "string", "enum": ["stored", "shredded", "sealed"]},
+            "media_type": _MAYBE_STRING,
+            "size_bytes": _MAYBE_NUMBER,
+            "received_at": _TIME,
+            "stored_at": _MAYBE_TIME,
+            "beyond_use_since": _MAYBE_TIME,
+            "irrecoverable_since": _MAYBE_TIME,
+        },
+        {
+            "filename": _MAYBE_STRING,
+            "shred_reason": _MAYBE_STRING,
+            "retention": _object({"due_at": _MAYBE_TIME, "reason": _STRING, "citation": _STRING}),
+        },
+    ),
+    "ShredReason": _object({"reason": _STRING}),
+    "Certificate": _object({"certificate": {"type": "object"}, "note": _STRING}),
+    "AccessRecord": _object(
+        {
+            "id": _ID,
+            "region": _STRING,
+            "at": _TIME,
+            "phase": {"type": "string", "enum": ["intent", "outcome"]},
+            "principal": _STRING,
+            "role": _STRING,
+            "action": _STRING,
+        }
+    ),
+    "AccessRecordPage": _object(
+        {
+            "data": {"type": "array", "items": {"$ref": "#/components/schemas/AccessRecord"}},
+            "next_cursor": _MAYBE_STRING,
+        }
+    ),
+    "Health": _object({"status": _STRING}),
+}
+
+
+def time_text(at: datetime | None) -> str | None:
+    """Return RFC 3339 in UTC."""
+    return at.isoformat().replace("+00:00", "Z") if at else None
+
+
+def order_summary(order: Order) -> dict[str, Any]:
+    """Return an order as it stands in a list: nothing personal."""
+    return {
+        "id": str(order.id),
+        "region": order.region,
+        "customer": order.customer,
+        "status": order.status.value,
+        "created_at": time_text(order.created_at),
+        "changed_at": time_text(order.changed_at),
+        "ended_at": time_text(order.ended_at),
+    }
+
+
+def order_json(vault: Vault, view: OrderView) -> dict[str, Any]:
+    """Return an order with its numbers masked and its documents."""
+    return {
+        **order_summary(view.order),
+        "customer_reference": view.details.customer_reference,
+        "numbers_masked": [mask_number(number) for number in view.details.numbers],
+        "documents": [
+            document_json(vault, document, ended_at=view.order.ended_at)
+            for document in view.documents
+        ],
+    }
+
+
+def document_json(
+    vault: Vault,
+    document: Document,
+    *,
+    filename: str | None = None,
+    ended_at: datetime | None = None,
+) -> dict[str, Any]:
+    """Return a document; beyond use and irrecoverable are two times, always shown apart."""
+    shown: dict[str, Any] = {
+        "id": str(document.id),
+        "order": str(document.order_id),
+        "region": document.region,
+        "kind": document.kind.value,
+        "custody": document.custody.value,
+        "media_type": document.media_type,
+        "size_bytes": document.size_bytes,
+        "received_at": time_text(document.received_at),
+        "stored_at": time_text(document.stored_at),
+        "beyond_use_since": time_text(document.shredded_at),
+        "irrecoverable_since": time_text(document.sealed_at),
+    }
+    if document.custody is Custody.STORED:
+        rule = vault.policy[document.kind, document.region]
+        grace = timedelta(seconds=vault.config.reversal_grace_seconds)
+        explanation = explain(rule, ended_at, grace)
+        shown["filename"] = filename
+        shown["retention"] = {
+            "due_at": time_text(explanation.due_at),
+            "reason": explanation.sentence,
+            "citation": explanation.citation,
+        }
+    else:
+        shown["shred_reason"] = document.shred_reason
+    return shown
+
+
+def record_json(record: Record) -> dict[str, Any]:
+    """Return an access record without the fields it does not have."""
+    shown: dict[str, Any] = {}
+    for name in Record.__dataclass_fields__:
+        value = getattr(record, name)
+        if value is not None:
+            shown[name] = (
+                time_text(value)
+                if isinstance(value, datetime)
+                else (value if isinstance(value, int) else str(value))
+            )
+    return shown

@@ -1,0 +1,136 @@
+"""
+The HTTP server: middlewares around the table of routes.
+
+From outside in: headers and metrics, errors to problems, authentication, the handler.
+"""
+
+import time
+
+from aiohttp import hdrs, web
+from prometheus_client import CollectorRegistry
+
+from vault.actions.ingest import too_large
+from vault.context import Vault
+from vault.domain.access import Principal
+from vault.errors import UnavailableError
+from vault.web.api import PRINCIPAL, VAULT
+from vault.web.auth import Authenticator
+from vault.web.health import OPENAPI, REGISTRY, Metrics
+from vault.web.openapi import openapi
+from vault.web.problems import Handler, problem, problems
+from vault.web.routes import ROUTES
+
+HEADER_BYTES_MAX = 8190
+SHUTDOWN_SECONDS = 20.0
+KEEPALIVE_SECONDS = 75.0
+
+SECURITY_HEADERS = {
+    hdrs.CACHE_CONTROL: "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # No server banner: the one that aiohttp would send says too much.
+    hdrs.SERVER: "portvault",
+}
+
+
+def make_app(vault: Vault) -> web.Application:
+    """Return the application of this vault."""
+    registry = CollectorRegistry()
+    app = web.Application(
+        middlewares=[_measure(Metrics(registry)), problems, _authenticate(vault)],
+        handler_args={
+            "max_line_size": HEADER_BYTES_MAX,
+            "max_field_size": HEADER_BYTES_MAX,
+            "keepalive_timeout": KEEPALIVE_SECONDS,
+            "access_log": None,
+        },
+    )
+    app[VAULT], app[REGISTRY], app[OPENAPI] = vault, registry, openapi()
+    app.on_response_prepare.append(_add_headers)
+    uploads = Uploads(vault.config.uploads_max)
+    for route in ROUTES:
+        if route.body == "file":
+            app.router.add_route(
+                route.method,
+                route.path,
+                uploads.limit(route.handler),
+                expect_handler=_expect(vault.config.document_bytes_max),
+            )
+        else:
+            app.router.add_route(route.method, route.path, route.handler)
+    return app
+
+
+class Uploads:
+    """Bounds the uploads in progress; one too many is told to come again."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+
+    def limit(self, handler: Handler) -> Handler:
+        """Return the handler under the bound."""
+
+        async def limited(request: web.Request) -> web.StreamResponse:
+            if self._free == 0:
+                raise UnavailableError("too many uploads are in progress; try again")
+            self._free -= 1
+            try:
+                return await handler(request)
+            finally:
+                self._free += 1
+
+        return limited
+
+
+def _expect(size_max: int):  # type: ignore[no-untyped-def]
+    async def expect(request: web.Request) -> web.StreamResponse | None:
+        """Say 413 before the client sends what is declared too large."""
+        if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+            return problem(417, "only Expect: 100-continue is understood")
+        if (request.content_length or 0) > size_max:
+            return problem(413, str(too_large(size_max)))
+        if request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return None
+
+    return expect
+
+
+def _authenticate(vault: Vault):  # type: ignore[no-untyped-def]
+    authenticator = Authenticator(vault)
+    public = {route.path for route in ROUTES if route.public}
+
+    @web.middleware
+    async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        if resource is None or resource.canonical not in public:
+            principal: Principal = await authenticator.principal(request)
+            request[PRINCIPAL] = principal
+        return await handler(request)
+
+    return authenticate
+
+
+def _measure(metrics: Metrics):  # type: ignore[no-untyped-def]
+    @web.middleware
+    async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        start, status = time.perf_counter(), "cut"
+        try:
+            response = await handler(request)
+            status = str(response.status)
+            return response
+        finally:
+            metrics.requests.labels(request.method, route, status).inc()
+            metrics.seconds.labels(route).observe(time.perf_counter() - start)
+
+    return measure
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    del request
+    for name, value in SECURITY_HEADERS.items():
+        response.headers[name] = value

@@ -1,0 +1,84 @@
+"""
+The reconcilers: everything slow or repeated.
+
+Each derives what to do from stored state alone and is safe to run twice, after a crash, or on
+several machines at once. There is one code path: nothing is handed to a reconciler, so a lost
+wake-up loses nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from keys.errors import KeysError
+from vault.actions.collect import collect_abandoned, purge_shredded
+from vault.actions.records import close_interrupted, sequence_log
+from vault.actions.seal import certify, mark_sealed, seal, worker
+from vault.actions.shred import expire
+from vault.context import Vault
+from vault.errors import VaultError
+
+log = logging.getLogger(__name__)
+
+BACK_OFF_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """A step, and how often it looks; a step that found work looks again at once."""
+
+    name: str
+    step: Callable[[Vault, str], Awaitable[int]]
+    interval_seconds: float
+
+
+async def _seal(vault: Vault, region: str) -> int:
+    # The worker looks every interval; a seal that did something does not hurry the next one.
+    await seal_when_dirty(vault, region)
+    return 0
+
+
+async def seal_when_dirty(vault: Vault, region: str) -> None:
+    """Seal the region if anything was shredded since, or if a seal was left half done."""
+    if await vault.keyring.needs_seal(region):
+        await seal(vault, worker(vault), region)
+
+
+def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
+    """Return what the worker does, with this configuration's intervals."""
+    return (
+        Reconciler("sequence", sequence_log, 1.0),
+        Reconciler("expire", expire, 2.0),
+        Reconciler("seal", _seal, vault.config.seal_interval_seconds),
+        Reconciler("mark-sealed", mark_sealed, 1.0),
+        Reconciler("purge", purge_shredded, 2.0),
+        Reconciler("certify", certify, 2.0),
+        Reconciler("collect", collect_abandoned, 30.0),
+        Reconciler("interrupted", close_interrupted, 60.0),
+    )
+
+
+async def work(vault: Vault) -> None:
+    """Run every reconciler until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        for reconciler in reconcilers(vault):
+            group.create_task(_repeat(vault, reconciler), name=reconciler.name)
+
+
+async def _repeat(vault: Vault, reconciler: Reconciler) -> None:
+    while True:
+        found, failed = 0, False
+        for region in vault.config.regions:
+            try:
+                found += await reconciler.step(vault, region)
+            except (VaultError, KeysError) as error:
+                failed = True
+                log.warning("%s in %s: %s", reconciler.name, region, error)
+            except Exception:
+                failed = True
+                log.exception("%s in %s", reconciler.name, region)
+        if failed:
+            await asyncio.sleep(BACK_OFF_SECONDS)
+        elif not found:
+            await asyncio.sleep(reconciler.interval_seconds)
