@@ -1,0 +1,103 @@
+"""A vault as a user runs it: `portvault serve` in a process of its own, which may be killed."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+START_TRIES = 600
+
+
+class VaultProcess:
+    """One home with its server; `kill` is kill -9 and takes the whole machine's worth of it."""
+
+    def __init__(self, home: Path, **settings: str) -> None:
+        self.home = home
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if "PORTVAULT" not in name},
+            "PORTVAULT_HOME": str(home),
+            "PORTVAULT_PORT": str(self.port),
+            "PORTVAULT_SERVER": self.url,
+            "PORTVAULT_REGIONS": "uk",
+            "PORTVAULT_REVERSAL_GRACE_SECONDS": "0",
+            "PORTVAULT_KEY_CACHE_SECONDS": "0.5",
+            **{f"PORTVAULT_{name.upper()}": value for name, value in settings.items()},
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = home.parent / "serve.log"
+
+    async def start(self) -> None:
+        """Start and wait until it serves."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "vault.cli", "serve"],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
+        async with aiohttp.ClientSession() as session:
+            for _ in range(START_TRIES):
+                assert self.process.poll() is None, self.log.read_text()
+                try:
+                    async with session.get(self.url + "/readyz") as response:
+                        if response.status == 200:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    def kill(self) -> None:
+        """Kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    async def stop(self) -> int:
+        """Ask it to stop, and return its exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return await asyncio.to_thread(self.process.wait)
+
+    async def run(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
+        """Run a `portvault` command against this vault."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "vault.cli",
+            *arguments,
+            env={**self.environment, **variables},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        out, err = await process.communicate()
+        return process.returncode or 0, out.decode(), err.decode()
+
+    async def json(self, *arguments: str, **variables: str) -> Any:
+        """Run a command with `--json`, which must succeed, and return what it says."""
+        status, out, err = await self.run(*arguments, "--json", **variables)
+        assert status == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+async def vault_process(tmp_path: Path) -> AsyncIterator[VaultProcess]:
+    """Serve a vault on a temporary home; what is left at the end is killed."""
+    made = VaultProcess(tmp_path / "home")
+    await made.start()
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        await made.stop()

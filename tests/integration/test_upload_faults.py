@@ -1,0 +1,263 @@
+"""Uploads that go wrong: a clear refusal, nothing decryptable left behind, the process still up."""
+
+import asyncio
+import json
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.fixtures_server import Api
+from vault.actions.collect import collect_abandoned
+from vault.context import Vault
+from vault.domain.documents import JPEG
+
+
+async def left(vault: Vault) -> tuple[int, int, int]:
+    """Return how many documents, document keys and objects there are."""
+    documents = await vault.pool.fetchval("select count(*) from document")
+    keys = await vault.pool.fetchval(
+        "select count(*) from data_key where id not in (select id from porting_order)"
+    )
+    objects = len([item async for item in vault.stores["uk"].list()])
+    return documents, keys, objects
+
+
+async def settled(vault: Vault) -> tuple[int, int, int]:
+    """Return what is left once the server has noticed that a client went away."""
+    for _ in range(100):
+        now = await left(vault)
+        if now == (0, 0, 0):
+            break
+        await asyncio.sleep(0.05)
+    return await left(vault)
+
+
+class RawUpload:
+    """An upload by hand over a socket, so that it can lie."""
+
+    def __init__(self, api: Api, order: str, *headers: str) -> None:
+        self._address = urlsplit(api.url)
+        lines = [
+            f"POST /v1/orders/{order}/documents?kind=passport HTTP/1.1",
+            f"Host: {self._address.netloc}",
+            f"Authorization: Bearer {api.tokens['porting']}",
+            f"Content-Type: {JPEG}",
+            *headers,
+        ]
+        self._head = "\r\n".join([*lines, "", ""]).encode()
+
+    async def __aenter__(self) -> "RawUpload":
+        """Connect and send the head."""
+        self.reader, self.writer = await asyncio.open_connection(
+            self._address.hostname, self._address.port
+        )
+        await self.send(self._head)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close."""
+        self.writer.close()
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self) -> tuple[int, bytes]:
+        """Return the status and the body of the next answer."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length")
+        )
+        return int(head.split()[1]), await self.reader.readexactly(length)
+
+
+@pytest.mark.parametrize("expect", [(), ("Expect: 100-continue",)])
+async def test_too_large_is_refused_before_the_body(
+    api: Api, vault: Vault, expect: tuple[str, ...]
+) -> None:
+    """Where the length is declared, 413 comes without a byte of the body having been sent."""
+    order = await api.order()
+    size = vault.config.document_bytes_max + 1
+    async with RawUpload(api, order, f"Content-Length: {size}", *expect) as upload:
+        status, body = await upload.answer()
+    assert status == 413
+    assert str(vault.config.document_bytes_max) in json.loads(body)["detail"]
+    assert await left(vault) == (0, 0, 0)
+
+
+async def test_the_limit_is_exact(api: Api, vault: Vault, passport: bytes) -> None:
+    """A document of the limit's size is taken; one byte more is not, declared or not."""
+    order, limit = await api.order(), vault.config.document_bytes_max
+    largest = passport + bytes(limit - len(passport))
+    status, document = await api.put(order, largest)
+    assert (status, document["size_bytes"]) == (201, limit)
+
+    async def more():  # type: ignore[no-untyped-def]
+        yield largest
+        yield b"!"
+
+    assert (await api.put(order, more()))[0] == 413  # type: ignore[arg-type]
+    assert await left(vault) == (1, 1, 1)
+
+
+async def test_a_body_shorter_than_declared_leaves_nothing(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """A client that goes away halfway leaves no document, no key and no object."""
+    order = await api.order()
+    async with RawUpload(api, order, f"Content-Length: {len(passport)}") as upload:
+        await upload.send(passport[: len(passport) // 2])
+        await asyncio.sleep(0.2)
+        assert (await left(vault))[:2] == (1, 0), "announced, but without a key"
+    assert await settled(vault) == (0, 0, 0)
+    results = await vault.pool.fetch(
+        "select result from access_record where action = 'document.ingest' and phase = 'outcome'"
+    )
+    assert [row["result"] for row in results] == ["aborted"]
+
+
+async def test_a_body_longer_than_declared_is_cut_at_its_length(
+    api: Api, passport: bytes
+) -> None:
+    """What follows the declared length is no part of the document, and no request either."""
+    order = await api.order()
+    async with RawUpload(api, order, f"Content-Length: {len(passport)}") as upload:
+        await upload.send(passport + b"GARBAGE\r\n\r\n")
+        status, body = await upload.answer()
+        assert status == 201
+        assert (await upload.answer())[0] == 400
+    assert await api.get(json.loads(body)["id"]) == (200, passport)
+
+
+async def test_a_broken_chunked_body_is_refused(api: Api, vault: Vault, passport: bytes) -> None:
+    """A chunk whose size is no number ends the upload and leaves nothing."""
+    order = await api.order()
+    async with RawUpload(api, order, "Transfer-Encoding: chunked") as upload:
+        await upload.send(b"%x\r\n" % len(passport) + passport + b"\r\nnonsense\r\n")
+        assert (await upload.answer())[0] == 400
+    assert await settled(vault) == (0, 0, 0)
+
+
+async def test_a_store_that_is_gone_refuses_and_comes_back(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """Without the object directory an upload is refused with 503; with it the next one works."""
+    order = await api.order()
+    assert (await api.put(order, passport))[0] == 201
+    root = vault.config.home / "objects" / "uk"
+    root.rename(root.with_name("away"))
+    root.write_text("in the way")
+    assert (await api.put(order, passport))[0] == 503
+    root.unlink()
+    root.with_name("away").rename(root)
+    status, document = await api.put(order, passport)
+    assert status == 201
+    assert await api.get(document["id"]) == (200, passport)
+
+
+async def test_a_store_that_goes_in_the_middle_leaves_nothing_readable(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """The store vanishes while the body comes: 503, no key, and the collector clears the rest."""
+    order = await api.order()
+    root = vault.config.home / "objects" / "uk"
+    async with RawUpload(api, order, f"Content-Length: {len(passport)}") as upload:
+        await upload.send(passport[:300_000])
+        await asyncio.sleep(0.2)
+        root.rename(root.with_name("away"))
+        root.write_text("in the way")
+        await upload.send(passport[300_000:])
+        assert (await upload.answer())[0] == 503
+    assert (await left_rows(vault))[1] == 0
+    root.unlink()
+    root.with_name("away").rename(root)
+    await age_uploads(vault)
+    await collect_abandoned(vault, "uk")
+    assert await settled(vault) == (0, 0, 0)
+
+
+async def left_rows(vault: Vault) -> tuple[int, int]:
+    """Return how many documents and document keys there are, without asking the store."""
+    documents = await vault.pool.fetchval("select count(*) from document")
+    keys = await vault.pool.fetchval(
+        "select count(*) from data_key where id not in (select id from porting_order)"
+    )
+    return documents, keys
+
+
+async def age_uploads(vault: Vault) -> None:
+    """Make every unfinished upload old enough to be swept up."""
+    await vault.pool.execute(
+        "update document set received_at = received_at - interval '2 hours' "
+        "where custody = 'receiving'"
+    )
+
+
+async def refuse_connections(vault: Vault, refuse: bool) -> None:  # noqa: FBT001
+    """Take the database away from the vault, or give it back, through another database."""
+    import asyncpg
+
+    address = vault.config.database
+    name = urlsplit(address).path.lstrip("/")
+    admin = await asyncpg.connect(address.replace(f"/{name}", "/portvault"))
+    try:
+        allow = "false" if refuse else "true"
+        await admin.execute(f'alter database "{name}" with allow_connections {allow}')
+        if refuse:
+            await admin.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name
+            )
+    finally:
+        await admin.close()
+
+
+async def test_a_database_that_goes_in_the_middle_leaves_nothing_readable(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """The database vanishes while the body comes: 503 with Retry-After, and nothing is kept."""
+    order = await api.order()
+    async with RawUpload(api, order, f"Content-Length: {len(passport)}") as upload:
+        await upload.send(passport[:300_000])
+        await asyncio.sleep(0.2)
+        await refuse_connections(vault, refuse=True)
+        await upload.send(passport[300_000:])
+        assert (await upload.answer())[0] == 503
+    _, _, response = await api.call("GET", "/v1/orders")
+    assert (response.status, response.headers["Retry-After"]) == (503, "5")
+    await refuse_connections(vault, refuse=False)
+    await age_uploads(vault)
+    await collect_abandoned(vault, "uk")
+    assert await left(vault) == (0, 0, 0)
+    assert (await api.put(order, passport))[0] == 201
+
+
+async def test_no_read_without_a_record(api: Api, vault: Vault, passport: bytes) -> None:
+    """When access records cannot be written, content is refused with 503, and comes back after."""
+    _, document = await api.put(await api.order(), passport)
+    await vault.pool.execute("alter table access_record rename to away")
+    assert (await api.get(document["id"]))[0] == 503
+    await vault.pool.execute("alter table away rename to access_record")
+    assert await api.get(document["id"]) == (200, passport)
+
+
+async def test_an_altered_object_is_cut_off(api: Api, vault: Vault, passport: bytes) -> None:
+    """A flipped bit in the store is never handed out as a whole document."""
+    import aiohttp
+
+    _, document = await api.put(await api.order(), passport)
+    path = vault.config.home / "objects" / "uk" / "documents" / document["id"]
+    sealed = bytearray(path.read_bytes())
+    for position in (len(sealed) - 20, 100):
+        damaged = bytearray(sealed)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await api.get(document["id"])
+    path.write_bytes(sealed[:-100])
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await api.get(document["id"])
+    path.write_bytes(sealed)
+    assert await api.get(document["id"]) == (200, passport)
