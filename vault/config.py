@@ -42,7 +42,7 @@ class Config:
     #: The regions this deployment serves.
     regions: tuple[str, ...] = REGIONS
     #: `embedded:` or a postgresql:// address.
-    database: str = "embedded:"
+    database: str = field(default="embedded:", repr=False)
     #: `dir:PATH/{region}` or `s3+https://HOST/BUCKET-{region}`.
     objects: str = ""
     #: `file:DIRECTORY`.

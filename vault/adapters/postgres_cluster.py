@@ -39,6 +39,7 @@ class Cluster:
         self.base = self.home / "postgres"
         self.data = self.base / "data"
         self.log = self.base / "log"
+        self._log_offset = 0
 
     def address(self, database: str) -> str:
         """Return the address of a database by its name."""
@@ -78,6 +79,7 @@ class Cluster:
         # A session of its own: Ctrl-C on the terminal is the vault's to handle. No variables of
         # ours: they may hold secrets.
         with open(self.log, "ab", opener=_open_private) as sink:
+            self._log_offset = sink.tell()
             return subprocess.Popen(
                 [*command, str(program_path(program)), *arguments],
                 stdin=subprocess.DEVNULL,
@@ -89,9 +91,10 @@ class Cluster:
             )
 
     def complaint(self) -> str:
-        """Return the last thing the server's log complains of."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        bad = [line for line in lines[-20:] if "FATAL" in line or "error" in line.lower()]
+        """Return the last thing that the program started last complains of in the log."""
+        text = self.log.read_bytes()[self._log_offset :].decode(errors="replace")
+        words = ("fatal", "panic", "error")
+        bad = [line for line in text.splitlines() if any(word in line.lower() for word in words)]
         return f"{bad[-1] if bad else 'no reason given'} (more in {self.log})"
 
     async def _create(self) -> None:
@@ -106,6 +109,10 @@ class Cluster:
         if process.wait() != 0:
             raise ConfigurationError(f"PostgreSQL cannot make its data: {self.complaint()}")
         staging.rename(self.data)
+        # Rows that are durable must not be in a directory whose name is not.
+        descriptor = os.open(self.base, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
 
     def _check_version(self) -> None:
         version = (self.data / "PG_VERSION").read_text().strip()

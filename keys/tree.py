@@ -1,0 +1,230 @@
+"""
+The tree's algorithm: open a path, add a scope, re-key what is dirty. Pure, no I/O.
+
+A node keeps its children's keys as one page, sealed under the node's own key, which stands in its
+parent's page. Level 0 holds scopes. Re-keying gives every dirty scope, every node above one, and
+the root a fresh key; what lives below an untouched child is not touched. Empty nodes go, and a root
+with a single child hands over to it, so the tree shrinks by whole levels.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from keys.errors import IntegrityError
+from keys.wrap import (
+    EMPTY,
+    PAGE_BYTES,
+    SLOTS,
+    child_key,
+    data_key_context,
+    open_page,
+    page_context,
+    seal_page,
+    set_child_key,
+    unwrap,
+    wrap,
+)
+
+FULL = (1 << SLOTS) - 1
+
+
+@dataclass(slots=True)
+class Node:
+    """A node as its row says; `parent` and `slot` are None at the root."""
+
+    id: int
+    level: int
+    epoch: int
+    parent: int | None
+    slot: int | None
+    used: int
+    page: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A scope as its row says: where in the tree its key stands, and at which epoch."""
+
+    id: UUID
+    epoch: int
+    node: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A data key wrapped under its scope at an epoch."""
+
+    id: UUID
+    scope: UUID
+    scope_epoch: int
+    wrap: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class Rekeyed:
+    """What a seal writes; `root_key` is to be wrapped under the new generation."""
+
+    root: int
+    root_key: bytes = field(repr=False)
+    nodes: list[Node] = field(default_factory=list)
+    dropped_nodes: list[int] = field(default_factory=list)
+    scopes: list[Scope] = field(default_factory=list)
+    dropped_scopes: list[UUID] = field(default_factory=list)
+    wraps: list[Wrapped] = field(default_factory=list)
+
+
+def free_slot(used: int) -> int:
+    """Return the lowest free slot of a page that is not full."""
+    return (~used & (used + 1)).bit_length() - 1
+
+
+def empty_node(region: str, identity: int, level: int, key: bytes) -> Node:
+    """Return a node without children, sealed under its key at epoch 1."""
+    page = seal_page(key, bytes(PAGE_BYTES), page_context(region, identity, 1))
+    return Node(identity, level, 1, None, None, 0, page)
+
+
+def add_child(region: str, node: Node, node_key: bytes, key: bytes) -> int:
+    """Put a child's key into the node's lowest free slot, seal the page anew, return the slot."""
+    context = page_context(region, node.id, node.epoch)
+    page = open_page(node_key, node.page, context)
+    slot = free_slot(node.used)
+    set_child_key(page, slot, key)
+    node.used |= 1 << slot
+    node.page = seal_page(node_key, page, context)
+    return slot
+
+
+def open_path(region: str, path: Sequence[Node], root_key: bytes, slot: int) -> bytes:
+    """
+    Return the key in `slot` of the last node of a path that starts at the root.
+
+    Raises `IntegrityError` unless every page opens and every node stands where its parent says.
+    """
+    key = node_key(region, path, root_key)
+    last = path[-1]
+    return child_key(open_page(key, last.page, page_context(region, last.id, last.epoch)), slot)
+
+
+def node_key(region: str, path: Sequence[Node], root_key: bytes) -> bytes:
+    """Return the key of the last node of a path that starts at the root."""
+    key = root_key
+    for above, below in zip(path, path[1:], strict=False):
+        if below.parent != above.id or below.slot is None:
+            raise IntegrityError
+        page = open_page(key, above.page, page_context(region, above.id, above.epoch))
+        key = child_key(page, below.slot)
+    return key
+
+
+def rekey(
+    region: str,
+    nodes: Mapping[int, Node],
+    root: int,
+    root_key: bytes,
+    scopes: Iterable[Scope],
+    wraps: Iterable[Wrapped],
+    fresh: Callable[[], bytes],
+) -> Rekeyed:
+    """
+    Give all that is dirty, and everything above it, a fresh key from `fresh`.
+
+    `nodes` are the root and every node above a dirty scope; `wraps` are all the data keys of the
+    dirty scopes. A dirty scope without data keys is dropped.
+    """
+    pages = _open_pages(region, nodes, root, root_key)
+    done = Rekeyed(root, b"")
+    by_scope: dict[UUID, list[Wrapped]] = {}
+    for wrapped in wraps:
+        by_scope.setdefault(wrapped.scope, []).append(wrapped)
+    for scope in scopes:
+        _rekey_scope(region, nodes, pages, scope, by_scope.get(scope.id, []), fresh, done)
+    _rekey_nodes(region, nodes, pages, root, fresh, done)
+    return done
+
+
+def _open_pages(
+    region: str, nodes: Mapping[int, Node], root: int, root_key: bytes
+) -> dict[int, bytearray]:
+    keys, pages = {root: root_key}, {}
+    for node in sorted(nodes.values(), key=lambda node: -node.level):
+        if node.id != root:
+            if node.parent not in pages or node.slot is None:
+                raise IntegrityError
+            keys[node.id] = child_key(pages[node.parent], node.slot)
+        context = page_context(region, node.id, node.epoch)
+        pages[node.id] = open_page(keys[node.id], node.page, context)
+    return pages
+
+
+def _rekey_scope(
+    region: str,
+    nodes: Mapping[int, Node],
+    pages: dict[int, bytearray],
+    scope: Scope,
+    wraps: list[Wrapped],
+    fresh: Callable[[], bytes],
+    done: Rekeyed,
+) -> None:
+    page = pages[scope.node]
+    if not wraps:
+        set_child_key(page, scope.slot, EMPTY)
+        nodes[scope.node].used &= ~(1 << scope.slot)
+        done.dropped_scopes.append(scope.id)
+        return
+    old, new, epoch = child_key(page, scope.slot), fresh(), scope.epoch + 1
+    set_child_key(page, scope.slot, new)
+    done.scopes.append(Scope(scope.id, epoch, scope.node, scope.slot))
+    for item in wraps:
+        context = data_key_context(region, scope.id, item.scope_epoch, item.id)
+        key = unwrap(old, item.wrap, context)
+        sealed = wrap(new, key, data_key_context(region, scope.id, epoch, item.id))
+        done.wraps.append(Wrapped(item.id, scope.id, epoch, sealed))
+
+
+def _rekey_nodes(
+    region: str,
+    nodes: Mapping[int, Node],
+    pages: dict[int, bytearray],
+    root: int,
+    fresh: Callable[[], bytes],
+    done: Rekeyed,
+) -> None:
+    """Bottom up: drop what is empty, else put a fresh key into the parent and seal the page."""
+    for node in sorted(nodes.values(), key=lambda node: node.level):
+        if node.id == root:
+            continue
+        assert node.parent is not None
+        assert node.slot is not None
+        if node.used == 0:
+            set_child_key(pages[node.parent], node.slot, EMPTY)
+            nodes[node.parent].used &= ~(1 << node.slot)
+            done.dropped_nodes.append(node.id)
+            continue
+        key = fresh()
+        set_child_key(pages[node.parent], node.slot, key)
+        _seal_anew(region, node, pages[node.id], key, done)
+    _rekey_root(region, nodes, pages, root, fresh, done)
+
+
+def _rekey_root(
+    region: str,
+    nodes: Mapping[int, Node],
+    pages: dict[int, bytearray],
+    root: int,
+    fresh: Callable[[], bytes],
+    done: Rekeyed,
+) -> None:
+    node = nodes[root]
+    if node.used == 0:
+        node.level = 0
+    done.root, done.root_key = root, fresh()
+    _seal_anew(region, node, pages[root], done.root_key, done)
+
+
+def _seal_anew(region: str, node: Node, page: bytearray, key: bytes, done: Rekeyed) -> None:
+    node.epoch += 1
+    node.page = seal_page(key, bytes(page), page_context(region, node.id, node.epoch))
+    done.nodes.append(node)

@@ -1,0 +1,65 @@
+"""Porting orders: the carrier's axis, and what is taken for a number."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault.domain.orders import (
+    ENDED,
+    NUMBERS_MAX,
+    REFERENCE_LENGTH_MAX,
+    TRANSITIONS,
+    Details,
+    Status,
+    check_customer,
+    check_details,
+    decode_details,
+    encode_details,
+)
+from vault.errors import InvalidRequestError
+
+
+def test_every_status_has_its_transitions() -> None:
+    """The table is complete, no status leads to itself, and cancelled is final."""
+    assert set(TRANSITIONS) == set(Status)
+    assert all(status not in allowed for status, allowed in TRANSITIONS.items())
+    assert not TRANSITIONS[Status.CANCELLED]
+    assert frozenset({"ported", "cancelled"}) == ENDED
+
+
+def test_every_status_can_be_reached_from_draft() -> None:
+    """No status is a dead letter."""
+    reached, edge = set(), {Status.DRAFT}
+    while edge:
+        reached |= edge
+        edge = {new for old in edge for new in TRANSITIONS[old]} - reached
+    assert reached == set(Status)
+
+
+def test_limits_of_an_order() -> None:
+    """The most numbers and the longest reference are taken, one more is not."""
+    number = "+442079460123"
+    check_details([number] * NUMBERS_MAX, "x" * REFERENCE_LENGTH_MAX)
+    for numbers, reference in (
+        ([], None),
+        ([number] * (NUMBERS_MAX + 1), None),
+        ([number], ""),
+        ([number], "x" * (REFERENCE_LENGTH_MAX + 1)),
+    ):
+        with pytest.raises(InvalidRequestError):
+            check_details(numbers, reference)
+
+
+@pytest.mark.parametrize("customer", ["", "-acme", "acme corp", "a" * 65, "a/b", "a\n"])
+def test_a_customer_is_an_opaque_id(customer: str) -> None:
+    """What looks like a name or a path is refused."""
+    with pytest.raises(InvalidRequestError):
+        check_customer(customer)
+    assert check_customer("a" * 64)
+
+
+@given(st.lists(st.text(), min_size=1), st.none() | st.text())
+def test_details_survive_encoding(numbers: list[str], reference: str | None) -> None:
+    """Decoding gives back what was encoded."""
+    details = Details(tuple(numbers), reference)
+    assert decode_details(encode_details(details)) == details
