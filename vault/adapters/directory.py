@@ -1,0 +1,196 @@
+"""
+Objects as files below a directory: `documents/x` is the file ROOT/documents/x.
+
+What is written stays below ROOT/.partial until it is whole and on the disk; a rename shows it. The
+writer holds a lock on its partial file, which the kernel lets go of when the process dies: whoever
+finds one without a lock may remove it. The root is made when the store is opened. When it goes
+away later, as a file system does that is unmounted, nothing is made in its place.
+"""
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from vault.adapters.directory_partial import Partial, sweep, sync_directory
+from vault.adapters.object_names import check_size, checked_name, write_and_read_back
+from vault.context import StoredObject
+from vault.errors import ConfigurationError, ObjectMissingError, ObjectStoreUnavailableError
+
+#: Bytes that are gathered for one hop to a thread, and bytes of one chunk that is read.
+GATHER_BYTES = 512 * 1024
+READ_BYTES = 256 * 1024
+LIST_BATCH = 500
+THREADS = 8
+
+T = TypeVar("T")
+
+
+class DirectoryStore:
+    """A bucket in a directory, for one machine; several processes may share it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sweep(root)
+        except OSError as error:
+            raise ConfigurationError(
+                f"objects cannot be kept in {root}: {error.strerror}; set PORTVAULT_OBJECTS to a "
+                "directory that this user may write"
+            ) from error
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
+
+    def __repr__(self) -> str:
+        return f"DirectoryStore({str(self._root)!r})"
+
+    async def put(self, name: str, chunks: AsyncIterable[bytes], *, size_bytes: int | None) -> None:
+        """Store the chunks under `name`; see `ObjectStore`."""
+        partial = Partial(self._root, checked_name(name))
+        gathered: list[bytes] = []
+        waiting = total = 0
+        try:
+            async for chunk in chunks:
+                gathered.append(chunk)
+                waiting += len(chunk)
+                total += len(chunk)
+                if waiting >= GATHER_BYTES:
+                    await self._run(partial.write, gathered)
+                    gathered, waiting = [], 0
+            check_size(total, size_bytes)
+            await self._run(partial.finish, gathered)
+        except BaseException:
+            # No step of the partial file runs any more: `_run` waits for it even when cancelled.
+            partial.drop()
+            raise
+        finally:
+            partial.close()
+
+    @asynccontextmanager
+    async def get(
+        self, name: str, *, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open the object for reading from `offset`; see `ObjectStore`."""
+        path = self._root / checked_name(name)
+        # Not in a thread: a task that is cancelled meanwhile would lose the descriptor.
+        descriptor = self._attempt(self._open, path)
+        try:
+            yield self._read(descriptor, offset, length)
+        finally:
+            os.close(descriptor)
+
+    async def purge(self, name: str) -> int:
+        """Remove the object and what killed writers left; returns 1, or 0 when there was none."""
+        return await self._run(self._purge, self._root / checked_name(name))
+
+    async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        """Current objects under the prefix, ascending by name."""
+        found = self._walk(self._root, "", prefix)
+        while batch := await self._run(lambda: list(islice(found, LIST_BATCH))):
+            for item in batch:
+                yield item
+
+    async def check(self) -> None:
+        """Raise when the directory cannot be written and read."""
+        await self._run(self._require_root)
+        await self._run(sweep, self._root)
+        await write_and_read_back(self)
+
+    async def close(self) -> None:
+        """Let go of the threads, once they are done."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def _run(self, step: Callable[..., T], *arguments: object) -> T:
+        """Run a blocking step in a thread, to its end even when this task is cancelled."""
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: self._attempt(step, *arguments)
+        )
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                # Cancelled again or not: what the step works on must not be taken from under it.
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            # Nobody wants its failure any more; asking for it stops asyncio's complaint.
+            future.exception()
+            raise
+
+    def _attempt(self, step: Callable[..., T], *arguments: object) -> T:
+        with self._unavailable():
+            return step(*arguments)
+
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ObjectStoreUnavailableError(
+                f"the objects in {self._root} cannot be reached: {error.strerror or error}; "
+                "check that the directory is there, may be written and has room"
+            ) from error
+
+    def _require_root(self) -> None:
+        if not self._root.is_dir():
+            raise NotADirectoryError(0, "the directory is gone")
+
+    def _open(self, path: Path) -> int:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            self._require_root()
+            raise ObjectMissingError from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ObjectMissingError
+        return descriptor
+
+    async def _read(self, descriptor: int, offset: int, length: int | None) -> AsyncIterator[bytes]:
+        left = length
+        while left is None or left > 0:
+            size = READ_BYTES if left is None else min(READ_BYTES, left)
+            chunk = await self._run(os.pread, descriptor, size, offset)
+            if not chunk:
+                return
+            offset += len(chunk)
+            left = None if left is None else left - len(chunk)
+            yield chunk
+
+    def _purge(self, path: Path) -> int:
+        sweep(self._root)
+        try:
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            self._require_root()
+            return 0
+        sync_directory(path.parent)
+        return 1
+
+    def _walk(self, directory: Path, before: str, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects below; a directory sorts as its name and a slash, as its files do."""
+        try:
+            with os.scandir(directory) as found:
+                entries = {
+                    before + entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "")
+                    for entry in found
+                    if not entry.name.startswith(".")
+                }
+        except FileNotFoundError:
+            self._require_root()
+            return
+        for name in sorted(entries):
+            if name.endswith("/"):
+                if name.startswith(prefix) or prefix.startswith(name):
+                    yield from self._walk(self._root / name, name, prefix)
+            elif name.startswith(prefix):
+                # One that was purged meanwhile is no current object any more.
+                with suppress(FileNotFoundError):
+                    status = (self._root / name).stat()
+                    modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                    yield StoredObject(name, status.st_size, modified)

@@ -1,0 +1,281 @@
+"""
+Uploads to S3: one request where the length is known or small, in parts where it is not.
+
+The last chunk is held back until the iterator has ended well. So a body that fails, or whose length
+is not what was announced, never reaches the server whole, and the server shows nothing of it. A
+task that is cancelled when all was sent waits for the answer and takes the object back. Only an
+answer that never comes leaves open whether the object is there; purging the name clears that.
+"""
+
+import asyncio
+import html
+import re
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+)
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
+
+from vault.adapters.object_names import check_size
+from vault.adapters.s3_requests import SignedRequests
+from vault.errors import ObjectStoreUnavailableError, VaultError
+
+#: The smallest part that S3 takes before the last one; one part at a time is kept in memory.
+PART_BYTES = 5 * 1024 * 1024
+_UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
+
+T = TypeVar("T")
+Headers = Mapping[str, str]
+
+
+class Uploads:
+    """Uploads to one bucket; the time limit is for each time the server is waited for."""
+
+    def __init__(self, requests: SignedRequests, *, timeout_seconds: float) -> None:
+        self._requests = requests
+        self._seconds = timeout_seconds
+
+    async def put(self, name: str, chunks: AsyncIterable[bytes], size_bytes: int | None) -> None:
+        """Store the chunks; on any failure nothing is shown and no part stays."""
+        if size_bytes is not None:
+            await self._put_whole(name, chunks, size_bytes)
+            return
+        async with aclosing(_parts(chunks)) as parts:
+            first: list[bytes] = await anext(parts, [])
+            if _length(first) < PART_BYTES:
+                await self._put_whole(name, _iterate(first), _length(first))
+            else:
+                await self._put_parts(name, first, parts)
+
+    async def _put_whole(self, name: str, chunks: AsyncIterable[bytes], size_bytes: int) -> None:
+        await self._send(name, chunks, size_bytes, {}, lambda made: self._withdraw(name, made))
+
+    async def _put_parts(
+        self, name: str, part: list[bytes] | None, parts: AsyncIterator[list[bytes]]
+    ) -> None:
+        begun = await self._settled(self._begin(name), lambda made: self._abort(name, made))
+        tags: list[str] = []
+        try:
+            while part:
+                query = {"partNumber": str(len(tags) + 1), "uploadId": begun}
+                headers = await self._send(name, _iterate(part), _length(part), query, None)
+                tags.append(headers.get("ETag", ""))
+                # Let go of it before the next one is gathered.
+                part.clear()
+                part = await anext(parts, None)
+            await self._settled(
+                self._complete(name, begun, tags), lambda made: self._withdraw(name, made)
+            )
+        except BaseException:
+            await self._bounded(self._abort(name, begun))
+            raise
+
+    async def _send(
+        self,
+        name: str,
+        chunks: AsyncIterable[bytes],
+        size_bytes: int,
+        query: Headers,
+        undo: Callable[[Headers], Awaitable[None]] | None,
+    ) -> Headers:
+        """PUT the chunks and return the answer's headers; a failure of theirs passes unchanged."""
+        body = _Body(chunks, size_bytes, self._seconds)
+        if size_bytes == 0:
+            await body.expect_nothing()
+        request = self._requests.command(
+            "PUT",
+            name,
+            query=query,
+            headers={"Content-Length": str(size_bytes)},
+            body=body if size_bytes else None,
+        )
+        return await self._settled(_headers(request), undo, body)
+
+    async def _settled(
+        self,
+        step: Awaitable[T],
+        undo: Callable[[T], Awaitable[None]] | None,
+        body: "_Body | None" = None,
+    ) -> T:
+        """Return what the step returns; undo it when this task is cancelled too late to stop it."""
+        task = asyncio.ensure_future(step)
+        try:
+            async with asyncio.timeout(self._seconds) as limit:
+                if body is not None:
+                    body.limit = limit
+                return await asyncio.shield(task)
+        except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            too_late = cancelled and (body is None or body.complete)
+            await self._bounded(_conclude(task, body, undo, too_late=too_late))
+            if isinstance(error, TimeoutError):
+                raise self._requests.lost(error) from error
+            if body is not None and body.failure is not None and not cancelled:
+                raise body.failure from None
+            raise
+
+    async def _begin(self, name: str) -> str:
+        _, answer = await self._requests.command("POST", name, query={"uploads": ""})
+        found = _UPLOAD_ID.search(answer)
+        if found is None:
+            raise ObjectStoreUnavailableError("the object store began an upload without an id")
+        return html.unescape(found[1].decode())
+
+    async def _complete(self, name: str, upload: str, tags: list[str]) -> Headers:
+        items = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>{html.escape(tag)}</ETag></Part>"
+            for number, tag in enumerate(tags, 1)
+        )
+        body = f"<CompleteMultipartUpload>{items}</CompleteMultipartUpload>".encode()
+        headers, answer = await self._requests.command(
+            "POST", name, query={"uploadId": upload}, body=body
+        )
+        # S3 may say 200 first and find an error after that.
+        if b"<CompleteMultipartUploadResult" not in answer:
+            raise ObjectStoreUnavailableError("the object store could not join the parts")
+        return headers
+
+    async def _abort(self, name: str, upload: str) -> None:
+        await self._requests.command("DELETE", name, query={"uploadId": upload})
+
+    async def _withdraw(self, name: str, made: Headers) -> None:
+        """Remove the version that a request made, and no other."""
+        version = made.get("x-amz-version-id")
+        query = {"versionId": version} if version else {}
+        await self._requests.command("DELETE", name, query=query)
+
+    async def _bounded(self, step: Awaitable[None]) -> None:
+        """Clean up within the time limit, even when cancelled meanwhile; its failure is no news."""
+        task = asyncio.ensure_future(asyncio.wait_for(step, self._seconds))
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        with suppress(VaultError, TimeoutError):
+            task.result()
+        if cancelled is not None:
+            raise cancelled
+
+
+class _Body:
+    """Chunks as aiohttp sends them, which does that in a task of its own."""
+
+    def __init__(self, chunks: AsyncIterable[bytes], size_bytes: int, seconds: float) -> None:
+        self._chunks = aiter(chunks)
+        self._size_bytes = size_bytes
+        self._seconds = seconds
+        self._taken = 0
+        self._held: bytes | None = None
+        self._stopped = False
+        self._running = asyncio.Lock()
+        #: The time limit on the server; it stands still while the chunks are waited for.
+        self.limit: asyncio.Timeout | None = None
+        #: Whether the chunks ended well and the last one was given out.
+        self.complete = False
+        self.failure: Exception | None = None
+
+    def __aiter__(self) -> "_Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        async with self._running:
+            if self.complete:
+                raise StopAsyncIteration
+            if self._stopped:
+                raise ConnectionAbortedError
+            self._set_limit(None)
+            try:
+                chunk = self._held or await self._next()
+                self._held = await self._next()
+            except Exception as error:
+                self.failure = error
+                raise
+            self._set_limit(self._seconds)
+            self.complete = self._held is None
+            return chunk or b""
+
+    async def expect_nothing(self) -> None:
+        """Read the chunks of an object without content; raises when there is any."""
+        await self._next()
+        self.complete = True
+
+    async def stop(self) -> None:
+        """Return when nobody reads the chunks any more."""
+        async with self._running:
+            self._stopped = True
+
+    async def _next(self) -> bytes | None:
+        """Return the next chunk that is not empty; None when they ended at the right length."""
+        async for chunk in self._chunks:
+            self._taken += len(chunk)
+            if self._taken > self._size_bytes:
+                check_size(self._taken, self._size_bytes)
+            if chunk:
+                return chunk
+        check_size(self._taken, self._size_bytes)
+        return None
+
+    def _set_limit(self, seconds: float | None) -> None:
+        if self.limit is not None and not self.limit.expired():
+            now = asyncio.get_running_loop().time()
+            self.limit.reschedule(None if seconds is None else now + seconds)
+
+
+async def _conclude(
+    task: asyncio.Future[T],
+    body: _Body | None,
+    undo: Callable[[T], Awaitable[None]] | None,
+    *,
+    too_late: bool,
+) -> None:
+    """Stop the request, or wait for its end when it is too late for that, and undo its work."""
+    if body is not None:
+        body.limit = None
+    if not too_late:
+        task.cancel()
+    try:
+        await asyncio.wait([task])
+        if body is not None:
+            await body.stop()
+        if undo is not None and not task.cancelled() and task.exception() is None:
+            await undo(task.result())
+    finally:
+        task.cancel()
+
+
+async def _headers(request: Awaitable[tuple[Headers, Any]]) -> Headers:
+    return (await request)[0]
+
+
+async def _parts(chunks: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
+    """Gather the chunks into parts of exactly the part's size; only the last one is smaller."""
+    part: list[bytes] = []
+    room = PART_BYTES
+    async for chunk in chunks:
+        view = memoryview(chunk)
+        while len(view) >= room:
+            part.append(bytes(view[:room]))
+            view = view[room:]
+            yield part
+            part, room = [], PART_BYTES
+        if view:
+            part.append(bytes(view))
+            room -= len(view)
+    if part:
+        yield part
+
+
+async def _iterate(part: list[bytes]) -> AsyncIterator[bytes]:
+    for chunk in part:
+        yield chunk
+
+
+def _length(part: list[bytes]) -> int:
+    return sum(map(len, part))
