@@ -18,7 +18,7 @@ class Custodian(Protocol):
 
     @property
     def destroy_level(self) -> int:
-        """0 logical only, 1 hardware with backups, 2 attested after a delay, 3 immediate, no copies."""
+        """0 logical only, 1 hardware but its backups count, 2 attested after a delay, 3 at once."""
 
     @property
     def destroy_promise(self) -> str:
@@ -34,8 +34,8 @@ class Custodian(Protocol):
         """
         Decrypt what `wrap` made.
 
-        Raises `KeyDestroyedError` when the generation is not here, `IntegrityError` when the bytes or
-        the context differ, `CustodianUnavailableError` when nothing can be said.
+        Raises `KeyDestroyedError` when the generation is not here, `IntegrityError` when the bytes
+        or the context differ, `CustodianUnavailableError` when nothing can be said.
         """
 
     async def destroy(self, region: str, generation: int) -> None:

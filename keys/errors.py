@@ -26,3 +26,11 @@ class CustodianUnavailableError(KeysError):
 
 class CustodianConfigurationError(KeysError):
     """The custodian is not set up as it must be."""
+
+
+class KeysUnavailableError(KeysError):
+    """The rows of the key tree cannot be reached; try again."""
+
+
+class RolledBackError(KeysError):
+    """The database was rolled back: it names a root key that the custodian does not hold."""

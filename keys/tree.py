@@ -2,13 +2,15 @@
 The tree's algorithm: open a path, add a scope, re-key what is dirty. Pure, no I/O.
 
 A node keeps its children's keys as one page, sealed under the node's own key, which stands in its
-parent's page. Level 0 holds scopes. Re-keying gives every dirty scope, every node above one, and
-the root a fresh key; what lives below an untouched child is not touched. Empty nodes go, and a root
-with a single child hands over to it, so the tree shrinks by whole levels.
+parent's page. Level 0 holds scopes. A full root pushes its page down into a new child, so the tree
+grows by whole levels and the root stays the same node. Re-keying gives every dirty scope, every
+node above one, and the root a fresh key; what lies below an untouched child is not touched. Nodes
+that end up empty go, and an empty root is a leaf again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from uuid import UUID
 
 from keys.errors import IntegrityError
@@ -53,10 +55,11 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Wrapped:
-    """A data key wrapped under its scope at an epoch."""
+class WrappedKey:
+    """A data key as it is kept: wrapped under its scope at an epoch."""
 
     id: UUID
+    region: str
     scope: UUID
     scope_epoch: int
     wrap: bytes = field(repr=False)
@@ -64,15 +67,13 @@ class Wrapped:
 
 @dataclass(slots=True)
 class Rekeyed:
-    """What a seal writes; `root_key` is to be wrapped under the new generation."""
+    """What a seal writes."""
 
-    root: int
-    root_key: bytes = field(repr=False)
     nodes: list[Node] = field(default_factory=list)
     dropped_nodes: list[int] = field(default_factory=list)
     scopes: list[Scope] = field(default_factory=list)
     dropped_scopes: list[UUID] = field(default_factory=list)
-    wraps: list[Wrapped] = field(default_factory=list)
+    wraps: list[WrappedKey] = field(default_factory=list)
 
 
 def free_slot(used: int) -> int:
@@ -97,6 +98,22 @@ def add_child(region: str, node: Node, node_key: bytes, key: bytes) -> int:
     return slot
 
 
+def push_down(region: str, root: Node, root_key: bytes, below: Node, key: bytes) -> None:
+    """
+    Make room in a full root: `below` takes over its page under a fresh `key`, in its first slot.
+
+    The children's rows must move to `below` in the same transaction. The old page lies in backups
+    under the root's key, which goes at the next seal.
+    """
+    page = open_page(root_key, root.page, page_context(region, root.id, root.epoch))
+    below.level, below.used, below.parent, below.slot = root.level, root.used, root.id, 0
+    below.page = seal_page(key, bytes(page), page_context(region, below.id, below.epoch))
+    only = bytearray(PAGE_BYTES)
+    set_child_key(only, 0, key)
+    root.level, root.used = root.level + 1, 1
+    root.page = seal_page(root_key, bytes(only), page_context(region, root.id, root.epoch))
+
+
 def open_path(region: str, path: Sequence[Node], root_key: bytes, slot: int) -> bytes:
     """
     Return the key in `slot` of the last node of a path that starts at the root.
@@ -111,7 +128,7 @@ def open_path(region: str, path: Sequence[Node], root_key: bytes, slot: int) -> 
 def node_key(region: str, path: Sequence[Node], root_key: bytes) -> bytes:
     """Return the key of the last node of a path that starts at the root."""
     key = root_key
-    for above, below in zip(path, path[1:], strict=False):
+    for above, below in pairwise(path):
         if below.parent != above.id or below.slot is None:
             raise IntegrityError
         page = open_page(key, above.page, page_context(region, above.id, above.epoch))
@@ -125,30 +142,36 @@ def rekey(
     root: int,
     root_key: bytes,
     scopes: Iterable[Scope],
-    wraps: Iterable[Wrapped],
+    wraps: Iterable[WrappedKey],
+    new_root_key: bytes,
     fresh: Callable[[], bytes],
 ) -> Rekeyed:
     """
     Give all that is dirty, and everything above it, a fresh key from `fresh`.
 
-    `nodes` are the root and every node above a dirty scope; `wraps` are all the data keys of the
-    dirty scopes. A dirty scope without data keys is dropped.
+    `new_root_key` is wrapped under the new generation already. `nodes` are the root and every node
+    above a dirty scope; `wraps` are all the data keys of the dirty scopes. A dirty scope without
+    data keys is dropped.
     """
     pages = _open_pages(region, nodes, root, root_key)
-    done = Rekeyed(root, b"")
-    by_scope: dict[UUID, list[Wrapped]] = {}
+    done = Rekeyed()
+    by_scope: dict[UUID, list[WrappedKey]] = {}
     for wrapped in wraps:
         by_scope.setdefault(wrapped.scope, []).append(wrapped)
     for scope in scopes:
         _rekey_scope(region, nodes, pages, scope, by_scope.get(scope.id, []), fresh, done)
     _rekey_nodes(region, nodes, pages, root, fresh, done)
+    if nodes[root].used == 0:
+        nodes[root].level = 0
+    _seal_anew(region, nodes[root], pages[root], new_root_key, done)
     return done
 
 
 def _open_pages(
     region: str, nodes: Mapping[int, Node], root: int, root_key: bytes
 ) -> dict[int, bytearray]:
-    keys, pages = {root: root_key}, {}
+    keys: dict[int, bytes] = {root: root_key}
+    pages: dict[int, bytearray] = {}
     for node in sorted(nodes.values(), key=lambda node: -node.level):
         if node.id != root:
             if node.parent not in pages or node.slot is None:
@@ -164,7 +187,7 @@ def _rekey_scope(
     nodes: Mapping[int, Node],
     pages: dict[int, bytearray],
     scope: Scope,
-    wraps: list[Wrapped],
+    wraps: list[WrappedKey],
     fresh: Callable[[], bytes],
     done: Rekeyed,
 ) -> None:
@@ -181,7 +204,7 @@ def _rekey_scope(
         context = data_key_context(region, scope.id, item.scope_epoch, item.id)
         key = unwrap(old, item.wrap, context)
         sealed = wrap(new, key, data_key_context(region, scope.id, epoch, item.id))
-        done.wraps.append(Wrapped(item.id, scope.id, epoch, sealed))
+        done.wraps.append(WrappedKey(item.id, region, scope.id, epoch, sealed))
 
 
 def _rekey_nodes(
@@ -196,8 +219,8 @@ def _rekey_nodes(
     for node in sorted(nodes.values(), key=lambda node: node.level):
         if node.id == root:
             continue
-        assert node.parent is not None
-        assert node.slot is not None
+        if node.parent is None or node.slot is None:
+            raise IntegrityError
         if node.used == 0:
             set_child_key(pages[node.parent], node.slot, EMPTY)
             nodes[node.parent].used &= ~(1 << node.slot)
@@ -206,22 +229,6 @@ def _rekey_nodes(
         key = fresh()
         set_child_key(pages[node.parent], node.slot, key)
         _seal_anew(region, node, pages[node.id], key, done)
-    _rekey_root(region, nodes, pages, root, fresh, done)
-
-
-def _rekey_root(
-    region: str,
-    nodes: Mapping[int, Node],
-    pages: dict[int, bytearray],
-    root: int,
-    fresh: Callable[[], bytes],
-    done: Rekeyed,
-) -> None:
-    node = nodes[root]
-    if node.used == 0:
-        node.level = 0
-    done.root, done.root_key = root, fresh()
-    _seal_anew(region, node, pages[root], done.root_key, done)
 
 
 def _seal_anew(region: str, node: Node, page: bytearray, key: bytes, done: Rekeyed) -> None:

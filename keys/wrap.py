@@ -82,7 +82,9 @@ def unwrap(parent: bytes, wrapped: bytes, context: bytes) -> bytes:
     return child
 
 
-def seal_page(key: bytes, page: bytes, context: bytes, nonce: bytes | None = None) -> bytes:
+def seal_page(
+    key: bytes, page: bytes | bytearray, context: bytes, nonce: bytes | None = None
+) -> bytes:
     """Encrypt a node's page of `SLOTS` child keys as one blob; empty slots are zero."""
     if len(page) != PAGE_BYTES:
         raise IntegrityError

@@ -5,6 +5,8 @@ create table key_generation (
     region       text not null,
     generation   bigint not null,
     state        text not null check (state in ('intended', 'active', 'retired', 'destroyed')),
+    -- Random bytes wrapped under the generation: once it is destroyed they must not open.
+    canary       bytea,
     named_at     timestamptz not null default now(),
     active_at    timestamptz,
     destroyed_at timestamptz,

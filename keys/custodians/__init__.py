@@ -1,1 +1,18 @@
-"""Holders of root keys, one a file."""
+"""The custodians, one a file, found by the scheme of their address."""
+
+from collections.abc import Callable
+
+from keys.custodian import Custodian
+from keys.custodians.file import FileCustodian
+from keys.errors import CustodianConfigurationError
+
+SCHEMES: dict[str, Callable[[str], Custodian]] = {"file": FileCustodian}
+
+
+def open_custodian(uri: str) -> Custodian:
+    """Return the custodian of an address such as `file:/var/lib/portvault-keys`."""
+    scheme, _, place = uri.partition(":")
+    if scheme not in SCHEMES or not place:
+        known = ", ".join(f"{name}:" for name in SCHEMES)
+        raise CustodianConfigurationError(f"{scheme}: is no custodian; known are {known}")
+    return SCHEMES[scheme](place)

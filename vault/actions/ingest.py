@@ -264,7 +264,8 @@ async def _find(vault: Vault, identity: UUID) -> Document:
 
 
 def _identity(access: Access) -> UUID:
-    assert access.intent.document is not None
+    if access.intent.document is None:
+        raise NotFoundError
     return access.intent.document
 
 

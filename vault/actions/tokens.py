@@ -45,7 +45,7 @@ async def create_token(
         raise InvalidRequestError("the token would have expired already")
     token, secret = vault.new_id(), PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     async with (
-        recorded(vault, principal, Action.TOKEN_CREATE, region=sorted(regions)[0]),
+        recorded(vault, principal, Action.TOKEN_CREATE, region=min(regions)),
         connection(vault.pool) as conn,
     ):
         await tokens_sql.insert(

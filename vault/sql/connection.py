@@ -7,27 +7,10 @@ Statements that are wrong still raise what asyncpg raises: those are our own bug
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import asyncpg
-from asyncpg.pool import PoolConnectionProxy
-
+from keys.nodes import AWAY, Connection, Pool
 from vault.errors import DatabaseUnavailableError
 
-
-Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
-Pool = asyncpg.Pool[asyncpg.Record]
-
-AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.PostgresSystemError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.QueryCanceledError,
-)
+__all__ = ["AWAY", "Connection", "Pool", "connection", "transaction"]
 
 
 @asynccontextmanager

@@ -17,6 +17,8 @@ from keys.errors import (
     CustodianUnavailableError,
     IntegrityError,
     KeyDestroyedError,
+    KeysUnavailableError,
+    RolledBackError,
     StaleScopeError,
 )
 from vault import errors
@@ -48,6 +50,8 @@ STATUS: dict[type[Exception], int] = {
     errors.UnavailableError: 503,
     CustodianUnavailableError: 503,
     CustodianConfigurationError: 503,
+    KeysUnavailableError: 503,
+    RolledBackError: 503,
     StaleScopeError: 503,
     errors.ObjectMissingError: 500,
     IntegrityError: 500,

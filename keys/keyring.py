@@ -1,0 +1,278 @@
+"""
+The keyring: what the vault calls. Creates and opens data keys, destroys them, and seals.
+
+Nothing here calls the custodian on the path of a document: scope keys are kept unwrapped for
+`cache_seconds`, counted from before they were read, so that a key that a seal made unreachable is
+in no cache once that time has passed since the old generation was destroyed.
+"""
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from keys import nodes, wrap
+from keys.cache import Cache
+from keys.custodian import Custodian
+from keys.errors import (
+    KeyDestroyedError,
+    KeysUnavailableError,
+    RolledBackError,
+    StaleScopeError,
+)
+from keys.nodes import AWAY, Connection, Pool
+from keys.seal import Seal, SealResult
+from keys.stream import DataKey
+from keys.tree import Node, Scope, WrappedKey, add_child, empty_node, node_key, open_path, push_down
+
+__all__ = ["DataKey", "KeyStatus", "Keyring", "SealResult", "WrappedKey"]
+
+FIRST_EPOCH = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """What an operator asks about a region's tree; times are aware UTC."""
+
+    region: str
+    generation: int
+    created_at: datetime
+    keys: int
+    scopes: int
+    nodes: int
+    depth: int
+    dirty_scopes: int
+    last_seal_at: datetime | None
+    custodian: str
+    destroy_level: int
+    destroy_promise: str
+
+
+class Keyring:
+    """The key trees of all regions, over one database and each region's custodian."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        custodians: Mapping[str, Custodian],
+        *,
+        cache_seconds: float,
+        cache_entries: int = 4096,
+    ) -> None:
+        self._pool = pool
+        self._custodians = custodians
+        self._roots = Cache[tuple[str, int], bytes](cache_seconds, cache_entries)
+        self._scopes = Cache[UUID, tuple[int, bytes]](cache_seconds, cache_entries)
+
+    def __repr__(self) -> str:
+        return f"Keyring({', '.join(self._custodians)})"
+
+    async def start_region(self, region: str) -> None:
+        """Make the region's tree where there is none; raises `RolledBackError` if it is too old."""
+        async with self._connection() as conn:
+            head = await nodes.tree(conn, region)
+        if head is None:
+            await self._seal(region).plant()
+        else:
+            await self._root_key(region, head)
+
+    async def create_scope(
+        self, conn: Connection, region: str, scope: UUID, first: UUID
+    ) -> tuple[DataKey, WrappedKey]:
+        """
+        Make a scope and its first data key, in the caller's transaction.
+
+        Holds the tree's row, so a seal of the region waits until the transaction ends.
+        """
+        head = await nodes.tree(conn, region, "for update")
+        if head is None:
+            raise RolledBackError
+        root_key = await self._root_key(region, head)
+        path = await nodes.free_path(conn, region)
+        if not path:
+            path = await _grow(conn, region, head.root, root_key)
+        key = node_key(region, path, root_key)
+        while path[-1].level > 0:
+            key = await _add_node(conn, region, path, key)
+        scope_key = wrap.new_key()
+        slot = add_child(region, path[-1], key, scope_key)
+        await nodes.update_nodes(conn, region, path[-1:])
+        await nodes.insert_scope(conn, region, Scope(scope, FIRST_EPOCH, path[-1].id, slot))
+        data_key = DataKey(wrap.new_key())
+        wrapped = _wrap(data_key, region, scope, first, FIRST_EPOCH, scope_key)
+        await nodes.insert_data_key(conn, wrapped)
+        return data_key, wrapped
+
+    async def new_key(self, region: str, scope: UUID, identity: UUID) -> tuple[DataKey, WrappedKey]:
+        """Make a data key, known to nobody until `insert_key` keeps it."""
+        epoch, scope_key = await self._scope_key(region, scope)
+        key = DataKey(wrap.new_key())
+        return key, _wrap(key, region, scope, identity, epoch, scope_key)
+
+    async def rewrap(self, key: DataKey, stale: WrappedKey) -> WrappedKey:
+        """Wrap a key again after its scope was re-keyed."""
+        self._scopes.drop(stale.scope)
+        epoch, scope_key = await self._scope_key(stale.region, stale.scope)
+        return _wrap(key, stale.region, stale.scope, stale.id, epoch, scope_key)
+
+    async def insert_key(self, conn: Connection, wrapped: WrappedKey) -> None:
+        """
+        Keep a data key, in the transaction that makes its document stored.
+
+        Raises `StaleScopeError` when the scope was re-keyed meanwhile; the transaction is lost.
+        """
+        try:
+            await nodes.insert_data_key(conn, wrapped)
+        except asyncpg.ForeignKeyViolationError:
+            raise StaleScopeError from None
+
+    async def open_key(self, wrapped: WrappedKey) -> DataKey:
+        """Unwrap; raises `StaleScopeError` when the row was read before a seal or a shred."""
+        cached = self._scopes.find(wrapped.scope)
+        if cached is None or cached[0] != wrapped.scope_epoch:
+            self._scopes.drop(wrapped.scope)
+            try:
+                cached = await self._scope_key(wrapped.region, wrapped.scope)
+            except KeyDestroyedError:
+                raise StaleScopeError from None
+        epoch, scope_key = cached
+        if epoch != wrapped.scope_epoch:
+            raise StaleScopeError
+        context = wrap.data_key_context(wrapped.region, wrapped.scope, epoch, wrapped.id)
+        return DataKey(wrap.unwrap(scope_key, wrapped.wrap, context))
+
+    async def destroy_keys(self, conn: Connection, region: str, keys: Sequence[UUID]) -> int:
+        """
+        Take data keys out of the tree, in the caller's transaction; returns the generation.
+
+        They are irrecoverable once every generation up to that one is destroyed.
+        """
+        head = await nodes.tree(conn, region, "for share")
+        if head is None:
+            raise RolledBackError
+        await nodes.delete_data_keys(conn, region, keys)
+        return head.generation
+
+    async def seal(self, region: str, *, force: bool = False) -> SealResult | None:
+        """Replace the root generation and destroy the old one; None when nothing was dirty."""
+        try:
+            return await self._seal(region).run(force=force)
+        except AWAY as error:
+            raise KeysUnavailableError from error
+        finally:
+            self.forget()
+
+    async def needs_seal(self, region: str) -> bool:
+        """Whether something was destroyed since the last seal, or a seal was left half done."""
+        async with self._connection() as conn:
+            return await nodes.waits_for_seal(conn, region)
+
+    async def destroyed_generation(
+        self, conn: Connection, region: str
+    ) -> tuple[int, datetime] | None:
+        """Return the generation up to which all are destroyed, and when the last of them was."""
+        return await nodes.destroyed_generation(conn, region)
+
+    async def status(self, conn: Connection, region: str) -> KeyStatus:
+        """Return the measures of a region's tree."""
+        found = await nodes.counts(conn, region)
+        if found is None:
+            raise RolledBackError
+        custodian = self._custodians[region]
+        return KeyStatus(
+            region=region,
+            generation=found.generation,
+            created_at=found.active_at,
+            keys=found.keys,
+            scopes=found.scopes,
+            nodes=found.nodes,
+            depth=found.depth,
+            dirty_scopes=found.dirty_scopes,
+            last_seal_at=found.last_destroyed_at,
+            custodian=custodian.name,
+            destroy_level=custodian.destroy_level,
+            destroy_promise=custodian.destroy_promise,
+        )
+
+    def forget(self) -> None:
+        """Drop every unwrapped key."""
+        self._roots.clear()
+        self._scopes.clear()
+
+    def _seal(self, region: str) -> Seal:
+        return Seal(self._pool, self._custodians[region], region)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.acquire(timeout=5) as conn:
+                yield conn
+        except AWAY as error:
+            raise KeysUnavailableError from error
+
+    async def _scope_key(self, region: str, scope: UUID) -> tuple[int, bytes]:
+        """Return the scope's epoch and key; raises `KeyDestroyedError` when there is no scope."""
+        cached = self._scopes.find(scope)
+        if cached is not None:
+            return cached
+        read_at = time.monotonic()
+        async with self._connection() as conn:
+            path = await nodes.scope_path(conn, region, scope)
+        if path is None:
+            raise KeyDestroyedError
+        root_key = await self._root_key(region, path.tree)
+        found = path.scope.epoch, open_path(region, path.nodes, root_key, path.scope.slot)
+        self._scopes.keep(scope, found, read_at)
+        return found
+
+    async def _root_key(self, region: str, head: nodes.Tree) -> bytes:
+        """Return the root's key; asks the custodian where it is not cached."""
+        cached = self._roots.find((region, head.generation))
+        if cached is not None:
+            return cached
+        read_at = time.monotonic()
+        context = wrap.root_context(region, head.generation)
+        custodian = self._custodians[region]
+        try:
+            root_key = await custodian.unwrap(region, head.generation, head.root_wrap, context)
+        except KeyDestroyedError:
+            async with self._connection() as conn:
+                now = await nodes.tree(conn, region)
+            if now is not None and now.generation != head.generation:
+                raise StaleScopeError from None
+            raise RolledBackError from None
+        self._roots.keep((region, head.generation), root_key, read_at)
+        return root_key
+
+
+def _wrap(
+    key: DataKey, region: str, scope: UUID, identity: UUID, epoch: int, scope_key: bytes
+) -> WrappedKey:
+    context = wrap.data_key_context(region, scope, epoch, identity)
+    return WrappedKey(identity, region, scope, epoch, wrap.wrap(scope_key, key.reveal(), context))
+
+
+async def _grow(conn: Connection, region: str, root: int, root_key: bytes) -> list[Node]:
+    """Push the full root's page down into a new node; returns the path, which is the root."""
+    top = (await nodes.nodes_above(conn, region, [], root))[root]
+    below = empty_node(region, await nodes.next_node(conn), top.level, key := wrap.new_key())
+    push_down(region, top, root_key, below, key)
+    await nodes.adopt(conn, region, root, below.id)
+    await nodes.insert_node(conn, region, below)
+    await nodes.update_nodes(conn, region, [top])
+    return [top]
+
+
+async def _add_node(conn: Connection, region: str, path: list[Node], key: bytes) -> bytes:
+    """Add an empty node below the last of the path, and append it; returns its key."""
+    above, new = path[-1], wrap.new_key()
+    below = empty_node(region, await nodes.next_node(conn), above.level - 1, new)
+    below.slot, below.parent = add_child(region, above, key, new), above.id
+    await nodes.update_nodes(conn, region, [above])
+    await nodes.insert_node(conn, region, below)
+    path.append(below)
+    return new
