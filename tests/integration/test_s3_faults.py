@@ -1,0 +1,239 @@
+"""S3 stores on bad days: keys, buckets, servers and networks that are wrong or go away."""
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from tests.fixtures_objects import S3Bucket
+from vault.context import ObjectStore
+from vault.errors import ObjectStoreUnavailableError
+
+MIB = 1024 * 1024
+Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+SECRET = "a-secret-that-is-wrong"
+
+
+async def blocks(count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield bytes(64 * 1024)
+
+
+async def refuse_everything(store: ObjectStore, match: str, seconds: float = 5.0) -> None:
+    """Assert that every call raises the error that says what to do, within the time."""
+
+    async def read() -> None:
+        async with store.get("documents/a") as chunks:
+            [chunk async for chunk in chunks]
+
+    async def listed() -> None:
+        [item async for item in store.list()]
+
+    calls = {
+        "put": lambda: store.put("documents/a", blocks(4), size_bytes=4 * 64 * 1024),
+        "parts": lambda: store.put("documents/a", blocks(100), size_bytes=None),
+        "get": read,
+        "purge": lambda: store.purge("documents/a"),
+        "list": listed,
+        "check": store.check,
+    }
+    for name, call in calls.items():
+        begun = time.monotonic()
+        with pytest.raises(ObjectStoreUnavailableError, match=match) as raised:
+            await call()
+        assert time.monotonic() - begun < seconds, name
+        assert SECRET not in repr(raised.value) + repr(store), name
+
+
+async def test_a_wrong_key(s3_bucket: S3Bucket) -> None:
+    """A key or secret that is refused is named as the cause."""
+    for change in ({"secret_key": SECRET}, {"access_key": "nobody"}):
+        store = s3_bucket.open(**change)
+        await refuse_everything(store, "PORTVAULT_S3_ACCESS_KEY")
+        await store.close()
+
+
+async def test_a_missing_bucket(s3_bucket: S3Bucket) -> None:
+    """A bucket that does not exist is not taken for an empty one."""
+    store = s3_bucket.open(bucket="no-such-bucket")
+    await refuse_everything(store, "create it")
+    await store.close()
+
+
+async def test_nobody_listens(s3_bucket: S3Bucket) -> None:
+    """A server that is down is said to be out of reach."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        store = s3_bucket.open(host=f"127.0.0.1:{free.getsockname()[1]}")
+    await refuse_everything(store, "cannot be reached")
+    await store.close()
+
+
+@asynccontextmanager
+async def listening(handle: Handle) -> AsyncIterator[str]:
+    """Serve raw connections; gives host and port."""
+    connections: set[asyncio.Task[None]] = set()
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        await handle(reader, writer)
+
+    server = await asyncio.start_server(tracked, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await asyncio.gather(*connections)
+        # Transports end in the next turns of the loop.
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_server_that_never_answers(s3_bucket: S3Bucket, reads: bool) -> None:
+    """Whether it reads what is sent or not, a silent server is given up after the time limit."""
+    given_up = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if reads:
+            while await reader.read(65536):
+                pass
+        else:
+            await given_up.wait()
+        writer.close()
+
+    async with listening(silent) as host:
+        store = s3_bucket.open(host=host, timeout_seconds=0.5)
+        with pytest.raises(ObjectStoreUnavailableError):
+            async with asyncio.timeout(5):
+                await store.put("documents/a", blocks(1600), size_bytes=1600 * 65536)
+        given_up.set()
+        if reads:
+            await refuse_everything(store, "cannot be reached")
+        await store.close()
+
+
+async def test_a_slow_source_is_not_the_servers_fault(s3_bucket: S3Bucket) -> None:
+    """The time limit is for the server: a client that sends slowly may take longer than that."""
+
+    async def slow() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            await asyncio.sleep(0.4)
+            yield b"x"
+
+    store = s3_bucket.open(timeout_seconds=0.3)
+    for size in (4, None):
+        await store.put("documents/a", slow(), size_bytes=size)
+        assert [item.size_bytes async for item in store.list()] == [4]
+    await store.close()
+
+
+class CuttingProxy:
+    """Between client and gateway; cuts the connection after so many bytes one way."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._host, _, self._port = endpoint.partition(":")
+        self.up_bytes_max = self.down_bytes_max = 1 << 40
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry both ways until one side ends or the limit is reached."""
+        there, out = await asyncio.open_connection(self._host, int(self._port))
+        carried = [
+            asyncio.create_task(self._carry(reader, out, self.up_bytes_max)),
+            asyncio.create_task(self._carry(there, writer, self.down_bytes_max)),
+        ]
+        await asyncio.wait(carried, return_when=asyncio.FIRST_COMPLETED)
+        for task in carried:
+            task.cancel()
+        await asyncio.wait(carried)
+        for end in (writer, out):
+            end.transport.abort()
+
+    async def _carry(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, left: int
+    ) -> None:
+        with suppress(ConnectionError):
+            while left and (data := await source.read(min(65536, left))):
+                left -= len(data)
+                sink.write(data)
+                await sink.drain()
+
+
+async def test_a_connection_cut_while_reading(s3_bucket: S3Bucket) -> None:
+    """What was read before the cut is right, and the end is an error, never a short object."""
+    content = random.Random(5).randbytes(4 * MIB)
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield content
+
+    proxy = CuttingProxy(s3_bucket.ceph.endpoint)
+    async with listening(proxy.handle) as host:
+        store = s3_bucket.open(host=host, timeout_seconds=2)
+        await store.put("documents/a", whole(), size_bytes=len(content))
+        for cut in (0, 100, MIB, 4 * MIB):
+            await store.close()
+            store = s3_bucket.open(host=host, timeout_seconds=2)
+            proxy.down_bytes_max = cut
+            read = b""
+            with pytest.raises(ObjectStoreUnavailableError):
+                async with store.get("documents/a") as chunks:
+                    async for chunk in chunks:
+                        read += chunk
+            assert content.startswith(read)
+            assert len(read) < len(content)
+        await store.close()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("cut", [0, 100, 2 * MIB, 7 * MIB])
+async def test_a_connection_cut_while_writing(s3_bucket: S3Bucket, cut: int, known: bool) -> None:
+    """An upload whose connection is cut raises, and nothing is to be seen of it."""
+    proxy = CuttingProxy(s3_bucket.ceph.endpoint)
+    proxy.up_bytes_max = cut
+    async with listening(proxy.handle) as host:
+        store = s3_bucket.open(host=host, timeout_seconds=2)
+        with pytest.raises(ObjectStoreUnavailableError):
+            await store.put("documents/a", blocks(192), size_bytes=12 * MIB if known else None)
+        await store.close()
+    assert s3_bucket.everything() == []
+
+
+async def test_purge_takes_what_a_kill_left_in_parts(s3_bucket: S3Bucket) -> None:
+    """An upload in parts that nobody will end is aborted when its name is purged."""
+    s3_bucket.client._create_multipart_upload(s3_bucket.name, "documents/a", {})
+    s3_bucket.client._create_multipart_upload(s3_bucket.name, "documents/ab", {})
+    store = s3_bucket.open()
+    assert await store.purge("documents/a") == 0
+    assert s3_bucket.everything() == ["documents/ab"]
+    await store.close()
+
+
+async def test_purge_takes_delete_markers(versioned_bucket: S3Bucket) -> None:
+    """A marker that another tool made counts and goes like a version."""
+    store = versioned_bucket.open()
+    await store.put("documents/a", blocks(1), size_bytes=None)
+    versioned_bucket.client.remove_object(versioned_bucket.name, "documents/a")
+    assert [item async for item in store.list()] == []
+    assert await store.purge("documents/a") == 2
+    assert versioned_bucket.everything() == []
+    await store.close()
+
+
+async def test_https_wants_a_certificate(s3_bucket: S3Bucket) -> None:
+    """Over s3+https a server that speaks no TLS is not talked to."""
+    from vault.adapters.objects import open_store
+
+    store = open_store(
+        f"s3+https://{s3_bucket.ceph.endpoint}/{s3_bucket.name}",
+        access_key="k",
+        secret_key=SECRET,
+        region="us-east-1",
+        timeout_seconds=2,
+    )
+    await refuse_everything(store, "cannot be reached")
+    await store.close()
