@@ -1,0 +1,70 @@
+"""The body of one upload: its length is kept to, and its last chunk held back until it is sure."""
+
+import asyncio
+from collections.abc import AsyncIterable
+
+from vault.adapters.object_names import check_size
+
+
+class Body:
+    """Chunks as aiohttp sends them, which does that in a task of its own."""
+
+    def __init__(self, chunks: AsyncIterable[bytes], size_bytes: int, seconds: float) -> None:
+        self._chunks = aiter(chunks)
+        self._size_bytes = size_bytes
+        self._seconds = seconds
+        self._taken = 0
+        self._held: bytes | None = None
+        self._stopped = False
+        self._running = asyncio.Lock()
+        #: The time limit on the server; it stands still while the chunks are waited for.
+        self.limit: asyncio.Timeout | None = None
+        #: Whether the chunks ended well and the last one was given out.
+        self.complete = False
+        self.failure: Exception | None = None
+
+    def __aiter__(self) -> "Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        async with self._running:
+            if self.complete:
+                raise StopAsyncIteration
+            if self._stopped:
+                raise ConnectionAbortedError
+            self._set_limit(None)
+            try:
+                chunk = self._held or await self._next()
+                self._held = await self._next()
+            except Exception as error:
+                self.failure = error
+                raise
+            self._set_limit(self._seconds)
+            self.complete = self._held is None
+            return chunk or b""
+
+    async def expect_nothing(self) -> None:
+        """Read the chunks of an object without content; raises when there is any."""
+        await self._next()
+        self.complete = True
+
+    async def stop(self) -> None:
+        """Return when nobody reads the chunks any more."""
+        async with self._running:
+            self._stopped = True
+
+    async def _next(self) -> bytes | None:
+        """Return the next chunk that is not empty; None when they ended at the right length."""
+        async for chunk in self._chunks:
+            self._taken += len(chunk)
+            if self._taken > self._size_bytes:
+                check_size(self._taken, self._size_bytes)
+            if chunk:
+                return chunk
+        check_size(self._taken, self._size_bytes)
+        return None
+
+    def _set_limit(self, seconds: float | None) -> None:
+        if self.limit is not None and not self.limit.expired():
+            now = asyncio.get_running_loop().time()
+            self.limit.reschedule(None if seconds is None else now + seconds)
