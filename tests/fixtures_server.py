@@ -69,9 +69,9 @@ class Api:
             method, self.url + path, headers=headers, **options
         ) as response:
             raw = await response.read()
-            body = await response.json(content_type=None) if "json" in (
-                response.content_type
-            ) else raw
+            body = (
+                await response.json(content_type=None) if "json" in (response.content_type) else raw
+            )
             return response.status, body, response
 
     async def order(self, region: str = "uk", role: str = "porting") -> str:

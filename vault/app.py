@@ -6,10 +6,11 @@ import logging
 import resource
 import signal
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
+from typing import Any
 
 import asyncpg
 from aiohttp import web
@@ -124,14 +125,14 @@ async def work_only(config: Config) -> None:
         await _until_stopped(work(vault))
 
 
-async def _until_stopped(*steps: object) -> None:
+async def _until_stopped(*steps: Coroutine[Any, Any, None]) -> None:
     """Run the steps until a signal asks to stop; a step that fails ends them all."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(step) for step in steps]  # type: ignore[arg-type]
+        tasks = [group.create_task(step) for step in steps]
         await stop.wait()
         for task in tasks:
             task.cancel()

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from keys.errors import KeysError
 from vault.actions.collect import collect_abandoned, purge_shredded
-from vault.actions.records import close_interrupted, sequence_log
+from vault.actions.records import close_interrupted
 from vault.actions.seal import certify, mark_sealed, seal, worker
+from vault.actions.sequence import sequence_log
 from vault.actions.shred import expire
 from vault.context import Vault
 from vault.errors import VaultError

@@ -38,12 +38,12 @@ async def test_a_scan_comes_back_as_it_was(api: Api, passport: bytes) -> None:
 async def test_an_upload_of_unknown_length_is_stored(api: Api, passport: bytes) -> None:
     """A chunked upload without Content-Length is taken as well."""
 
-    async def body():  # type: ignore[no-untyped-def]
+    async def body():
         for start in range(0, len(passport), 10_000):
             yield passport[start : start + 10_000]
 
     order = await api.order()
-    status, document = await api.put(order, body())  # type: ignore[arg-type]
+    status, document = await api.put(order, body())
     assert status == 201
     assert await api.get(document["id"]) == (200, passport)
 
@@ -91,9 +91,7 @@ async def test_another_region_does_not_know_of_it(api: Api, passport: bytes) -> 
         ({"Authorization": "Bearer " + "pv_" + "x" * 5000}, 401),
     ],
 )
-async def test_who_is_not_known_is_refused(
-    api: Api, headers: dict[str, str], status: int
-) -> None:
+async def test_who_is_not_known_is_refused(api: Api, headers: dict[str, str], status: int) -> None:
     """Without a living token nothing is said."""
     async with api.session.get(api.url + "/v1/orders", headers=headers) as response:
         assert response.status == status

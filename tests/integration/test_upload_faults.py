@@ -95,11 +95,11 @@ async def test_the_limit_is_exact(api: Api, vault: Vault, passport: bytes) -> No
     status, document = await api.put(order, largest)
     assert (status, document["size_bytes"]) == (201, limit)
 
-    async def more():  # type: ignore[no-untyped-def]
+    async def more():
         yield largest
         yield b"!"
 
-    assert (await api.put(order, more()))[0] == 413  # type: ignore[arg-type]
+    assert (await api.put(order, more()))[0] == 413
     assert await left(vault) == (1, 1, 1)
 
 
@@ -119,9 +119,7 @@ async def test_a_body_shorter_than_declared_leaves_nothing(
     assert [row["result"] for row in results] == ["aborted"]
 
 
-async def test_a_body_longer_than_declared_is_cut_at_its_length(
-    api: Api, passport: bytes
-) -> None:
+async def test_a_body_longer_than_declared_is_cut_at_its_length(api: Api, passport: bytes) -> None:
     """What follows the declared length is no part of the document, and no request either."""
     order = await api.order()
     async with RawUpload(api, order, f"Content-Length: {len(passport)}") as upload:

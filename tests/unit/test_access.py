@@ -19,7 +19,7 @@ EVERYTHING = list(
 )
 
 
-def decision(role: str, action: Action, purpose: str | None, region: str | None, custody):  # type: ignore[no-untyped-def]
+def decision(role: str, action: Action, purpose: str | None, region: str | None, custody):
     """Decide for a principal of the UK that gives a reference."""
     principal = Principal("token:x", role, frozenset({"uk"}))
     return decide(

@@ -6,7 +6,7 @@ verify raises instead of ending, so that no reader takes a cut or altered docume
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,7 +32,7 @@ class Content:
 
     document: Document
     filename: str | None
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncGenerator[bytes, None]
 
 
 @asynccontextmanager
@@ -125,7 +125,7 @@ async def _unwrap(vault: Vault, identity: UUID) -> tuple[Document, DataKey]:
 
 async def _decrypt(
     access: Access, key: DataKey, document: Document, sealed: AsyncIterator[bytes]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     decryptor = key.decryptor(stream_context(document.region, document.id))
     async for chunk in sealed:
         opened = decryptor.update(chunk)

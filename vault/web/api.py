@@ -7,7 +7,7 @@ No rule stands here. A handler parses at the edge, calls one action, and shapes 
 import asyncio
 import json
 import re
-from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -18,9 +18,10 @@ from aiohttp import hdrs, web
 
 from vault.actions import orders
 from vault.actions.certificate import certificate
+from vault.actions.cursor import decode_cursor, encode_cursor
 from vault.actions.ingest import Upload, check_filename, ingest, too_large
-from vault.actions.records import latest_checkpoint, list_records
 from vault.actions.read import describe, open_content
+from vault.actions.records import latest_checkpoint, list_records
 from vault.actions.shred import shred
 from vault.context import Vault
 from vault.domain.access import Principal
@@ -37,7 +38,7 @@ BODY_CHUNK_BYTES = 64 * 1024
 JSON_BYTES_MAX = 64 * 1024
 PAGE_DEFAULT, PAGE_MAX = 50, 200
 _FILENAME = re.compile(
-    r"""filename\*?=(?:UTF-8'[^']*'([^;]+)|"((?:[^"\\]|\\.)*)"|([^;\s]+))""", re.I
+    r"""filename\*?=(?:UTF-8'[^']*'([^;]+)|"((?:[^"\\]|\\.)*)"|([^;\s]+))""", re.IGNORECASE
 )
 _SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
 
@@ -111,7 +112,7 @@ async def list_orders(request: web.Request) -> web.Response:
         _vault(request), _principal(request), _time_cursor(request), limit + 1
     )
     page, more = found[:limit], len(found) > limit
-    cursor = _encode_cursor(page[-1].created_at, page[-1].id) if more else None
+    cursor = encode_cursor(page[-1].created_at, page[-1].id) if more else None
     body = {"data": [order_summary(order) for order in page], "next_cursor": cursor}
     return web.json_response(body)
 
@@ -287,19 +288,6 @@ def _query_id(request: web.Request, name: str) -> UUID | None:
         raise InvalidRequestError(f"{name} must be an id") from None
 
 
-def _encode_cursor(at: datetime, identity: UUID) -> str:
-    return urlsafe_b64encode(f"{at.isoformat()}|{identity}".encode()).decode()
-
-
 def _time_cursor(request: web.Request) -> tuple[datetime, UUID] | None:
     text = request.query.get("cursor")
-    if not text:
-        return None
-    try:
-        at, _, identity = urlsafe_b64decode(text).decode().partition("|")
-        moment = datetime.fromisoformat(at)
-        if moment.tzinfo is None:
-            raise ValueError
-        return moment, UUID(identity)
-    except ValueError:
-        raise InvalidRequestError("cursor is not one that was handed out") from None
+    return decode_cursor(text) if text else None

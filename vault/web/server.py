@@ -5,6 +5,7 @@ From outside in: headers and metrics, errors to problems, authentication, the ha
 """
 
 import time
+from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry
@@ -33,6 +34,9 @@ SECURITY_HEADERS = {
     # No server banner: the one that aiohttp would send says too much.
     hdrs.SERVER: "portvault",
 }
+
+
+Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 def make_app(vault: Vault) -> web.Application:
@@ -84,7 +88,7 @@ class Uploads:
         return limited
 
 
-def _expect(size_max: int):  # type: ignore[no-untyped-def]
+def _expect(size_max: int) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
     async def expect(request: web.Request) -> web.StreamResponse | None:
         """Say 413 before the client sends what is declared too large."""
         if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
@@ -98,7 +102,7 @@ def _expect(size_max: int):  # type: ignore[no-untyped-def]
     return expect
 
 
-def _authenticate(vault: Vault):  # type: ignore[no-untyped-def]
+def _authenticate(vault: Vault) -> Middleware:
     authenticator = Authenticator(vault)
     public = {route.path for route in ROUTES if route.public}
 
@@ -113,7 +117,7 @@ def _authenticate(vault: Vault):  # type: ignore[no-untyped-def]
     return authenticate
 
 
-def _measure(metrics: Metrics):  # type: ignore[no-untyped-def]
+def _measure(metrics: Metrics) -> Middleware:
     @web.middleware
     async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource

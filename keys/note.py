@@ -1,0 +1,131 @@
+"""
+Signed notes: a text and Ed25519 signatures under it (C2SP signed-note, RFC 8032).
+
+The text ends in a newline; then an empty line, and one line per signature:
+an em dash, the signer's name, and base64 of a 4-byte key hash and the signature.
+"""
+
+import base64
+import binascii
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from keys.errors import IntegrityError, KeysError
+
+ALGORITHM = b"\x01"
+SEPARATOR = "\n\n"
+_HASH_BYTES = 4
+
+
+def key_hash(name: str, public_key: bytes) -> bytes:
+    """Return the four bytes that name a key beside the signer's name."""
+    return hashlib.sha256(name.encode() + b"\n" + ALGORITHM + public_key).digest()[:_HASH_BYTES]
+
+
+class Signer:
+    """A name and a private key; the key is never shown."""
+
+    def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
+        if not name or "+" in name or any(mark.isspace() for mark in name):
+            raise KeysError("a signer's name has no spaces and no plus sign")
+        self.name, self._key = name, key
+        self._public = key.public_key().public_bytes_raw()
+
+    def __repr__(self) -> str:
+        return f"Signer({self.name})"
+
+    @property
+    def vkey(self) -> str:
+        """Return the verifier key: NAME+HASH+BASE64, for everybody."""
+        digest = key_hash(self.name, self._public).hex()
+        return f"{self.name}+{digest}+{base64.b64encode(ALGORITHM + self._public).decode()}"
+
+    def sign(self, text: str) -> str:
+        """Return the note of a text, which must end in a newline."""
+        if not text.endswith("\n") or any(ord(mark) < 32 and mark != "\n" for mark in text):
+            raise KeysError("a note's text ends in a newline and has no control characters")
+        signed = key_hash(self.name, self._public) + self._key.sign(text.encode())
+        return f"{text}\n— {self.name} {base64.b64encode(signed).decode()}\n"
+
+
+class Verifier:
+    """A name and a public key, from a `vkey`."""
+
+    def __init__(self, vkey: str) -> None:
+        try:
+            self.name, digest, encoded = vkey.strip().split("+", 2)
+            key = base64.b64decode(encoded, validate=True)
+            self._hash = bytes.fromhex(digest)
+            self._key = Ed25519PublicKey.from_public_bytes(key[1:])
+        except ValueError:
+            raise IntegrityError from None
+        if key[:1] != ALGORITHM or self._hash != key_hash(self.name, key[1:]):
+            raise IntegrityError
+
+    def verify(self, note: str) -> str:
+        """Return the text of a note that this key signed; raises `IntegrityError`."""
+        text, found, signatures = note.rpartition(SEPARATOR)
+        if not found or not signatures.endswith("\n"):
+            raise IntegrityError
+        text += "\n"
+        for line in signatures.removesuffix("\n").split("\n"):
+            signature = self._signature(line)
+            if signature is None:
+                continue
+            try:
+                self._key.verify(signature, text.encode())
+            except InvalidSignature:
+                raise IntegrityError from None
+            return text
+        raise IntegrityError
+
+    def _signature(self, line: str) -> bytes | None:
+        """Return the signature of a line that names this key, None where it names another."""
+        try:
+            dash, name, encoded = line.split(" ")
+            raw = base64.b64decode(encoded, validate=True)
+        except (ValueError, binascii.Error):
+            raise IntegrityError from None
+        if dash != "—":
+            raise IntegrityError
+        return raw[_HASH_BYTES:] if (name, raw[:_HASH_BYTES]) == (self.name, self._hash) else None
+
+
+def load_or_create_signer(path: Path, name: str) -> Signer:
+    """Read the signing key, or make it durably; of two starts at once, both get the first's."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        _create(path)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise KeysError(f"{path} signs the log and others may read it: chmod 600 {path}")
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeysError(f"{path} is no Ed25519 key")
+    return Signer(name, key)
+
+
+def _create(path: Path) -> None:
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    part = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        if not path.exists():
+            os.link(part, path)
+    except FileExistsError:
+        return
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""
+Access records: an intent before, an outcome after, and the bytes that the log commits to.
+
+A record holds random ids and codes; never content, names, file names or full telephone numbers.
+"""
+
+import json
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+FORMAT = 1
+_IDS = frozenset({"id", "intent", "document", "order"})
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of the access log; `at` is aware UTC."""
+
+    id: UUID
+    region: str
+    at: datetime
+    phase: str
+    principal: str
+    role: str
+    action: str
+    intent: UUID | None = None
+    document: UUID | None = None
+    order: UUID | None = None
+    kind: str | None = None
+    purpose: str | None = None
+    reference: str | None = None
+    region_to: str | None = None
+    basis: str | None = None
+    decision: str | None = None
+    reason: str | None = None
+    result: str | None = None
+    size_bytes: int | None = None
+
+
+def canonical_bytes(record: Record) -> bytes:
+    """Return the one encoding of a record: JSON, keys sorted, nothing left to taste."""
+    shown: dict[str, Any] = {"v": FORMAT}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if value is None:
+            continue
+        if isinstance(value, UUID):
+            value = str(value)
+        elif isinstance(value, datetime):
+            value = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        shown[field.name] = value
+    return json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def parse(data: bytes) -> Record:
+    """Return the record of its canonical bytes; raises ValueError for any other bytes."""
+    try:
+        shown = json.loads(data)
+        if shown.pop("v") != FORMAT:
+            raise ValueError("not a record of this format")
+        shown["at"] = datetime.fromisoformat(shown["at"])
+        for name in _IDS & set(shown):
+            shown[name] = UUID(shown[name])
+        record = Record(**shown)
+        same = canonical_bytes(record) == data
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("not a record") from error
+    if not same:
+        raise ValueError("not the canonical form of a record")
+    return record
+
+
+def mask_number(number: str) -> str:
+    """Return a telephone number without its last three digits."""
+    return number[:-3] + "***"

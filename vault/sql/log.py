@@ -1,0 +1,188 @@
+"""The access log's statements: append, order, look up."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from vault.domain.records import Record
+from vault.sql.connection import Connection
+
+_LOCK_SPACE = 0x6C6F6773  # "logs"
+_NAMES = tuple(Record.__dataclass_fields__)
+_COLUMNS = ", ".join(f'"{name}"' for name in _NAMES)
+_FROM_R = ", ".join(f'r."{name}"' for name in _NAMES)
+_TYPES = {
+    "id": "uuid",
+    "intent": "uuid",
+    "document": "uuid",
+    "order": "uuid",
+    "at": "timestamptz",
+    "size_bytes": "bigint",
+}
+_ARRAYS = ", ".join(f"${n}::{_TYPES.get(name, 'text')}[]" for n, name in enumerate(_NAMES, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A checkpoint as it is kept: its size, the tree's compact range, and the signed note."""
+
+    size: int
+    hashes: list[bytes]
+    note: str
+
+
+def _record(row: asyncpg.Record) -> Record:
+    return Record(**{name: row[name] for name in _NAMES})
+
+
+async def insert_records(conn: Connection, records: Sequence[Record]) -> None:
+    """Append records, in one statement; one that is there already is left as it is."""
+    await conn.execute(
+        f"""
+        with made as (
+            insert into access_record ({_COLUMNS}) select * from unnest({_ARRAYS})
+            on conflict (id) do nothing returning id, region)
+        insert into log_queue (record, region) select id, region from made
+        """,
+        *([getattr(record, name) for record in records] for name in _NAMES),
+    )
+
+
+async def page(
+    conn: Connection,
+    region: str,
+    *,
+    document: UUID | None,
+    order: UUID | None,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Record]:
+    """Return a region's records, newest first, that come after the cursor."""
+    at, identity = before or (None, None)
+    rows = await conn.fetch(
+        f"""
+        select {_FROM_R} from access_record r
+        where region = $1 and ($2::uuid is null or document = $2)
+            and ($3::uuid is null or "order" = $3)
+            and ($4::timestamptz is null or (at, id) < ($4, $5))
+        order by at desc, id desc limit $6
+        """,
+        region,
+        document,
+        order,
+        at,
+        identity,
+        limit,
+    )
+    return [_record(row) for row in rows]
+
+
+async def unfinished_intents(
+    conn: Connection, region: str, before: datetime, limit: int
+) -> list[Record]:
+    """Return allowed intents older than `before` that have no outcome."""
+    rows = await conn.fetch(
+        f"""
+        select {_FROM_R} from access_record r
+        where region = $1 and phase = 'intent' and decision = 'allow' and at < $2
+            and not exists (select from access_record o where o.intent = r.id)
+        order by at limit $3
+        """,
+        region,
+        before,
+        limit,
+    )
+    return [_record(row) for row in rows]
+
+
+async def try_sequencer(conn: Connection, region: str) -> bool:
+    """Become the region's only sequencer until the transaction ends."""
+    locked: bool = await conn.fetchval(
+        "select pg_try_advisory_xact_lock($1, hashtext($2))", _LOCK_SPACE, region
+    )
+    return locked
+
+
+async def take_queue(conn: Connection, region: str, limit: int) -> list[Record]:
+    """Take the records that have no place yet, in the order in which they came."""
+    rows = await conn.fetch(
+        f"""
+        with taken as (
+            delete from log_queue where record in (
+                select record from log_queue where region = $1 order by number limit $2)
+            returning record, number)
+        select {_FROM_R} from taken join access_record r on r.id = taken.record
+        order by taken.number
+        """,
+        region,
+        limit,
+    )
+    return [_record(row) for row in rows]
+
+
+async def insert_leaves(
+    conn: Connection, region: str, first: int, leaves: Sequence[tuple[UUID, bytes]]
+) -> None:
+    """Give records their places, contiguous from `first`."""
+    await conn.execute(
+        """
+        insert into log_leaf (region, index, record, leaf_hash)
+        select $1, $2 + place - 1, record, hash
+        from unnest($3::uuid[], $4::bytea[]) with ordinality leaf (record, hash, place)
+        """,
+        region,
+        first,
+        [record for record, _ in leaves],
+        [leaf for _, leaf in leaves],
+    )
+
+
+async def insert_checkpoint(conn: Connection, region: str, signed: Signed, now: datetime) -> None:
+    """Keep a signed checkpoint; two of one size cannot be."""
+    await conn.execute(
+        "insert into log_checkpoint (region, size, hashes, note, at) values ($1, $2, $3, $4, $5)",
+        region,
+        signed.size,
+        signed.hashes,
+        signed.note,
+        now,
+    )
+
+
+async def latest_checkpoint(conn: Connection, region: str) -> Signed | None:
+    """Return the newest checkpoint."""
+    row = await conn.fetchrow(
+        """
+        select size, hashes, note from log_checkpoint
+        where region = $1 order by size desc limit 1
+        """,
+        region,
+    )
+    return Signed(row["size"], row["hashes"], row["note"]) if row else None
+
+
+async def checkpoint_notes(conn: Connection, region: str, limit: int) -> list[str]:
+    """Return the newest signed notes, newest first."""
+    rows = await conn.fetch(
+        "select note from log_checkpoint where region = $1 order by size desc limit $2",
+        region,
+        limit,
+    )
+    return [row["note"] for row in rows]
+
+
+async def sequenced(conn: Connection, region: str, size: int) -> AsyncIterator[tuple[int, Record]]:
+    """Yield the records with their places, ascending, within a transaction of the caller."""
+    async for row in conn.cursor(
+        f"""
+        select l.index, {_FROM_R} from log_leaf l join access_record r on r.id = l.record
+        where l.region = $1 and l.index < $2 order by l.index
+        """,
+        region,
+        size,
+        prefetch=1000,
+    ):
+        yield row["index"], _record(row)
