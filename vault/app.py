@@ -59,7 +59,7 @@ async def open_vault(config: Config, *, dsn: str | None = None) -> AsyncIterator
                 min_size=1,
                 max_size=config.database_pool_max,
                 command_timeout=config.database_timeout_seconds,
-                # Every statement leaves its connection as it found it, so there is nothing to reset.
+                # Every statement leaves its connection as it was: there is nothing to reset.
                 reset=_keep_session,
             )
         )

@@ -1,5 +1,5 @@
 """
-One frozen `Config`, read once from an optional `portvault.toml` and `PORTVAULT_*` variables over it.
+One frozen `Config`, read once from an optional `portvault.toml` and `PORTVAULT_*` over it.
 
 An unknown name, in the file or among the variables, stops the start: a setting that was mistyped
 must not be silently the default. Secrets are files or variables, never arguments, and never shown.

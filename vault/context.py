@@ -36,9 +36,9 @@ class ObjectStore(Protocol):
         """
         Store the chunks under `name`; durable when it returns.
 
-        `size_bytes` is the exact length where it is known (one request), None where it is not. When
-        `chunks` raises, or the task is cancelled, nothing is visible and no part is left behind, and
-        the exception passes through unchanged. Memory is bounded whatever the size.
+        `size_bytes` is the exact length where it is known (one request), None where it is not.
+        When `chunks` raises, or the task is cancelled, nothing is visible, no part is left behind,
+        and the exception passes through unchanged. Memory is bounded whatever the size.
         """
 
     def get(

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import asyncpg
 
@@ -38,7 +39,7 @@ class GroupRecorder:
         self._conn: asyncpg.Connection[asyncpg.Record] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "GroupRecorder":
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name="recorder")
         return self
 

@@ -29,6 +29,7 @@ from vault.domain.certificate import parse_certificate
 from vault.domain.documents import parse_kind
 from vault.domain.orders import Status
 from vault.errors import InvalidRequestError, TruncatedUploadError
+from vault.web.problems import STREAMING
 from vault.web.schemas import document_json, order_json, order_summary, record_json
 
 VAULT = web.AppKey("vault", Vault)
@@ -226,7 +227,7 @@ async def read_content(request: web.Request) -> web.StreamResponse:
         name = quote(content.filename or str(content.document.id), safe="")
         response.headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{name}"
         response.headers[hdrs.ACCEPT_RANGES] = "none"
-        request["streaming"] = True
+        request[STREAMING] = True
         await response.prepare(request)
         async for chunk in content.chunks:
             await response.write(chunk)

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
 MEDIA_TYPE = "application/problem+json"
 
+#: Set once the status of a streamed answer is on its way.
+STREAMING: web.RequestKey[bool] = web.RequestKey("streaming", bool)
+
 STATUS: dict[type[Exception], int] = {
     errors.InvalidRequestError: 422,
     PurposeError: 422,
@@ -115,7 +118,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         raise
     except Exception as error:
         status = status_of(error)
-        if request.get("streaming"):
+        if request.get(STREAMING):
             # The status has been sent: only a cut tells the reader that this is not the whole.
             log.warning("stream cut: %s", type(error).__name__)
             raise ConnectionResetError from error

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 
 from vault.actions.ingest import too_large
@@ -34,9 +35,6 @@ SECURITY_HEADERS = {
     # No server banner: the one that aiohttp would send says too much.
     hdrs.SERVER: "portvault",
 }
-
-
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 def make_app(vault: Vault) -> web.Application:

@@ -1,0 +1,160 @@
+"""`portvault doctor`: checks each part on its own, and says what to do about what is wrong."""
+
+import argparse
+import asyncio
+import shutil
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import asyncpg
+
+from keys.custodians import open_custodian
+from keys.errors import KeysError
+from vault.adapters.embedded_postgres import embedded_database
+from vault.adapters.objects import open_store
+from vault.adapters.sniffer import MagicSniffer
+from vault.app import EMBEDDED, load_policy
+from vault.commands.output import show, table
+from vault.config import Config, load_config
+from vault.errors import VaultError
+from vault.migrate import pending
+
+CHECK_SECONDS = 60.0
+CLOCK_SECONDS_MAX = 2.0
+FREE_BYTES_MIN = 1024**3
+POSTGRESQL_MIN = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found: `ok`, `warn` or `fail`, and a sentence."""
+
+    check: str
+    verdict: str
+    detail: str
+
+
+Check = Callable[[], Awaitable[tuple[str, str]]]
+
+
+async def doctor(args: argparse.Namespace) -> None:
+    """Check everything; raises when something failed."""
+    config = load_config()
+    findings = [
+        await _find("home", lambda: _home(config)),
+        await _find("database", lambda: _database(config)),
+    ]
+    for region in config.regions:
+        findings.append(await _find(f"store {region}", partial(_store, config, region)))
+        findings.append(await _find(f"custodian {region}", partial(_custodian, config, region)))
+    findings.append(await _find("libmagic", _libmagic))
+    findings.append(await _find("policy", lambda: _policy(config)))
+    rows = [asdict(finding) for finding in findings]
+    show(rows, table(rows, ("verdict", "check", "detail")), as_json=args.json)
+    failed = [finding.check for finding in findings if finding.verdict == "fail"]
+    if failed:
+        raise VaultError(f"failed: {', '.join(failed)}")
+
+
+async def _find(name: str, check: Check) -> Finding:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return Finding(name, *await check())
+    except (VaultError, KeysError) as error:
+        return Finding(name, "fail", str(error))
+    except TimeoutError:
+        return Finding(name, "fail", f"no answer within {CHECK_SECONDS:g} seconds")
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return Finding(name, "fail", f"{type(error).__name__}: {error}")
+
+
+async def _home(config: Config) -> tuple[str, str]:
+    for path in (config.home, config.signing_key_path.parent):
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            return "fail", f"others may enter {path}: chmod 700 {path}"
+    free = shutil.disk_usage(_existing(config.home)).free
+    if free < FREE_BYTES_MIN:
+        return "warn", f"only {free // 1024**2} MiB are free at {config.home}; make room"
+    return "ok", f"{config.home}, {free // 1024**3} GiB free"
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+@asynccontextmanager
+async def _address(config: Config) -> AsyncIterator[str]:
+    if config.database == EMBEDDED:
+        async with embedded_database(config.home) as dsn:
+            yield dsn
+    else:
+        yield config.database
+
+
+async def _database(config: Config) -> tuple[str, str]:
+    async with _address(config) as dsn:
+        conn = await asyncpg.connect(dsn, timeout=config.database_timeout_seconds)
+        try:
+            version = conn.get_server_version().major
+            sums = await conn.fetchval("select current_setting('data_checksums')")
+            now = await conn.fetchval("select clock_timestamp()")
+        finally:
+            await conn.close()
+        off = abs((datetime.now(UTC) - now).total_seconds())
+        waiting = await pending(dsn)
+    if version < POSTGRESQL_MIN:
+        return "fail", f"PostgreSQL {version} is too old; {POSTGRESQL_MIN} or later is needed"
+    if off > CLOCK_SECONDS_MAX:
+        return "fail", f"its clock and this machine's are {off:.0f} s apart; set both by NTP"
+    if waiting:
+        return "warn", f"{len(waiting)} migrations wait: portvault migrate"
+    if sums != "on":
+        return "warn", "data checksums are off; enable them with pg_checksums"
+    return "ok", f"PostgreSQL {version}, checksums on, clocks agree"
+
+
+async def _store(config: Config, region: str) -> tuple[str, str]:
+    store = open_store(
+        config.objects_uri(region),
+        access_key=config.s3_access_key,
+        secret_key=config.s3_secret_key,
+        region=config.s3_region,
+        timeout_seconds=config.store_timeout_seconds,
+    )
+    try:
+        await store.check()
+    finally:
+        await store.close()
+    return "ok", config.objects_uri(region)
+
+
+async def _custodian(config: Config, region: str) -> tuple[str, str]:
+    custodian = open_custodian(config.custodian_uri(region))
+    try:
+        await custodian.check()
+        living = await custodian.generations(region)
+    finally:
+        await custodian.close()
+    verdict = "warn" if custodian.destroy_level == 0 else "ok"
+    return verdict, (
+        f"{custodian.name}, {len(living)} generations, level {custodian.destroy_level}: "
+        f"{custodian.destroy_promise}"
+    )
+
+
+async def _libmagic() -> tuple[str, str]:
+    sniffer = MagicSniffer()
+    try:
+        await sniffer.check()
+    finally:
+        sniffer.close()
+    return "ok", "works"
+
+
+async def _policy(config: Config) -> tuple[str, str]:
+    return "ok", f"{len(load_policy(config))} retention rules"

@@ -1,0 +1,174 @@
+"""Commands for the operator on the machine: they open the vault itself, and are recorded, too."""
+
+import argparse
+import getpass
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from vault.actions.records import verify_region
+from vault.actions.seal import seal
+from vault.actions.sequence import sequence_log
+from vault.actions.status import keys_status
+from vault.actions.tokens import create_token, list_tokens, revoke_token
+from vault.app import EMBEDDED, open_vault, serve, work_only
+from vault.commands.output import facts, show, table
+from vault.config import Config, load_config
+from vault.context import Vault
+from vault.domain.access import Principal, Role
+from vault.domain.verify import Verdict
+from vault.errors import InvalidRequestError, VaultError
+from vault.migrate import migrate as migrate_database
+
+
+def operator(config: Config, role: str = Role.ADMIN) -> Principal:
+    """Return who runs this command, by the name of the account."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = "unknown"
+    return Principal(f"operator:{name}", role, frozenset(config.regions))
+
+
+def _regions(config: Config, wanted: str | None) -> tuple[str, ...]:
+    if wanted is None:
+        return config.regions
+    if wanted not in config.regions:
+        raise InvalidRequestError(f"region must be one of {', '.join(config.regions)}")
+    return (wanted,)
+
+
+async def run_server(args: argparse.Namespace) -> None:
+    """Serve."""
+    del args
+    await serve(load_config())
+
+
+async def run_worker(args: argparse.Namespace) -> None:
+    """Work."""
+    del args
+    await work_only(load_config())
+
+
+async def run_migrate(args: argparse.Namespace) -> None:
+    """Apply what is new; an embedded database is started for it."""
+    config = load_config()
+    if config.database == EMBEDDED:
+        async with open_vault(config):
+            applied: list[str] = []
+    else:
+        applied = await migrate_database(config.database)
+    text = "\n".join(applied) or "the database is up to date"
+    show({"applied": applied}, text, as_json=args.json)
+
+
+async def run_config(args: argparse.Namespace) -> None:
+    """Show every setting."""
+    shown = load_config().shown()
+    text = "\n".join(f"{name} = {value}" for name, value in shown.items())
+    show(shown, text, as_json=args.json)
+
+
+async def token_create(args: argparse.Namespace) -> None:
+    """Make a token; its secret is printed once and kept nowhere."""
+    config = load_config()
+    expires_at = datetime.now(UTC) + timedelta(days=args.days) if args.days else None
+    regions = [name for item in args.region for name in item.split(",")]
+    async with open_vault(config) as vault:
+        identity, secret = await create_token(
+            vault,
+            operator(config),
+            role=args.role,
+            regions=regions,
+            label=args.label or args.role,
+            expires_at=expires_at,
+        )
+    made = {"id": str(identity), "token": secret, "role": args.role, "regions": regions}
+    if not args.json and sys.stdout.isatty():
+        print("This is shown once; keep it in a file that only you can read.", file=sys.stderr)
+    show(made, secret, as_json=args.json)
+
+
+async def token_list(args: argparse.Namespace) -> None:
+    """List tokens, without secrets."""
+    config = load_config()
+    async with open_vault(config) as vault:
+        rows = [dict(row) for row in await list_tokens(vault, operator(config))]
+    columns = ("id", "label", "role", "regions", "created_at", "expires_at", "revoked_at")
+    show(rows, table(rows, columns), as_json=args.json)
+
+
+async def token_revoke(args: argparse.Namespace) -> None:
+    """Revoke a token."""
+    try:
+        identity = UUID(args.token)
+    except ValueError:
+        raise InvalidRequestError("name the token by its id; see `portvault token list`") from None
+    config = load_config()
+    async with open_vault(config) as vault:
+        await revoke_token(vault, operator(config), identity)
+    show({"id": str(identity), "revoked": True}, f"{identity} is revoked", as_json=args.json)
+
+
+async def run_keys_status(args: argparse.Namespace) -> None:
+    """Show the key trees."""
+    config = load_config()
+    async with open_vault(config) as vault:
+        rows = [
+            asdict(await keys_status(vault, operator(config), region))
+            for region in _regions(config, args.region)
+        ]
+    columns = ("region", "generation", "keys", "scopes", "nodes", "depth", "dirty_scopes")
+    promises = sorted({(row["custodian"], row["destroy_promise"]) for row in rows})
+    text = table(rows, (*columns, "last_seal_at"))
+    text += "".join(f"\n\n{name}\n  {promise}" for name, promise in promises)
+    show(rows, text, as_json=args.json)
+
+
+async def run_keys_seal(args: argparse.Namespace) -> None:
+    """Seal now."""
+    config = load_config()
+    done = []
+    async with open_vault(config) as vault:
+        for region in _regions(config, args.region):
+            result = await seal(vault, operator(config), region, force=args.force)
+            if result is not None:
+                done.append(asdict(result))
+    columns = ("region", "old_generation", "new_generation", "scopes", "nodes", "destroyed_at")
+    text = table(done, columns) if done else "nothing to seal; --force replaces the roots anyway"
+    show(done, text, as_json=args.json)
+
+
+async def log_verify(args: argparse.Namespace) -> None:
+    """Check the log against its signed checkpoints; raises when it does not hold."""
+    config = load_config()
+    async with open_vault(config) as vault:
+        verdicts = {
+            region: await _verify(vault, config, region) for region in _regions(config, args.region)
+        }
+    shown = {name: asdict(verdict) for name, verdict in verdicts.items()}
+    lines = [
+        facts(
+            {
+                "region": name,
+                "records": verdict.size,
+                "intact": verdict.intact,
+                "complete": verdict.complete,
+                "consistent": verdict.consistent,
+                "in_flight": verdict.in_flight,
+                "anchored": "no witness",
+                "findings": "; ".join(verdict.findings) or None,
+            }
+        )
+        for name, verdict in verdicts.items()
+    ]
+    show(shown, "\n\n".join(lines), as_json=args.json)
+    if not all(verdict.good for verdict in verdicts.values()):
+        raise VaultError("the log does not hold; keep the database and the checkpoints as they are")
+
+
+async def _verify(vault: Vault, config: Config, region: str) -> Verdict:
+    reader = operator(config, Role.COMPLIANCE)
+    await sequence_log(vault, region)
+    return await verify_region(vault, reader, region)

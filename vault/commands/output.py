@@ -1,0 +1,57 @@
+"""What commands print: text for people, or JSON with `--json`; and progress on a terminal."""
+
+import json
+import sys
+from typing import Any
+
+
+def show(answer: Any, text: str, *, as_json: bool) -> None:
+    """Print an answer."""
+    print(json.dumps(answer, indent=2, default=str) if as_json else text, flush=True)
+
+
+def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    """Return rows as aligned columns under their names."""
+    cells = [list(columns)] + [
+        ["-" if row.get(name) is None else str(row[name]) for name in columns] for row in rows
+    ]
+    widths = [max(len(line[n]) for line in cells) for n in range(len(columns))]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def facts(fields: dict[str, Any]) -> str:
+    """Return one fact a line."""
+    width = max(len(name) for name in fields)
+    return "\n".join(
+        f"{name.replace('_', ' ').ljust(width)}  {'-' if value is None else value}"
+        for name, value in fields.items()
+        if not isinstance(value, dict | list)
+    )
+
+
+class Progress:
+    """A bar on the terminal of standard error; nothing where there is none."""
+
+    WIDTH = 30
+
+    def __init__(self, what: str, total_bytes: int | None) -> None:
+        self._what, self._total, self._done = what, total_bytes, 0
+        self._shown = sys.stderr.isatty()
+
+    def advance(self, size_bytes: int) -> None:
+        """Count bytes."""
+        self._done += size_bytes
+        if not self._shown:
+            return
+        kib = f"{self._done // 1024} KiB"
+        if self._total:
+            filled = self.WIDTH * self._done // self._total
+            bar = "#" * filled + "." * (self.WIDTH - filled)
+            kib = f"[{bar}] {100 * self._done // self._total:3d} % of {self._total // 1024} KiB"
+        print(f"\r{self._what} {kib}", end="", file=sys.stderr, flush=True)
+
+    def finish(self) -> None:
+        """End the line."""
+        if self._shown and self._done:
+            print(file=sys.stderr)
