@@ -1,7 +1,7 @@
 """
-The adversary of the demonstration: has a backup, the present database, a copy of the bucket, and
-everything the custodian still holds; tries every key it learns on everything it has.
+The adversary of the demonstration: tries every key it learns on everything it has.
 
+It has a backup, the present database, a copy of the bucket, and all the custodian still holds.
 Deliberately not the keyring: it knows the formats, and follows no rule about which key is whose.
 """
 

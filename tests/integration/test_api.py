@@ -83,7 +83,7 @@ async def test_another_region_does_not_know_of_it(api: Api, passport: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
+    "headers, status",
     [
         ({}, 401),
         ({"Authorization": "Bearer pv_wrong"}, 401),

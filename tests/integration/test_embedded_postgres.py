@@ -316,10 +316,10 @@ async def test_server_of_root_has_no_root_and_lets_only_root_in(server):
     assert owner != 0
     account = pwd.getpwuid(owner)
     identity = (str(account.pw_uid), str(account.pw_gid), str(os.getpid()))
+    launcher = [sys.executable, "-I", "-S", postgres_launcher.__file__, *identity]
     attempt = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-I", "-S", postgres_launcher.__file__, *identity]
-        + [server.bin("psql"), address, "-c", "select 1"],
+        [*launcher, server.bin("psql"), address, "-c", "select 1"],
         capture_output=True,
         text=True,
         check=False,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -46,7 +47,7 @@ class RawUpload:
         ]
         self._head = "\r\n".join([*lines, "", ""]).encode()
 
-    async def __aenter__(self) -> "RawUpload":
+    async def __aenter__(self) -> Self:
         """Connect and send the head."""
         self.reader, self.writer = await asyncio.open_connection(
             self._address.hostname, self._address.port
@@ -200,7 +201,7 @@ async def age_uploads(vault: Vault) -> None:
     )
 
 
-async def refuse_connections(vault: Vault, refuse: bool) -> None:  # noqa: FBT001
+async def refuse_connections(vault: Vault, refuse: bool) -> None:
     """Take the database away from the vault, or give it back, through another database."""
     import asyncpg
 

@@ -1,7 +1,9 @@
 """No loss: what was acknowledged and not shredded stays readable through a crash at any point."""
 
 import asyncio
+import contextlib
 import random
+from collections.abc import Awaitable
 from pathlib import Path
 
 import aiohttp
@@ -74,12 +76,10 @@ class Desk:
                 assert response.status == 410 or body == self.scan
 
 
-async def quietly(work: object) -> None:
+async def quietly(work: Awaitable[None]) -> None:
     """Run until the server is gone."""
-    try:
-        await work  # type: ignore[misc]
-    except (aiohttp.ClientError, ConnectionError):
-        pass
+    with contextlib.suppress(aiohttp.ClientError, ConnectionError):
+        await work
 
 
 @pytest.mark.parametrize("interval", ["0.2", "3600"])

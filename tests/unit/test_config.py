@@ -30,7 +30,7 @@ def test_variables_stand_over_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    "name, value, says",
     [
         ("PORTVAULT_PROT", "1", "spelling"),
         ("PORTVAULT_PORT", "many", "not int"),

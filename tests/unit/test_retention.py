@@ -39,7 +39,7 @@ def test_one_order_keeps_its_authorisation_after_the_scan_is_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    "old, new, says",
     [
         ('"P30D"', '"0"', "ambiguous"),
         ('"P30D"', '"P0D"', "ambiguous"),
