@@ -57,9 +57,16 @@ class MagicSniffer:
 
     def _magic(self) -> Any:
         if not hasattr(self._local, "magic"):
-            # Puts its libmagic where python-magic looks, unless the system has one.
-            import magic
-            import pylibmagic  # noqa: F401
-
-            self._local.magic = magic.Magic(mime=True)
+            self._local.magic = _load().Magic(mime=True)
         return self._local.magic
+
+
+def _load() -> Any:
+    """Return python-magic on the system's libmagic, or else on the one that pylibmagic carries."""
+    try:
+        import magic
+    except ImportError:
+        # Only now: it also points MAGIC at its own database, which another libmagic refuses.
+        import magic
+        import pylibmagic  # noqa: F401
+    return magic

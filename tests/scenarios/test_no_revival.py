@@ -1,0 +1,83 @@
+"""No revival: once sealed, no collection of database states and root keys opens a document."""
+
+import asyncio
+from uuid import UUID
+
+from tests.fixtures_server import OPERATOR, Api
+from vault.actions.seal import mark_sealed, seal
+from vault.context import Vault
+from vault.demo_attack import Loot, revive
+
+
+async def test_a_sealed_document_is_in_no_backup(api: Api, vault: Vault, passport: bytes) -> None:
+    """With every wrap ever written and every root key left, only the living document opens."""
+    loot, order = Loot(), await api.order()
+    _, dead = await api.put(order, passport)
+    _, living = await api.put(order, passport)
+    custodian = vault.keyring._custodians["uk"]
+    objects = vault.config.home / "objects" / "uk"
+    sealed = {UUID(item["id"]): item["id"] for item in (dead, living)}
+    copies = vault.config.home / "copies"
+    (copies / "documents").mkdir(parents=True)
+    for name in sealed.values():
+        (copies / "documents" / name).write_bytes((objects / "documents" / name).read_bytes())
+    await loot.take(vault.config.database)
+    path = f"/v1/documents/{dead['id']}/actions/shred"
+    assert (await api.call("POST", path, json={"reason": "test"}))[0] == 200
+    await loot.take(vault.config.database)
+    assert len(await revive(loot, custodian, "uk", copies, sealed)) == 2, "not yet sealed"
+    assert await seal(vault, OPERATOR, "uk") is not None
+    await loot.take(vault.config.database)
+    assert await revive(loot, custodian, "uk", copies, sealed) == {UUID(living["id"]): passport}
+    await asyncio.sleep(vault.config.key_cache_seconds)
+    assert await mark_sealed(vault, "uk") == 1
+    assert (await api.get(dead["id"]))[0] == 410
+    assert await api.get(living["id"]) == (200, passport)
+
+
+async def test_seals_and_uploads_at_once_lose_nothing(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """Seals between, during and after uploads and shreds leave every living document readable."""
+    order, small, going = await api.order(), passport[:50_000], True
+
+    async def seals() -> int:
+        count = 0
+        while going:
+            await seal(vault, OPERATOR, "uk", force=True)
+            count += 1
+        return count
+
+    async def uploads() -> list[str]:
+        kept = []
+        for number in range(15):
+            status, document = await api.put(order, small)
+            assert status == 201
+            if number % 3:
+                kept.append(document["id"])
+            else:
+                path = f"/v1/documents/{document['id']}/actions/shred"
+                assert (await api.call("POST", path, json={"reason": "test"}))[0] == 200
+        return kept
+
+    sealing = asyncio.create_task(seals())
+    kept = [one for many in await asyncio.gather(*(uploads() for _ in range(3))) for one in many]
+    going = False
+    assert await sealing > 1
+    for document in kept:
+        assert await api.get(document) == (200, small)
+
+
+async def test_the_tree_grows_past_a_page(vault: Vault, api: Api, passport: bytes) -> None:
+    """With more orders than two pages hold, every one of them opens, before and after a seal."""
+    orders = [await api.order() for _ in range(125)]
+    _, document = await api.put(orders[-1], passport)
+    for _ in range(2):
+        for order in orders:
+            assert (await api.call("GET", f"/v1/orders/{order}"))[0] == 200
+        assert await api.get(document["id"]) == (200, passport)
+        path = f"/v1/orders/{orders[0]}/documents?kind=passport"
+        _, extra, _ = await api.call("POST", path, data=passport)
+        path = f"/v1/documents/{extra['id']}/actions/shred"
+        await api.call("POST", path, json={"reason": "test"})
+        assert await seal(vault, OPERATOR, "uk") is not None
