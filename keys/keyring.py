@@ -15,7 +15,7 @@ from uuid import UUID
 
 import asyncpg
 
-from keys import nodes, wrap
+from keys import data_keys, generations, nodes, wrap
 from keys.cache import Cache
 from keys.custodian import Custodian
 from keys.errors import (
@@ -24,7 +24,7 @@ from keys.errors import (
     RolledBackError,
     StaleScopeError,
 )
-from keys.nodes import AWAY, Connection, Pool
+from keys.rows import AWAY, Connection, Pool
 from keys.seal import Seal, SealResult
 from keys.stream import DataKey
 from keys.tree import Node, Scope, WrappedKey, add_child, empty_node, node_key, open_path, push_down
@@ -101,10 +101,10 @@ class Keyring:
         scope_key = wrap.new_key()
         slot = add_child(region, path[-1], key, scope_key)
         await nodes.update_nodes(conn, region, path[-1:])
-        await nodes.insert_scope(conn, region, Scope(scope, FIRST_EPOCH, path[-1].id, slot))
+        await data_keys.insert_scope(conn, region, Scope(scope, FIRST_EPOCH, path[-1].id, slot))
         data_key = DataKey(wrap.new_key())
         wrapped = _wrap(data_key, region, scope, first, FIRST_EPOCH, scope_key)
-        await nodes.insert_data_key(conn, wrapped)
+        await data_keys.insert_data_key(conn, wrapped)
         return data_key, wrapped
 
     async def new_key(self, region: str, scope: UUID, identity: UUID) -> tuple[DataKey, WrappedKey]:
@@ -126,7 +126,7 @@ class Keyring:
         Raises `StaleScopeError` when the scope was re-keyed meanwhile; the transaction is lost.
         """
         try:
-            await nodes.insert_data_key(conn, wrapped)
+            await data_keys.insert_data_key(conn, wrapped)
         except asyncpg.ForeignKeyViolationError:
             raise StaleScopeError from None
 
@@ -154,7 +154,7 @@ class Keyring:
         head = await nodes.tree(conn, region, "for share")
         if head is None:
             raise RolledBackError
-        await nodes.delete_data_keys(conn, region, keys)
+        await data_keys.delete_data_keys(conn, region, keys)
         return head.generation
 
     async def seal(self, region: str, *, force: bool = False) -> SealResult | None:
@@ -169,17 +169,17 @@ class Keyring:
     async def needs_seal(self, region: str) -> bool:
         """Whether something was destroyed since the last seal, or a seal was left half done."""
         async with self._connection() as conn:
-            return await nodes.waits_for_seal(conn, region)
+            return await generations.waits_for_seal(conn, region)
 
     async def destroyed_generation(
         self, conn: Connection, region: str
     ) -> tuple[int, datetime] | None:
         """Return the generation up to which all are destroyed, and when the last of them was."""
-        return await nodes.destroyed_generation(conn, region)
+        return await generations.destroyed_generation(conn, region)
 
     async def status(self, conn: Connection, region: str) -> KeyStatus:
         """Return the measures of a region's tree."""
-        found = await nodes.counts(conn, region)
+        found = await data_keys.counts(conn, region)
         if found is None:
             raise RolledBackError
         custodian = self._custodians[region]

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from keys import nodes, wrap
+from keys import data_keys, generations, nodes, wrap
 from keys.custodian import Custodian
 from keys.errors import (
     CustodianUnavailableError,
@@ -24,7 +24,8 @@ from keys.errors import (
     KeysUnavailableError,
     RolledBackError,
 )
-from keys.nodes import Connection, Pool, Tree
+from keys.nodes import Tree
+from keys.rows import Connection, Pool
 from keys.tree import Rekeyed, empty_node, rekey
 
 LOCK_WAIT_SECONDS = 30.0
@@ -55,23 +56,23 @@ class Seal:
         async with self._alone() as conn:
             if await nodes.tree(conn, self._region) is not None:
                 return
-            await nodes.retire_intended(conn, self._region)
+            await generations.retire_intended(conn, self._region)
             generation = await self._new_generation(conn)
             root_key = wrap.new_key()
             root_wrap = await self._wrap_root(generation, root_key)
             async with conn.transaction():
                 root = empty_node(self._region, await nodes.next_node(conn), 0, root_key)
                 await nodes.insert_node(conn, self._region, root)
-                await nodes.activate(conn, self._region, generation)
+                await generations.activate(conn, self._region, generation)
                 await nodes.insert_tree(conn, self._region, Tree(generation, root.id, root_wrap))
 
     async def run(self, *, force: bool) -> SealResult | None:
         """Seal when something is dirty or half done, or anyway with `force`."""
         async with self._alone() as conn:
             # Who holds the lock may give up what a killed seal had only named.
-            await nodes.retire_intended(conn, self._region)
+            await generations.retire_intended(conn, self._region)
             await self._destroy_retired(conn)
-            if not force and not await nodes.waits_for_seal(conn, self._region):
+            if not force and not await generations.waits_for_seal(conn, self._region):
                 return None
             old, old_root_key = await self._open_root(conn)
             generation = await self._new_generation(conn)
@@ -97,14 +98,14 @@ class Seal:
     async def _alone(self) -> AsyncIterator[Connection]:
         async with self._pool.acquire(timeout=5) as conn:
             give_up_at = time.monotonic() + LOCK_WAIT_SECONDS
-            while not await nodes.try_lock(conn, self._region):
+            while not await generations.try_lock(conn, self._region):
                 if time.monotonic() > give_up_at:
                     raise KeysUnavailableError(f"another seal of {self._region} is going on")
                 await asyncio.sleep(LOCK_POLL_SECONDS)
             try:
                 yield conn
             finally:
-                await nodes.unlock(conn, self._region)
+                await generations.unlock(conn, self._region)
 
     async def _open_root(self, conn: Connection) -> tuple[Tree, bytes]:
         head = await nodes.tree(conn, self._region)
@@ -122,12 +123,12 @@ class Seal:
     async def _new_generation(self, conn: Connection) -> int:
         """Name a number that was never used, here or at the custodian, and have its key made."""
         living = await self._custodian.generations(self._region)
-        generation = await nodes.name_generation(conn, self._region, max(living, default=0))
+        generation = await generations.name_generation(conn, self._region, max(living, default=0))
         await self._custodian.create(self._region, generation)
         canary = await self._custodian.wrap(
             self._region, generation, os.urandom(wrap.KEY_BYTES), CANARY_CONTEXT
         )
-        await nodes.set_canary(conn, self._region, generation, canary)
+        await generations.set_canary(conn, self._region, generation, canary)
         return generation
 
     async def _wrap_root(self, generation: int, root_key: bytes) -> bytes:
@@ -142,21 +143,21 @@ class Seal:
         async with conn.transaction():
             await conn.execute("set constraints all deferred")
             head = await nodes.tree(conn, region, "for update")
-            intended = await nodes.is_intended(conn, region, new.generation)
+            intended = await generations.is_intended(conn, region, new.generation)
             if head is None or head.generation != old.generation or not intended:
                 # The lock was lost with its session and another seal came in between.
                 raise KeysUnavailableError(f"another seal of {region} was faster")
-            scopes = await nodes.lock_dirty_scopes(conn, region)
+            scopes = await data_keys.lock_dirty_scopes(conn, region)
             above = await nodes.nodes_above(
                 conn, region, [scope.node for scope in scopes], old.root
             )
-            wraps = await nodes.data_keys(conn, [scope.id for scope in scopes])
+            wraps = await data_keys.data_keys(conn, [scope.id for scope in scopes])
             done = rekey(
                 region, above, old.root, old_root_key, scopes, wraps, root_key, wrap.new_key
             )
-            await nodes.update_data_keys(conn, done.wraps)
-            await nodes.update_scopes(conn, region, done.scopes)
-            await nodes.delete_scopes(conn, region, done.dropped_scopes)
+            await data_keys.update_data_keys(conn, done.wraps)
+            await data_keys.update_scopes(conn, region, done.scopes)
+            await data_keys.delete_scopes(conn, region, done.dropped_scopes)
             await nodes.update_nodes(conn, region, done.nodes)
             await nodes.delete_nodes(conn, region, done.dropped_nodes)
             await nodes.switch(conn, region, new)
@@ -164,7 +165,7 @@ class Seal:
 
     async def _destroy_retired(self, conn: Connection) -> None:
         """Destroy what no tree names any more, but only while the present root opens."""
-        retired = await nodes.retired(conn, self._region)
+        retired = await generations.retired(conn, self._region)
         if not retired:
             return
         head = await self._gate(conn)
@@ -174,7 +175,7 @@ class Seal:
             await self._custodian.destroy(self._region, generation)
             if canary is not None:
                 await self._check_dead(generation, canary)
-            await nodes.set_destroyed(conn, self._region, generation)
+            await generations.set_destroyed(conn, self._region, generation)
 
     async def _gate(self, conn: Connection) -> Tree:
         """Read again, from what is committed, that the present root opens and its page with it."""

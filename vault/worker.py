@@ -55,7 +55,7 @@ def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
         Reconciler("mark-sealed", mark_sealed, 1.0),
         Reconciler("purge", purge_shredded, 2.0),
         Reconciler("certify", certify, 2.0),
-        Reconciler("collect", collect_abandoned, 30.0),
+        Reconciler("collect", collect_abandoned, min(30.0, vault.config.receiving_seconds_max)),
         Reconciler("interrupted", close_interrupted, 60.0),
     )
 

@@ -93,7 +93,7 @@ class Cluster:
     def complaint(self) -> str:
         """Return the last thing that the program started last complains of in the log."""
         text = self.log.read_bytes()[self._log_offset :].decode(errors="replace")
-        words = ("fatal", "panic", "error")
+        words = ("fatal", "panic", "error", "could not")
         bad = [line for line in text.splitlines() if any(word in line.lower() for word in words)]
         return f"{bad[-1] if bad else 'no reason given'} (more in {self.log})"
 

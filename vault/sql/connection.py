@@ -7,7 +7,7 @@ Statements that are wrong still raise what asyncpg raises: those are our own bug
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from keys.nodes import AWAY, Connection, Pool
+from keys.rows import AWAY, Connection, Pool
 from vault.errors import DatabaseUnavailableError
 
 __all__ = ["AWAY", "Connection", "Pool", "connection", "transaction"]

@@ -1,0 +1,127 @@
+"""The generations of root keys, and the lock of who seals, in PostgreSQL."""
+
+from datetime import datetime
+
+from keys.rows import Connection
+
+_LOCK_SPACE = 0x6B657973  # "keys"
+
+
+async def try_lock(conn: Connection, region: str) -> bool:
+    """Become the only one who seals this region; the session keeps the lock."""
+    locked: bool = await conn.fetchval(
+        "select pg_try_advisory_lock($1, hashtext($2))", _LOCK_SPACE, region
+    )
+    return locked
+
+
+async def unlock(conn: Connection, region: str) -> None:
+    """Let the next one seal."""
+    if not conn.is_closed():
+        await conn.fetchval("select pg_advisory_unlock($1, hashtext($2))", _LOCK_SPACE, region)
+
+
+async def name_generation(conn: Connection, region: str, above: int) -> int:
+    """Name the next generation, above every number that was ever named here or is `above`."""
+    generation: int = await conn.fetchval(
+        """
+        insert into key_generation (region, generation, state)
+        select $1, greatest($2, coalesce(max(generation), 0)) + 1, 'intended'
+        from key_generation where region = $1 returning generation
+        """,
+        region,
+        above,
+    )
+    return generation
+
+
+async def set_canary(conn: Connection, region: str, generation: int, canary: bytes) -> None:
+    """Keep random bytes wrapped under the generation."""
+    await conn.execute(
+        "update key_generation set canary = $3 where region = $1 and generation = $2",
+        region,
+        generation,
+        canary,
+    )
+
+
+async def is_intended(conn: Connection, region: str, generation: int) -> bool:
+    """Lock the generation's row; whether it still waits to be used."""
+    state = await conn.fetchval(
+        "select state from key_generation where region = $1 and generation = $2 for update",
+        region,
+        generation,
+    )
+    return bool(state == "intended")
+
+
+async def activate(conn: Connection, region: str, generation: int) -> None:
+    """Make an intended generation the one in use."""
+    await conn.execute(
+        """
+        update key_generation set state = 'active', active_at = now()
+        where region = $1 and generation = $2 and state = 'intended'
+        """,
+        region,
+        generation,
+    )
+
+
+async def retire_intended(conn: Connection, region: str) -> None:
+    """Give up generations that were named and never used; only the holder of the lock may."""
+    await conn.execute(
+        "update key_generation set state = 'retired' where region = $1 and state = 'intended'",
+        region,
+    )
+
+
+async def retired(conn: Connection, region: str) -> list[tuple[int, bytes | None]]:
+    """Return generations that are to be destroyed, with their canaries."""
+    rows = await conn.fetch(
+        """
+        select generation, canary from key_generation
+        where region = $1 and state = 'retired' order by generation
+        """,
+        region,
+    )
+    return [(row["generation"], row["canary"]) for row in rows]
+
+
+async def set_destroyed(conn: Connection, region: str, generation: int) -> None:
+    """Note that the custodian destroyed a retired generation."""
+    await conn.execute(
+        """
+        update key_generation set state = 'destroyed', destroyed_at = clock_timestamp()
+        where region = $1 and generation = $2 and state = 'retired'
+        """,
+        region,
+        generation,
+    )
+
+
+async def destroyed_generation(conn: Connection, region: str) -> tuple[int, datetime] | None:
+    """Return the last of the generations that are all destroyed, and when the last of them was."""
+    row = await conn.fetchrow(
+        """
+        select max(generation) generation, max(destroyed_at) destroyed_at from key_generation
+        where region = $1 and generation < (
+            select min(generation) from key_generation where region = $1 and state <> 'destroyed')
+        """,
+        region,
+    )
+    if row is None or row["generation"] is None:
+        return None
+    return row["generation"], row["destroyed_at"]
+
+
+async def waits_for_seal(conn: Connection, region: str) -> bool:
+    """Whether a scope is dirty or a seal was left half done."""
+    waits: bool = await conn.fetchval(
+        """
+        select exists (select from key_scope where region = $1 and dirty)
+            or exists (select from key_generation
+                       where region = $1 and state in ('intended', 'retired'))
+        """,
+        region,
+    )
+    return waits
