@@ -7,12 +7,13 @@ an em dash, the signer's name, and base64 of a 4-byte key hash and the signature
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import os
 import stat
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -28,11 +29,26 @@ def key_hash(name: str, public_key: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + ALGORITHM + public_key).digest()[:_HASH_BYTES]
 
 
+def _is_name(name: str) -> bool:
+    return bool(name) and "+" not in name and not any(mark.isspace() for mark in name)
+
+
+def _is_text(text: str) -> bool:
+    """Whether it ends in a newline and is UTF-8 without other control characters."""
+    if not text.endswith("\n") or any(ord(mark) < 32 and mark != "\n" for mark in text):
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Signer:
     """A name and a private key; the key is never shown."""
 
     def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
-        if not name or "+" in name or any(mark.isspace() for mark in name):
+        if not _is_name(name):
             raise KeysError("a signer's name has no spaces and no plus sign")
         self.name, self._key = name, key
         self._public = key.public_key().public_bytes_raw()
@@ -48,7 +64,7 @@ class Signer:
 
     def sign(self, text: str) -> str:
         """Return the note of a text, which must end in a newline."""
-        if not text.endswith("\n") or any(ord(mark) < 32 and mark != "\n" for mark in text):
+        if not _is_text(text):
             raise KeysError("a note's text ends in a newline and has no control characters")
         signed = key_hash(self.name, self._public) + self._key.sign(text.encode())
         return f"{text}\n— {self.name} {base64.b64encode(signed).decode()}\n"
@@ -65,7 +81,9 @@ class Verifier:
             self._key = Ed25519PublicKey.from_public_bytes(key[1:])
         except ValueError:
             raise IntegrityError from None
-        if key[:1] != ALGORITHM or self._hash != key_hash(self.name, key[1:]):
+        if key[:1] != ALGORITHM or not _is_name(self.name):
+            raise IntegrityError
+        if self._hash != key_hash(self.name, key[1:]):
             raise IntegrityError
 
     def verify(self, note: str) -> str:
@@ -74,6 +92,8 @@ class Verifier:
         if not found or not signatures.endswith("\n"):
             raise IntegrityError
         text += "\n"
+        if not _is_text(text):
+            raise IntegrityError
         for line in signatures.removesuffix("\n").split("\n"):
             signature = self._signature(line)
             if signature is None:
@@ -92,21 +112,30 @@ class Verifier:
             raw = base64.b64decode(encoded, validate=True)
         except (ValueError, binascii.Error):
             raise IntegrityError from None
-        if dash != "—":
+        if dash != "—" or not _is_name(name) or len(raw) <= _HASH_BYTES:
             raise IntegrityError
         return raw[_HASH_BYTES:] if (name, raw[:_HASH_BYTES]) == (self.name, self._hash) else None
 
 
 def load_or_create_signer(path: Path, name: str) -> Signer:
     """Read the signing key, or make it durably; of two starts at once, both get the first's."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        _create(path)
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise KeysError(f"{path} signs the log and others may read it: chmod 600 {path}")
-    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path)
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise KeysError(f"{path} signs the log and others may read it: chmod 600 {path}")
+        pem = path.read_bytes()
+    except OSError as error:
+        raise KeysError(
+            f"the key that signs the log cannot be read or made: {path}: {error.strerror}"
+        ) from None
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise KeysError(f"{path} is no Ed25519 key")
+        raise KeysError(f"{path} is no Ed25519 key in PEM: put the right one back")
     return Signer(name, key)
 
 
@@ -123,9 +152,14 @@ def _create(path: Path) -> None:
             file.write(pem)
             file.flush()
             os.fsync(file.fileno())
-        if not path.exists():
+        # A link, unlike a rename, never replaces a key that another start has made meanwhile.
+        with contextlib.suppress(FileExistsError):
             os.link(part, path)
-    except FileExistsError:
-        return
     finally:
         part.unlink(missing_ok=True)
+    # The name is durable before anything is signed with the key.
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

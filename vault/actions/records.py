@@ -1,16 +1,21 @@
 """Look into the access log, verify it, and close what a dead process left open."""
 
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
+from keys.errors import IntegrityError
 from keys.note import Verifier
 from vault.actions.access import Access, recorded
 from vault.actions.cursor import decode_cursor, encode_cursor
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.checkpoint import Checkpoint, decode
+from vault.domain.checkpoint import Checkpoint, open_checkpoint, origin
+from vault.domain.merkle import EMPTY_ROOT
 from vault.domain.records import Record, canonical_bytes
-from vault.domain.verify import Verdict, verify_log
+from vault.domain.verify import INTERRUPTED, LogVerifier, Verdict
 from vault.errors import InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
 from vault.sql.connection import connection, transaction
@@ -69,33 +74,78 @@ async def latest_checkpoint(vault: Vault, principal: Principal, region: str) -> 
     return signed.note
 
 
-async def verify_region(vault: Vault, principal: Principal, region: str) -> Verdict:
-    """Check every record against the newest checkpoint, and that against the ones before it."""
+async def verify_region(
+    vault: Vault, principal: Principal, region: str, *, held: Sequence[str] = ()
+) -> Verdict:
+    """
+    Check every record against the newest checkpoint, and that against the ones before it.
+
+    `held` are signed checkpoints that the caller kept from before: whoever owns the database can
+    take away its records together with its checkpoints, and only these tell.
+    """
     known = region if region in vault.config.regions else None
+    async with (
+        recorded(vault, principal, Action.LOG_READ, region=known),
+        transaction(vault.pool) as conn,
+    ):
+        await log_sql.look_only(conn)
+        notes = await log_sql.checkpoint_notes(conn, region, EARLIER_CHECKPOINTS_MAX)
+        if not notes and not held:
+            raise NotFoundError("the log has no checkpoint yet; try again in a second")
+        kept, forged = _open_all(vault, region, notes)
+        shown, strange = _open_all(vault, region, held)
+        newest = kept[0] if kept else Checkpoint(origin(region), 0, EMPTY_ROOT)
+        verifier = LogVerifier(newest, [*kept[1:], *shown])
+        async for index, record in log_sql.sequenced(conn, region):
+            if not verifier.add(index, canonical_bytes(record)):
+                break
+        forgotten = await log_sql.forgotten(conn, region)
+    return _with_findings(
+        verifier.verdict(), forged=forged, strange=strange, lost=not notes, forgotten=forgotten
+    )
+
+
+def _open_all(vault: Vault, region: str, notes: Sequence[str]) -> tuple[list[Checkpoint], int]:
+    """Return the checkpoints that this vault signed, and how many it did not."""
     verifier = Verifier(vault.signer.vkey)
-    async with recorded(vault, principal, Action.LOG_READ, region=known):
-        async with transaction(vault.pool) as conn:
-            notes = await log_sql.checkpoint_notes(conn, region, EARLIER_CHECKPOINTS_MAX)
-            if not notes:
-                raise NotFoundError("the log has no checkpoint yet; try again in a second")
-            newest, *earlier = [_checkpoint(verifier, note) for note in notes]
-            leaves = [
-                (index, canonical_bytes(record))
-                async for index, record in log_sql.sequenced(conn, region, newest.size)
-            ]
-        return verify_log(leaves, newest, earlier)
+    opened = list[Checkpoint]()
+    for note in notes:
+        with contextlib.suppress(IntegrityError):
+            opened.append(open_checkpoint(note, verifier, region))
+    return opened, len(notes) - len(opened)
 
 
-def _checkpoint(verifier: Verifier, note: str) -> Checkpoint:
-    return decode(verifier.verify(note))
+def _with_findings(
+    verdict: Verdict, *, forged: int, strange: int, lost: bool, forgotten: int
+) -> Verdict:
+    """Add what is seen only beside the records: checkpoints that are none, records left out."""
+    findings = list(verdict.findings)
+    if lost:
+        findings.append("the vault has no checkpoint any more")
+    if forged:
+        findings.append(f"{forged} of the vault's checkpoints are not signed by its key")
+    if strange:
+        findings.append(f"{strange} of the checkpoints you hold are not signed by this vault")
+    if forgotten:
+        findings.append(f"{forgotten} records have no place in the log")
+    return replace(
+        verdict,
+        intact=verdict.intact and not forged and not lost,
+        consistent=verdict.consistent and not forged and not strange,
+        complete=verdict.complete and not forgotten,
+        findings=tuple(findings),
+    )
 
 
 async def close_interrupted(vault: Vault, region: str) -> int:
     """Record as `interrupted` the outcome of intents that nobody is left to conclude."""
     before = vault.clock() - timedelta(seconds=INTERRUPTED_SECONDS)
     async with transaction(vault.pool) as conn:
+        # Two at once would conclude an intent twice.
+        if not await log_sql.try_closer(conn, region):
+            return 0
         intents = await log_sql.unfinished_intents(conn, region, before, INTERRUPTED_BATCH)
         if intents:
-            outcomes = [Access(vault, intent).conclude(result="interrupted") for intent in intents]
+            outcomes = [Access(vault, intent).conclude(result=INTERRUPTED) for intent in intents]
             await log_sql.insert_records(conn, outcomes)
     return len(intents)

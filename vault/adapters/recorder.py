@@ -8,6 +8,7 @@ be durable; a record that went in nevertheless is harmless, and inserting it aga
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -16,10 +17,14 @@ import asyncpg
 
 from vault.domain.records import Record
 from vault.errors import RecordsUnavailableError
+from vault.sql.connection import AWAY
 from vault.sql.log import insert_records
 
+log = logging.getLogger(__name__)
+
 WAITERS_MAX = 10_000
-BATCH_MAX = 500
+#: A batch takes no further caller once it has so many records; one caller may bring more.
+BATCH_RECORDS_MAX = 500
 
 
 @dataclass(slots=True)
@@ -44,11 +49,19 @@ class GroupRecorder:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        self._disconnect()
+        """Give what still waits the usual time to become durable, then refuse it."""
+        task, self._task = self._task, None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timeout_seconds):
+                    await self._waiting.join()
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+            while not self._waiting.empty():
+                _refuse(self._waiting.get_nowait())
+            self._disconnect()
 
     async def append(self, record: Record) -> None:
         """Return once the record is durable."""
@@ -56,6 +69,10 @@ class GroupRecorder:
 
     async def append_many(self, records: Sequence[Record]) -> None:
         """Return once all are durable; raises `RecordsUnavailableError` in bounded time."""
+        if self._task is None:
+            raise RecordsUnavailableError
+        if not records:
+            return
         waiter = _Waiter(records)
         try:
             self._waiting.put_nowait(waiter)
@@ -67,38 +84,55 @@ class GroupRecorder:
     async def _run(self) -> None:
         while True:
             batch = [await self._waiting.get()]
-            while len(batch) < BATCH_MAX and not self._waiting.empty():
+            size = len(batch[0].records)
+            while size < BATCH_RECORDS_MAX and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
-            # Who gave up, or was cancelled, while waiting is not recorded as having begun.
-            batch = [waiter for waiter in batch if not waiter.done.done()]
-            if not batch:
-                continue
-            if not await self._insert(batch) and len(batch) > 1 and self._conn is not None:
-                # One record that cannot be written must not refuse the others.
+                size += len(batch[-1].records)
+            try:
+                await self._record(batch)
+            except AWAY as error:
+                self._disconnect()
+                log.warning("access records cannot be written: %s", type(error).__name__)
+            except Exception:
+                # Whatever it was, the next batch gets a new connection and a new chance.
+                self._disconnect()
+                log.exception("access records cannot be written")
+            finally:
                 for waiter in batch:
-                    await self._insert([waiter])
-            for waiter in batch:
-                if not waiter.done.done():
-                    waiter.done.set_exception(RecordsUnavailableError())
+                    _refuse(waiter)
+                    self._waiting.task_done()
 
-    async def _insert(self, batch: list[_Waiter]) -> bool:
+    async def _record(self, batch: list[_Waiter]) -> None:
+        """Insert the batch; where its content is at fault, each caller's records on their own."""
         try:
+            await self._insert(batch)
+        except AWAY:
+            raise
+        except (asyncpg.PostgresError, ValueError, TypeError) as error:
+            log.warning("an access record was refused: %s", type(error).__name__)
+            if len(batch) == 1:
+                return
             async with asyncio.timeout(self._timeout_seconds):
-                conn = await self._connect()
-                await insert_records(conn, [item for waiter in batch for item in waiter.records])
-        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
-            self._disconnect()
-            return False
-        except asyncpg.PostgresError:
-            return False
-        for waiter in batch:
+                for waiter in batch:
+                    await self._record([waiter])
+
+    async def _insert(self, batch: list[_Waiter]) -> None:
+        # Who gave up, or was cancelled, while waiting is not recorded as having begun.
+        living = [waiter for waiter in batch if not waiter.done.done()]
+        if not living:
+            return
+        async with asyncio.timeout(self._timeout_seconds):
+            conn = await self._connect()
+            # A crash before the commit leaves nothing; one after it leaves an intent without an
+            # outcome, which the worker closes as interrupted.
+            await insert_records(conn, [item for waiter in living for item in waiter.records])
+        for waiter in living:
             if not waiter.done.done():
                 waiter.done.set_result(None)
-        return True
 
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         if self._conn is None or self._conn.is_closed():
-            milliseconds = str(int(self._timeout_seconds * 1000))
+            milliseconds = str(max(1, int(self._timeout_seconds * 1000)))
             self._conn = await asyncpg.connect(
                 self._dsn,
                 timeout=self._timeout_seconds,
@@ -114,3 +148,8 @@ class GroupRecorder:
         if self._conn is not None:
             self._conn.terminate()
             self._conn = None
+
+
+def _refuse(waiter: _Waiter) -> None:
+    if not waiter.done.done():
+        waiter.done.set_exception(RecordsUnavailableError())

@@ -1,9 +1,11 @@
-"""Checkpoints: the text that states a log's size and root (C2SP tlog-checkpoint)."""
+"""Checkpoints: a log's size and root as a text (C2SP tlog-checkpoint), signed as a note."""
 
 import base64
 import binascii
 from dataclasses import dataclass
 
+from keys.errors import IntegrityError
+from keys.note import Verifier
 from vault.domain.merkle import HASH_BYTES
 
 
@@ -35,6 +37,19 @@ def decode(text: str) -> Checkpoint:
         checkpoint = Checkpoint(name, int(size), root)
     except (ValueError, binascii.Error) as error:
         raise ValueError("not a checkpoint") from error
-    if rest or len(root) != HASH_BYTES or encode(checkpoint) != text:
+    if not name or checkpoint.size < 0 or len(root) != HASH_BYTES:
         raise ValueError("not a checkpoint")
+    if rest or encode(checkpoint) != text:
+        raise ValueError("not a checkpoint")
+    return checkpoint
+
+
+def open_checkpoint(note: str, verifier: Verifier, region: str) -> Checkpoint:
+    """Return a signed checkpoint of this region's log; any other note is an `IntegrityError`."""
+    try:
+        checkpoint = decode(verifier.verify(note))
+    except ValueError:
+        raise IntegrityError("the note is not a checkpoint") from None
+    if checkpoint.origin != origin(region):
+        raise IntegrityError("the checkpoint is of another log")
     return checkpoint

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 FORMAT = 1
+PHASES = ("intent", "outcome")
 _IDS = frozenset({"id", "intent", "document", "order"})
 
 
@@ -49,9 +50,16 @@ def canonical_bytes(record: Record) -> bytes:
         if isinstance(value, UUID):
             value = str(value)
         elif isinstance(value, datetime):
-            value = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            value = _time_text(value)
         shown[field.name] = value
     return json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _time_text(at: datetime) -> str:
+    if at.tzinfo is None:
+        raise ValueError("the time of a record has a time zone")
+    moment = at.astimezone(UTC).replace(tzinfo=None)
+    return moment.isoformat(timespec="microseconds") + "Z"
 
 
 def parse(data: bytes) -> Record:
@@ -65,11 +73,26 @@ def parse(data: bytes) -> Record:
             shown[name] = UUID(shown[name])
         record = Record(**shown)
         same = canonical_bytes(record) == data
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError("not a record") from error
     if not same:
         raise ValueError("not the canonical form of a record")
+    if not _well_typed(record):
+        raise ValueError("a field of the record has the wrong type")
     return record
+
+
+def _well_typed(record: Record) -> bool:
+    texts = [
+        getattr(record, field.name)
+        for field in fields(record)
+        if field.name not in _IDS | {"at", "size_bytes"}
+    ]
+    return (
+        record.phase in PHASES
+        and all(value is None or type(value) is str for value in texts)
+        and (record.size_bytes is None or type(record.size_bytes) is int)
+    )
 
 
 def mask_number(number: str) -> str:

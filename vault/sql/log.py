@@ -10,7 +10,10 @@ import asyncpg
 from vault.domain.records import Record
 from vault.sql.connection import Connection
 
-_LOCK_SPACE = 0x6C6F6773  # "logs"
+#: How long a look at the whole log may take.
+VERIFY_SECONDS = 3600.0
+_SEQUENCER = 0x6C6F6773  # "logs"
+_CLOSER = 0x6C6F6763  # "logc"
 _NAMES = tuple(Record.__dataclass_fields__)
 _COLUMNS = ", ".join(f'"{name}"' for name in _NAMES)
 _FROM_R = ", ".join(f'r."{name}"' for name in _NAMES)
@@ -61,21 +64,22 @@ async def page(
     limit: int,
 ) -> list[Record]:
     """Return a region's records, newest first, that come after the cursor."""
-    at, identity = before or (None, None)
+    # Only the conditions that are asked for stand in the statement, so that each finds its index.
+    values: list[object] = [region, limit]
+    conditions = "region = $1"
+    for column, value in (("document", document), ('"order"', order)):
+        if value is not None:
+            values.append(value)
+            conditions += f" and {column} = ${len(values)}"
+    if before is not None:
+        values += before
+        conditions += f" and (at, id) < (${len(values) - 1}, ${len(values)})"
     rows = await conn.fetch(
         f"""
-        select {_FROM_R} from access_record r
-        where region = $1 and ($2::uuid is null or document = $2)
-            and ($3::uuid is null or "order" = $3)
-            and ($4::timestamptz is null or (at, id) < ($4, $5))
-        order by at desc, id desc limit $6
+        select {_FROM_R} from access_record r where {conditions}
+        order by at desc, id desc limit $2
         """,
-        region,
-        document,
-        order,
-        at,
-        identity,
-        limit,
+        *values,
     )
     return [_record(row) for row in rows]
 
@@ -100,8 +104,17 @@ async def unfinished_intents(
 
 async def try_sequencer(conn: Connection, region: str) -> bool:
     """Become the region's only sequencer until the transaction ends."""
+    return await _try_lock(conn, _SEQUENCER, region)
+
+
+async def try_closer(conn: Connection, region: str) -> bool:
+    """Become the only one who closes the region's interrupted intents, in the same way."""
+    return await _try_lock(conn, _CLOSER, region)
+
+
+async def _try_lock(conn: Connection, space: int, region: str) -> bool:
     locked: bool = await conn.fetchval(
-        "select pg_try_advisory_xact_lock($1, hashtext($2))", _LOCK_SPACE, region
+        "select pg_try_advisory_xact_lock($1, hashtext($2))", space, region
     )
     return locked
 
@@ -174,15 +187,33 @@ async def checkpoint_notes(conn: Connection, region: str, limit: int) -> list[st
     return [row["note"] for row in rows]
 
 
-async def sequenced(conn: Connection, region: str, size: int) -> AsyncIterator[tuple[int, Record]]:
+async def look_only(conn: Connection) -> None:
+    """Show the transaction, which this must begin, the log as it is at one moment."""
+    await conn.execute("set transaction isolation level repeatable read, read only")
+
+
+async def sequenced(conn: Connection, region: str) -> AsyncIterator[tuple[int, Record]]:
     """Yield the records with their places, ascending, within a transaction of the caller."""
     async for row in conn.cursor(
         f"""
         select l.index, {_FROM_R} from log_leaf l join access_record r on r.id = l.record
-        where l.region = $1 and l.index < $2 order by l.index
+        where l.region = $1 order by l.index
         """,
         region,
-        size,
         prefetch=1000,
     ):
         yield row["index"], _record(row)
+
+
+async def forgotten(conn: Connection, region: str) -> int:
+    """Return how many records have no place in the log and do not wait for one either."""
+    found: int = await conn.fetchval(
+        """
+        select count(*) from access_record r
+        where r.region = $1 and not exists (select from log_leaf l where l.record = r.id)
+            and not exists (select from log_queue q where q.record = r.id)
+        """,
+        region,
+        timeout=VERIFY_SECONDS,
+    )
+    return found
