@@ -1,102 +1,19 @@
-"""Commands for those who use the vault: they speak to its HTTP API with a token."""
+"""Commands for those who use the vault: orders, documents and the log, by its HTTP API."""
 
 import argparse
 import asyncio
-import base64
-import contextlib
-import hashlib
-import os
-import sys
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 
-from vault.commands.output import Progress, facts, show, table
-from vault.domain.media import HEAD_BYTES, by_signature
-from vault.domain.orders import TRANSITIONS, Status
-from vault.errors import (
-    ConfigurationError,
-    ForbiddenError,
-    InvalidRequestError,
-    NotFoundError,
-    UnavailableError,
-    VaultError,
-)
+from vault.client import call, session
+from vault.commands.output import facts, lines, show, table
+from vault.domain.orders import ENDED, TRANSITIONS, Status
 
-CHUNK_BYTES = 64 * 1024
-IDLE_SECONDS = 60.0
-CONNECT_SECONDS = 10.0
-_ERRORS: dict[int, type[VaultError]] = {
-    401: ForbiddenError,
-    403: ForbiddenError,
-    404: NotFoundError,
-    410: NotFoundError,
-    503: UnavailableError,
-}
-
-
-def server_address() -> str:
-    """Return where the vault is."""
-    port = os.environ.get("PORTVAULT_PORT", "8700")
-    return os.environ.get("PORTVAULT_SERVER", f"http://127.0.0.1:{port}").rstrip("/")
-
-
-def token() -> str:
-    """Return the token of the environment; raises with what to do where there is none."""
-    found = os.environ.get("PORTVAULT_TOKEN", "")
-    if not found and (path := os.environ.get("PORTVAULT_TOKEN_FILE")):
-        try:
-            found = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
-    if not found.strip():
-        raise ConfigurationError(
-            "set PORTVAULT_TOKEN or PORTVAULT_TOKEN_FILE; `portvault token create` makes a token"
-        )
-    return found.strip()
-
-
-@asynccontextmanager
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """Open a session with the vault; what goes wrong becomes a sentence that says what to do."""
-    timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS
-    )
-    headers = {"Authorization": f"Bearer {token()}"}
-    address = server_address()
-    try:
-        async with aiohttp.ClientSession(address, headers=headers, timeout=timeout) as opened:
-            yield opened
-    except aiohttp.ClientConnectorError:
-        raise UnavailableError(
-            f"nothing answers at {address}; start `portvault serve` or set PORTVAULT_SERVER"
-        ) from None
-    except aiohttp.ClientPayloadError:
-        raise UnavailableError("the vault cut the connection; nothing was kept") from None
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise UnavailableError(f"the vault does not answer: {type(error).__name__}") from None
-
-
-async def check(response: aiohttp.ClientResponse) -> None:
-    """Raise what a problem means."""
-    if response.status < 400:
-        return
-    detail = response.reason or "refused"
-    if response.content_type == "application/problem+json":
-        detail = (await response.json(content_type=None))["detail"]
-    raise _ERRORS.get(response.status, InvalidRequestError)(detail)
-
-
-async def call(http: aiohttp.ClientSession, method: str, path: str, **options: Any) -> Any:
-    """Call and return the JSON answer."""
-    async with http.request(method, path, **options) as response:
-        await check(response)
-        return await response.json()
+#: Records that are asked for at once while following, and how many pages back at most.
+FOLLOW_PAGE, FOLLOW_PAGES_MAX = 200, 50
 
 
 async def order_create(args: argparse.Namespace) -> None:
@@ -144,7 +61,13 @@ async def order_end(args: argparse.Namespace) -> None:
 
 
 def _way(old: Status, new: Status) -> list[Status]:
-    """Return the shortest way from one status to another; the last step alone where none is."""
+    """
+    Return the shortest way from one status to another; the last step alone where there is none.
+
+    An order that has ended is not reopened on the way: the vault is asked, and refuses.
+    """
+    if old in ENDED:
+        return [] if old is new else [new]
     ways = deque([[old]])
     seen = {old}
     while ways:
@@ -157,90 +80,12 @@ def _way(old: Status, new: Status) -> list[Status]:
     return [new]
 
 
-async def put(args: argparse.Namespace) -> None:
-    """Upload a document."""
-    path: Path = args.file
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-            digest = hashlib.file_digest(path.open("rb"), "sha256") if args.digest else None
-    except OSError as error:
-        raise InvalidRequestError(f"{path}: {error.strerror}") from None
-    headers = {
-        "Content-Type": by_signature(head) or "application/octet-stream",
-        "Content-Length": str(size),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.name, safe='')}",
-    }
-    if digest:
-        headers["Content-Digest"] = f"sha-256=:{base64.b64encode(digest.digest()).decode()}:"
-    progress = Progress(path.name, size)
-    target = f"/v1/orders/{quote(args.order, safe='')}/documents?kind={quote(args.kind)}"
-    async with session() as http:
-        document = await call(http, "POST", target, data=_read(path, progress), headers=headers)
-    progress.finish()
-    show(document, document["id"], as_json=args.json)
-
-
-async def _read(path: Path, progress: Progress) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-            yield chunk
-            progress.advance(len(chunk))
-
-
-async def get(args: argparse.Namespace) -> None:
-    """Read a document's content into a file."""
-    if args.output is None and sys.stdout.isatty():
-        raise InvalidRequestError("content is not shown on a terminal; name a file with -o FILE")
-    headers = {"Access-Purpose": args.purpose}
-    if args.reference:
-        headers["Access-Reference"] = args.reference
-    path = f"/v1/documents/{quote(args.document, safe='')}/content"
-    async with session() as http, http.get(path, headers=headers) as response:
-        await check(response)
-        if args.output is None or args.output == "-":
-            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-            return
-        size = await _save(response, Path(args.output))
-    show({"file": args.output, "size_bytes": size}, f"{args.output}", as_json=args.json)
-
-
-async def _save(response: aiohttp.ClientResponse, path: Path) -> int:
-    """Write the content to a file that only its owner reads, which appears when it is whole."""
-    part = path.with_name(path.name + ".partial")
-    progress, size = Progress(path.name, response.content_length), 0
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise InvalidRequestError(f"{part}: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-                file.write(chunk)
-                size += len(chunk)
-                progress.advance(len(chunk))
-        part.replace(path)
-    except OSError as error:
-        raise UnavailableError(f"{path}: {error.strerror or type(error).__name__}") from None
-    finally:
-        progress.finish()
-        part.unlink(missing_ok=True)
-    return size
-
-
 async def document_show(args: argparse.Namespace) -> None:
     """Show a document's metadata and why it is here."""
     async with session() as http:
         document = await call(http, "GET", f"/v1/documents/{quote(args.document, safe='')}")
-    shown = (
-        {**document, **{f"retention_{k}": v for k, v in document["retention"].items()}}
-        if (document.get("retention"))
-        else document
-    )
-    show(document, facts(shown), as_json=args.json)
+    why = {f"retention_{name}": value for name, value in document.get("retention", {}).items()}
+    show(document, facts({**document, **why}), as_json=args.json)
 
 
 async def document_shred(args: argparse.Namespace) -> None:
@@ -259,21 +104,53 @@ async def certificate(args: argparse.Namespace) -> None:
     show(found, found["note"].rstrip("\n"), as_json=args.json)
 
 
+_LOG_COLUMNS = ("at", "phase", "principal", "action", "document", "decision", "reason", "result")
+
+
 async def log_tail(args: argparse.Namespace) -> None:
-    """Show the newest access records, oldest first; `--follow` goes on."""
-    query = {"region": args.region, "limit": str(args.limit)}
-    if args.document:
-        query["document"] = args.document
-    seen: set[str] = set()
-    columns = ("at", "phase", "principal", "action", "document", "decision", "reason", "result")
+    """Show the newest access records, oldest first; `--follow` goes on, in lines."""
+    limit = FOLLOW_PAGE if args.follow else args.limit
+    query = {"limit": str(limit)}
+    query |= {name: value for name in ("region", "document") if (value := getattr(args, name))}
     async with session() as http:
-        while True:
-            page = await call(http, "GET", "/v1/access-records", params=query)
-            new = [record for record in reversed(page["data"]) if record["id"] not in seen]
-            seen |= {record["id"] for record in new}
-            if new or not args.follow:
-                show(new, table(new, columns), as_json=args.json)
-            if not args.follow:
-                return
-            with contextlib.suppress(TimeoutError):
-                await asyncio.sleep(args.interval)
+        page = await call(http, "GET", "/v1/access-records", params=query)
+        records = page["data"][::-1]
+        if not args.follow:
+            show(records, table(records, _LOG_COLUMNS), as_json=args.json)
+            return
+        _show_lines(records[-args.limit :], args)
+        await _follow(http, query, {record["id"] for record in records}, args)
+
+
+async def _follow(
+    http: aiohttp.ClientSession,
+    query: dict[str, str],
+    seen: set[str],
+    args: argparse.Namespace,
+) -> None:
+    """Show what is new, for ever. Readings of the log are left out: each look here is one."""
+    while True:
+        await asyncio.sleep(args.interval)
+        pages = await _pages(http, query, seen)
+        _show_lines([record for record in reversed(pages) if record["id"] not in seen], args)
+        # What came before the oldest of these never comes again.
+        seen = {record["id"] for record in pages}
+
+
+async def _pages(
+    http: aiohttp.ClientSession, query: dict[str, str], seen: set[str]
+) -> list[dict[str, Any]]:
+    """Return records, newest first, back to a page where some were seen before."""
+    found: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    for _ in range(FOLLOW_PAGES_MAX):
+        page = await call(http, "GET", "/v1/access-records", params={**query, **cursor})
+        found += page["data"]
+        if page["next_cursor"] is None or any(record["id"] in seen for record in page["data"]):
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    return found
+
+
+def _show_lines(records: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    lines([r for r in records if r["action"] != "log.read"], _LOG_COLUMNS, as_json=args.json)

@@ -4,8 +4,7 @@ import argparse
 import asyncio
 import shutil
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,10 +14,10 @@ import asyncpg
 
 from keys.custodians import open_custodian
 from keys.errors import KeysError
-from vault.adapters.embedded_postgres import embedded_database
 from vault.adapters.objects import open_store
 from vault.adapters.sniffer import MagicSniffer
 from vault.app import EMBEDDED, load_policy
+from vault.commands.database import attached, database_errors
 from vault.commands.output import show, table
 from vault.config import Config, load_config
 from vault.errors import VaultError
@@ -43,22 +42,23 @@ Check = Callable[[], Awaitable[tuple[str, str]]]
 
 
 async def doctor(args: argparse.Namespace) -> None:
-    """Check everything; raises when something failed."""
+    """Check everything at once, each on its own; raises when something failed."""
     config = load_config()
-    findings = [
-        await _find("home", lambda: _home(config)),
-        await _find("database", lambda: _database(config)),
-    ]
+    checks: dict[str, Check] = {
+        "home": partial(_home, config),
+        "database": partial(_database, config),
+        "libmagic": _libmagic,
+        "policy": partial(_policy, config),
+    }
     for region in config.regions:
-        findings.append(await _find(f"store {region}", partial(_store, config, region)))
-        findings.append(await _find(f"custodian {region}", partial(_custodian, config, region)))
-    findings.append(await _find("libmagic", _libmagic))
-    findings.append(await _find("policy", lambda: _policy(config)))
+        checks[f"store {region}"] = partial(_store, config, region)
+        checks[f"custodian {region}"] = partial(_custodian, config, region)
+    findings = await asyncio.gather(*(_find(name, check) for name, check in checks.items()))
     rows = [asdict(finding) for finding in findings]
     show(rows, table(rows, ("verdict", "check", "detail")), as_json=args.json)
     failed = [finding.check for finding in findings if finding.verdict == "fail"]
     if failed:
-        raise VaultError(f"failed: {', '.join(failed)}")
+        raise VaultError(f"mend what failed, then check again: {', '.join(failed)}")
 
 
 async def _find(name: str, check: Check) -> Finding:
@@ -66,10 +66,12 @@ async def _find(name: str, check: Check) -> Finding:
         async with asyncio.timeout(CHECK_SECONDS):
             return Finding(name, *await check())
     except (VaultError, KeysError) as error:
-        return Finding(name, "fail", str(error))
+        return Finding(name, "fail", " ".join(str(error).split()))
     except TimeoutError:
-        return Finding(name, "fail", f"no answer within {CHECK_SECONDS:g} seconds")
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return Finding(
+            name, "fail", f"no answer within {CHECK_SECONDS:g} seconds; is it reachable?"
+        )
+    except Exception as error:  # noqa: BLE001 - a check that breaks must not hide the others
         return Finding(name, "fail", f"{type(error).__name__}: {error}")
 
 
@@ -87,17 +89,15 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-@asynccontextmanager
-async def _address(config: Config) -> AsyncIterator[str]:
-    if config.database == EMBEDDED:
-        async with embedded_database(config.home) as dsn:
-            yield dsn
-    else:
-        yield config.database
-
-
 async def _database(config: Config) -> tuple[str, str]:
-    async with _address(config) as dsn:
+    if config.database == EMBEDDED and not config.home.exists():
+        return "warn", f"{config.home} holds no vault yet; `portvault serve` makes one"
+    with database_errors():
+        return await _ask_database(config)
+
+
+async def _ask_database(config: Config) -> tuple[str, str]:
+    async with attached(config) as dsn:
         conn = await asyncpg.connect(dsn, timeout=config.database_timeout_seconds)
         try:
             version = conn.get_server_version().major

@@ -12,7 +12,8 @@ from vault.actions.seal import seal
 from vault.actions.sequence import sequence_log
 from vault.actions.status import keys_status
 from vault.actions.tokens import create_token, list_tokens, revoke_token
-from vault.app import EMBEDDED, open_vault, serve, work_only
+from vault.app import serve, work_only
+from vault.commands.database import attached, database_errors, opened
 from vault.commands.output import facts, show, table
 from vault.config import Config, load_config
 from vault.context import Vault
@@ -42,23 +43,22 @@ def _regions(config: Config, wanted: str | None) -> tuple[str, ...]:
 async def run_server(args: argparse.Namespace) -> None:
     """Serve."""
     del args
-    await serve(load_config())
+    with database_errors():
+        await serve(load_config())
 
 
 async def run_worker(args: argparse.Namespace) -> None:
     """Work."""
     del args
-    await work_only(load_config())
+    with database_errors():
+        await work_only(load_config())
 
 
 async def run_migrate(args: argparse.Namespace) -> None:
     """Apply what is new; an embedded database is started for it."""
-    config = load_config()
-    if config.database == EMBEDDED:
-        async with open_vault(config):
-            applied: list[str] = []
-    else:
-        applied = await migrate_database(config.database)
+    with database_errors():
+        async with attached(load_config()) as dsn:
+            applied = await migrate_database(dsn)
     text = "\n".join(applied) or "the database is up to date"
     show({"applied": applied}, text, as_json=args.json)
 
@@ -74,8 +74,8 @@ async def token_create(args: argparse.Namespace) -> None:
     """Make a token; its secret is printed once and kept nowhere."""
     config = load_config()
     expires_at = datetime.now(UTC) + timedelta(days=args.days) if args.days else None
-    regions = [name for item in args.region for name in item.split(",")]
-    async with open_vault(config) as vault:
+    regions = sorted({name.strip() for item in args.region for name in item.split(",")})
+    async with opened(config) as vault:
         identity, secret = await create_token(
             vault,
             operator(config),
@@ -85,7 +85,7 @@ async def token_create(args: argparse.Namespace) -> None:
             expires_at=expires_at,
         )
     made = {"id": str(identity), "token": secret, "role": args.role, "regions": regions}
-    if not args.json and sys.stdout.isatty():
+    if sys.stdout.isatty():
         print("This is shown once; keep it in a file that only you can read.", file=sys.stderr)
     show(made, secret, as_json=args.json)
 
@@ -93,7 +93,7 @@ async def token_create(args: argparse.Namespace) -> None:
 async def token_list(args: argparse.Namespace) -> None:
     """List tokens, without secrets."""
     config = load_config()
-    async with open_vault(config) as vault:
+    async with opened(config) as vault:
         rows = [dict(row) for row in await list_tokens(vault, operator(config))]
     columns = ("id", "label", "role", "regions", "created_at", "expires_at", "revoked_at")
     show(rows, table(rows, columns), as_json=args.json)
@@ -106,7 +106,7 @@ async def token_revoke(args: argparse.Namespace) -> None:
     except ValueError:
         raise InvalidRequestError("name the token by its id; see `portvault token list`") from None
     config = load_config()
-    async with open_vault(config) as vault:
+    async with opened(config) as vault:
         await revoke_token(vault, operator(config), identity)
     show({"id": str(identity), "revoked": True}, f"{identity} is revoked", as_json=args.json)
 
@@ -114,7 +114,7 @@ async def token_revoke(args: argparse.Namespace) -> None:
 async def run_keys_status(args: argparse.Namespace) -> None:
     """Show the key trees."""
     config = load_config()
-    async with open_vault(config) as vault:
+    async with opened(config) as vault:
         rows = [
             asdict(await keys_status(vault, operator(config), region))
             for region in _regions(config, args.region)
@@ -130,7 +130,7 @@ async def run_keys_seal(args: argparse.Namespace) -> None:
     """Seal now."""
     config = load_config()
     done = []
-    async with open_vault(config) as vault:
+    async with opened(config) as vault:
         for region in _regions(config, args.region):
             result = await seal(vault, operator(config), region, force=args.force)
             if result is not None:
@@ -143,7 +143,7 @@ async def run_keys_seal(args: argparse.Namespace) -> None:
 async def log_verify(args: argparse.Namespace) -> None:
     """Check the log against its signed checkpoints; raises when it does not hold."""
     config = load_config()
-    async with open_vault(config) as vault:
+    async with opened(config) as vault:
         verdicts = {
             region: await _verify(vault, config, region) for region in _regions(config, args.region)
         }

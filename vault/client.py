@@ -1,0 +1,119 @@
+"""Speaks to a vault's HTTP API with a token; what goes wrong is one sentence saying what to do."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from vault.errors import (
+    ConfigurationError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    ShreddedError,
+    UnauthenticatedError,
+    UnavailableError,
+    VaultError,
+)
+
+IDLE_SECONDS = 60.0
+CONNECT_SECONDS = 10.0
+_ERRORS: dict[int, type[VaultError]] = {
+    401: UnauthenticatedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    410: ShreddedError,
+    503: UnavailableError,
+}
+
+
+def server_address() -> str:
+    """Return where the vault is."""
+    port = os.environ.get("PORTVAULT_PORT") or "8700"
+    address = os.environ.get("PORTVAULT_SERVER") or f"http://127.0.0.1:{port}"
+    if not address.startswith(("http://", "https://")):
+        raise ConfigurationError("PORTVAULT_SERVER must begin with http:// or https://")
+    return address.rstrip("/")
+
+
+def token() -> str:
+    """Return the token of the environment; raises with what to do where there is none."""
+    found = os.environ.get("PORTVAULT_TOKEN", "")
+    if not found and (path := os.environ.get("PORTVAULT_TOKEN_FILE")):
+        try:
+            found = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise ConfigurationError(f"the token file {path} cannot be read: {reason}") from None
+    found = found.strip()
+    if not found:
+        raise ConfigurationError(
+            "set PORTVAULT_TOKEN or PORTVAULT_TOKEN_FILE; `portvault token create` makes a token"
+        )
+    if not (found.isascii() and found.isprintable()) or " " in found:
+        raise ConfigurationError("the token is not one line of letters and digits; copy it again")
+    return found
+
+
+@asynccontextmanager
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """Open a session with the vault; raises `UnavailableError` when the connection fails."""
+    timeout = aiohttp.ClientTimeout(
+        total=None, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS
+    )
+    headers = {"Authorization": f"Bearer {token()}"}
+    address = server_address()
+    try:
+        async with aiohttp.ClientSession(address, headers=headers, timeout=timeout) as opened:
+            yield opened
+    except aiohttp.ClientConnectorError:
+        raise UnavailableError(
+            f"nothing answers at {address}; start `portvault serve` or set PORTVAULT_SERVER"
+        ) from None
+    except aiohttp.ClientPayloadError:
+        raise UnavailableError(
+            "the vault cut the answer short, so nothing of it was kept; try again, "
+            "and if it stays so tell the operator"
+        ) from None
+    except aiohttp.InvalidURL:
+        raise ConfigurationError("PORTVAULT_SERVER is no address, such as http://host:8700") from (
+            None
+        )
+    except (aiohttp.ClientError, aiohttp.ServerTimeoutError) as error:
+        raise UnavailableError(
+            f"{address} ended the connection ({type(error).__name__}); try again"
+        ) from None
+
+
+async def check(response: aiohttp.ClientResponse) -> None:
+    """Raise what a problem means."""
+    if response.status < 300:
+        return
+    problem: Any = None
+    if response.content_type == "application/problem+json":
+        problem = await response.json(content_type=None)
+    if not isinstance(problem, dict) or "detail" not in problem:
+        raise _no_vault(response)
+    detail = str(problem["detail"])
+    if "incident" in problem:
+        detail += f"; tell the operator of incident {problem['incident']}"
+    raise _ERRORS.get(response.status, InvalidRequestError)(detail)
+
+
+async def call(http: aiohttp.ClientSession, method: str, path: str, **options: Any) -> Any:
+    """Call and return the JSON answer; a token never follows a redirect."""
+    async with http.request(method, path, allow_redirects=False, **options) as response:
+        await check(response)
+        if response.content_type != "application/json":
+            raise _no_vault(response)
+        return await response.json()
+
+
+def _no_vault(response: aiohttp.ClientResponse) -> VaultError:
+    return UnavailableError(
+        f"what answers at {response.url.origin()} with {response.status} is no vault; "
+        "check PORTVAULT_SERVER"
+    )

@@ -1,0 +1,137 @@
+"""Content goes in and out: `put` and `get`, one chunk at a time, with progress on a terminal."""
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+import aiohttp
+
+from vault.client import call, check, session
+from vault.commands.output import Progress, show
+from vault.domain.media import HEAD_BYTES, by_signature
+from vault.errors import InvalidRequestError, VaultError
+
+CHUNK_BYTES = 64 * 1024
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    """Name the file in what goes wrong with it; the network's errors do not pass through here."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise VaultError(f"{path}: {error.strerror or type(error).__name__}") from None
+
+
+async def put(args: argparse.Namespace) -> None:
+    """Upload a document."""
+    path: Path = args.file
+    with _file_errors(path):
+        if not path.is_file():
+            path.stat()
+            raise InvalidRequestError(f"{path} is not a file")
+        file = path.open("rb")
+    with file:
+        with _file_errors(path):
+            size, headers = await asyncio.to_thread(_describe, path, file, digest=args.digest)
+        target = f"/v1/orders/{quote(args.order, safe='')}/documents?kind={quote(args.kind)}"
+        async with session() as http:
+            with Progress(path.name, size) as progress:
+                body = _read(path, file, size, progress)
+                document = await call(http, "POST", target, data=body, headers=headers)
+    show(document, document["id"], as_json=args.json)
+
+
+def _describe(path: Path, file: BufferedReader, *, digest: bool) -> tuple[int, dict[str, str]]:
+    size = os.fstat(file.fileno()).st_size
+    headers = {
+        "Content-Type": by_signature(file.read(HEAD_BYTES)) or "application/octet-stream",
+        "Content-Length": str(size),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.name, safe='')}",
+    }
+    file.seek(0)
+    if digest:
+        found = hashlib.file_digest(file, "sha256").digest()
+        headers["Content-Digest"] = f"sha-256=:{base64.b64encode(found).decode()}:"
+        file.seek(0)
+    return size, headers
+
+
+async def _read(path: Path, file: BinaryIO, size: int, progress: Progress) -> AsyncIterator[bytes]:
+    """Yield exactly the bytes that were announced; a file that shrank meanwhile is an error."""
+    left = size
+    while left:
+        with _file_errors(path):
+            chunk = await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))
+        if not chunk:
+            raise VaultError(f"{path} became shorter while it was sent; send it again")
+        left -= len(chunk)
+        yield chunk
+        progress.advance(len(chunk))
+
+
+async def get(args: argparse.Namespace) -> None:
+    """Read a document's content into a file, or to standard output where that is no terminal."""
+    to_stdout = args.output in (None, "-")
+    if to_stdout and sys.stdout.isatty():
+        raise InvalidRequestError("content is not shown on a terminal; name a file with -o FILE")
+    if to_stdout and args.json:
+        raise InvalidRequestError("--json has no room beside the content; name a file with -o FILE")
+    headers = {"Access-Purpose": args.purpose}
+    if args.reference:
+        headers["Access-Reference"] = args.reference
+    path = f"/v1/documents/{quote(args.document, safe='')}/content"
+    async with (
+        session() as http,
+        http.get(path, headers=headers, allow_redirects=False) as response,
+    ):
+        await check(response)
+        if to_stdout:
+            await _copy(response, sys.stdout.buffer, Path("standard output"))
+            return
+        size = await _save(response, Path(args.output))
+    show({"file": args.output, "size_bytes": size}, args.output, as_json=args.json)
+
+
+async def _save(response: aiohttp.ClientResponse, path: Path) -> int:
+    """Write the content to a file that only its owner reads, which appears when it is whole."""
+    part = path.with_name(path.name + ".partial")
+    with _file_errors(part):
+        try:
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise VaultError(
+                f"{part} is in the way: another `get` writes it, or one was killed; remove it"
+            ) from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            size = await _copy(response, file, path)
+        with _file_errors(path):
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+async def _copy(response: aiohttp.ClientResponse, file: BinaryIO, path: Path) -> int:
+    size = 0
+    with Progress(path.name, response.content_length) as progress:
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            with _file_errors(path):
+                file.write(chunk)
+            size += len(chunk)
+            progress.advance(len(chunk))
+        with _file_errors(path):
+            file.flush()
+    return size
