@@ -94,16 +94,15 @@ class Verifier:
         text += "\n"
         if not _is_text(text):
             raise IntegrityError
-        for line in signatures.removesuffix("\n").split("\n"):
-            signature = self._signature(line)
-            if signature is None:
-                continue
-            try:
-                self._key.verify(signature, text.encode())
-            except InvalidSignature:
-                raise IntegrityError from None
-            return text
-        raise IntegrityError
+        lines = [self._signature(line) for line in signatures.removesuffix("\n").split("\n")]
+        mine = next((signature for signature in lines if signature is not None), None)
+        if mine is None:
+            raise IntegrityError
+        try:
+            self._key.verify(mine, text.encode())
+        except InvalidSignature:
+            raise IntegrityError from None
+        return text
 
     def _signature(self, line: str) -> bytes | None:
         """Return the signature of a line that names this key, None where it names another."""

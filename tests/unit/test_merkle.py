@@ -1,11 +1,17 @@
-"""The log's Merkle tree against known roots, and its proofs against altered ones."""
+"""The log's Merkle tree against published vectors and RFC 6962's own definition."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.domain.merkle import (
-    EMPTY_ROOT,
+    CompactRange,
     check_consistency,
     consistency_proof,
     inclusion_proof,
@@ -14,41 +20,124 @@ from vault.domain.merkle import (
     root_of,
 )
 
-# The inputs and roots that Certificate Transparency's own tests use.
-INPUTS = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657"]
-LEAVES = [leaf_hash(bytes.fromhex(item)) for item in INPUTS]
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "merkle.json").read_text())
+INPUTS = [bytes.fromhex(item) for item in VECTORS["inputs"]]
+LEAVES = [leaf_hash(item) for item in INPUTS]
+ROOTS = [bytes.fromhex(item) for item in VECTORS["roots"]]
+OTHER = leaf_hash(b"other")
 
 
-@pytest.mark.parametrize(
-    "size, root",
-    [
-        (1, "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d"),
-        (2, "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"),
-        (3, "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77"),
-        (7, "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c"),
-    ],
-)
-def test_known_roots(size: int, root: str) -> None:
-    """The roots are those that others compute."""
-    assert root_of(LEAVES[:size]).hex() == root
+def tree_hash(inputs: Sequence[bytes]) -> bytes:
+    """Compute the root as section 2.1 of RFC 6962 defines it."""
+    if len(inputs) < 2:
+        return sha256(b"\x00" + inputs[0] if inputs else b"").digest()
+    split = 1
+    while split * 2 < len(inputs):
+        split *= 2
+    return sha256(b"\x01" + tree_hash(inputs[:split]) + tree_hash(inputs[split:])).digest()
 
 
-def test_the_empty_log() -> None:
-    """A log without records has the hash of nothing."""
-    assert root_of([]) == EMPTY_ROOT
+@pytest.mark.parametrize("size", range(9))
+def test_known_roots(size: int) -> None:
+    """The roots are those that others compute, the empty log's too."""
+    assert root_of(LEAVES[:size]) == ROOTS[size] == tree_hash(INPUTS[:size])
 
 
-@given(st.integers(1, 40), st.data())
-def test_proofs_hold_and_altered_ones_do_not(size: int, data: st.DataObject) -> None:
-    """Every leaf and every prefix can be proved, and nothing else."""
+@pytest.mark.parametrize("vector", VECTORS["inclusion"])
+def test_known_inclusion_proofs(vector) -> None:
+    """The way from a leaf to the root is the published one."""
+    index, size = vector["index"], vector["size"]
+    proof = [bytes.fromhex(item) for item in vector["proof"]]
+    assert inclusion_proof(index, LEAVES[:size]) == proof
+    assert root_from_inclusion(index, size, LEAVES[index], proof) == ROOTS[size]
+
+
+@pytest.mark.parametrize("vector", VECTORS["consistency"])
+def test_known_consistency_proofs(vector) -> None:
+    """That a smaller log is a prefix is proved by the published hashes."""
+    old, new = vector["old"], vector["new"]
+    proof = [bytes.fromhex(item) for item in vector["proof"]]
+    assert consistency_proof(old, LEAVES[:new]) == proof
+    assert check_consistency(old, ROOTS[old], new, ROOTS[new], proof)
+
+
+@given(st.lists(st.binary(max_size=4), max_size=70), st.integers(0, 70))
+def test_the_range_grows_as_the_definition_says(inputs: list[bytes], cut: int) -> None:
+    """A range kept at any size and taken up again ends in the root of the definition."""
+    cut = min(cut, len(inputs))
+    before = CompactRange()
+    for item in inputs[:cut]:
+        before.append(leaf_hash(item))
+    assert before.root() == tree_hash(inputs[:cut])
+    after = CompactRange(before.size, before.hashes)
+    for item in inputs[cut:]:
+        after.append(leaf_hash(item))
+    assert (after.size, after.root()) == (len(inputs), tree_hash(inputs))
+    assert len(before.hashes) == cut.bit_count()
+
+
+def test_a_range_has_one_hash_for_each_bit() -> None:
+    """A kept range that lost a hash is refused."""
+    with pytest.raises(ValueError, match="each bit"):
+        CompactRange(3, [OTHER])
+
+
+def spoiled(proof: list[bytes], data: st.DataObject) -> list[bytes]:
+    """Return a proof with one thing wrong."""
+    ways = [[*proof, OTHER], [OTHER, *proof]]
+    if proof:
+        at = data.draw(st.integers(0, len(proof) - 1))
+        ways += [proof[:-1], proof[1:], [*proof[:at], OTHER, *proof[at + 1 :]]]
+    if len(set(proof)) > 1:
+        ways.append(proof[::-1])
+    return data.draw(st.sampled_from(ways))
+
+
+@given(st.integers(1, 70), st.data())
+def test_inclusion_holds_and_nothing_else_does(size: int, data: st.DataObject) -> None:
+    """Every leaf can be proved where it is; another leaf, place or proof cannot."""
     leaves = [leaf_hash(bytes([number])) for number in range(size)]
     root = root_of(leaves)
     index = data.draw(st.integers(0, size - 1))
     proof = inclusion_proof(index, leaves)
     assert root_from_inclusion(index, size, leaves[index], proof) == root
-    assert root_from_inclusion(index, size, leaf_hash(b"other"), proof) != root
+    assert root_from_inclusion(index, size, OTHER, proof) != root
+    elsewhere = data.draw(
+        st.integers(0, size - 1).filter(lambda other: size == 1 or other != index)
+    )
+    for place, way in ((index, spoiled(proof, data)), (elsewhere, proof)):
+        if (place, way) == (index, proof):
+            continue
+        with contextlib.suppress(ValueError):
+            assert root_from_inclusion(place, size, leaves[index], way) != root
+
+
+@given(st.integers(1, 70), st.data())
+def test_consistency_holds_and_nothing_else_does(size: int, data: st.DataObject) -> None:
+    """Every prefix can be proved; another root or proof cannot."""
+    leaves = [leaf_hash(bytes([number])) for number in range(size)]
+    root = root_of(leaves)
     old = data.draw(st.integers(1, size))
     proof = consistency_proof(old, leaves)
-    assert check_consistency(old, root_of(leaves[:old]), size, root, proof)
-    assert not check_consistency(old, leaf_hash(b"other"), size, root, proof)
-    assert not check_consistency(old, root_of(leaves[:old]), size, root, [*proof, root])
+    old_root = root_of(leaves[:old])
+    assert check_consistency(old, old_root, size, root, proof)
+    assert not check_consistency(old, OTHER, size, root, proof)
+    assert not check_consistency(old, old_root, size, OTHER, proof)
+    assert not check_consistency(old, old_root, size, root, spoiled(proof, data))
+
+
+@pytest.mark.parametrize("index, size", [(-1, 3), (3, 3), (0, 0)])
+def test_there_is_no_proof_of_what_is_not_there(index: int, size: int) -> None:
+    """A place outside the log is refused, by who proves and by who checks."""
+    with pytest.raises(ValueError, match="no such leaf"):
+        inclusion_proof(index, LEAVES[:size])
+    with pytest.raises(ValueError, match="no such leaf"):
+        root_from_inclusion(index, size, OTHER, [])
+
+
+@pytest.mark.parametrize("old, new", [(0, 3), (4, 3), (-1, 3)])
+def test_no_consistency_with_what_was_no_log(old: int, new: int) -> None:
+    """A smaller log has at least one leaf and is not the larger one."""
+    with pytest.raises(ValueError, match="out of range"):
+        consistency_proof(old, LEAVES[:new])
+    assert not check_consistency(old, OTHER, new, ROOTS[new], [])
