@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -34,8 +35,15 @@ def server_address() -> str:
     """Return where the vault is."""
     port = os.environ.get("PORTVAULT_PORT") or "8700"
     address = os.environ.get("PORTVAULT_SERVER") or f"http://127.0.0.1:{port}"
-    if not address.startswith(("http://", "https://")):
-        raise ConfigurationError("PORTVAULT_SERVER must begin with http:// or https://")
+    try:
+        url = urlsplit(address)
+        plain = url.scheme in {"http", "https"} and bool(url.hostname) and url.path in {"", "/"}
+        # Looking at a port that is no number raises.
+        plain = plain and url.port != 0
+    except ValueError:
+        plain = False
+    if not plain:
+        raise ConfigurationError("write PORTVAULT_SERVER as http://host:8700, without a path")
     return address.rstrip("/")
 
 
@@ -78,10 +86,6 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
             "the vault cut the answer short, so nothing of it was kept; try again, "
             "and if it stays so tell the operator"
         ) from None
-    except aiohttp.InvalidURL:
-        raise ConfigurationError("PORTVAULT_SERVER is no address, such as http://host:8700") from (
-            None
-        )
     except (aiohttp.ClientError, aiohttp.ServerTimeoutError) as error:
         raise UnavailableError(
             f"{address} ended the connection ({type(error).__name__}); try again"

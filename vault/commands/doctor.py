@@ -44,14 +44,16 @@ Check = Callable[[], Awaitable[tuple[str, str]]]
 async def doctor(args: argparse.Namespace) -> None:
     """Check everything at once, each on its own; raises when something failed."""
     config = load_config()
+    # Asked once, since a store's own check makes its directory: a look must not make a home.
+    new = not config.home.exists()
     checks: dict[str, Check] = {
         "home": partial(_home, config),
-        "database": partial(_database, config),
+        "database": partial(_database, config, new=new),
         "libmagic": _libmagic,
         "policy": partial(_policy, config),
     }
     for region in config.regions:
-        checks[f"store {region}"] = partial(_store, config, region)
+        checks[f"store {region}"] = partial(_store, config, region, new=new)
         checks[f"custodian {region}"] = partial(_custodian, config, region)
     findings = await asyncio.gather(*(_find(name, check) for name, check in checks.items()))
     rows = [asdict(finding) for finding in findings]
@@ -79,6 +81,9 @@ async def _home(config: Config) -> tuple[str, str]:
     for path in (config.home, config.signing_key_path.parent):
         if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
             return "fail", f"others may enter {path}: chmod 700 {path}"
+    key = config.signing_key_path
+    if key.exists() and stat.S_IMODE(key.stat().st_mode) & 0o077:
+        return "fail", f"others may read {key}: chmod 600 {key}"
     free = shutil.disk_usage(_existing(config.home)).free
     if free < FREE_BYTES_MIN:
         return "warn", f"only {free // 1024**2} MiB are free at {config.home}; make room"
@@ -89,8 +94,8 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-async def _database(config: Config) -> tuple[str, str]:
-    if config.database == EMBEDDED and not config.home.exists():
+async def _database(config: Config, *, new: bool) -> tuple[str, str]:
+    if config.database == EMBEDDED and new:
         return "warn", f"{config.home} holds no vault yet; `portvault serve` makes one"
     with database_errors():
         return await _ask_database(config)
@@ -118,9 +123,12 @@ async def _ask_database(config: Config) -> tuple[str, str]:
     return "ok", f"PostgreSQL {version}, checksums on, clocks agree"
 
 
-async def _store(config: Config, region: str) -> tuple[str, str]:
+async def _store(config: Config, region: str, *, new: bool) -> tuple[str, str]:
+    address = config.objects_uri(region)
+    if new and address.startswith(f"dir:{config.home}/"):
+        return "warn", f"{address} is not there yet; `portvault serve` makes it"
     store = open_store(
-        config.objects_uri(region),
+        address,
         access_key=config.s3_access_key,
         secret_key=config.s3_secret_key,
         region=config.s3_region,
@@ -130,7 +138,7 @@ async def _store(config: Config, region: str) -> tuple[str, str]:
         await store.check()
     finally:
         await store.close()
-    return "ok", config.objects_uri(region)
+    return "ok", address
 
 
 async def _custodian(config: Config, region: str) -> tuple[str, str]:
@@ -140,6 +148,11 @@ async def _custodian(config: Config, region: str) -> tuple[str, str]:
         living = await custodian.generations(region)
     finally:
         await custodian.close()
+    if not living:
+        return "warn", (
+            f"{custodian.name} has no root key of {region}: `portvault serve` makes the first one; "
+            "if this vault has served before, bring its keys back instead"
+        )
     verdict = "warn" if custodian.destroy_level == 0 else "ok"
     return verdict, (
         f"{custodian.name}, {len(living)} generations, level {custodian.destroy_level}: "

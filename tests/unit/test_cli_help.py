@@ -1,0 +1,128 @@
+"""The help of `portvault`: every command teaches itself, and stands behind what the docs say."""
+
+import argparse
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from inspect import iscoroutinefunction
+from pathlib import Path
+
+import pytest
+
+from vault.cli import main
+from vault.commands.arguments import make_parser
+
+ROOT = Path(__file__).parents[2]
+GROUPS = {"order", "token", "log", "keys"}
+COMMANDS = {
+    *("serve", "worker", "migrate", "doctor", "config"),
+    *("order create", "order list", "order show", "order complete", "order cancel"),
+    *("put", "get", "show", "shred", "certificate"),
+    *("token create", "token list", "token revoke"),
+    *("log tail", "log verify", "keys status", "keys seal"),
+}
+
+
+def parsers(
+    parser: argparse.ArgumentParser, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield every command below with its parser."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield " ".join((*path, name)), below
+                yield from parsers(below, (*path, name))
+
+
+ALL = dict(parsers(make_parser()))
+
+
+def written(text: str) -> list[str]:
+    """Return the `portvault` command lines in a text, without what a shell does to them."""
+    found = re.findall(r"(?:^|[$(`]|&& )portvault ((?:[a-z]+ ?)[^\n`)&]*)", text, re.MULTILINE)
+    return [line.strip() for line in found if "COMMAND" not in line]
+
+
+def test_the_commands_are_those_of_the_design() -> None:
+    """Nothing is missing and nothing undocumented was added."""
+    assert set(ALL) == COMMANDS | GROUPS
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_help_works_and_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each help exits with 0, shows an example of that very command, and fits a terminal."""
+    with pytest.raises(SystemExit) as stopped:
+        main([*name.split(), "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    (example,) = re.findall(r"example:\n  (?:\w+=\S+ )?portvault (.*)\n", shown)
+    assert example.startswith(name)
+    parsed = make_parser().parse_args(shlex.split(example))
+    assert parsed.run
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_each_command_is_there(name: str) -> None:
+    """What a command names as its function can be imported and awaited."""
+    module, _, function = ALL[name].get_default("run").partition(".")
+    found = getattr(importlib.import_module(f"vault.commands.{module}"), function)
+    assert iscoroutinefunction(found)
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_json_may_stand_before_or_after(place: str) -> None:
+    """`--json` and `--verbose` mean the same in front of a command and behind it."""
+    options, command = ["--json", "--verbose"], ["order", "show", "ID"]
+    line = options + command if place == "before" else command + options
+    args = make_parser().parse_args(line)
+    assert args.json
+    assert args.verbose
+    assert not make_parser().parse_args(command).json
+
+
+def test_the_help_says_exit_statuses_and_settings() -> None:
+    """The top help names every exit status, and what clients read."""
+    shown = make_parser().format_help()
+    for word in ("0 done", "1 failed", "2 wrong", "3 not found", "4 not perm", "5 temporarily"):
+        assert word in shown
+    for variable in ("PORTVAULT_SERVER", "PORTVAULT_TOKEN", "PORTVAULT_TOKEN_FILE"):
+        assert variable in shown
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_the_docs_spell_commands_as_they_are(page: str) -> None:
+    """Every command line of the documentation is one that the parser takes."""
+    lines = written((ROOT / page).read_text())
+    assert len(lines) > 3
+    for line in lines:
+        try:
+            make_parser().parse_args(shlex.split(line))
+        except SystemExit:
+            pytest.fail(f"{page}: portvault {line}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "order",
+        "nonsense",
+        "get ID",
+        "put scan.jpg --kind passport",
+        "token create --role king --region uk",
+        "token create --role porting --region uk --days 0",
+        "token create --role porting --region uk --days -1",
+        "token create --role porting --region uk --days 99999999999",
+        "order list --limit x",
+        "keys seal --region mars",
+    ],
+)
+def test_wrong_usage_exits_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no command is refused with 2, and the reason is on standard error alone."""
+    with pytest.raises(SystemExit) as stopped:
+        main(line.split())
+    assert stopped.value.code == 2
+    shown = capsys.readouterr()
+    assert (shown.out, "error:" in shown.err) == ("", True)
