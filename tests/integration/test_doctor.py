@@ -1,0 +1,170 @@
+"""`portvault doctor`: each broken part is found, said with what to do, and hides no other."""
+
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.fixtures_process import VaultProcess
+
+PARTS = {"home", "database", "libmagic", "policy", "store uk", "custodian uk"}
+
+
+@pytest.fixture
+async def made(tmp_path: Path, database: str) -> VaultProcess:
+    """Give a vault that has served once, on a database of its own, and does not run now."""
+    vault = VaultProcess(tmp_path / "home", database=database)
+    vault.home.mkdir(mode=0o700)
+    await vault.json("keys", "status")
+    return vault
+
+
+async def examine(vault: VaultProcess, **variables: str) -> tuple[int, dict[str, str], str]:
+    """Run the doctor; return its status, each part's verdict, and all it says."""
+    status, out, says = await vault.run("doctor", "--json", **variables)
+    found = json.loads(out)
+    assert {row["check"] for row in found} == PARTS
+    assert "Traceback" not in says
+    return status, {row["check"]: row["verdict"] for row in found}, out + says
+
+
+def failed(verdicts: dict[str, str]) -> set[str]:
+    """Return the parts that failed."""
+    return {name for name, verdict in verdicts.items() if verdict == "fail"}
+
+
+async def test_a_sound_vault(made: VaultProcess) -> None:
+    """Nothing fails; what a file custodian's destruction is worth is a warning that says it."""
+    status, verdicts, says = await examine(made)
+    assert (status, failed(verdicts)) == (0, set())
+    assert verdicts["custodian uk"] == "warn"
+    assert "overwritten and unlinked" in says
+    status, out, _ = await made.run("doctor")
+    assert (status, out.splitlines()[0].split()) == (0, ["verdict", "check", "detail"])
+
+
+async def test_before_the_first_start_it_makes_no_home(tmp_path: Path) -> None:
+    """On a fresh machine nothing fails, and looking leaves no home behind."""
+    vault = VaultProcess(tmp_path / "home")
+    status, verdicts, says = await examine(vault)
+    assert (status, failed(verdicts)) == (0, set())
+    assert "portvault serve" in says
+    assert not vault.home.exists()
+
+
+async def test_a_database_that_is_away(made: VaultProcess) -> None:
+    """A refused connection and one that nobody answers fail alone, within their time."""
+    away = "postgresql://x@127.0.0.1:1/x"
+    status, verdicts, says = await examine(made, PORTVAULT_DATABASE=away)
+    assert (status, failed(verdicts)) == (1, {"database"})
+    assert "PORTVAULT_DATABASE" in says
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/x"
+        limits = {"PORTVAULT_DATABASE": address, "PORTVAULT_DATABASE_TIMEOUT_SECONDS": "1"}
+        _, verdicts, _ = await examine(made, **limits)
+    assert failed(verdicts) == {"database"}
+
+
+async def test_a_database_that_lets_nobody_in_or_is_no_address(made: VaultProcess) -> None:
+    """A database that does not exist and an address that is none are the operator's to mend."""
+    address = made.environment["PORTVAULT_DATABASE"]
+    for wrong in (address.replace("/test_", "/none_"), "postgresql://h:port/x", "mysql://x"):
+        status, verdicts, _ = await examine(made, PORTVAULT_DATABASE=wrong)
+        assert wrong != address
+        assert (status, failed(verdicts)) == (1, {"database"}), wrong
+
+
+async def test_migrations_that_wait(tmp_path: Path, made: VaultProcess) -> None:
+    """A schema that is behind this release is a warning that names the command."""
+    conn = await asyncpg.connect(made.environment["PORTVAULT_DATABASE"])
+    try:
+        await conn.execute("drop schema public cascade")
+        await conn.execute("create schema public")
+    finally:
+        await conn.close()
+    _, verdicts, says = await examine(made)
+    assert verdicts["database"] == "warn"
+    assert "portvault migrate" in says
+    status, out, _ = await made.run("migrate", "--json")
+    assert (status, len(json.loads(out)["applied"]) > 0) == (0, True)
+    _, verdicts, _ = await examine(made)
+    assert verdicts["database"] == "ok"
+
+
+@pytest.mark.parametrize("place, parts", [("home", {"home"}), ("home-keys", {"home"})])
+async def test_what_others_may_enter(made: VaultProcess, place: str, parts: set[str]) -> None:
+    """A home or a key directory that is not 0700 fails, with the command that mends it."""
+    path = made.home.with_name(place)
+    path.chmod(0o755)
+    status, verdicts, says = await examine(made)
+    assert (status, failed(verdicts) >= parts) == (1, True)
+    assert f"chmod 700 {path}" in says
+
+
+async def test_a_store_that_cannot_be_written(made: VaultProcess, tmp_path: Path) -> None:
+    """A store whose place is a file fails alone."""
+    (tmp_path / "file").touch()
+    objects = {"PORTVAULT_OBJECTS": f"dir:{tmp_path}/file/{{region}}"}
+    status, verdicts, _ = await examine(made, **objects)
+    assert (status, failed(verdicts)) == (1, {"store uk"})
+
+
+async def test_a_store_of_the_network_that_is_away(made: VaultProcess) -> None:
+    """An S3 server that does not answer fails alone, within its time."""
+    s3 = {
+        "PORTVAULT_OBJECTS": "s3+http://127.0.0.1:1/bucket-{region}",
+        "PORTVAULT_STORE_TIMEOUT_SECONDS": "2",
+        "PORTVAULT_S3_ACCESS_KEY": "access",
+        "PORTVAULT_S3_SECRET_KEY": "not-to-be-shown",
+    }
+    status, verdicts, says = await examine(made, **s3)
+    assert (status, failed(verdicts)) == (1, {"store uk"})
+    assert "not-to-be-shown" not in says
+
+
+async def test_a_custodian_without_the_regions_keys(made: VaultProcess) -> None:
+    """Root keys that are gone, as when their disk is not mounted, are noticed."""
+    shutil.rmtree(made.home.with_name("home-keys"))
+    _, verdicts, says = await examine(made)
+    assert verdicts["custodian uk"] == "warn"
+    assert "bring its keys back" in says
+
+
+async def test_a_custodian_that_is_none(made: VaultProcess) -> None:
+    """An unknown custodian fails alone, and the known ones are named."""
+    status, verdicts, says = await examine(made, PORTVAULT_CUSTODIAN="vault:somewhere")
+    assert (status, failed(verdicts)) == (1, {"custodian uk"})
+    assert "file:" in says
+
+
+async def test_a_libmagic_without_its_database(made: VaultProcess, tmp_path: Path) -> None:
+    """A libmagic that cannot start fails alone."""
+    status, verdicts, _ = await examine(made, MAGIC=str(tmp_path / "none.mgc"))
+    assert (status, failed(verdicts)) == (1, {"libmagic"})
+
+
+async def test_a_policy_that_contradicts_itself(made: VaultProcess) -> None:
+    """The operator's own policy is read as the start would read it."""
+    (made.home / "retention.toml").write_text("nonsense = true\n")
+    status, verdicts, _ = await examine(made)
+    assert (status, failed(verdicts)) == (1, {"policy"})
+
+
+async def test_everything_at_once(made: VaultProcess, tmp_path: Path) -> None:
+    """Many broken parts are all found in one run, and named at the end."""
+    made.home.chmod(0o750)
+    broken = {
+        "PORTVAULT_DATABASE": "postgresql://x@127.0.0.1:1/x",
+        "PORTVAULT_CUSTODIAN": "vault:somewhere",
+        "PORTVAULT_OBJECTS": "s3+http://127.0.0.1:1/bucket-{region}",
+        "PORTVAULT_STORE_TIMEOUT_SECONDS": "2",
+        "MAGIC": str(tmp_path / "none.mgc"),
+    }
+    status, verdicts, says = await examine(made, **broken)
+    assert (status, failed(verdicts)) == (1, PARTS - {"policy"})
+    last = says.splitlines()[-1]
+    assert last.startswith("portvault: ")
+    assert all(part in last for part in PARTS - {"policy"})
