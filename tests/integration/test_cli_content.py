@@ -1,0 +1,161 @@
+"""`portvault put` and `get`: nothing half stays behind, and a terminal sees progress alone."""
+
+import asyncio
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import (
+    LETTER,
+    UNKNOWN,
+    answering,
+    get,
+    one_line,
+    scan_of,
+    start,
+    token_of,
+)
+from tests.fixtures_process import VaultProcess
+
+
+async def test_an_altered_object_leaves_no_file(
+    vault_process: VaultProcess, tmp_path: Path
+) -> None:
+    """When the stored bytes were tampered with at their end, `get` keeps nothing of the rest."""
+    vault = vault_process
+    token = await token_of(vault, "porting")
+    _, document = await scan_of(vault, token)
+    (stored,) = [path for path in (vault.home / "objects").rglob(document) if path.is_file()]
+    raw = bytearray(stored.read_bytes())
+    raw[-20] ^= 1
+    stored.write_bytes(raw)
+    target = tmp_path / "out" / "scan.jpg"
+    target.parent.mkdir()
+    status, out, says = await vault.run(*get(document, target), **token)
+    assert (status, out) == (5, "")
+    assert one_line(says)
+    assert list(target.parent.iterdir()) == []
+
+
+async def test_a_file_that_is_there_is_replaced_only_by_a_whole_one(
+    vault_process: VaultProcess, tmp_path: Path
+) -> None:
+    """An answer that is cut leaves the earlier file; a `.partial` in the way is named."""
+    target = tmp_path / "scan.jpg"
+    target.write_bytes(b"earlier")
+    cut = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + bytes(500)
+    async with answering(cut) as variables:
+        status, _, says = await vault_process.run(*get(UNKNOWN, target), **variables)
+        assert (status, one_line(says)) == (5, True)
+        assert [path.name for path in tmp_path.glob("scan*")] == ["scan.jpg"]
+        part = tmp_path / "scan.jpg.partial"
+        part.write_bytes(b"another's")
+        status, _, says = await vault_process.run(*get(UNKNOWN, target), **variables)
+        assert (status, "remove it" in says) == (1, True)
+    assert (target.read_bytes(), part.read_bytes()) == (b"earlier", b"another's")
+
+
+@pytest.mark.parametrize("number, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_read_that_is_stopped_leaves_no_file(
+    vault_process: VaultProcess, tmp_path: Path, number: int, expected: int
+) -> None:
+    """Ctrl-C and SIGTERM end `get` quietly, and the half of a scan does not stay on the disk."""
+    half = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(500_000)
+    async with answering(half, stay=True) as variables:
+        process = await start(vault_process, *get(UNKNOWN, tmp_path / "scan.jpg"), **variables)
+        part = tmp_path / "scan.jpg.partial"
+        async with asyncio.timeout(30):
+            while not part.exists() or not part.stat().st_size:
+                await asyncio.sleep(0.02)
+        process.send_signal(number)
+        out, says = await process.communicate()
+    assert (process.returncode, out, says) == (expected, b"", b"")
+    assert list(tmp_path.glob("scan*")) == []
+
+
+async def test_a_closed_pipe_is_quiet(vault_process: VaultProcess) -> None:
+    """Whoever stops reading our output gets no complaint."""
+    vault = vault_process
+    token = await token_of(vault, "porting")
+    _, document = await scan_of(vault, token)
+    process = await start(vault, "get", document, "--purpose", "verify-identity", **token)
+    assert process.stdout is not None
+    await process.stdout.read(10)
+    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+    assert process.stderr is not None
+    assert await process.stderr.read() == b""
+
+
+def on_a_terminal(
+    vault: VaultProcess, *arguments: str, **variables: str
+) -> tuple[int, bytes, bytes]:
+    """Run a command whose standard error is a terminal; return its status and both outputs."""
+    outside, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vault.cli", *arguments],
+        env={**vault.environment, **variables},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=inside,
+    )
+    os.close(inside)
+    out, _ = process.communicate(timeout=60)
+    says = b""
+    # A terminal that nobody holds any more ends with an error instead of an end of file.
+    while chunk := _read(outside):
+        says += chunk
+    os.close(outside)
+    return process.returncode, out, says
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
+
+
+async def test_progress_shows_on_a_terminal_alone(
+    vault_process: VaultProcess, tmp_path: Path
+) -> None:
+    """`put` and `get` draw a bar that ends at 100 %, and keep standard output for the answer."""
+    vault = vault_process
+    token = await token_of(vault, "porting")
+    order, _ = await scan_of(vault, token)
+    put = ("put", str(LETTER), "--order", order, "--kind", "loa")
+    status, out, says = await asyncio.to_thread(on_a_terminal, vault, *put, **token)
+    document = out.decode().strip()
+    assert (status, len(document)) == (0, 36)
+    assert b"loa.pdf [##############################] 100 % of 131 KiB" in says
+    read = get(document, tmp_path / "letter.pdf")
+    status, out, says = await asyncio.to_thread(on_a_terminal, vault, *read, **token)
+    assert (status, b"100 %" in says) == (0, True)
+    wrong = ("put", str(LETTER), "--order", order, "--kind", "selfie")
+    status, out, says = await asyncio.to_thread(on_a_terminal, vault, *wrong, **token)
+    last = says.replace(b"\r\n", b"\n").splitlines()[-1]
+    assert (status, out, last.startswith(b"portvault: ")) == (1, b"", True)
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "-")])
+async def test_content_is_not_poured_into_a_terminal(
+    vault_process: VaultProcess, output: tuple[str, ...]
+) -> None:
+    """Without a file, on a terminal, `get` refuses before it asks for anything."""
+    outside, inside = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "vault.cli", "get", UNKNOWN, "--purpose", "x", *output),
+        env={**vault_process.environment, "PORTVAULT_TOKEN": "pv_x"},
+        stdout=inside,
+        stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
+    )
+    os.close(inside)
+    _, says = await process.communicate()
+    assert await asyncio.to_thread(_read, outside) == b""
+    os.close(outside)
+    assert (process.returncode, b"-o FILE" in says) == (1, True)
