@@ -139,7 +139,9 @@ def _with_findings(
 
 async def close_interrupted(vault: Vault, region: str) -> int:
     """Record as `interrupted` the outcome of intents that nobody is left to conclude."""
-    before = vault.clock() - timedelta(seconds=INTERRUPTED_SECONDS)
+    # Longer than any upload may take; a read that goes on even longer concludes after all.
+    patience = max(INTERRUPTED_SECONDS, 2 * vault.config.receiving_seconds_max)
+    before = vault.clock() - timedelta(seconds=patience)
     async with transaction(vault.pool) as conn:
         # Two at once would conclude an intent twice.
         if not await log_sql.try_closer(conn, region):

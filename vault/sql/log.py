@@ -200,7 +200,7 @@ async def sequenced(conn: Connection, region: str) -> AsyncIterator[tuple[int, R
         where l.region = $1 order by l.index
         """,
         region,
-        prefetch=1000,
+        prefetch=500,
     ):
         yield row["index"], _record(row)
 
