@@ -159,3 +159,22 @@ async def test_who_gives_up_in_the_middle_of_a_commit_does_not_hurt_the_others(
     wire.mend()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [asyncio.CancelledError, type(None)]
+
+
+async def test_who_gives_up_before_its_turn_is_not_recorded(
+    recorder: GroupRecorder, wire: Wire, pool: asyncpg.Pool
+) -> None:
+    """A caller cancelled behind a slow commit has begun nothing, and no record says it did."""
+    first, gone, last = record(), record(), record()
+    wire.to_vault.clear()
+    ahead = asyncio.create_task(recorder.append(first))
+    while not await kept(pool, first):
+        await asyncio.sleep(0.01)
+    behind = asyncio.create_task(recorder.append(gone))
+    await asyncio.sleep(0)
+    behind.cancel()
+    await asyncio.gather(behind, return_exceptions=True)
+    wire.mend()
+    await ahead
+    await recorder.append(last)
+    assert (await kept(pool, gone), await kept(pool, last)) == (0, 1)
