@@ -194,3 +194,11 @@ def test_a_root_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ConfigurationError, match="PORTVAULT_OBJECTS"):
             DirectoryStore(place)
+
+
+async def test_directories_above_the_store_are_private_too(tmp_path: Path) -> None:
+    """Whatever had to be made above the store's root lets nobody else in."""
+    store = DirectoryStore(tmp_path / "home" / "objects" / "uk")
+    for made in ("home", "home/objects", "home/objects/uk"):
+        assert (tmp_path / made).stat().st_mode & 0o777 == 0o700
+    await store.close()

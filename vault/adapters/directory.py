@@ -32,13 +32,22 @@ THREADS = 8
 T = TypeVar("T")
 
 
+def _make_private(directory: Path) -> None:
+    """Make a directory and those above it that are missing, each for this user only."""
+    for missing in reversed(
+        [path for path in (directory, *directory.parents) if not path.exists()]
+    ):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
+
+
 class DirectoryStore:
     """A bucket in a directory, for one machine; several processes may share it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(root)
             sweep(root)
         except OSError as error:
             raise ConfigurationError(
