@@ -7,10 +7,7 @@ an em dash, the signer's name, and base64 of a 4-byte key hash and the signature
 
 import base64
 import binascii
-import contextlib
 import hashlib
-import os
-import stat
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from keys.errors import IntegrityError, KeysError
+from keys.private_file import is_private, write_private
 
 ALGORITHM = b"\x01"
 SEPARATOR = "\n\n"
@@ -122,7 +120,7 @@ def load_or_create_signer(path: Path, name: str) -> Signer:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             _create(path)
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        if not is_private(path.stat()):
             raise KeysError(f"{path} signs the log and others may read it: chmod 600 {path}")
         pem = path.read_bytes()
     except OSError as error:
@@ -144,21 +142,4 @@ def _create(path: Path) -> None:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    part = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        # A link, unlike a rename, never replaces a key that another start has made meanwhile.
-        with contextlib.suppress(FileExistsError):
-            os.link(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    # The name is durable before anything is signed with the key.
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_private(path, pem, replace=False)

@@ -105,7 +105,15 @@ class Seal:
             try:
                 yield conn
             finally:
-                await generations.unlock(conn, self._region)
+                await self._let_go(conn)
+
+    async def _let_go(self, conn: Connection) -> None:
+        """Unlock, or else end the session, which must not go back to the pool with the lock."""
+        try:
+            await generations.unlock(conn, self._region)
+        except BaseException:
+            conn.terminate()
+            raise
 
     async def _open_root(self, conn: Connection) -> tuple[Tree, bytes]:
         head = await nodes.tree(conn, self._region)

@@ -37,7 +37,7 @@ def derive(key: bytes, purpose: str) -> bytes:
 
 def root_context(region: str, generation: int) -> bytes:
     """Bind a tree's root key to its region and generation."""
-    return f"portvault/root/v1/{region}/{generation}".encode()
+    return f"portvault/root-key/v1/{region}/{generation}".encode()
 
 
 def page_context(region: str, node: int, epoch: int) -> bytes:

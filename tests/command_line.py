@@ -1,7 +1,6 @@
 """What tests of `portvault` share: tokens, scans, commands that run on, and broken peers."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -57,19 +56,3 @@ async def answering(answer: bytes, *, stay: bool = False) -> AsyncIterator[dict[
     async with server:
         yield {"PORTVAULT_SERVER": f"http://127.0.0.1:{port}", "PORTVAULT_TOKEN": "pv_x"}
         silent.set()
-
-
-async def start(
-    vault: VaultProcess, *arguments: str, **variables: str
-) -> asyncio.subprocess.Process:
-    """Start a command and do not wait for it."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "vault.cli",
-        *arguments,
-        env={**vault.environment, **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        stdin=asyncio.subprocess.DEVNULL,
-    )

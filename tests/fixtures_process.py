@@ -71,9 +71,9 @@ class VaultProcess:
         self.process.terminate()
         return await asyncio.to_thread(self.process.wait)
 
-    async def run(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
-        """Run a `portvault` command against this vault."""
-        process = await asyncio.create_subprocess_exec(
+    async def command(self, *arguments: str, **variables: str) -> asyncio.subprocess.Process:
+        """Start a `portvault` command against this vault, and do not wait for it."""
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "vault.cli",
@@ -83,6 +83,10 @@ class VaultProcess:
             stderr=asyncio.subprocess.PIPE,
             stdin=asyncio.subprocess.DEVNULL,
         )
+
+    async def run(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
+        """Run a `portvault` command to its end."""
+        process = await self.command(*arguments, **variables)
         out, err = await process.communicate()
         return process.returncode or 0, out.decode(), err.decode()
 

@@ -52,6 +52,12 @@ async def vault(config: Config) -> AsyncIterator[Vault]:
         yield opened
 
 
+async def in_pieces(data: bytes) -> AsyncIterator[bytes]:
+    """Yield the bytes a MiB at a time."""
+    for start in range(0, len(data), 1 << 20):
+        yield data[start : start + (1 << 20)]
+
+
 @dataclass
 class Api:
     """A client of the server; `as_role` picks the token."""
@@ -83,7 +89,7 @@ class Api:
         return str(body["id"])
 
     async def put(
-        self, order: str, data: bytes, kind: str = "passport", **headers: str
+        self, order: str, data: bytes | AsyncIterator[bytes], kind: str = "passport", **headers: str
     ) -> tuple[int, Any]:
         """Upload a document."""
         status, body, _ = await self.call(

@@ -51,7 +51,7 @@ async def open_vault(config: Config, *, dsn: str | None = None) -> AsyncIterator
     """
     async with AsyncExitStack() as stack:
         if dsn is None:
-            dsn = await stack.enter_async_context(_attached(config))
+            dsn = await stack.enter_async_context(attached(config))
             await migrate(dsn)
         pool = await stack.enter_async_context(
             asyncpg.create_pool(
@@ -177,7 +177,8 @@ async def _owned(config: Config) -> AsyncIterator[tuple[str, EmbeddedPostgres | 
 
 
 @asynccontextmanager
-async def _attached(config: Config) -> AsyncIterator[str]:
+async def attached(config: Config) -> AsyncIterator[str]:
+    """Give the database's address; the embedded one is attached to, or run meanwhile."""
     if config.database != EMBEDDED:
         yield config.database
         return

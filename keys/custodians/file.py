@@ -7,10 +7,8 @@ know, so its level is 0.
 """
 
 import asyncio
-import contextlib
 import os
 import re
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -21,6 +19,7 @@ from keys.errors import (
     CustodianUnavailableError,
     KeyDestroyedError,
 )
+from keys.private_file import is_private, sync_directory, write_private
 
 _FILE = re.compile(r"([a-z]+)-([0-9]+)\.key")
 P = ParamSpec("P")
@@ -109,12 +108,12 @@ class FileCustodian:
             return
         if generation <= self._last_destroyed(region):
             raise KeyDestroyedError(f"generation {generation} of {region} was destroyed")
-        self._write(path, wrap.new_key(), replace=False)
+        write_private(path, wrap.new_key(), replace=False)
 
     def _destroy(self, region: str, generation: int) -> None:
         # The mark is first: a crash after it leaves a key that is destroyed again, not made anew.
         if generation > self._last_destroyed(region):
-            self._write(self._mark(region), str(generation).encode(), replace=True)
+            write_private(self._mark(region), str(generation).encode(), replace=True)
         path = self._path(region, generation)
         try:
             with path.open("r+b") as file:
@@ -124,7 +123,7 @@ class FileCustodian:
         except FileNotFoundError:
             return
         path.unlink(missing_ok=True)
-        self._sync_directory()
+        sync_directory(self._directory)
 
     def _last_destroyed(self, region: str) -> int:
         try:
@@ -138,34 +137,9 @@ class FileCustodian:
         found = (_FILE.fullmatch(path.name) for path in self._directory.iterdir())
         return sorted(int(match[2]) for match in found if match and match[1] == region)
 
-    def _write(self, path: Path, data: bytes, *, replace: bool) -> None:
-        """Write durably and in one step; where the file exists already, the first one stands."""
-        part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                part.replace(path)
-            else:
-                with contextlib.suppress(FileExistsError):
-                    os.link(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-        self._sync_directory()
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
 
 def _refuse_others(path: Path, status: os.stat_result, mode: str) -> None:
-    if stat.S_IMODE(status.st_mode) & 0o077:
+    if not is_private(status):
         raise CustodianConfigurationError(
             f"{path} holds root keys and others may read it: chmod {mode} {path}"
         )

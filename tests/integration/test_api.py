@@ -6,7 +6,7 @@ from base64 import b64encode
 
 import pytest
 
-from tests.fixtures_server import Api
+from tests.fixtures_server import Api, in_pieces
 from vault.context import Vault
 
 
@@ -243,3 +243,52 @@ async def test_health_readiness_and_metrics_need_no_token(api: Api) -> None:
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
         async with api.session.get(api.url + path) as response:
             assert response.status == 200
+
+
+@pytest.mark.parametrize("reference", ["Jane Doe", "Jane", "x" * 64 + "1", "case 7", "case\t7"])
+async def test_a_reference_that_may_be_a_name_is_refused_and_not_recorded(
+    api: Api, vault: Vault, passport: bytes, reference: str
+) -> None:
+    """A reference stands in the log, so it is the number of a case and nothing else."""
+    _, document = await api.put(await api.order(), passport)
+    path = f"/v1/documents/{document['id']}/content"
+    headers = {"Access-Purpose": "verify-identity", "Access-Reference": reference}
+    assert (await api.call("GET", path, headers=headers))[0] == 422
+    assert await vault.pool.fetchval("select count(reference) from access_record") == 0
+    headers["Access-Reference"] = "CASE-2026/7"
+    assert (await api.call("GET", path, headers=headers))[0] == 200
+
+
+async def test_who_has_several_regions_says_which_log(api: Api, vault: Vault) -> None:
+    """The question is answered with the choice, and recorded like any other."""
+    status, problem, _ = await api.call("GET", "/v1/access-records", role="compliance")
+    assert status == 422
+    assert "sg, uk" in problem["detail"]
+    asked = "select count(*) from access_record where action = 'log.read' and phase = 'intent'"
+    assert await vault.pool.fetchval(asked) == 1
+    assert (await api.call("GET", "/v1/access-records"))[0] == 403
+
+
+async def test_a_reader_who_hangs_up_is_no_fault_of_the_server(
+    api: Api, vault: Vault, passport: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half a download ends as `aborted` in the log, and as nothing alarming in the server's."""
+    large = passport + bytes(8 << 20)
+    _, document = await api.put(await api.order(), in_pieces(large))
+    url = f"{api.url}/v1/documents/{document['id']}/content"
+    headers = {
+        "Authorization": f"Bearer {api.tokens['porting']}",
+        "Access-Purpose": "verify-identity",
+    }
+    async with api.session.get(url, headers=headers) as response:
+        await response.content.read(1000)
+        response.close()
+    query = "select result from access_record where action = 'document.read' and phase = 'outcome'"
+    result = None
+    for _ in range(100):
+        result = await vault.pool.fetchval(query)
+        if result is not None:
+            break
+        await asyncio.sleep(0.05)
+    assert result == "aborted"
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

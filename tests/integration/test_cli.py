@@ -16,7 +16,6 @@ from tests.command_line import (
     get,
     one_line,
     scan_of,
-    start,
     token_of,
 )
 from tests.fixtures_process import VaultProcess
@@ -81,7 +80,7 @@ async def test_text_is_for_scripts_and_people(vault_process: VaultProcess) -> No
         "get", document, "--purpose", "submit-to-carrier", "--json", **token
     )
     assert (status, out) == (1, "")
-    process = await start(vault, "get", document, "--purpose", "submit-to-carrier", **token)
+    process = await vault.command("get", document, "--purpose", "submit-to-carrier", **token)
     content, _ = await process.communicate()
     assert content == LETTER.read_bytes()
     for command in (("keys", "status"), ("token", "list"), ("log", "verify"), ("doctor",)):
@@ -179,7 +178,7 @@ async def test_the_log_is_followed_in_lines(vault_process: VaultProcess) -> None
     token = await token_of(vault, "porting")
     _, document = await scan_of(vault, token)
     follow = ("log", "tail", "--follow", "--interval", "0.2", "--limit", "5", "--json")
-    process = await start(vault, *follow, **await token_of(vault, "compliance"))
+    process = await vault.command(*follow, **await token_of(vault, "compliance"))
     assert process.stdout is not None
     records = []
     async with asyncio.timeout(30):

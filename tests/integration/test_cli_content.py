@@ -17,7 +17,6 @@ from tests.command_line import (
     get,
     one_line,
     scan_of,
-    start,
     token_of,
 )
 from tests.fixtures_process import VaultProcess
@@ -67,7 +66,7 @@ async def test_a_read_that_is_stopped_leaves_no_file(
     """Ctrl-C and SIGTERM end `get` quietly, and the half of a scan does not stay on the disk."""
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(500_000)
     async with answering(half, stay=True) as variables:
-        process = await start(vault_process, *get(UNKNOWN, tmp_path / "scan.jpg"), **variables)
+        process = await vault_process.command(*get(UNKNOWN, tmp_path / "scan.jpg"), **variables)
         part = tmp_path / "scan.jpg.partial"
         async with asyncio.timeout(30):
             while not part.exists() or not part.stat().st_size:
@@ -83,7 +82,7 @@ async def test_a_closed_pipe_is_quiet(vault_process: VaultProcess) -> None:
     vault = vault_process
     token = await token_of(vault, "porting")
     _, document = await scan_of(vault, token)
-    process = await start(vault, "get", document, "--purpose", "verify-identity", **token)
+    process = await vault.command("get", document, "--purpose", "verify-identity", **token)
     assert process.stdout is not None
     await process.stdout.read(10)
     process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]

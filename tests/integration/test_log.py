@@ -1,7 +1,6 @@
 """The log on a real database: its order, its checkpoints, and what closes it."""
 
 import asyncio
-import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +9,7 @@ import asyncpg
 import pytest
 
 from keys.note import Verifier
+from tests.access_records import append
 from vault.actions import sequence as sequence_module
 from vault.actions.records import (
     INTERRUPTED_SECONDS,
@@ -21,32 +21,8 @@ from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.checkpoint import Checkpoint, open_checkpoint, origin
 from vault.domain.merkle import check_consistency, consistency_proof, root_of
-from vault.domain.records import Record
 
 COMPLIANCE = Principal("token:compliance", "compliance", frozenset({"uk"}))
-
-
-def record(region: str = "uk", **fields: object) -> Record:
-    """Return a refused intent of its own, which needs no outcome."""
-    made = Record(
-        id=uuid.uuid4(),
-        region=region,
-        at=datetime.now(UTC),
-        phase="intent",
-        principal="token:x",
-        role="porting",
-        action="document.read",
-        decision="deny",
-        reason="role",
-    )
-    return replace(made, **fields)  # type: ignore[arg-type]
-
-
-async def append(vault: Vault, number: int, region: str = "uk", **fields: object) -> list[Record]:
-    """Append so many records."""
-    made = [record(region, **fields) for _ in range(number)]
-    await vault.recorder.append_many(made)
-    return made
 
 
 async def indices(vault: Vault, region: str = "uk") -> list[int]:

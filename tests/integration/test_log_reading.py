@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from keys.note import Verifier
+from tests.access_records import append
 from vault.actions.records import latest_checkpoint, list_records, verify_region
 from vault.actions.sequence import sequence_log
 from vault.context import Vault
@@ -18,29 +19,6 @@ from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError
 
 COMPLIANCE = Principal("token:compliance", "compliance", frozenset({"uk"}))
 PORTING = Principal("token:porting", "porting", frozenset({"uk"}))
-
-
-def record(region: str = "uk", **fields: object) -> Record:
-    """Return a refused intent of its own, which needs no outcome."""
-    made = Record(
-        id=uuid.uuid4(),
-        region=region,
-        at=datetime.now(UTC),
-        phase="intent",
-        principal="token:x",
-        role="porting",
-        action="document.read",
-        decision="deny",
-        reason="role",
-    )
-    return replace(made, **fields)  # type: ignore[arg-type]
-
-
-async def append(vault: Vault, number: int, region: str = "uk", **fields: object) -> list[Record]:
-    """Append so many records."""
-    made = [record(region, **fields) for _ in range(number)]
-    await vault.recorder.append_many(made)
-    return made
 
 
 async def test_pages_show_every_record_once_newest_first(vault: Vault) -> None:

@@ -5,11 +5,12 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 import pytest
 
+from tests.access_records import record
 from vault.adapters import recorder as recorder_module
 from vault.adapters.recorder import GroupRecorder
 from vault.domain.records import Record
@@ -18,22 +19,6 @@ from vault.errors import RecordsUnavailableError
 TIMEOUT_SECONDS = 1.0
 #: What scheduling may add to a time limit on a busy machine.
 SLACK_SECONDS = 1.5
-
-
-def record(**fields: object) -> Record:
-    """Return an intent of its own."""
-    made = Record(
-        id=uuid.uuid4(),
-        region="uk",
-        at=datetime.now(UTC),
-        phase="intent",
-        principal="token:x",
-        role="porting",
-        action="document.read",
-        decision="allow",
-        reason="allowed",
-    )
-    return replace(made, **fields)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -204,7 +189,7 @@ async def test_a_record_twice_is_harmless(recorder: GroupRecorder, pool: asyncpg
     await recorder.append(made)
     await recorder.append(replace(made, reason="other"))
     rows = await pool.fetch("select reason from access_record")
-    assert [row["reason"] for row in rows] == ["allowed"]
+    assert [row["reason"] for row in rows] == ["role-may-not"]
     assert await pool.fetchval("select count(*) from log_queue") == 1
     again = record()
     await recorder.append_many([again, again])
@@ -224,7 +209,7 @@ async def test_a_record_twice_is_harmless(recorder: GroupRecorder, pool: asyncpg
     ids=str,
 )
 async def test_one_bad_record_does_not_hurt_the_others(
-    recorder: GroupRecorder, pool: asyncpg.Pool, poison: dict[str, object]
+    recorder: GroupRecorder, pool: asyncpg.Pool, poison: dict[str, Any]
 ) -> None:
     """A record that cannot be written is refused; who shared its batch is served."""
     made = [record() for _ in range(5)]

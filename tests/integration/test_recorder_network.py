@@ -2,33 +2,19 @@
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
+from tests.access_records import record
 from vault.adapters.recorder import GroupRecorder
 from vault.domain.records import Record
 from vault.errors import RecordsUnavailableError
 
 TIMEOUT_SECONDS = 1.0
 SLACK_SECONDS = 1.5
-
-
-def record() -> Record:
-    """Return an intent of its own."""
-    return Record(
-        id=uuid.uuid4(),
-        region="uk",
-        at=datetime.now(UTC),
-        phase="intent",
-        principal="token:x",
-        role="porting",
-        action="document.read",
-    )
 
 
 class Wire:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.fixtures_server import Api
+from tests.fixtures_server import Api, in_pieces
 from vault.actions.collect import collect_abandoned
 from vault.context import Vault
 from vault.domain.documents import JPEG
@@ -89,17 +89,11 @@ async def test_too_large_is_refused_before_the_body(
     assert await left(vault) == (0, 0, 0)
 
 
-async def pieces(data: bytes):
-    """Yield the bytes a MiB at a time."""
-    for start in range(0, len(data), 1 << 20):
-        yield data[start : start + (1 << 20)]
-
-
 async def test_the_limit_is_exact(api: Api, vault: Vault, passport: bytes) -> None:
     """A document of the limit's size is taken; one byte more is not, declared or not."""
     order, limit = await api.order(), vault.config.document_bytes_max
     largest = passport + bytes(limit - len(passport))
-    status, document = await api.put(order, pieces(largest))
+    status, document = await api.put(order, in_pieces(largest))
     assert (status, document["size_bytes"]) == (201, limit)
 
     async def more():

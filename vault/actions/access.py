@@ -149,7 +149,7 @@ def _refusal(principal: Principal, decision: Decision) -> VaultError:
     match decision.reason:
         case Reason.ROLE:
             return ForbiddenError(f"the role {principal.role} may not do this")
-        case Reason.PURPOSE_MISSING | Reason.REFERENCE_MISSING:
+        case Reason.PURPOSE_MISSING | Reason.REFERENCE_MISSING | Reason.REFERENCE:
             return PurposeError()
         case Reason.PURPOSE:
             return ForbiddenError(

@@ -37,17 +37,18 @@ async def list_records(
     limit: int,
 ) -> tuple[list[Record], str | None]:
     """Return a page of a region's records, newest first, and the cursor of the next one."""
-    if region is None:
-        mine = sorted(principal.regions & set(vault.config.regions))
-        region = mine[0] if len(mine) == 1 else None
-        if region is None and mine:
-            raise InvalidRequestError(f"say which region: {', '.join(mine)}")
+    mine = sorted(principal.regions & set(vault.config.regions))
+    unclear = region is None and len(mine) > 1
+    if region is None and mine:
+        region = mine[0]
     before = decode_cursor(cursor) if cursor else None
     known = region if region in vault.config.regions else None
     async with (
         recorded(vault, principal, Action.LOG_READ, region=known, document=document, order=order),
         connection(vault.pool) as conn,
     ):
+        if unclear:
+            raise InvalidRequestError(f"say which region: {', '.join(mine)}")
         found = await log_sql.page(
             conn,
             known or "",

@@ -6,8 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 import asyncpg
 
 from keys.rows import AWAY
-from vault.adapters.embedded_postgres import embedded_database
-from vault.app import EMBEDDED, open_vault
+from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.errors import ConfigurationError, DatabaseUnavailableError
@@ -32,16 +31,6 @@ def database_errors() -> Iterator[None]:
             f"the database does not answer ({str(error) or type(error).__name__}); start it, "
             "or check PORTVAULT_DATABASE; `portvault doctor` looks at every part"
         ) from error
-
-
-@asynccontextmanager
-async def attached(config: Config) -> AsyncIterator[str]:
-    """Give the database's address; the embedded one is attached to, or run meanwhile."""
-    if config.database != EMBEDDED:
-        yield config.database
-        return
-    async with embedded_database(config.home) as dsn:
-        yield dsn
 
 
 @asynccontextmanager

@@ -16,8 +16,8 @@ from keys.custodians import open_custodian
 from keys.errors import KeysError
 from vault.adapters.objects import open_store
 from vault.adapters.sniffer import MagicSniffer
-from vault.app import EMBEDDED, load_policy
-from vault.commands.database import attached, database_errors
+from vault.app import EMBEDDED, attached, load_policy
+from vault.commands.database import database_errors
 from vault.commands.output import show, table
 from vault.config import Config, load_config
 from vault.errors import VaultError

@@ -12,8 +12,8 @@ from vault.actions.seal import seal
 from vault.actions.sequence import sequence_log
 from vault.actions.status import keys_status
 from vault.actions.tokens import create_token, list_tokens, revoke_token
-from vault.app import serve, work_only
-from vault.commands.database import attached, database_errors, opened
+from vault.app import attached, serve, work_only
+from vault.commands.database import database_errors, opened
 from vault.commands.output import facts, show, table
 from vault.config import Config, load_config
 from vault.context import Vault

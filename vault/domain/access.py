@@ -4,13 +4,16 @@ Who may do what: one pure function from principal, action and circumstances to a
 It knows nothing of HTTP and makes no record; `actions/access.py` records what it says.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from vault.domain.documents import Custody
 from vault.errors import VaultError
 
-REFERENCE_LENGTH_MAX = 128
+# The number of a case or a ticket: it stands in the access log, so it must not hold a name.
+REFERENCE_LENGTH_MAX = 64
+_REFERENCE = re.compile(rf"(?=.*[0-9])[A-Za-z0-9._/#-]{{1,{REFERENCE_LENGTH_MAX}}}")
 
 
 class Role(StrEnum):
@@ -114,6 +117,7 @@ class Reason(StrEnum):
     PURPOSE_MISSING = "purpose-missing"
     PURPOSE = "purpose-not-for-role"
     REFERENCE_MISSING = "reference-missing"
+    REFERENCE = "reference-not-a-code"
     SHREDDED = "shredded"
     NOT_STORED = "not-stored"
     RECORDS = "records-unavailable"
@@ -165,6 +169,8 @@ def _decide_read(
         return Decision(False, Reason.PURPOSE)
     if purpose in NEEDS_REFERENCE and not reference:
         return Decision(False, Reason.REFERENCE_MISSING)
+    if reference and not _REFERENCE.fullmatch(reference):
+        return Decision(False, Reason.REFERENCE)
     if custody in (Custody.SHREDDED, Custody.SEALED):
         return Decision(False, Reason.SHREDDED)
     if custody is not Custody.STORED:
@@ -178,4 +184,4 @@ def sees_names(principal: Principal) -> bool:
 
 
 class PurposeError(VaultError):
-    """State why you read this in Access-Purpose, and the reference it needs in Access-Reference."""
+    """Say why in Access-Purpose; a case or ticket number, where needed, in Access-Reference."""

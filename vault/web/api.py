@@ -227,7 +227,7 @@ async def read_content(request: web.Request) -> web.StreamResponse:
         name = quote(content.filename or str(content.document.id), safe="")
         response.headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{name}"
         response.headers[hdrs.ACCEPT_RANGES] = "none"
-        request[STREAMING] = True
+        request[STREAMING] = response
         await response.prepare(request)
         async for chunk in content.chunks:
             await response.write(chunk)

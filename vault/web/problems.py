@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 5
 MEDIA_TYPE = "application/problem+json"
 
-#: Set once the status of a streamed answer is on its way.
-STREAMING: web.RequestKey[bool] = web.RequestKey("streaming", bool)
+#: The answer whose status is on its way already, where there is one.
+STREAMING: web.RequestKey[web.StreamResponse] = web.RequestKey("streaming", web.StreamResponse)
 
 STATUS: dict[type[Exception], int] = {
     errors.InvalidRequestError: 422,
@@ -114,14 +114,11 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return await handler(request)
     except web.HTTPException as error:
         return problem(error.status, error.reason)
-    except ConnectionError:
-        raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
         status = status_of(error)
-        if request.get(STREAMING):
-            # The status has been sent: only a cut tells the reader that this is not the whole.
-            log.warning("stream cut: %s", type(error).__name__)
-            raise ConnectionResetError from error
+        if isinstance(error, ConnectionError) or STREAMING in request:
+            log.info("connection cut: %s", type(error).__name__)
+            return _cut(request)
         if status is not None and status != 500:
             return problem(status, str(error))
         # Type and place only: a message may quote what was being handled.
@@ -130,3 +127,10 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             "incident %s: %s", incident, type(error).__name__
         )
         return problem(500, "something went wrong on our side", incident=incident)
+
+
+def _cut(request: web.Request) -> web.StreamResponse:
+    """Cut the connection: once a status is sent, only that tells that this is not the whole."""
+    if request.transport is not None:
+        request.transport.abort()
+    return request.get(STREAMING) or problem(503, "the connection was lost")
