@@ -1,6 +1,8 @@
 """Object stores on real ground: directories, and buckets of a Ceph that the session starts once."""
 
 import itertools
+import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -108,3 +110,15 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         store = place.open()
     yield Ground(store, place, versioned=request.param == "s3 versioned")
     await store.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system with room for four MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.fixtures_server import Api, in_pieces
+from tests.fixtures_server import Api, in_pieces, serving
 from vault.actions.collect import collect_abandoned
+from vault.app import open_vault
+from vault.config import Config
 from vault.context import Vault
 from vault.domain.documents import JPEG
 
@@ -260,3 +264,22 @@ async def test_an_altered_object_is_cut_off(api: Api, vault: Vault, passport: by
         await api.get(document["id"])
     path.write_bytes(sealed)
     assert await api.get(document["id"]) == (200, passport)
+
+
+async def test_a_full_disk_refuses_and_keeps_what_it_acknowledged(
+    config: Config, small_disk: Path, passport: bytes
+) -> None:
+    """Once the disk is full an upload is refused with a reason; what went before stays whole."""
+    settings = replace(config, regions=("uk",), objects=f"dir:{small_disk}/objects")
+    async with open_vault(settings, dsn=settings.database) as vault, serving(vault) as api:
+        order, kept, status, body = await api.order(), [], 0, {}
+        for _ in range(6):
+            status, body = await api.put(order, passport)
+            if status == 503:
+                break
+            kept.append(body["id"])
+        assert status == 503
+        assert "room" in body["detail"]
+        assert await left(vault) == (len(kept), len(kept), len(kept))
+        for document in kept:
+            assert await api.get(document) == (200, passport)
