@@ -8,7 +8,7 @@ in no cache once that time has passed since the old generation was destroyed.
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -32,6 +32,8 @@ from keys.tree import Node, Scope, WrappedKey, add_child, empty_node, node_key, 
 __all__ = ["DataKey", "KeyStatus", "Keyring", "SealResult", "WrappedKey"]
 
 FIRST_EPOCH = 1
+#: How often a path is read again when a seal replaced its root while the custodian was asked.
+ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ class Keyring:
             head = await nodes.tree(conn, region)
         if head is None:
             await self._seal(region).plant()
-        else:
+            return
+        # Another process may have sealed since the row was read; then there is nothing to learn.
+        with suppress(StaleScopeError):
             await self._root_key(region, head)
 
     async def create_scope(
@@ -219,18 +223,23 @@ class Keyring:
         cached = self._scopes.find(scope)
         if cached is not None:
             return cached
-        read_at = time.monotonic()
-        async with self._connection() as conn:
-            path = await nodes.scope_path(conn, region, scope)
-        if path is None:
-            raise KeyDestroyedError
-        root_key = await self._root_key(region, path.tree)
-        found = path.scope.epoch, open_path(region, path.nodes, root_key, path.scope.slot)
-        self._scopes.keep(scope, found, read_at)
-        return found
+        for _ in range(ATTEMPTS):
+            read_at = time.monotonic()
+            async with self._connection() as conn:
+                path = await nodes.scope_path(conn, region, scope)
+            if path is None:
+                raise KeyDestroyedError
+            try:
+                root_key = await self._root_key(region, path.tree)
+            except StaleScopeError:
+                continue
+            found = path.scope.epoch, open_path(region, path.nodes, root_key, path.scope.slot)
+            self._scopes.keep(scope, found, read_at)
+            return found
+        raise StaleScopeError
 
     async def _root_key(self, region: str, head: nodes.Tree) -> bytes:
-        """Return the root's key; asks the custodian where it is not cached."""
+        """Return the root's key; raises `StaleScopeError` when a seal destroyed it meanwhile."""
         cached = self._roots.find((region, head.generation))
         if cached is not None:
             return cached

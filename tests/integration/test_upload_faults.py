@@ -272,7 +272,9 @@ async def test_a_full_disk_refuses_and_keeps_what_it_acknowledged(
     """Once the disk is full an upload is refused with a reason; what went before stays whole."""
     settings = replace(config, regions=("uk",), objects=f"dir:{small_disk}/objects")
     async with open_vault(settings, dsn=settings.database) as vault, serving(vault) as api:
-        order, kept, status, body = await api.order(), [], 0, {}
+        order, kept = await api.order(), list[str]()
+        status, body = await api.put(order, passport)
+        kept.append(body["id"])
         for _ in range(6):
             status, body = await api.put(order, passport)
             if status == 503:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from keys.errors import IntegrityError, KeyDestroyedError, StaleScopeError
+from keys.errors import IntegrityError, StaleScopeError
 from keys.stream import DataKey
 from vault.actions.access import Access, recorded
 from vault.context import Vault
@@ -118,8 +118,6 @@ async def _unwrap(vault: Vault, identity: UUID) -> tuple[Document, DataKey]:
             return document, await vault.keyring.open_key(wrapped)
         except StaleScopeError:
             continue
-        except KeyDestroyedError as error:
-            raise ShreddedError from error
     raise ConflictError("the region's keys are being sealed; try again")
 
 

@@ -39,6 +39,9 @@ class Body:
             except Exception as error:
                 self.failure = error
                 raise
+            if self._stopped:
+                # Given up while the chunk was waited for: what is given out now would be the last.
+                raise ConnectionAbortedError
             self._set_limit(self._seconds)
             self.complete = self._held is None
             return chunk or b""
@@ -48,10 +51,16 @@ class Body:
         await self._next()
         self.complete = True
 
+    def abandon(self) -> bool:
+        """Give out nothing more; returns whether the last chunk was given out before."""
+        self._stopped = True
+        return self.complete
+
     async def stop(self) -> None:
         """Return when nobody reads the chunks any more."""
+        self._stopped = True
         async with self._running:
-            self._stopped = True
+            return
 
     async def _next(self) -> bytes | None:
         """Return the next chunk that is not empty; None when they ended at the right length."""

@@ -111,8 +111,9 @@ class Uploads:
                 return await asyncio.shield(task)
         except BaseException as error:
             cancelled = isinstance(error, asyncio.CancelledError)
-            too_late = cancelled and (body is None or body.complete)
-            await self._bounded(_conclude(task, body, undo, too_late=too_late))
+            # At once: another turn of the loop might give the last chunk out.
+            sent = body is None or body.abandon()
+            await self._bounded(_conclude(task, body, undo, too_late=cancelled and sent))
             if isinstance(error, TimeoutError):
                 raise self._requests.lost(error) from error
             if body is not None and body.failure is not None and not cancelled:
