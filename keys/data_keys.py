@@ -23,6 +23,7 @@ class Counts:
     depth: int
     dirty_scopes: int
     last_destroyed_at: datetime | None
+    mirrored_at: datetime | None
 
 
 async def insert_scope(conn: Connection, region: str, scope: Scope) -> None:
@@ -37,14 +38,23 @@ async def insert_scope(conn: Connection, region: str, scope: Scope) -> None:
     )
 
 
-async def lock_dirty_scopes(conn: Connection, region: str) -> list[Scope]:
-    """Return the dirty scopes, locked: an upload into one of them waits, and fails its check."""
+async def dirty_scopes(conn: Connection, region: str) -> int:
+    """Return how many scopes are dirty."""
+    found: int = await conn.fetchval(
+        "select count(*) from key_scope where region = $1 and dirty", region
+    )
+    return found
+
+
+async def lock_dirty_scopes(conn: Connection, region: str, limit: int | None = None) -> list[Scope]:
+    """Return dirty scopes, locked: an upload into one of them waits, and fails its check."""
     rows = await conn.fetch(
         """
         select id, epoch, node, slot from key_scope
-        where region = $1 and dirty order by id for update
+        where region = $1 and dirty order by id limit $2 for update
         """,
         region,
+        limit,
     )
     return [Scope(**dict(row)) for row in rows]
 
@@ -53,7 +63,7 @@ async def update_scopes(conn: Connection, region: str, scopes: Sequence[Scope]) 
     """Write the new epochs of re-keyed scopes, which are clean now."""
     await conn.execute(
         """
-        update key_scope s set epoch = c.epoch, dirty = false
+        update key_scope s set epoch = c.epoch, dirty = false, changed = default
         from unnest($2::uuid[], $3::bigint[]) c (id, epoch)
         where s.region = $1 and s.id = c.id
         """,
@@ -92,7 +102,7 @@ async def update_data_keys(conn: Connection, keys: Sequence[WrappedKey]) -> None
     """Write the wraps of re-keyed scopes."""
     await conn.execute(
         """
-        update data_key k set scope_epoch = c.scope_epoch, wrap = c.wrap
+        update data_key k set scope_epoch = c.scope_epoch, wrap = c.wrap, changed = default
         from unnest($1::uuid[], $2::bigint[], $3::bytea[]) c (id, scope_epoch, wrap)
         where k.id = c.id
         """,
@@ -102,12 +112,22 @@ async def update_data_keys(conn: Connection, keys: Sequence[WrappedKey]) -> None
     )
 
 
-async def delete_data_keys(conn: Connection, region: str, keys: Sequence[UUID]) -> None:
+async def delete_data_keys(
+    conn: Connection, region: str, keys: Sequence[UUID], generation: int
+) -> None:
     """Delete data keys and mark their scopes dirty; scopes are locked in the order of their ids."""
     rows = await conn.fetch(
-        "delete from data_key where region = $1 and id = any($2) returning scope",
+        """
+        with deleted as (
+            delete from data_key where region = $1 and id = any($2) returning id, scope),
+        gone as (
+            insert into key_gone (region, id, generation) select $1, id, $3 from deleted
+            on conflict do nothing)
+        select scope from deleted
+        """,
         region,
         list(keys),
+        generation,
     )
     scopes = list({row["scope"] for row in rows})
     await conn.fetch(
@@ -122,6 +142,13 @@ async def delete_data_keys(conn: Connection, region: str, keys: Sequence[UUID]) 
     )
 
 
+async def forget_gone(conn: Connection, region: str, generation: int) -> None:
+    """Forget which data keys left the tree under generations before this one."""
+    await conn.execute(
+        "delete from key_gone where region = $1 and generation < $2", region, generation
+    )
+
+
 async def counts(conn: Connection, region: str) -> Counts | None:
     """Return the tree's measures; counts every row, so it is for people, not for a loop."""
     row = await conn.fetchrow(
@@ -131,7 +158,8 @@ async def counts(conn: Connection, region: str) -> Counts | None:
             (select count(*) from key_scope where region = $1) scopes,
             (select count(*) from key_node where region = $1) nodes,
             (select count(*) from key_scope where region = $1 and dirty) dirty_scopes,
-            (select max(destroyed_at) from key_generation where region = $1) last_destroyed_at
+            (select max(destroyed_at) from key_generation where region = $1) last_destroyed_at,
+            (select written_at from key_mirror where region = $1) mirrored_at
         from key_tree t join key_generation g using (region, generation)
             join key_node n on n.region = t.region and n.id = t.root
         where t.region = $1

@@ -32,5 +32,13 @@ class KeysUnavailableError(KeysError):
     """The rows of the key tree cannot be reached; try again."""
 
 
+class MirrorUnavailableError(KeysError):
+    """The tree's copy in the bucket cannot be written or read."""
+
+
+class StandbyBehindError(KeysError):
+    """A standby that could be promoted has not replayed the seal yet."""
+
+
 class RolledBackError(KeysError):
-    """The database was rolled back: it names a root key that the custodian does not hold."""
+    """The database was rolled back; stop every server, then run `portvault restore`."""

@@ -38,7 +38,10 @@ async def name_generation(conn: Connection, region: str, above: int) -> int:
 async def set_canary(conn: Connection, region: str, generation: int, canary: bytes) -> None:
     """Keep random bytes wrapped under the generation."""
     await conn.execute(
-        "update key_generation set canary = $3 where region = $1 and generation = $2",
+        """
+        update key_generation set canary = $3, changed = default
+        where region = $1 and generation = $2
+        """,
         region,
         generation,
         canary,
@@ -56,10 +59,17 @@ async def is_intended(conn: Connection, region: str, generation: int) -> bool:
 
 
 async def activate(conn: Connection, region: str, generation: int) -> None:
-    """Make an intended generation the one in use."""
+    """Make an intended generation the one in use; the one that was is retired."""
     await conn.execute(
         """
-        update key_generation set state = 'active', active_at = now()
+        update key_generation set state = 'retired', changed = default
+        where region = $1 and state = 'active'
+        """,
+        region,
+    )
+    await conn.execute(
+        """
+        update key_generation set state = 'active', active_at = now(), changed = default
         where region = $1 and generation = $2 and state = 'intended'
         """,
         region,
@@ -70,7 +80,10 @@ async def activate(conn: Connection, region: str, generation: int) -> None:
 async def retire_intended(conn: Connection, region: str) -> None:
     """Give up generations that were named and never used; only the holder of the lock may."""
     await conn.execute(
-        "update key_generation set state = 'retired' where region = $1 and state = 'intended'",
+        """
+        update key_generation set state = 'retired', changed = default
+        where region = $1 and state = 'intended'
+        """,
         region,
     )
 
@@ -91,7 +104,8 @@ async def set_destroyed(conn: Connection, region: str, generation: int) -> None:
     """Note that the custodian destroyed a retired generation."""
     await conn.execute(
         """
-        update key_generation set state = 'destroyed', destroyed_at = clock_timestamp()
+        update key_generation set state = 'destroyed', destroyed_at = clock_timestamp(),
+            canary = null, changed = default
         where region = $1 and generation = $2 and state = 'retired'
         """,
         region,
@@ -103,22 +117,22 @@ async def destroyed_generation(conn: Connection, region: str) -> tuple[int, date
     """Return the last of the generations that are all destroyed, and when the last of them was."""
     row = await conn.fetchrow(
         """
-        select max(generation) generation, max(destroyed_at) destroyed_at from key_generation
+        select generation, destroyed_at from key_generation
         where region = $1 and generation < (
             select min(generation) from key_generation where region = $1 and state <> 'destroyed')
+        order by generation desc limit 1
         """,
         region,
     )
-    if row is None or row["generation"] is None:
-        return None
-    return row["generation"], row["destroyed_at"]
+    return (row["generation"], row["destroyed_at"]) if row else None
 
 
 async def waits_for_seal(conn: Connection, region: str) -> bool:
-    """Whether a scope is dirty or a seal was left half done."""
+    """Whether something is dirty or a seal was left half done."""
     waits: bool = await conn.fetchval(
         """
         select exists (select from key_scope where region = $1 and dirty)
+            or exists (select from key_node where region = $1 and dirty)
             or exists (select from key_generation
                        where region = $1 and state in ('intended', 'retired'))
         """,

@@ -9,7 +9,6 @@ in no cache once that time has passed since the old generation was destroyed.
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -24,34 +23,19 @@ from keys.errors import (
     RolledBackError,
     StaleScopeError,
 )
+from keys.mirror import Bucket, Mirror
+from keys.mirror_rows import look
+from keys.planting import FIRST_EPOCH, add_scope
 from keys.rows import AWAY, Connection, Pool
 from keys.seal import Seal, SealResult
+from keys.status import KeyStatus, Walk, status, walk
 from keys.stream import DataKey
-from keys.tree import Node, Scope, WrappedKey, add_child, empty_node, node_key, open_path, push_down
+from keys.tree import WrappedKey, open_path
 
-__all__ = ["DataKey", "KeyStatus", "Keyring", "SealResult", "WrappedKey"]
+__all__ = ["DataKey", "KeyStatus", "Keyring", "SealResult", "Walk", "WrappedKey"]
 
-FIRST_EPOCH = 1
 #: How often a path is read again when a seal replaced its root while the custodian was asked.
 ATTEMPTS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class KeyStatus:
-    """What an operator asks about a region's tree; times are aware UTC."""
-
-    region: str
-    generation: int
-    created_at: datetime
-    keys: int
-    scopes: int
-    nodes: int
-    depth: int
-    dirty_scopes: int
-    last_seal_at: datetime | None
-    custodian: str
-    destroy_level: int
-    destroy_promise: str
 
 
 class Keyring:
@@ -61,12 +45,16 @@ class Keyring:
         self,
         pool: Pool,
         custodians: Mapping[str, Custodian],
+        buckets: Mapping[str, Bucket],
         *,
+        standbys: Sequence[str] = (),
         cache_seconds: float,
         cache_entries: int = 4096,
     ) -> None:
         self._pool = pool
         self._custodians = custodians
+        self._buckets, self._standbys = buckets, standbys
+        self._refused = set[str]()
         self._roots = Cache[tuple[str, int], bytes](cache_seconds, cache_entries)
         self._scopes = Cache[UUID, tuple[int, bytes]](cache_seconds, cache_entries)
 
@@ -77,6 +65,8 @@ class Keyring:
         """Make the region's tree where there is none; raises `RolledBackError` if it is too old."""
         async with self._connection() as conn:
             head = await nodes.tree(conn, region)
+            if head is not None:
+                await Mirror(self._buckets[region], region).require_not_behind(conn)
         if head is None:
             await self._seal(region).plant()
             return
@@ -92,20 +82,11 @@ class Keyring:
 
         Holds the tree's row, so a seal of the region waits until the transaction ends.
         """
-        head = await nodes.tree(conn, region, "for update")
+        head = await nodes.change(conn, region)
         if head is None:
             raise RolledBackError
         root_key = await self._root_key(region, head)
-        path = await nodes.free_path(conn, region)
-        if not path:
-            path = await _grow(conn, region, head.root, root_key)
-        key = node_key(region, path, root_key)
-        while path[-1].level > 0:
-            key = await _add_node(conn, region, path, key)
-        scope_key = wrap.new_key()
-        slot = add_child(region, path[-1], key, scope_key)
-        await nodes.update_nodes(conn, region, path[-1:])
-        await data_keys.insert_scope(conn, region, Scope(scope, FIRST_EPOCH, path[-1].id, slot))
+        scope_key = await add_scope(conn, region, head, root_key, scope)
         data_key = DataKey(wrap.new_key())
         wrapped = _wrap(data_key, region, scope, first, FIRST_EPOCH, scope_key)
         await data_keys.insert_data_key(conn, wrapped)
@@ -155,14 +136,16 @@ class Keyring:
 
         They are irrecoverable once every generation up to that one is destroyed.
         """
+        self._require(region)
         head = await nodes.tree(conn, region, "for share")
         if head is None:
             raise RolledBackError
-        await data_keys.delete_data_keys(conn, region, keys)
+        await data_keys.delete_data_keys(conn, region, keys, head.generation)
         return head.generation
 
     async def seal(self, region: str, *, force: bool = False) -> SealResult | None:
         """Replace the root generation and destroy the old one; None when nothing was dirty."""
+        self._require(region)
         try:
             return await self._seal(region).run(force=force)
         except AWAY as error:
@@ -181,26 +164,35 @@ class Keyring:
         """Return the generation up to which all are destroyed, and when the last of them was."""
         return await generations.destroyed_generation(conn, region)
 
+    async def mirror(self, region: str) -> bool:
+        """Bring the tree's copy in the bucket up to date; False when it is already."""
+        self._require(region)
+        try:
+            return await self._seal(region).mirror()
+        except AWAY as error:
+            raise KeysUnavailableError from error
+
     async def status(self, conn: Connection, region: str) -> KeyStatus:
         """Return the measures of a region's tree."""
-        found = await data_keys.counts(conn, region)
-        if found is None:
+        return await status(conn, region, self._custodians[region])
+
+    async def verify(self, region: str) -> Walk:
+        """Open every key of the region's tree as it is at one moment; needs no rest from others."""
+        async with self._connection() as conn, conn.transaction():
+            await look(conn)
+            head = await nodes.tree(conn, region)
+            if head is None:
+                raise RolledBackError
+            return await walk(conn, region, head, await self._root_key(region, head))
+
+    def refuse(self, region: str) -> None:
+        """Serve no key of the region any more: its database was rolled back."""
+        self._refused.add(region)
+        self.forget()
+
+    def _require(self, region: str) -> None:
+        if region in self._refused:
             raise RolledBackError
-        custodian = self._custodians[region]
-        return KeyStatus(
-            region=region,
-            generation=found.generation,
-            created_at=found.active_at,
-            keys=found.keys,
-            scopes=found.scopes,
-            nodes=found.nodes,
-            depth=found.depth,
-            dirty_scopes=found.dirty_scopes,
-            last_seal_at=found.last_destroyed_at,
-            custodian=custodian.name,
-            destroy_level=custodian.destroy_level,
-            destroy_promise=custodian.destroy_promise,
-        )
 
     def forget(self) -> None:
         """Drop every unwrapped key."""
@@ -208,7 +200,8 @@ class Keyring:
         self._scopes.clear()
 
     def _seal(self, region: str) -> Seal:
-        return Seal(self._pool, self._custodians[region], region)
+        mirror = Mirror(self._buckets[region], region)
+        return Seal(self._pool, self._custodians[region], mirror, region, self._standbys)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
@@ -220,6 +213,7 @@ class Keyring:
 
     async def _scope_key(self, region: str, scope: UUID) -> tuple[int, bytes]:
         """Return the scope's epoch and key; raises `KeyDestroyedError` when there is no scope."""
+        self._require(region)
         cached = self._scopes.find(scope)
         if cached is not None:
             return cached
@@ -240,6 +234,7 @@ class Keyring:
 
     async def _root_key(self, region: str, head: nodes.Tree) -> bytes:
         """Return the root's key; raises `StaleScopeError` when a seal destroyed it meanwhile."""
+        self._require(region)
         cached = self._roots.find((region, head.generation))
         if cached is not None:
             return cached
@@ -263,25 +258,3 @@ def _wrap(
 ) -> WrappedKey:
     context = wrap.data_key_context(region, scope, epoch, identity)
     return WrappedKey(identity, region, scope, epoch, wrap.wrap(scope_key, key.reveal(), context))
-
-
-async def _grow(conn: Connection, region: str, root: int, root_key: bytes) -> list[Node]:
-    """Push the full root's page down into a new node; returns the path, which is the root."""
-    top = (await nodes.nodes_above(conn, region, [], root))[root]
-    below = empty_node(region, await nodes.next_node(conn), top.level, key := wrap.new_key())
-    push_down(region, top, root_key, below, key)
-    await nodes.adopt(conn, region, root, below.id)
-    await nodes.insert_node(conn, region, below)
-    await nodes.update_nodes(conn, region, [top])
-    return [top]
-
-
-async def _add_node(conn: Connection, region: str, path: list[Node], key: bytes) -> bytes:
-    """Add an empty node below the last of the path, and append it; returns its key."""
-    above, new = path[-1], wrap.new_key()
-    below = empty_node(region, await nodes.next_node(conn), above.level - 1, new)
-    below.slot, below.parent = add_child(region, above, key, new), above.id
-    await nodes.update_nodes(conn, region, [above])
-    await nodes.insert_node(conn, region, below)
-    path.append(below)
-    return new

@@ -6,11 +6,11 @@ from uuid import UUID
 
 import asyncpg
 
-from keys import generations
 from keys.rows import Connection
 from keys.tree import Node, Scope
 
-_NODE = "n.id, n.level, n.epoch, n.parent, n.slot, n.used, n.page"
+_TREE = "generation, root, root_wrap, revision"
+COLUMNS = "n.id, n.level, n.epoch, n.parent, n.slot, n.used, n.page, n.dirty"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Tree:
     generation: int
     root: int
     root_wrap: bytes = field(repr=False)
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,14 @@ class Path:
 
 async def tree(conn: Connection, region: str, lock: str = "") -> Tree | None:
     """Return the head of the tree; `lock` is `for update` or `for share`."""
+    row = await conn.fetchrow(f"select {_TREE} from key_tree where region = $1 {lock}", region)
+    return Tree(**dict(row)) if row else None
+
+
+async def change(conn: Connection, region: str) -> Tree | None:
+    """Lock the head of the tree and count a change of its shape; returns the head as it is now."""
     row = await conn.fetchrow(
-        f"select generation, root, root_wrap from key_tree where region = $1 {lock}", region
+        f"update key_tree set revision = revision + 1 where region = $1 returning {_TREE}", region
     )
     return Tree(**dict(row)) if row else None
 
@@ -51,11 +58,7 @@ async def insert_tree(conn: Connection, region: str, head: Tree) -> None:
 
 
 async def switch(conn: Connection, region: str, head: Tree) -> None:
-    """Put the tree's root under another generation; the one before it is retired."""
-    await conn.execute(
-        "update key_generation set state = 'retired' where region = $1 and state = 'active'", region
-    )
-    await generations.activate(conn, region, head.generation)
+    """Put the tree's root under another generation."""
     await conn.execute(
         "update key_tree set generation = $2, root_wrap = $3 where region = $1",
         region,
@@ -92,9 +95,10 @@ async def update_nodes(conn: Connection, region: str, nodes: Sequence[Node]) -> 
     """Write what changed of the nodes."""
     await conn.execute(
         """
-        update key_node n set level = c.level, epoch = c.epoch, used = c.used, page = c.page
-        from unnest($2::bigint[], $3::int[], $4::bigint[], $5::bigint[], $6::bytea[])
-            c (id, level, epoch, used, page)
+        update key_node n set level = c.level, epoch = c.epoch, used = c.used, page = c.page,
+            dirty = c.dirty, changed = default
+        from unnest($2::bigint[], $3::int[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bool[])
+            c (id, level, epoch, used, page, dirty)
         where n.region = $1 and n.id = c.id
         """,
         region,
@@ -103,6 +107,7 @@ async def update_nodes(conn: Connection, region: str, nodes: Sequence[Node]) -> 
         [node.epoch for node in nodes],
         [node.used for node in nodes],
         [node.page for node in nodes],
+        [node.dirty for node in nodes],
     )
 
 
@@ -117,7 +122,8 @@ async def adopt(conn: Connection, region: str, parent: int, child: int) -> None:
     """Move all children of a node below another, each in the slot it had."""
     for table, column in (("key_node", "parent"), ("key_scope", "node")):
         await conn.execute(
-            f"update {table} set {column} = $3 where region = $1 and {column} = $2",
+            f"update {table} set {column} = $3, changed = default "
+            f"where region = $1 and {column} = $2",
             region,
             parent,
             child,
@@ -126,14 +132,14 @@ async def adopt(conn: Connection, region: str, parent: int, child: int) -> None:
 
 async def free_path(conn: Connection, region: str) -> list[Node]:
     """Return the path from the root to the lowest node with a free slot; empty if all are full."""
-    return _nodes(
+    return nodes_of(
         await conn.fetch(
             f"""
             with recursive path as (
-                (select {_NODE} from key_node n
+                (select {COLUMNS} from key_node n
                  where region = $1 and used <> 1152921504606846975 order by level, id limit 1)
                 union all
-                select {_NODE} from key_node n join path on n.id = path.parent
+                select {COLUMNS} from key_node n join path on n.id = path.parent
                 where n.region = $1)
             select * from path order by level desc
             """,
@@ -147,13 +153,13 @@ async def scope_path(conn: Connection, region: str, scope: UUID) -> Path | None:
     rows = await conn.fetch(
         f"""
         with recursive path as (
-            select {_NODE}, s.epoch scope_epoch, s.slot scope_slot
+            select {COLUMNS}, s.epoch scope_epoch, s.slot scope_slot
             from key_scope s join key_node n on n.region = s.region and n.id = s.node
             where s.id = $2 and s.region = $1
             union all
-            select {_NODE}, path.scope_epoch, path.scope_slot
+            select {COLUMNS}, path.scope_epoch, path.scope_slot
             from key_node n join path on n.id = path.parent where n.region = $1)
-        select path.*, t.generation, t.root, t.root_wrap
+        select path.*, t.generation, t.root, t.root_wrap, t.revision
         from path, key_tree t where t.region = $1 order by level desc
         """,
         region,
@@ -161,30 +167,42 @@ async def scope_path(conn: Connection, region: str, scope: UUID) -> Path | None:
     )
     if not rows:
         return None
-    nodes, first = _nodes(rows), rows[0]
-    head = Tree(first["generation"], first["root"], first["root_wrap"])
+    nodes, first = nodes_of(rows), rows[0]
+    head = Tree(first["generation"], first["root"], first["root_wrap"], first["revision"])
     return Path(head, nodes, Scope(scope, first["scope_epoch"], nodes[-1].id, first["scope_slot"]))
 
 
 async def nodes_above(
-    conn: Connection, region: str, leaves: Sequence[int], root: int
+    conn: Connection, region: str, leaves: Sequence[int], root: int, *, dirty: bool = False
 ) -> dict[int, Node]:
-    """Return the leaves, every node above them, and the root."""
+    """Return the leaves, with `dirty` the dirty nodes too, every node above them, and the root."""
     rows = await conn.fetch(
         f"""
         with recursive path as (
-            select {_NODE} from key_node n where region = $1 and (id = any($2) or id = $3)
+            select {COLUMNS} from key_node n where region = $1 and (id = any($2) or id = $3)
             union
-            select {_NODE} from key_node n join path on n.id = path.parent where n.region = $1)
+            select {COLUMNS} from key_node n where $4 and region = $1 and dirty
+            union
+            select {COLUMNS} from key_node n join path on n.id = path.parent where n.region = $1)
         select * from path
         """,
         region,
         list(leaves),
         root,
+        dirty,
     )
-    return {node.id: node for node in _nodes(rows)}
+    return {node.id: node for node in nodes_of(rows)}
 
 
-def _nodes(rows: list[asyncpg.Record]) -> list[Node]:
-    names = ("id", "level", "epoch", "parent", "slot", "used", "page")
+async def children(conn: Connection, region: str, parent: int) -> dict[int, Node]:
+    """Return the nodes right below a node."""
+    rows = await conn.fetch(
+        f"select {COLUMNS} from key_node n where region = $1 and parent = $2", region, parent
+    )
+    return {node.id: node for node in nodes_of(rows)}
+
+
+def nodes_of(rows: list[asyncpg.Record]) -> list[Node]:
+    """Return the nodes that rows hold."""
+    names = ("id", "level", "epoch", "parent", "slot", "used", "page", "dirty")
     return [Node(*(row[name] for name in names)) for row in rows]

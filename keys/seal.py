@@ -3,14 +3,13 @@ The seal: replace a region's root generation and destroy the old one.
 
 One at a time per region, across processes, by a lock that dies with its session. Every step is
 driven by what is stored, so a seal that was killed between any two is finished by the next one. The
-comments say what a crash leaves. The tree's copy in the bucket and the check of standbys are not
-part of it yet.
+comments say what a crash leaves.
 """
 
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,13 +23,22 @@ from keys.errors import (
     KeysUnavailableError,
     RolledBackError,
 )
+from keys.mirror import Mirror
 from keys.nodes import Tree
+from keys.rekey import Rekeyed, patch, rekey
 from keys.rows import Connection, Pool
-from keys.tree import Rekeyed, empty_node, rekey
+from keys.standbys import wait_for_standbys
+from keys.tree import Scope, WrappedKey, empty_node
 
 LOCK_WAIT_SECONDS = 30.0
 LOCK_POLL_SECONDS = 0.05
+STANDBY_WAIT_SECONDS = 30.0
 CANARY_CONTEXT = b"portvault/canary/v1"
+#: Who keeps unwrapped keys listens here and drops them; the payload is the region.
+CHANNEL = "portvault_seal"
+#: Dirty scopes that the switch re-keys at most; what is beyond is re-keyed before, in steps of so
+#: many, since uploads into a dirty scope and new scopes wait for the transaction.
+SCOPES_IN_ONE_STEP = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +54,26 @@ class SealResult:
 
 
 class Seal:
-    """The seal of one region."""
+    """The seal of one region; `standbys` are those that must have replayed it."""
 
-    def __init__(self, pool: Pool, custodian: Custodian, region: str) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        custodian: Custodian,
+        mirror: Mirror,
+        region: str,
+        standbys: Sequence[str] = (),
+    ) -> None:
         self._pool, self._custodian, self._region = pool, custodian, region
+        self._mirror, self._standbys = mirror, standbys
 
     async def plant(self) -> None:
         """Make the region's tree with its first generation, where there is none."""
         async with self._alone() as conn:
             if await nodes.tree(conn, self._region) is not None:
                 return
+            # An empty database beside a bucket that knows a tree is not a new vault.
+            await self._mirror.require_not_behind(conn)
             await generations.retire_intended(conn, self._region)
             generation = await self._new_generation(conn)
             root_key = wrap.new_key()
@@ -71,10 +89,12 @@ class Seal:
         async with self._alone() as conn:
             # Who holds the lock may give up what a killed seal had only named.
             await generations.retire_intended(conn, self._region)
-            await self._destroy_retired(conn)
+            await self._finish(conn)
             if not force and not await generations.waits_for_seal(conn, self._region):
                 return None
             old, old_root_key = await self._open_root(conn)
+            patched = await self._patch(conn, old, old_root_key)
+            # A crash until here leaves dirty nodes, which wait for the switch as dirty scopes do.
             generation = await self._new_generation(conn)
             root_key = wrap.new_key()
             root_wrap = await self._wrap_root(generation, root_key)
@@ -84,15 +104,24 @@ class Seal:
             )
             # A crash here leaves two generations in the custodian; the old one has no wrap in the
             # present tree, and dies when the seal runs again.
-            await self._destroy_retired(conn)
+            await self._finish(conn)
             return SealResult(
                 region=self._region,
                 old_generation=old.generation,
                 new_generation=generation,
-                scopes=len(done.scopes) + len(done.dropped_scopes),
+                scopes=len(done.scopes) + len(done.dropped_scopes) + patched,
                 nodes=len(done.nodes) + len(done.dropped_nodes),
                 destroyed_at=datetime.now(UTC),
             )
+
+    async def mirror(self) -> bool:
+        """Bring the tree's copy in the bucket up to date; False when it is already."""
+        async with self._alone() as conn:
+            if not await self._mirror.needs_write(conn):
+                return False
+            _, root_key = await self._open_root(conn)
+            await self._mirror.write(conn, root_key)
+            return True
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[Connection]:
@@ -143,40 +172,79 @@ class Seal:
         context = wrap.root_context(self._region, generation)
         return await self._custodian.wrap(self._region, generation, root_key, context)
 
+    async def _patch(self, conn: Connection, head: Tree, root_key: bytes) -> int:
+        """Re-key, under the nodes' present keys, what would be too much for the switch."""
+        region, patched = self._region, 0
+        while await data_keys.dirty_scopes(conn, region) > SCOPES_IN_ONE_STEP:
+            async with conn.transaction():
+                await self._lock_tree(conn, head)
+                scopes, wraps = await self._dirty(conn, SCOPES_IN_ONE_STEP)
+                above = await nodes.nodes_above(
+                    conn, region, [scope.node for scope in scopes], head.root
+                )
+                done = patch(region, above, head.root, root_key, scopes, wraps, wrap.new_key)
+                await self._write(conn, done)
+                patched += len(scopes)
+        return patched
+
     async def _switch(
         self, conn: Connection, old: Tree, old_root_key: bytes, new: Tree, root_key: bytes
     ) -> Rekeyed:
         """Re-key all that is dirty and put the root under the new generation, in one step."""
         region = self._region
         async with conn.transaction():
-            await conn.execute("set constraints all deferred")
-            head = await nodes.tree(conn, region, "for update")
-            intended = await generations.is_intended(conn, region, new.generation)
-            if head is None or head.generation != old.generation or not intended:
-                # The lock was lost with its session and another seal came in between.
+            await self._lock_tree(conn, old)
+            if not await generations.is_intended(conn, region, new.generation):
                 raise KeysUnavailableError(f"another seal of {region} was faster")
-            scopes = await data_keys.lock_dirty_scopes(conn, region)
+            scopes, wraps = await self._dirty(conn)
             above = await nodes.nodes_above(
-                conn, region, [scope.node for scope in scopes], old.root
+                conn, region, [scope.node for scope in scopes], old.root, dirty=True
             )
-            wraps = await data_keys.data_keys(conn, [scope.id for scope in scopes])
+            if above[old.root].level > 0 and above[old.root].used.bit_count() == 1:
+                above = {**await nodes.children(conn, region, old.root), **above}
             done = rekey(
                 region, above, old.root, old_root_key, scopes, wraps, root_key, wrap.new_key
             )
-            await data_keys.update_data_keys(conn, done.wraps)
-            await data_keys.update_scopes(conn, region, done.scopes)
-            await data_keys.delete_scopes(conn, region, done.dropped_scopes)
-            await nodes.update_nodes(conn, region, done.nodes)
-            await nodes.delete_nodes(conn, region, done.dropped_nodes)
+            await self._write(conn, done)
+            await generations.activate(conn, region, new.generation)
             await nodes.switch(conn, region, new)
+            await conn.execute("select pg_notify($1, $2)", CHANNEL, region)
         return done
 
-    async def _destroy_retired(self, conn: Connection) -> None:
-        """Destroy what no tree names any more, but only while the present root opens."""
+    async def _lock_tree(self, conn: Connection, head: Tree) -> None:
+        """Lock the tree; raises when the seal's lock was lost and another seal came between."""
+        await conn.execute("set constraints all deferred")
+        now = await nodes.change(conn, self._region)
+        if now is None or now.generation != head.generation:
+            raise KeysUnavailableError(f"another seal of {self._region} was faster")
+
+    async def _dirty(
+        self, conn: Connection, limit: int | None = None
+    ) -> tuple[list[Scope], list[WrappedKey]]:
+        scopes = await data_keys.lock_dirty_scopes(conn, self._region, limit)
+        return scopes, await data_keys.data_keys(conn, [scope.id for scope in scopes])
+
+    async def _write(self, conn: Connection, done: Rekeyed) -> None:
+        region = self._region
+        root = next((node.id for node in done.nodes if node.parent is None), None)
+        for node in done.collapsed:
+            if root is not None:
+                await nodes.adopt(conn, region, node, root)
+        await data_keys.update_data_keys(conn, done.wraps)
+        await data_keys.update_scopes(conn, region, done.scopes)
+        await data_keys.delete_scopes(conn, region, done.dropped_scopes)
+        await nodes.update_nodes(conn, region, done.nodes)
+        await nodes.delete_nodes(conn, region, done.dropped_nodes)
+
+    async def _finish(self, conn: Connection) -> None:
+        """Mirror, gate, destroy: what is left to do once a tree names a newer generation."""
         retired = await generations.retired(conn, self._region)
         if not retired:
             return
-        head = await self._gate(conn)
+        head, root_key = await self._open_root(conn)
+        mirrored = await self._mirror.write(conn, root_key)
+        # A crash here leaves a segment more than is needed.
+        await self._gate(conn, mirrored, root_key)
         for generation, canary in retired:
             if generation == head.generation:
                 raise RolledBackError
@@ -184,13 +252,24 @@ class Seal:
             if canary is not None:
                 await self._check_dead(generation, canary)
             await generations.set_destroyed(conn, self._region, generation)
+        await data_keys.forget_gone(conn, self._region, head.generation)
 
-    async def _gate(self, conn: Connection) -> Tree:
-        """Read again, from what is committed, that the present root opens and its page with it."""
-        head, root_key = await self._open_root(conn)
+    async def _gate(self, conn: Connection, mirrored: Tree, root_key: bytes) -> None:
+        """
+        Make sure that nobody needs what is retired, from what is committed and mirrored now.
+
+        The present root opens, the mirror holds the tree under the same generation, and every
+        standby that could be promoted has replayed the switch.
+        """
+        head = await nodes.tree(conn, self._region)
+        if head is None or (head.generation, head.root_wrap) != (
+            mirrored.generation,
+            mirrored.root_wrap,
+        ):
+            raise KeysUnavailableError(f"another seal of {self._region} was faster")
         root = (await nodes.nodes_above(conn, self._region, [], head.root))[head.root]
         wrap.open_page(root_key, root.page, wrap.page_context(self._region, root.id, root.epoch))
-        return head
+        await wait_for_standbys(conn, self._standbys, STANDBY_WAIT_SECONDS)
 
     async def _check_dead(self, generation: int, canary: bytes) -> None:
         try:

@@ -1,31 +1,25 @@
 """
-The tree's algorithm: open a path, add a scope, re-key what is dirty. Pure, no I/O.
+The tree's algorithm: open a path, add a scope, grow. Pure, no I/O; what a seal does is `rekey`.
 
 A node keeps its children's keys as one page, sealed under the node's own key, which stands in its
 parent's page. Level 0 holds scopes. A full root pushes its page down into a new child, so the tree
-grows by whole levels and the root stays the same node. Re-keying gives every dirty scope, every
-node above one, and the root a fresh key; what lies below an untouched child is not touched. Nodes
-that end up empty go, and an empty root is a leaf again.
+grows by whole levels and the root stays the same node.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from uuid import UUID
 
 from keys.errors import IntegrityError
 from keys.wrap import (
-    EMPTY,
     PAGE_BYTES,
     SLOTS,
     child_key,
-    data_key_context,
     open_page,
     page_context,
     seal_page,
     set_child_key,
-    unwrap,
-    wrap,
 )
 
 FULL = (1 << SLOTS) - 1
@@ -42,6 +36,7 @@ class Node:
     slot: int | None
     used: int
     page: bytes = field(repr=False)
+    dirty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +58,6 @@ class WrappedKey:
     scope: UUID
     scope_epoch: int
     wrap: bytes = field(repr=False)
-
-
-@dataclass(slots=True)
-class Rekeyed:
-    """What a seal writes."""
-
-    nodes: list[Node] = field(default_factory=list)
-    dropped_nodes: list[int] = field(default_factory=list)
-    scopes: list[Scope] = field(default_factory=list)
-    dropped_scopes: list[UUID] = field(default_factory=list)
-    wraps: list[WrappedKey] = field(default_factory=list)
 
 
 def free_slot(used: int) -> int:
@@ -134,104 +118,3 @@ def node_key(region: str, path: Sequence[Node], root_key: bytes) -> bytes:
         page = open_page(key, above.page, page_context(region, above.id, above.epoch))
         key = child_key(page, below.slot)
     return key
-
-
-def rekey(
-    region: str,
-    nodes: Mapping[int, Node],
-    root: int,
-    root_key: bytes,
-    scopes: Iterable[Scope],
-    wraps: Iterable[WrappedKey],
-    new_root_key: bytes,
-    fresh: Callable[[], bytes],
-) -> Rekeyed:
-    """
-    Give all that is dirty, and everything above it, a fresh key from `fresh`.
-
-    `new_root_key` is wrapped under the new generation already. `nodes` are the root and every node
-    above a dirty scope; `wraps` are all the data keys of the dirty scopes. A dirty scope without
-    data keys is dropped.
-    """
-    pages = _open_pages(region, nodes, root, root_key)
-    done = Rekeyed()
-    by_scope: dict[UUID, list[WrappedKey]] = {}
-    for wrapped in wraps:
-        by_scope.setdefault(wrapped.scope, []).append(wrapped)
-    for scope in scopes:
-        _rekey_scope(region, nodes, pages, scope, by_scope.get(scope.id, []), fresh, done)
-    _rekey_nodes(region, nodes, pages, root, fresh, done)
-    if nodes[root].used == 0:
-        nodes[root].level = 0
-    _seal_anew(region, nodes[root], pages[root], new_root_key, done)
-    return done
-
-
-def _open_pages(
-    region: str, nodes: Mapping[int, Node], root: int, root_key: bytes
-) -> dict[int, bytearray]:
-    keys: dict[int, bytes] = {root: root_key}
-    pages: dict[int, bytearray] = {}
-    for node in sorted(nodes.values(), key=lambda node: -node.level):
-        if node.id != root:
-            if node.parent not in pages or node.slot is None:
-                raise IntegrityError
-            keys[node.id] = child_key(pages[node.parent], node.slot)
-        context = page_context(region, node.id, node.epoch)
-        pages[node.id] = open_page(keys[node.id], node.page, context)
-    return pages
-
-
-def _rekey_scope(
-    region: str,
-    nodes: Mapping[int, Node],
-    pages: dict[int, bytearray],
-    scope: Scope,
-    wraps: list[WrappedKey],
-    fresh: Callable[[], bytes],
-    done: Rekeyed,
-) -> None:
-    page = pages[scope.node]
-    if not wraps:
-        set_child_key(page, scope.slot, EMPTY)
-        nodes[scope.node].used &= ~(1 << scope.slot)
-        done.dropped_scopes.append(scope.id)
-        return
-    old, new, epoch = child_key(page, scope.slot), fresh(), scope.epoch + 1
-    set_child_key(page, scope.slot, new)
-    done.scopes.append(Scope(scope.id, epoch, scope.node, scope.slot))
-    for item in wraps:
-        context = data_key_context(region, scope.id, item.scope_epoch, item.id)
-        key = unwrap(old, item.wrap, context)
-        sealed = wrap(new, key, data_key_context(region, scope.id, epoch, item.id))
-        done.wraps.append(WrappedKey(item.id, region, scope.id, epoch, sealed))
-
-
-def _rekey_nodes(
-    region: str,
-    nodes: Mapping[int, Node],
-    pages: dict[int, bytearray],
-    root: int,
-    fresh: Callable[[], bytes],
-    done: Rekeyed,
-) -> None:
-    """Bottom up: drop what is empty, else put a fresh key into the parent and seal the page."""
-    for node in sorted(nodes.values(), key=lambda node: node.level):
-        if node.id == root:
-            continue
-        if node.parent is None or node.slot is None:
-            raise IntegrityError
-        if node.used == 0:
-            set_child_key(pages[node.parent], node.slot, EMPTY)
-            nodes[node.parent].used &= ~(1 << node.slot)
-            done.dropped_nodes.append(node.id)
-            continue
-        key = fresh()
-        set_child_key(pages[node.parent], node.slot, key)
-        _seal_anew(region, node, pages[node.id], key, done)
-
-
-def _seal_anew(region: str, node: Node, page: bytearray, key: bytes, done: Rekeyed) -> None:
-    node.epoch += 1
-    node.page = seal_page(key, bytes(page), page_context(region, node.id, node.epoch))
-    done.nodes.append(node)

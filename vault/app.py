@@ -15,7 +15,9 @@ from typing import Any
 import asyncpg
 from aiohttp import web
 
+from keys.announcements import listen
 from keys.custodians import open_custodian
+from keys.custodians.bounded import BoundedCustodian
 from keys.keyring import Keyring
 from keys.note import load_or_create_signer
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
@@ -66,7 +68,9 @@ async def open_vault(config: Config, *, dsn: str | None = None) -> AsyncIterator
         stores: dict[str, ObjectStore] = {}
         custodians = {}
         for region in config.regions:
-            custodians[region] = open_custodian(config.custodian_uri(region))
+            custodians[region] = BoundedCustodian(
+                open_custodian(config.custodian_uri(region)), config.custodian_timeout_seconds
+            )
             stack.push_async_callback(custodians[region].close)
             stores[region] = open_store(
                 config.objects_uri(region),
@@ -76,10 +80,17 @@ async def open_vault(config: Config, *, dsn: str | None = None) -> AsyncIterator
                 timeout_seconds=config.store_timeout_seconds,
             )
             stack.push_async_callback(stores[region].close)
-        keyring = Keyring(pool, custodians, cache_seconds=config.key_cache_seconds)
+        keyring = Keyring(
+            pool,
+            custodians,
+            stores,
+            standbys=config.standbys,
+            cache_seconds=config.key_cache_seconds,
+        )
         for region in config.regions:
             await custodians[region].check()
             await keyring.start_region(region)
+        await stack.enter_async_context(_running(listen(dsn, keyring.forget)))
         recorder = await stack.enter_async_context(
             GroupRecorder(dsn, timeout_seconds=config.record_timeout_seconds)
         )
@@ -136,6 +147,18 @@ async def _until_stopped(*steps: Coroutine[Any, Any, None]) -> None:
         await stop.wait()
         for task in tasks:
             task.cancel()
+
+
+@asynccontextmanager
+async def _running(step: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a step beside the block, and cancel it at the end."""
+    task = asyncio.create_task(step)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 @asynccontextmanager

@@ -57,6 +57,11 @@ class Config:
     #: An upload that sends nothing for so long is dropped.
     upload_idle_seconds: float = 60.0
     seal_interval_seconds: float = 60.0
+    #: How often the key tree's copy in the bucket is brought up to date, at the latest.
+    mirror_interval_seconds: float = 60.0
+    #: Standbys, by application_name, that must have replayed a seal before the old root dies.
+    standbys: tuple[str, ...] = ()
+    custodian_timeout_seconds: float = 15.0
     #: How long a process may keep an unwrapped key; a shred is irrecoverable only after that.
     key_cache_seconds: float = 5.0
     #: How long after `ported` or `cancelled` documents wait, so that a reversal can reopen custody.

@@ -46,12 +46,18 @@ async def seal_when_dirty(vault: Vault, region: str) -> None:
         await seal(vault, worker(vault), region)
 
 
+async def _mirror(vault: Vault, region: str) -> int:
+    await vault.keyring.mirror(region)
+    return 0
+
+
 def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
     """Return what the worker does, with this configuration's intervals."""
     return (
         Reconciler("sequence", sequence_log, 1.0),
         Reconciler("expire", expire, 2.0),
         Reconciler("seal", _seal, vault.config.seal_interval_seconds),
+        Reconciler("mirror", _mirror, vault.config.mirror_interval_seconds),
         Reconciler("mark-sealed", mark_sealed, 1.0),
         Reconciler("purge", purge_shredded, 2.0),
         Reconciler("certify", certify, 2.0),

@@ -1,0 +1,232 @@
+"""
+The mirror: a key tree's copy in its region's bucket.
+
+It is a chain of segments: a base holds the whole tree, each segment after it what changed since.
+Every segment is written from one moment of the database, read back and opened before it counts. A
+segment names the one before it by its digest and is authenticated under the root key of its
+generation, so whoever owns the bucket can withhold segments but neither make nor change one. All
+keys in it are wrapped as in the database: it dies with them.
+
+Promises: numbers are never used twice, and a segment in the bucket with a higher number than the
+database ever intended shows that the database was rolled back. Only who holds the region's seal
+lock writes. Not promised: that what was uploaded since the last segment is in it.
+"""
+
+import os
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from keys import mirror_rows, nodes
+from keys.errors import IntegrityError, MirrorUnavailableError, RolledBackError
+from keys.mirror_rows import Progress
+from keys.nodes import Tree
+from keys.rows import Connection
+from keys.segment import (
+    Header,
+    Opener,
+    Reader,
+    Row,
+    Writer,
+    decode_header,
+    decode_row,
+    encode_header,
+    encode_row,
+    mac_key,
+)
+
+PREFIX = "keys/"
+#: A new base is written when the segments after the last outweigh it, or become many.
+SEGMENTS_MAX = 500
+SEGMENTS_BYTES_MIN = 1 << 20
+CHUNK_BYTES = 256 * 1024
+
+
+class Named(Protocol):
+    """An object as a bucket lists it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+
+class Bucket(Protocol):
+    """What the mirror asks of a region's bucket; failures are of the caller's kind."""
+
+    async def put(self, name: str, chunks: AsyncIterable[bytes], *, size_bytes: int | None) -> None:
+        """Store durably."""
+
+    def get(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Open for reading."""
+
+    async def purge(self, name: str) -> int:
+        """Remove every version."""
+
+    def list(self, prefix: str = "") -> AsyncIterator[Named]:
+        """Yield the objects under a prefix, ascending by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a segment turned out to be."""
+
+    name: str
+    digest: bytes = field(repr=False)
+    size_bytes: int
+    seen: str
+    head: Tree
+    opened: int
+
+
+def name_of(number: int) -> str:
+    """Return a new name for the segment of a number; names sort as the numbers do."""
+    return f"{PREFIX}{number:020d}-{os.urandom(4).hex()}"
+
+
+def number_of(name: str) -> int:
+    """Return the number in a segment's name; raises `IntegrityError` when it has none."""
+    number, found, token = name.removeprefix(PREFIX).partition("-")
+    if not found or not token or not number.isdecimal():
+        raise IntegrityError(f"{name} in the bucket is no segment of the mirror")
+    return int(number)
+
+
+class Mirror:
+    """The mirror of one region."""
+
+    def __init__(self, bucket: Bucket, region: str) -> None:
+        self._bucket, self._region = bucket, region
+
+    async def names(self) -> list[str]:
+        """Return the segments in the bucket, oldest first."""
+        return [item.name async for item in self._bucket.list(PREFIX)]
+
+    async def require_not_behind(self, conn: Connection) -> None:
+        """Raise `RolledBackError` when the bucket knows a segment that the database never made."""
+        now = await mirror_rows.progress(conn, self._region)
+        await self._compare(now.intended if now else 0)
+
+    async def _compare(self, intended: int) -> None:
+        names = await self.names()
+        if names and number_of(names[-1]) > intended:
+            raise RolledBackError
+
+    async def needs_write(self, conn: Connection) -> bool:
+        """Whether something changed since the last segment."""
+        now = await mirror_rows.progress(conn, self._region)
+        if now is None or now.seen is None:
+            return True
+        return await mirror_rows.has_changed(conn, self._region, now.seen)
+
+    async def write(self, conn: Connection, root_key: bytes, *, base: bool = False) -> Tree:
+        """
+        Write what changed, or a new base, and open it again; returns the head that it holds.
+
+        `root_key` is the key of the root as it is now: the caller keeps seals away meanwhile.
+        """
+        before = await mirror_rows.intend(conn, self._region)
+        await self._compare(before.intended - 1)
+        base = base or self._wants_base(before)
+        written = await self._put(conn, before, root_key, base=base)
+        now = replace(
+            before,
+            name=written.name,
+            digest=written.digest,
+            base_bytes=written.size_bytes if base else before.base_bytes,
+            segments=0 if base else before.segments + 1,
+            segments_bytes=0 if base else before.segments_bytes + written.size_bytes,
+            seen=written.seen,
+        )
+        if not await mirror_rows.set_written(conn, self._region, now):
+            raise MirrorUnavailableError("another process wrote the mirror at the same time")
+        if base:
+            await self._purge_before(written.name)
+        return written.head
+
+    def _wants_base(self, now: Progress) -> bool:
+        bound = max(now.base_bytes, SEGMENTS_BYTES_MIN)
+        return now.seen is None or now.segments >= SEGMENTS_MAX or now.segments_bytes > bound
+
+    async def _put(
+        self, conn: Connection, before: Progress, root_key: bytes, *, base: bool
+    ) -> Written:
+        name, writer = name_of(before.intended), Writer(mac_key(root_key))
+        async with conn.transaction():
+            seen = await mirror_rows.look(conn)
+            head = await nodes.tree(conn, self._region)
+            if head is None:
+                raise RolledBackError
+            header = Header(
+                region=self._region,
+                number=before.intended,
+                generation=head.generation,
+                root=head.root,
+                revision=head.revision,
+                root_wrap=head.root_wrap,
+                previous=None if base else before.name,
+                previous_digest=None if base else before.digest,
+            )
+            if base or before.seen is None:
+                rows = mirror_rows.whole(conn, self._region)
+            else:
+                rows = mirror_rows.changes(conn, self._region, before.seen)
+            await self._bucket.put(name, _frames(header, rows, writer), size_bytes=None)
+        opener = Opener(self._region, head.root, root_key)
+        async for row in self.read(name, digest=writer.digest):
+            if not isinstance(row, Header):
+                opener.open(row)
+        return Written(name, writer.digest, writer.size_bytes, seen, head, opener.opened)
+
+    async def read(
+        self, name: str, *, key: bytes | None = None, digest: bytes | None = None
+    ) -> AsyncIterator[Header | Row]:
+        """
+        Yield the header and the rows of a segment.
+
+        They are authentic only once the last was yielded, and only if a key or a digest was given;
+        `IntegrityError` otherwise.
+        """
+        reader, region = Reader(), self._region
+        header: Header | None = None
+        async with self._bucket.get(name) as chunks:
+            async for chunk in chunks:
+                for kind, data in reader.feed(chunk):
+                    if header is None:
+                        if kind != b"H":
+                            raise IntegrityError
+                        header = decode_header(data)
+                        if header.region != region:
+                            raise IntegrityError
+                        yield header
+                    else:
+                        yield decode_row(region, kind, data)
+        reader.close(key=key, digest=digest)
+
+    async def header(self, name: str) -> Header:
+        """Return what a segment says it is, not authenticated."""
+        reader = Reader()
+        async with self._bucket.get(name) as chunks:
+            async for chunk in chunks:
+                for kind, data in reader.feed(chunk):
+                    if kind == b"H" and (header := decode_header(data)).region == self._region:
+                        return header
+                    raise IntegrityError
+        raise IntegrityError
+
+    async def _purge_before(self, base: str) -> None:
+        """Remove the segments that a base replaces; what stays behind does no harm."""
+        for name in await self.names():
+            if name < base:
+                await self._bucket.purge(name)
+
+
+async def _frames(header: Header, rows: AsyncIterator[Row], writer: Writer) -> AsyncIterator[bytes]:
+    waiting = bytearray(writer.add(encode_header(header)))
+    async for row in rows:
+        waiting += writer.add(encode_row(row))
+        if len(waiting) >= CHUNK_BYTES:
+            yield bytes(waiting)
+            waiting.clear()
+    waiting += writer.finish()
+    yield bytes(waiting)

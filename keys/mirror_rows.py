@@ -1,0 +1,216 @@
+"""The rows that a segment of the mirror takes out of PostgreSQL, and how far the mirror is."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from keys import nodes
+from keys.rows import Connection
+from keys.segment import Generation, Gone, Row
+from keys.tree import Node, Scope, WrappedKey
+
+#: Leaves that are read at once with all that hangs on them.
+LEAVES_BATCH = 100
+_SCOPE = "id, epoch, node, slot"
+_KEY = "id, region, scope, scope_epoch, wrap"
+_CHANGED = "region = $1 and changed >= $2::text::xid8"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a region's mirror is: the last segment written, and what changed since `seen`."""
+
+    intended: int
+    written: int
+    name: str | None
+    digest: bytes | None = field(repr=False)
+    base_bytes: int
+    segments: int
+    segments_bytes: int
+    seen: str | None
+
+
+async def progress(conn: Connection, region: str) -> Progress | None:
+    """Return how far the mirror is, None before its first segment was intended."""
+    row = await conn.fetchrow(
+        """
+        select intended, written, name, digest, base_bytes, segments, segments_bytes,
+            seen::text seen
+        from key_mirror where region = $1
+        """,
+        region,
+    )
+    return Progress(**dict(row)) if row else None
+
+
+async def intend(conn: Connection, region: str) -> Progress:
+    """Take the next number, which nobody gets again."""
+    row = await conn.fetchrow(
+        """
+        insert into key_mirror (region, intended, written, base_bytes, segments, segments_bytes)
+        values ($1, 1, 0, 0, 0, 0)
+        on conflict (region) do update set intended = key_mirror.intended + 1
+        returning intended, written, name, digest, base_bytes, segments, segments_bytes,
+            seen::text seen
+        """,
+        region,
+    )
+    return Progress(**dict(row)) if row else Progress(1, 0, None, None, 0, 0, 0, None)
+
+
+async def set_written(conn: Connection, region: str, now: Progress) -> bool:
+    """Note that the segment of the intended number is there; False when another came after it."""
+    done = await conn.fetchval(
+        """
+        update key_mirror set written = $2, name = $3, digest = $4, base_bytes = $5, segments = $6,
+            segments_bytes = $7, seen = $8::text::xid8, written_at = clock_timestamp()
+        where region = $1 and intended = $2 returning true
+        """,
+        region,
+        now.intended,
+        now.name,
+        now.digest,
+        now.base_bytes,
+        now.segments,
+        now.segments_bytes,
+        now.seen,
+    )
+    return bool(done)
+
+
+async def look(conn: Connection) -> str:
+    """Show the transaction, which this must begin, one moment; returns what it does not see yet."""
+    await conn.execute("set transaction isolation level repeatable read, read only")
+    seen: str = await conn.fetchval("select pg_snapshot_xmin(pg_current_snapshot())::text")
+    return seen
+
+
+async def has_changed(conn: Connection, region: str, since: str) -> bool:
+    """Whether anything changed that no segment holds."""
+    found: bool = await conn.fetchval(
+        " or ".join(
+            f"exists (select from {table} where {_CHANGED})"
+            for table in ("key_node", "key_scope", "data_key", "key_generation", "key_gone")
+        ).join(("select ", "")),
+        region,
+        since,
+    )
+    return found
+
+
+async def whole(conn: Connection, region: str) -> AsyncIterator[Row]:
+    """Yield the whole tree from the root down, with constant memory below its inner nodes."""
+    for row in await _side_rows(conn, region, None):
+        yield row
+    inner = await conn.fetch(
+        f"select {nodes.COLUMNS} from key_node n where region = $1 and level > 0 "
+        "order by level desc",
+        region,
+    )
+    for node in nodes.nodes_of(inner):
+        yield node
+    last = -1
+    while leaves := await _leaves(conn, region, last):
+        last = leaves[-1].id
+        rows = await conn.fetch(
+            f"select {_SCOPE} from key_scope where region = $1 and node = any($2)",
+            region,
+            [leaf.id for leaf in leaves],
+        )
+        scopes = [Scope(**dict(row)) for row in rows]
+        keys = await _keys_of(conn, scopes)
+        for row in ordered(leaves, scopes, keys):
+            yield row
+
+
+async def changes(conn: Connection, region: str, since: str) -> AsyncIterator[Row]:
+    """Yield all that changed, and what it takes to open it, from the root down."""
+    for row in await _side_rows(conn, region, since):
+        yield row
+    rows = await conn.fetch(f"select {_KEY} from data_key where {_CHANGED}", region, since)
+    keys = [WrappedKey(**dict(row)) for row in rows]
+    rows = await conn.fetch(
+        f"""
+        select {_SCOPE} from key_scope where {_CHANGED}
+        union select {_SCOPE} from key_scope where region = $1 and id = any($3)
+        """,
+        region,
+        since,
+        list({key.scope for key in keys}),
+    )
+    scopes = [Scope(**dict(row)) for row in rows]
+    rows = await conn.fetch(f"select id from key_node where {_CHANGED}", region, since)
+    wanted = {row["id"] for row in rows} | {scope.node for scope in scopes}
+    head = await nodes.tree(conn, region)
+    if head is None:
+        return
+    found = await nodes.nodes_above(conn, region, list(wanted), head.root)
+    for node in sorted(found.values(), key=lambda node: (-node.level, node.id)):
+        if node.level > 0:
+            yield node
+    leaves = sorted((n for n in found.values() if n.level == 0), key=lambda node: node.id)
+    for item in ordered(leaves, scopes, keys):
+        yield item
+
+
+def ordered(
+    leaves: Sequence[Node], scopes: Iterable[Scope], keys: Iterable[WrappedKey]
+) -> Iterable[Row]:
+    """Yield each leaf, then each of its scopes, each followed by its keys."""
+    by_leaf: dict[int, list[Scope]] = {}
+    for scope in scopes:
+        by_leaf.setdefault(scope.node, []).append(scope)
+    by_scope: dict[UUID, list[WrappedKey]] = {}
+    for key in keys:
+        by_scope.setdefault(key.scope, []).append(key)
+    for leaf in leaves:
+        yield leaf
+        for scope in by_leaf.get(leaf.id, ()):
+            yield scope
+            yield from by_scope.get(scope.id, ())
+
+
+async def _side_rows(conn: Connection, region: str, since: str | None) -> list[Row]:
+    """Return generations and what has gone: all that is still of use, or what changed."""
+    living = "(state <> 'destroyed' or generation = (select max(generation) from key_generation "
+    living += "where region = $1 and state = 'destroyed'))"
+    rows = await conn.fetch(
+        f"""
+        select generation, state, canary,
+            to_char(active_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') active_at,
+            to_char(destroyed_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') destroyed_at
+        from key_generation where region = $1 and
+            {living if since is None else "changed >= $2::text::xid8"}
+        order by generation
+        """,
+        region,
+        *([] if since is None else [since]),
+    )
+    found: list[Row] = [Generation(**dict(row)) for row in rows]
+    condition = "region = $1" if since is None else _CHANGED
+    rows = await conn.fetch(
+        f"select id, generation from key_gone where {condition}",
+        region,
+        *([] if since is None else [since]),
+    )
+    return found + [Gone(**dict(row)) for row in rows]
+
+
+async def _leaves(conn: Connection, region: str, after: int) -> list[Node]:
+    rows = await conn.fetch(
+        f"""
+        select {nodes.COLUMNS} from key_node n where region = $1 and level = 0 and id > $2
+        order by id limit $3
+        """,
+        region,
+        after,
+        LEAVES_BATCH,
+    )
+    return nodes.nodes_of(rows)
+
+
+async def _keys_of(conn: Connection, scopes: Sequence[Scope]) -> list[WrappedKey]:
+    rows = await conn.fetch(
+        f"select {_KEY} from data_key where scope = any($1)", [scope.id for scope in scopes]
+    )
+    return [WrappedKey(**dict(row)) for row in rows]
