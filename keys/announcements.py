@@ -11,6 +11,8 @@ from keys.seal import CHANNEL
 
 RECONNECT_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
+#: An advisory lock that every listener shares, so that a restore can make sure that it is alone.
+SERVING = 0x73657276  # "serv"
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ async def _listen_once(dsn: str, forget: Callable[[], None]) -> None:
         conn.add_termination_listener(lambda _: lost.set())
         await conn.add_listener(CHANNEL, lambda *_: forget())
         forget()
+        await conn.execute("select pg_advisory_lock_shared($1)", SERVING)
         await lost.wait()
     finally:
         conn.terminate()

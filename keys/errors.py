@@ -40,5 +40,9 @@ class StandbyBehindError(KeysError):
     """A standby that could be promoted has not replayed the seal yet."""
 
 
+class RestoreRefusedError(KeysError):
+    """Restoring now would lose data."""
+
+
 class RolledBackError(KeysError):
     """The database was rolled back; stop every server, then run `portvault restore`."""

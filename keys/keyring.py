@@ -26,13 +26,14 @@ from keys.errors import (
 from keys.mirror import Bucket, Mirror
 from keys.mirror_rows import look
 from keys.planting import FIRST_EPOCH, add_scope
+from keys.restore import Merged, Restore
 from keys.rows import AWAY, Connection, Pool
 from keys.seal import Seal, SealResult
 from keys.status import KeyStatus, Walk, status, walk
 from keys.stream import DataKey
 from keys.tree import WrappedKey, open_path
 
-__all__ = ["DataKey", "KeyStatus", "Keyring", "SealResult", "Walk", "WrappedKey"]
+__all__ = ["DataKey", "KeyStatus", "Keyring", "Merged", "SealResult", "Walk", "WrappedKey"]
 
 #: How often a path is read again when a seal replaced its root while the custodian was asked.
 ATTEMPTS = 5
@@ -171,6 +172,14 @@ class Keyring:
             return await self._seal(region).mirror()
         except AWAY as error:
             raise KeysUnavailableError from error
+
+    async def restore(self, conn: Connection, region: str) -> Merged:
+        """Put the newest known tree into a rolled back database, in the caller's transaction."""
+        mirror = Mirror(self._buckets[region], region)
+        try:
+            return await Restore(mirror, self._custodians[region], region).run(conn)
+        finally:
+            self.forget()
 
     async def status(self, conn: Connection, region: str) -> KeyStatus:
         """Return the measures of a region's tree."""

@@ -45,11 +45,14 @@ def load_policy(config: Config) -> Policy:
 
 
 @asynccontextmanager
-async def open_vault(config: Config, *, dsn: str | None = None) -> AsyncIterator[Vault]:
+async def open_vault(
+    config: Config, *, dsn: str | None = None, restoring: bool = False
+) -> AsyncIterator[Vault]:
     """
     Wire a vault for a command that comes and goes, or for a server that has its database already.
 
-    Without `dsn` the embedded database is attached to, or run meanwhile. Migrations are applied.
+    Without `dsn` the embedded database is attached to, or run meanwhile. Migrations are applied. A
+    database that was rolled back is refused, unless it is about to be restored.
     """
     async with AsyncExitStack() as stack:
         if dsn is None:
@@ -89,8 +92,10 @@ async def open_vault(config: Config, *, dsn: str | None = None) -> AsyncIterator
         )
         for region in config.regions:
             await custodians[region].check()
-            await keyring.start_region(region)
-        await stack.enter_async_context(_running(listen(dsn, keyring.forget)))
+            if not restoring:
+                await keyring.start_region(region)
+        if not restoring:
+            await stack.enter_async_context(_running(listen(dsn, keyring.forget)))
         recorder = await stack.enter_async_context(
             GroupRecorder(dsn, timeout_seconds=config.record_timeout_seconds)
         )

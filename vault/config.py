@@ -29,6 +29,7 @@ class Region:
 
     objects: str | None = None
     custodian: str | None = None
+    custodian_before: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Config:
     objects: str = ""
     #: `file:DIRECTORY`.
     custodian: str = ""
+    #: Where root keys still lie while `portvault keys rotate-custodian` moves them.
+    custodian_before: str = ""
     s3_access_key: str = ""
     s3_secret_key: str = field(default="", repr=False)
     s3_region: str = "us-east-1"
@@ -87,6 +90,11 @@ class Config:
         """Return the custodian's address; by default a directory beside the data, not in it."""
         own = self.region_settings.get(region, Region()).custodian
         return own or self.custodian or f"file:{self.home}-keys"
+
+    def custodian_before_uri(self, region: str) -> str | None:
+        """Return the address of the custodian that the region is moved away from, if it is."""
+        own = self.region_settings.get(region, Region()).custodian_before
+        return own or self.custodian_before or None
 
     @property
     def signing_key_path(self) -> Path:
@@ -152,7 +160,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Region]]:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
     regions: dict[str, Region] = {}
     for name, table in values.pop("region", {}).items():
-        if name not in REGIONS or not set(table) <= {"objects", "custodian"}:
+        if name not in REGIONS or not set(table) <= {"objects", "custodian", "custodian_before"}:
             raise ConfigurationError(f"{path}: [region.{name}] is not a region's table")
         regions[name] = Region(**table)
     return values, regions
@@ -206,5 +214,9 @@ def _without_password(address: str) -> str:
 
 
 def _without_nothing(region: Region) -> dict[str, str]:
-    pairs = {"objects": region.objects, "custodian": region.custodian}
+    pairs = {
+        "objects": region.objects,
+        "custodian": region.custodian,
+        "custodian_before": region.custodian_before,
+    }
     return {name: value for name, value in pairs.items() if value}

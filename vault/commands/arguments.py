@@ -223,15 +223,50 @@ def _add_operator(tree: _Tree) -> None:
     )
     verify.add_argument("--region", choices=REGIONS)
     keys = tree.group("keys", "Look after the key trees.", "portvault keys status")
-    status = keys.command(
-        "status", "operator.run_keys_status", "Show the key trees.", "portvault keys status"
-    )
+    status = keys.command("status", "keys.status", "Show the key trees.", "portvault keys status")
     status.add_argument("--region", choices=REGIONS)
     seal = keys.command(
         "seal",
-        "operator.run_keys_seal",
+        "keys.run_seal",
         "Make all shreds so far irrecoverable, now.",
         "portvault keys seal --region uk",
     )
     seal.add_argument("--region", choices=REGIONS)
     seal.add_argument("--force", action="store_true", help="replace the root anyway")
+    check = keys.command(
+        "verify",
+        "keys.verify",
+        "Open every key of the trees, and name what does not open.",
+        "portvault keys verify --region uk",
+    )
+    check.add_argument("--region", choices=REGIONS)
+    rotate = keys.command(
+        "rotate-custodian",
+        "keys.rotate",
+        "Move a region's root key from `custodian_before` to `custodian`; content stays as it is.",
+        "portvault keys rotate-custodian --region uk",
+    )
+    rotate.add_argument("--region", choices=REGIONS, required=True)
+    backup = tree.command(
+        "backup",
+        "backups.backup",
+        "Write a dump of the database (pg_dump); a running vault need not stop.",
+        "portvault backup /srv/backup/portvault.dump",
+    )
+    backup.add_argument("file", type=Path, metavar="FILE")
+    restore = tree.command(
+        "restore",
+        "backups.restore",
+        "Bring an older database up to what happened since, and say what lives and what is gone. "
+        "Loads FILE into the empty database; without FILE, takes the database as it is: recovered "
+        "from a base backup, or a standby that was promoted.",
+        "portvault restore /srv/backup/portvault.dump --dry-run",
+    )
+    restore.add_argument("file", type=Path, metavar="FILE", nargs="?", help="of pg_dump")
+    restore.add_argument("--region", choices=REGIONS, help="only this one (all)")
+    restore.add_argument("--dry-run", action="store_true", help="only say what would be")
+    restore.add_argument(
+        "--leave-unknown",
+        action="store_true",
+        help="go on although documents were stored after the backup; their objects stay",
+    )

@@ -8,9 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from vault.actions.records import verify_region
-from vault.actions.seal import seal
 from vault.actions.sequence import sequence_log
-from vault.actions.status import keys_status
 from vault.actions.tokens import create_token, list_tokens, revoke_token
 from vault.app import attached, serve, work_only
 from vault.commands.database import database_errors, opened
@@ -32,7 +30,8 @@ def operator(config: Config, role: str = Role.ADMIN) -> Principal:
     return Principal(f"operator:{name}", role, frozenset(config.regions))
 
 
-def _regions(config: Config, wanted: str | None) -> tuple[str, ...]:
+def regions_of(config: Config, wanted: str | None) -> tuple[str, ...]:
+    """Return the region that was asked for, or all."""
     if wanted is None:
         return config.regions
     if wanted not in config.regions:
@@ -111,41 +110,13 @@ async def token_revoke(args: argparse.Namespace) -> None:
     show({"id": str(identity), "revoked": True}, f"{identity} is revoked", as_json=args.json)
 
 
-async def run_keys_status(args: argparse.Namespace) -> None:
-    """Show the key trees."""
-    config = load_config()
-    async with opened(config) as vault:
-        rows = [
-            asdict(await keys_status(vault, operator(config), region))
-            for region in _regions(config, args.region)
-        ]
-    columns = ("region", "generation", "keys", "scopes", "nodes", "depth", "dirty_scopes")
-    promises = sorted({(row["custodian"], row["destroy_promise"]) for row in rows})
-    text = table(rows, (*columns, "last_seal_at"))
-    text += "".join(f"\n\n{name}\n  {promise}" for name, promise in promises)
-    show(rows, text, as_json=args.json)
-
-
-async def run_keys_seal(args: argparse.Namespace) -> None:
-    """Seal now."""
-    config = load_config()
-    done = []
-    async with opened(config) as vault:
-        for region in _regions(config, args.region):
-            result = await seal(vault, operator(config), region, force=args.force)
-            if result is not None:
-                done.append(asdict(result))
-    columns = ("region", "old_generation", "new_generation", "scopes", "nodes", "destroyed_at")
-    text = table(done, columns) if done else "nothing to seal; --force replaces the roots anyway"
-    show(done, text, as_json=args.json)
-
-
 async def log_verify(args: argparse.Namespace) -> None:
     """Check the log against its signed checkpoints; raises when it does not hold."""
     config = load_config()
     async with opened(config) as vault:
         verdicts = {
-            region: await _verify(vault, config, region) for region in _regions(config, args.region)
+            region: await _verify(vault, config, region)
+            for region in regions_of(config, args.region)
         }
     shown = {name: asdict(verdict) for name, verdict in verdicts.items()}
     lines = [

@@ -40,6 +40,7 @@ class Action(StrEnum):
     LOG_READ = "log.read"
     KEYS_READ = "keys.read"
     KEYS_SEAL = "keys.seal"
+    KEYS_RESTORE = "keys.restore"
     TOKEN_CREATE = "token.create"
     TOKEN_LIST = "token.list"
     TOKEN_REVOKE = "token.revoke"
@@ -86,7 +87,14 @@ ALLOWED: dict[str, frozenset[Action]] = {
     Role.COMPLIANCE: frozenset({_A.DOCUMENT_DESCRIBE, _A.CERTIFICATE_READ, _A.LOG_READ}),
     Role.DPO: frozenset({_A.DOCUMENT_DESCRIBE, _A.DOCUMENT_SHRED, _A.CERTIFICATE_READ}),
     Role.ADMIN: frozenset(
-        {_A.KEYS_READ, _A.KEYS_SEAL, _A.TOKEN_CREATE, _A.TOKEN_LIST, _A.TOKEN_REVOKE}
+        {
+            _A.KEYS_READ,
+            _A.KEYS_SEAL,
+            _A.KEYS_RESTORE,
+            _A.TOKEN_CREATE,
+            _A.TOKEN_LIST,
+            _A.TOKEN_REVOKE,
+        }
     ),
     WORKER_ROLE: frozenset({_A.DOCUMENT_SHRED, _A.KEYS_SEAL}),
 }

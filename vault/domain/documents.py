@@ -96,9 +96,12 @@ def parse_kind(text: str) -> Kind | None:
         return None
 
 
+OBJECTS_PREFIX = "documents/"
+
+
 def object_name(document: UUID) -> str:
     """Return the name of the document's object in its region's bucket."""
-    return f"documents/{document}"
+    return f"{OBJECTS_PREFIX}{document}"
 
 
 def stream_context(region: str, document: UUID) -> bytes:

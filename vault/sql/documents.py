@@ -102,6 +102,14 @@ async def find_with_key(
     return _document(row), key
 
 
+async def count_stored(conn: Connection, region: str) -> int:
+    """Return how many documents of a region are in custody."""
+    found: int = await conn.fetchval(
+        "select count(*) from document where region = $1 and custody = 'stored'", region
+    )
+    return found
+
+
 async def of_order(conn: Connection, order: UUID) -> list[Document]:
     """Return the order's documents, oldest first."""
     rows = await conn.fetch(

@@ -1,0 +1,144 @@
+"""
+Restore: put the newest tree that is known into a database that was rolled back.
+
+Two states of a region's tree are merged, in the caller's transaction: the database's, which may be
+an old backup or a standby that lagged, and the mirror's. The one of the later generation stands,
+because a generation only dies once the mirror holds its successor. Of one generation, the shape
+with the later revision stands, with the data keys of both less those that left the tree in either.
+So keys are never taken back to the past, and what was shredded stays so.
+
+Afterwards every scope is dirty: what was written on the lost timeline must lead nowhere, and only
+the next seal makes sure of it.
+"""
+
+from dataclasses import dataclass
+
+from keys import nodes, restore_rows, wrap
+from keys.custodian import Custodian
+from keys.errors import IntegrityError, KeyDestroyedError, RestoreRefusedError
+from keys.mirror import Mirror, number_of
+from keys.nodes import Tree
+from keys.rows import Connection
+from keys.segment import Header, mac_key
+
+#: Rows that go to the database at once.
+BATCH = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a region's tree is after a restore; `source` is where its shape came from."""
+
+    region: str
+    source: str
+    database_generation: int | None
+    mirror_generation: int | None
+    generation: int
+    keys: int
+    keys_taken: int
+    keys_dropped: int
+
+
+class Restore:
+    """The restore of one region's tree."""
+
+    def __init__(self, mirror: Mirror, custodian: Custodian, region: str) -> None:
+        self._mirror, self._custodian, self._region = mirror, custodian, region
+
+    async def run(self, conn: Connection) -> Merged:
+        """
+        Merge the mirror into the database; the caller commits, or rolls back to only have looked.
+
+        Raises `RestoreRefusedError` when the custodian opens neither state, or when the bucket
+        holds no mirror that can be read.
+        """
+        region = self._region
+        database = await nodes.tree(conn, region, "for update")
+        found = await self._newest()
+        if found is None:
+            raise RestoreRefusedError(
+                f"the bucket of {region} holds no copy of the key tree that the custodian opens, "
+                "and without it nobody can say what was shredded since the backup; check that "
+                "bucket and custodian are the right ones"
+            )
+        header, chain = found
+        head = await self._choose(database, header)
+        await restore_rows.make_tables(conn, region)
+        for place, (name, digest) in enumerate(reversed(chain)):
+            await self._load(conn, place, name, digest)
+        await restore_rows.reduce(conn, header.root)
+        if head == "mirror":
+            same = database is not None and database.generation == header.generation
+            tree = Tree(header.generation, header.root, header.root_wrap, header.revision)
+            await restore_rows.replace_tree(conn, region, tree, merge_keys=same)
+        elif database is not None and database.generation == header.generation:
+            await restore_rows.add_keys(conn, region)
+        await restore_rows.settle(conn, region, number_of(chain[0][0]))
+        now = await nodes.tree(conn, region)
+        if now is None:
+            raise IntegrityError
+        keys, taken, dropped = await restore_rows.counts(conn, region)
+        return Merged(
+            region=region,
+            source=head,
+            database_generation=database.generation if database else None,
+            mirror_generation=header.generation,
+            generation=now.generation,
+            keys=keys,
+            keys_taken=taken,
+            keys_dropped=dropped,
+        )
+
+    async def _choose(self, database: Tree | None, header: Header) -> str:
+        """Return whose shape stands: `database` or `mirror`."""
+        if database is None or database.generation < header.generation:
+            return "mirror"
+        if database.generation == header.generation:
+            return "database" if database.revision >= header.revision else "mirror"
+        if await self._root_key(database.generation, database.root_wrap) is None:
+            raise RestoreRefusedError(
+                f"the database of {self._region} is newer than the copy of its key tree in the "
+                f"bucket, and the custodian does not hold its generation {database.generation}; "
+                "bring the custodian's keys back"
+            )
+        return "database"
+
+    async def _newest(self) -> tuple[Header, list[tuple[str, bytes | None]]] | None:
+        """Return the header of the newest segment that opens, and its chain, newest first."""
+        for name in reversed(await self._mirror.names()):
+            header = await self._mirror.header(name)
+            root_key = await self._root_key(header.generation, header.root_wrap)
+            if root_key is None:
+                continue
+            async for _ in self._mirror.read(name, key=mac_key(root_key)):
+                pass
+            return header, await self._chain(name, header)
+        return None
+
+    async def _chain(self, name: str, header: Header) -> list[tuple[str, bytes | None]]:
+        chain: list[tuple[str, bytes | None]] = [(name, None)]
+        while header.previous is not None:
+            chain.append((header.previous, header.previous_digest))
+            header = await self._mirror.header(header.previous)
+        return chain
+
+    async def _root_key(self, generation: int, root_wrap: bytes) -> bytes | None:
+        """Return the root's key, None when its generation is no more or never was its."""
+        context = wrap.root_context(self._region, generation)
+        try:
+            return await self._custodian.unwrap(self._region, generation, root_wrap, context)
+        except (KeyDestroyedError, IntegrityError):
+            return None
+
+    async def _load(self, conn: Connection, place: int, name: str, digest: bytes | None) -> None:
+        """Copy a segment's rows into the tables of the restore; checks them to the end."""
+        waiting: dict[str, list[tuple[object, ...]]] = {}
+        async for row in self._mirror.read(name, digest=digest):
+            if isinstance(row, Header):
+                continue
+            table, values = restore_rows.columns(row)
+            waiting.setdefault(table, []).append((place, *values))
+            if len(waiting[table]) >= BATCH:
+                await restore_rows.copy(conn, table, waiting.pop(table))
+        for table, rows in waiting.items():
+            await restore_rows.copy(conn, table, rows)

@@ -1,0 +1,108 @@
+"""Commands for backups: write a dump, and bring an older state up to date."""
+
+import argparse
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import asyncpg
+
+from vault.actions.restore import Restored
+from vault.actions.restore import restore as restore_region
+from vault.adapters.postgres_tools import run_tool
+from vault.app import attached, open_vault
+from vault.commands.database import database_errors
+from vault.commands.operator import operator, regions_of
+from vault.commands.output import show, table
+from vault.config import Config, load_config
+from vault.errors import ConfigurationError
+from vault.migrate import migrate
+
+#: A statement of a restore may take as long as the tree is large.
+STATEMENT_SECONDS = 4 * 3600.0
+_DUMP = b"PGDMP"
+_LINES_MAX = 200
+
+
+async def backup(args: argparse.Namespace) -> None:
+    """Dump the database into a file that only this user may read."""
+    if args.file.exists():
+        raise ConfigurationError(f"{args.file} is there already; name a new file")
+    with database_errors():
+        async with attached(load_config()) as dsn:
+            os.close(os.open(args.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            try:
+                await run_tool("pg_dump", "--format=custom", f"--file={args.file}", dsn)
+            except BaseException:
+                args.file.unlink(missing_ok=True)
+                raise
+    size = args.file.stat().st_size
+    text = f"{args.file}: {size} bytes; objects and root keys are not in it"
+    show({"file": str(args.file), "size_bytes": size}, text, as_json=args.json)
+
+
+async def restore(args: argparse.Namespace) -> None:
+    """Restore the regions, one after the other."""
+    config = replace(load_config(), database_timeout_seconds=STATEMENT_SECONDS)
+    with database_errors():
+        async with attached(config) as dsn:
+            if args.file is not None:
+                await _load(dsn, args.file)
+            await migrate(dsn)
+            done = [
+                await _one(config, dsn, region, args) for region in regions_of(config, args.region)
+            ]
+    shown = [asdict(item) for item in done]
+    show(shown, "\n\n".join(_text(item, dry=args.dry_run) for item in done), as_json=args.json)
+
+
+async def _one(config: Config, dsn: str, region: str, args: argparse.Namespace) -> Restored:
+    async with open_vault(replace(config, regions=(region,)), dsn=dsn, restoring=True) as vault:
+        return await restore_region(
+            vault,
+            operator(config),
+            region,
+            dry_run=args.dry_run,
+            leave_unknown=args.leave_unknown,
+        )
+
+
+async def _load(dsn: str, file: Path) -> None:
+    """Load a dump into an empty database, as a whole or not at all."""
+    with file.open("rb") as start:
+        custom = start.read(len(_DUMP)) == _DUMP
+    conn = await asyncpg.connect(dsn)
+    try:
+        taken = await conn.fetchval(
+            "select count(*) from pg_class where relnamespace = 'public'::regnamespace"
+        )
+    finally:
+        await conn.close()
+    if taken:
+        raise ConfigurationError(
+            "the database is not empty, and nothing is ever restored over another state: move its "
+            "directory away, or name an empty database; without FILE it is taken as it is"
+        )
+    if custom:
+        whole = ("--no-owner", "--exit-on-error", "--single-transaction")
+        await run_tool("pg_restore", *whole, f"--dbname={dsn}", str(file))
+    else:
+        options = ("--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1")
+        await run_tool("psql", *options, f"--file={file}", dsn)
+
+
+def _text(done: Restored, *, dry: bool) -> str:
+    tree = done.tree
+    states = ("living", "shredded", "sealed", "missing", "unknown")
+    counts = ", ".join(f"{done.count(state)} {state}" for state in states if done.count(state))
+    first = (
+        f"{done.region}: {'would be restored' if dry else 'restored'}; the key tree is the "
+        f"{tree.source}'s (generation {tree.generation}; the database had "
+        f"{tree.database_generation or 'none'}), {done.records} access records taken over, "
+        f"{done.shredded_again} shreds repeated; {counts or 'no documents'}"
+    )
+    rows = [asdict(line) for line in done.documents]
+    shown = table(rows[:_LINES_MAX], ("document", "order", "kind", "state", "detail"))
+    more = len(rows) - _LINES_MAX
+    note = f"\n... and {more} more; --json names all" if more > 0 else ""
+    return f"{first}\n\n{shown}{note}" if rows else first

@@ -1,0 +1,117 @@
+"""The statements that make the documents' rows agree with a restored key tree and log."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from keys.announcements import SERVING
+from vault.sql.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One document, or one key without a row: where it stands after the restore, and why."""
+
+    document: UUID
+    order: UUID | None
+    kind: str | None
+    state: str
+    detail: str | None
+
+
+async def is_alone(conn: Connection) -> bool:
+    """Whether no server or worker uses this database; those who come have to wait."""
+    alone: bool = await conn.fetchval("select pg_try_advisory_lock($1)", SERVING)
+    return alone
+
+
+async def let_others_in(conn: Connection) -> None:
+    """End what `is_alone` began."""
+    await conn.execute("select pg_advisory_unlock($1)", SERVING)
+
+
+async def shredded_by_log(conn: Connection, region: str) -> list[UUID]:
+    """Return documents that still have a key, and whose shred the log or the row records."""
+    rows = await conn.fetch(
+        """
+        select k.id from data_key k join document d on d.id = k.id
+        where k.region = $1 and (d.custody in ('shredded', 'sealed') or exists (
+            select from access_record r where r.document = k.id and r.action = 'document.shred'
+                and r.phase = 'outcome' and r.result = 'completed' and r.reason is null))
+        """,
+        region,
+    )
+    return [row["id"] for row in rows]
+
+
+async def shred_without_key(
+    conn: Connection, region: str, generation: int, now: datetime
+) -> list[UUID]:
+    """Mark stored documents shredded that have no key any more, as the log says where it does."""
+    rows = await conn.fetch(
+        """
+        update document d set custody = 'shredded', metadata = null, last_generation = $2,
+            shredded_at = coalesce(r.at, $3), shredded_by = coalesce(r.principal, 'unknown'),
+            shred_reason = 'shredded after the backup that was restored'
+        from document s left join lateral (
+            select at, principal from access_record
+            where document = s.id and action = 'document.shred' and phase = 'outcome'
+                and result = 'completed' and reason is null
+            order by at limit 1) r on true
+        where s.region = $1 and s.custody = 'stored' and d.id = s.id
+            and not exists (select from data_key k where k.id = s.id)
+        returning d.id
+        """,
+        region,
+        generation,
+        now,
+    )
+    return [row["id"] for row in rows]
+
+
+async def keep_objects(conn: Connection, names: Sequence[str], *, first: bool) -> None:
+    """Keep the names of the bucket's objects for `lines`, until the transaction ends."""
+    if first:
+        await conn.execute("create temporary table found_object (id text) on commit drop")
+    await conn.copy_records_to_table("found_object", records=[(name,) for name in names])
+
+
+async def lines(conn: Connection, region: str, prefix: str) -> list[Line]:
+    """Return where every document stands; `keep_objects` came before."""
+    await conn.execute("create index on found_object (id)")
+    rows = await conn.fetch(
+        """
+        select coalesce(d.id, k.id) document, d.order_id "order", d.kind,
+            case
+                when d.custody = 'stored' and o.id is null then 'missing'
+                when d.custody = 'stored' then 'living'
+                when d.custody in ('shredded', 'sealed') then d.custody
+                else 'unknown'
+            end state,
+            case
+                when d.custody = 'stored' and o.id is null then 'its object is not in the bucket'
+                when d.custody is null or d.custody = 'receiving'
+                    then 'stored after the backup: its key'
+                        || case when o.id is null then ' is' else ' and its object are' end
+                        || ' kept, its row is not in this database'
+                when d.custody = 'shredded' then d.shred_reason
+            end detail
+        from (select * from document where region = $1) d
+            full join (select * from data_key k where region = $1
+                and not exists (select from porting_order p where p.id = k.id)) k on k.id = d.id
+            left join found_object o on o.id = $2 || coalesce(d.id, k.id)::text
+        where d.id is null or d.custody <> 'receiving' or k.id is not null
+        order by 4, 1
+        """,
+        region,
+        prefix,
+    )
+    return [Line(**dict(row)) for row in rows]
+
+
+async def forget_receiving(conn: Connection, documents: Sequence[UUID]) -> None:
+    """Drop the rows of uploads that did end, so that nobody sweeps up what they brought."""
+    await conn.execute(
+        "delete from document where id = any($1) and custody = 'receiving'", list(documents)
+    )
