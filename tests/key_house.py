@@ -1,0 +1,285 @@
+"""
+A keyring over real parts whose every call can fail, and the oracle that judges it.
+
+`Faults` counts the calls to the database, the bucket and the custodian, and breaks one of them
+before or after it took effect. `Ledger` hears of every wrap that is ever made, whether it was kept
+or not; what an adversary can learn is what is reachable in it from the root keys that still exist.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from keys import wrap
+from keys.custodians.file import FileCustodian
+from keys.keyring import Keyring
+from keys.mirror import Mirror
+from vault.adapters.directory import DirectoryStore
+from vault.context import StoredObject
+
+REGION = "uk"
+
+
+class BrokenError(OSError):
+    """The part that was to fail has failed."""
+
+
+@dataclass
+class Faults:
+    """Counts calls; breaks the one whose turn it is."""
+
+    calls: int = 0
+    breaks_at: int | None = None
+    after: bool = False
+    names: list[str] = field(default_factory=list)
+
+    def arm(self, call: int | None, *, after: bool = False) -> None:
+        """Break the call of this number, counted from now."""
+        self.calls, self.breaks_at, self.after, self.names = 0, call, after, []
+
+    @contextmanager
+    def call(self, name: str) -> Iterator[None]:
+        """Go around a call."""
+        self.calls += 1
+        self.names.append(name)
+        mine = self.calls == self.breaks_at
+        if mine and not self.after:
+            raise BrokenError(name)
+        yield
+        if mine:
+            raise BrokenError(name)
+
+
+class FaultyCustodian(FileCustodian):
+    """The file custodian, that may fail before or after."""
+
+    def __init__(self, place: str, faults: Faults) -> None:
+        super().__init__(place)
+        self._faults = faults
+
+    async def create(self, region: str, generation: int) -> None:
+        """Create, or fail."""
+        with self._faults.call("custodian.create"):
+            await super().create(region, generation)
+
+    async def wrap(self, region: str, generation: int, key: bytes, context: bytes) -> bytes:
+        """Wrap, or fail."""
+        with self._faults.call("custodian.wrap"):
+            return await super().wrap(region, generation, key, context)
+
+    async def unwrap(self, region: str, generation: int, wrapped: bytes, context: bytes) -> bytes:
+        """Unwrap, or fail."""
+        with self._faults.call("custodian.unwrap"):
+            return await super().unwrap(region, generation, wrapped, context)
+
+    async def destroy(self, region: str, generation: int) -> None:
+        """Destroy, or fail."""
+        with self._faults.call("custodian.destroy"):
+            await super().destroy(region, generation)
+
+    async def generations(self, region: str) -> list[int]:
+        """List, or fail."""
+        with self._faults.call("custodian.generations"):
+            return await super().generations(region)
+
+
+class FaultyBucket(DirectoryStore):
+    """The directory store, that may fail before or after."""
+
+    def __init__(self, root: Path, faults: Faults) -> None:
+        super().__init__(root)
+        self._faults = faults
+
+    async def put(self, name: str, chunks: AsyncIterable[bytes], *, size_bytes: int | None) -> None:
+        """Put, or fail."""
+        with self._faults.call("bucket.put"):
+            await super().put(name, chunks, size_bytes=size_bytes)
+
+    @asynccontextmanager
+    async def get(
+        self, name: str, *, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Get, or fail."""
+        with self._faults.call("bucket.get"):
+            pass
+        async with super().get(name, offset=offset, length=length) as chunks:
+            yield chunks
+
+    async def purge(self, name: str) -> int:
+        """Purge, or fail."""
+        with self._faults.call("bucket.purge"):
+            return await super().purge(name)
+
+    async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+        """List, or fail."""
+        with self._faults.call("bucket.list"):
+            pass
+        async for item in super().list(prefix):
+            yield item
+
+
+def faulty_connection(faults: Faults) -> type[asyncpg.Connection]:
+    """Return a class of connections each of whose statements may fail before or after."""
+
+    class FaultyConnection(asyncpg.Connection):
+        async def execute(self, query: str, *args: Any, **options: Any) -> str:
+            with faults.call(f"database: {' '.join(query.split())[:60]}"):
+                done: str = await super().execute(query, *args, **options)
+                return done
+
+        async def _execute(self, query: str, *args: Any, **options: Any) -> Any:
+            with faults.call(f"database: {' '.join(query.split())[:60]}"):
+                return await super()._execute(query, *args, **options)
+
+    return FaultyConnection
+
+
+@dataclass
+class Ledger:
+    """Every wrap that was ever made: from a key to the keys it opens."""
+
+    edges: dict[bytes, set[bytes]] = field(default_factory=dict)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear of every wrap while the block runs."""
+        original = wrap.seal
+
+        def seal(key: bytes, plaintext: bytes, context: bytes, nonce: bytes | None = None) -> bytes:
+            size = wrap.KEY_BYTES
+            children = {plaintext[at : at + size] for at in range(0, len(plaintext), size)}
+            self.edges.setdefault(bytes(key), set()).update(children - {wrap.EMPTY})
+            return original(key, plaintext, context, nonce)
+
+        wrap.seal = seal
+        try:
+            yield
+        finally:
+            wrap.seal = original
+
+    def reachable(self, roots: set[bytes]) -> set[bytes]:
+        """Return all that an adversary learns from these keys and every wrap."""
+        known, waiting = set(roots), list(roots)
+        while waiting:
+            fresh = self.edges.get(waiting.pop(), set()) - known
+            known |= fresh
+            waiting += fresh
+        return known
+
+
+@dataclass
+class House:
+    """A keyring over a database, a bucket and a custodian, and what is known of its keys."""
+
+    dsn: str
+    place: Path
+    pool: asyncpg.Pool
+    faults: Faults
+    custodian: FaultyCustodian
+    bucket: FaultyBucket
+    keyring: Keyring
+    ledger: Ledger
+    #: What every data key was, by its id, and the scope it hangs on.
+    data_keys: dict[UUID, bytes] = field(default_factory=dict)
+    scopes: dict[UUID, UUID] = field(default_factory=dict)
+    #: The generation at which a key was shredded.
+    shredded: dict[UUID, int] = field(default_factory=dict)
+
+    @property
+    def living(self) -> list[UUID]:
+        """The keys that were kept and not shredded."""
+        return [key for key in self.data_keys if key not in self.shredded]
+
+    async def put(self, count: int = 1, *, beside: UUID | None = None) -> list[UUID]:
+        """Keep data keys: each in a new scope, or all in the scope of another key."""
+        made = []
+        for _ in range(count):
+            identity = uuid4()
+            async with self.pool.acquire() as conn:
+                if beside is None:
+                    scope = uuid4()
+                    async with conn.transaction():
+                        key, _ = await self.keyring.create_scope(conn, REGION, scope, identity)
+                else:
+                    scope = self.scopes[beside]
+                    key, wrapped = await self.keyring.new_key(REGION, scope, identity)
+                    async with conn.transaction():
+                        await self.keyring.insert_key(conn, wrapped)
+            self.data_keys[identity], self.scopes[identity] = key.reveal(), scope
+            made.append(identity)
+        return made
+
+    async def shred(self, *keys: UUID) -> None:
+        """Take data keys out of the tree."""
+        async with self.pool.acquire() as conn, conn.transaction():
+            generation = await self.keyring.destroy_keys(conn, REGION, keys)
+        self.shredded.update(dict.fromkeys(keys, generation))
+
+    async def segments(self) -> list[str]:
+        """Return the names of the mirror's segments."""
+        return await Mirror(self.bucket, REGION).names()
+
+    async def sealed(self) -> set[UUID]:
+        """Return the keys that the keyring calls irrecoverable now."""
+        async with self.pool.acquire() as conn:
+            found = await self.keyring.destroyed_generation(conn, REGION)
+        destroyed = found[0] if found else 0
+        return {key for key, generation in self.shredded.items() if generation <= destroyed}
+
+    def root_keys(self) -> set[bytes]:
+        """Return what the custodian still holds, as a thief of it would."""
+        return {path.read_bytes() for path in (self.place / "keys").glob("*.key")}
+
+    async def check(self, *, claimed: set[UUID] = frozenset()) -> None:  # type: ignore[assignment]
+        """
+        Check what must always hold: Erasure, One path, No orphan.
+
+        `claimed` are keys that were called irrecoverable earlier, on whatever timeline.
+        """
+        known = self.ledger.reachable(self.root_keys())
+        for key in await self.sealed() | claimed:
+            assert self.data_keys[key] not in known, f"{key} is sealed and can be learned"
+        children = set().union(*self.ledger.edges.values()) if self.ledger.edges else set()
+        assert not children & self.root_keys(), "a generation opens another"
+        self.keyring.forget()
+        walk = await self.keyring.verify(REGION)
+        assert not walk.findings, walk.findings
+        assert walk.keys == len(self.living)
+        await self.open_all()
+
+    async def open_all(self) -> None:
+        """Open every living key, and none that was shredded."""
+        async with self.pool.acquire() as conn:
+            rows = await conn.fetch("select id, region, scope, scope_epoch, wrap from data_key")
+        kept = {row["id"]: row for row in rows}
+        assert set(kept) == set(self.living)
+        for identity, row in kept.items():
+            opened = await self.keyring.open_key(wrapped_of(row))
+            assert opened.reveal() == self.data_keys[identity]
+
+
+def wrapped_of(row: asyncpg.Record) -> Any:
+    """Return a row of `data_key` as the keyring takes it."""
+    from keys.tree import WrappedKey
+
+    return WrappedKey(**dict(row))
+
+
+@asynccontextmanager
+async def build(dsn: str, place: Path, ledger: Ledger | None = None) -> AsyncIterator[House]:
+    """Give a house on a migrated database; one that has a tree already is taken as it is."""
+    faults, ledger = Faults(), ledger or Ledger()
+    custodian = FaultyCustodian(str(place / "keys"), faults)
+    await custodian.check()
+    bucket = FaultyBucket(place / "objects", faults)
+    async with asyncpg.create_pool(
+        dsn, min_size=1, max_size=4, connection_class=faulty_connection(faults)
+    ) as pool:
+        keyring = Keyring(pool, {REGION: custodian}, {REGION: bucket}, cache_seconds=1.0)
+        yield House(dsn, place, pool, faults, custodian, bucket, keyring, ledger)
+    await bucket.close()
