@@ -89,11 +89,18 @@ async def retire_intended(conn: Connection, region: str) -> None:
 
 
 async def retired(conn: Connection, region: str) -> list[tuple[int, bytes | None]]:
-    """Return generations that are to be destroyed, with their canaries."""
+    """
+    Return generations before the tree's that are to be destroyed, with their canaries.
+
+    Those after it, which a failed seal or a lost timeline named, wait for the next switch: until
+    the mirror holds a tree of a later generation, theirs may be the newest.
+    """
     rows = await conn.fetch(
         """
         select generation, canary from key_generation
-        where region = $1 and state = 'retired' order by generation
+        where region = $1 and state = 'retired'
+            and generation < (select generation from key_tree where region = $1)
+        order by generation
         """,
         region,
     )

@@ -66,10 +66,13 @@ class Keyring:
         """Make the region's tree where there is none; raises `RolledBackError` if it is too old."""
         async with self._connection() as conn:
             head = await nodes.tree(conn, region)
-            if head is not None:
-                await Mirror(self._buckets[region], region).require_not_behind(conn)
+            mirror = Mirror(self._buckets[region], region)
+            mirrored = await mirror.require_not_behind(conn)
         if head is None:
             await self._seal(region).plant()
+        if not mirrored:
+            await self._seal(region).mirror()
+        if head is None:
             return
         # Another process may have sealed since the row was read; then there is nothing to learn.
         with suppress(StaleScopeError):

@@ -102,10 +102,15 @@ class Mirror:
         """Return the segments in the bucket, oldest first."""
         return [item.name async for item in self._bucket.list(PREFIX)]
 
-    async def require_not_behind(self, conn: Connection) -> None:
-        """Raise `RolledBackError` when the bucket knows a segment that the database never made."""
+    async def require_not_behind(self, conn: Connection) -> bool:
+        """
+        Raise `RolledBackError` when the bucket knows a segment that the database never made.
+
+        Returns whether there is a segment at all.
+        """
         now = await mirror_rows.progress(conn, self._region)
         await self._compare(now.intended if now else 0)
+        return now is not None and now.written > 0
 
     async def _compare(self, intended: int) -> None:
         names = await self.names()

@@ -187,7 +187,7 @@ async def add_keys(conn: Connection, region: str) -> None:
     )
 
 
-async def settle(conn: Connection, region: str, number: int) -> None:
+async def settle(conn: Connection, region: str, number: int, living: Sequence[int]) -> None:
     """Make the rest agree: generations, numbers never used twice, everything dirty."""
     await conn.execute(
         """
@@ -200,6 +200,14 @@ async def settle(conn: Connection, region: str, number: int) -> None:
         where excluded.state = 'destroyed'
         """,
         region,
+    )
+    await conn.execute(
+        """
+        insert into key_generation (region, generation, state)
+        select $1, unnest($2::bigint[]), 'retired' on conflict do nothing
+        """,
+        region,
+        living,
     )
     await conn.execute(
         """

@@ -72,8 +72,6 @@ class Seal:
         async with self._alone() as conn:
             if await nodes.tree(conn, self._region) is not None:
                 return
-            # An empty database beside a bucket that knows a tree is not a new vault.
-            await self._mirror.require_not_behind(conn)
             await generations.retire_intended(conn, self._region)
             generation = await self._new_generation(conn)
             root_key = wrap.new_key()
@@ -246,8 +244,6 @@ class Seal:
         # A crash here leaves a segment more than is needed.
         await self._gate(conn, mirrored, root_key)
         for generation, canary in retired:
-            if generation == head.generation:
-                raise RolledBackError
             await self._custodian.destroy(self._region, generation)
             if canary is not None:
                 await self._check_dead(generation, canary)

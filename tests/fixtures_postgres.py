@@ -47,14 +47,14 @@ def database_template(postgres_server: Address) -> str:
 @pytest.fixture
 async def empty_database(postgres_server: Address) -> AsyncIterator[str]:
     """Give the address of a database with nothing in it."""
-    async for address in _fresh(postgres_server, "template0"):
+    async for address in fresh_database(postgres_server, "template0"):
         yield address
 
 
 @pytest.fixture
 async def database(postgres_server: Address, database_template: str) -> AsyncIterator[str]:
     """Give the address of a fresh database with the schema of this release."""
-    async for address in _fresh(postgres_server, database_template):
+    async for address in fresh_database(postgres_server, database_template):
         yield address
 
 
@@ -65,7 +65,8 @@ async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
         yield made
 
 
-async def _fresh(server: Address, template: str) -> AsyncIterator[str]:
+async def fresh_database(server: Address, template: str) -> AsyncIterator[str]:
+    """Give the address of a new database, copied from a template; drop it afterwards."""
     name = f"test_{next(_numbers)}"
     await _execute(server, f"create database {name} template {template}")
     yield server(name)

@@ -15,10 +15,12 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from keys import wrap
+from keys import mirror_rows, wrap
 from keys.custodians.file import FileCustodian
 from keys.keyring import Keyring
 from keys.mirror import Mirror
+from keys.segment import Opener
+from keys.tree import Node, Scope, WrappedKey
 from vault.adapters.directory import DirectoryStore
 from vault.context import StoredObject
 
@@ -263,10 +265,29 @@ class House:
             assert opened.reveal() == self.data_keys[identity]
 
 
+async def keys_of(conn: asyncpg.Connection, custodian: FileCustodian) -> dict[UUID, bytes]:
+    """Open every data key that the tree leads to, as the connection sees it."""
+    head = await conn.fetchrow("select * from key_tree")
+    context = wrap.root_context(REGION, head["generation"])
+    root_key = await custodian.unwrap(REGION, head["generation"], head["root_wrap"], context)
+    opener, scope_key, opened = Opener(REGION, head["root"], root_key), b"", {}
+    pages = dict[int, bytes]()
+    async for row in mirror_rows.whole(conn, REGION):
+        opener.open(row)
+        if isinstance(row, Node):
+            key = root_key if row.parent is None else pages[row.parent][row.slot * 32 :][:32]
+            context = wrap.page_context(REGION, row.id, row.epoch)
+            pages[row.id] = bytes(wrap.open_page(key, row.page, context))
+        elif isinstance(row, Scope):
+            scope_key = pages[row.node][row.slot * 32 :][:32]
+        elif isinstance(row, WrappedKey):
+            context = wrap.data_key_context(REGION, row.scope, row.scope_epoch, row.id)
+            opened[row.id] = wrap.unwrap(scope_key, row.wrap, context)
+    return opened
+
+
 def wrapped_of(row: asyncpg.Record) -> Any:
     """Return a row of `data_key` as the keyring takes it."""
-    from keys.tree import WrappedKey
-
     return WrappedKey(**dict(row))
 
 

@@ -1,0 +1,184 @@
+"""
+One directory of root keys.
+
+A key is `REGION-GENERATION.key`. `REGION.destroyed` is the mark: the highest number that was
+destroyed, then those below it that live. What the mark covers is destroyed, whatever lies there:
+a copy of the directory that comes back revives nothing.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from keys.custodians.file_marker import FILE_NAME, Marker, decode_marker
+from keys.errors import CustodianConfigurationError, CustodianUnavailableError
+from keys.private_file import is_private, sync_directory, write_private
+
+LOCK_SECONDS = 5.0
+_FILE = re.compile(r"([a-z]+)-([0-9]+)\.key")
+_FILE_BYTES_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which numbers of a region were destroyed: up to `highest`, but not those in `living`."""
+
+    highest: int = 0
+    living: frozenset[int] = frozenset()
+
+    def covers(self, generation: int) -> bool:
+        """Whether this generation was destroyed."""
+        return generation <= self.highest and generation not in self.living
+
+
+class KeyDirectory:
+    """A directory that only its owner may enter; every method may raise `OSError`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"KeyDirectory({self.path})"
+
+    def marker(self) -> Marker | None:
+        """Return what the directory says of itself; None when it holds nothing yet."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISDIR(status.st_mode):
+            raise NotADirectoryError(20, "Not a directory", str(self.path))
+        refuse_others(self.path, status, "700")
+        path = self.path / FILE_NAME
+        data = self._read(path)
+        if data is not None:
+            return decode_marker(data, path)
+        if any(self.keys()):
+            raise CustodianConfigurationError(
+                f"{self.path} holds root keys and no {FILE_NAME}: bring that file back"
+            )
+        return None
+
+    def begin(self, marker: Marker) -> Marker:
+        """Make the directory and its marker; returns the one that stands there."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(self.path / FILE_NAME, marker.encode(), replace=False)
+        return self.marker() or marker
+
+    def check(self) -> None:
+        """Raise when others may read something here, or when it cannot be written."""
+        for path in (*self.path.glob("*.key"), *self.path.glob("*.destroyed")):
+            refuse_others(path, path.lstat(), "600")
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise CustodianConfigurationError(f"{self.path} must be writable for this user")
+
+    def keys(self) -> Iterator[tuple[str, int]]:
+        """Return region and generation of every key that lies here."""
+        for path in self.path.iterdir():
+            if found := _FILE.fullmatch(path.name):
+                yield found[1], int(found[2])
+
+    def read_key(self, region: str, generation: int) -> bytes | None:
+        """Return what lies in the key's file; None when there is none."""
+        return self._read(self._key(region, generation))
+
+    def write_key(self, region: str, generation: int, data: bytes) -> None:
+        """Write the key's file durably, where there is none."""
+        write_private(self._key(region, generation), data, replace=False)
+
+    def mark(self, region: str) -> Mark:
+        """Return which numbers were destroyed."""
+        path = self.path / f"{region}.destroyed"
+        data = self._read(path)
+        if data is None:
+            return Mark()
+        try:
+            highest, *living = (int(word) for word in data.split())
+        except ValueError:
+            raise CustodianConfigurationError(
+                f"{path} is damaged: bring it back from another directory of this custodian, or "
+                "write into it the highest generation that was destroyed"
+            ) from None
+        return Mark(highest, frozenset(living))
+
+    def write_mark(self, region: str, mark: Mark) -> None:
+        """Replace the mark durably."""
+        words = [mark.highest, *sorted(mark.living)]
+        data = " ".join(str(word) for word in words).encode()
+        write_private(self.path / f"{region}.destroyed", data, replace=True)
+
+    def erase(self, region: str, generation: int) -> None:
+        """Overwrite and unlink the key, and what a crash left of writing it."""
+        path = self._key(region, generation)
+        for name in (path, *self.path.glob(f".{path.name}.*")):
+            with contextlib.suppress(FileNotFoundError):
+                _overwrite(name)
+                name.unlink()
+        sync_directory(self.path)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from writing here meanwhile."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self.path / ".lock", flags, 0o600)
+        try:
+            give_up_at = time.monotonic() + LOCK_SECONDS
+            while not _try_lock(descriptor):
+                if time.monotonic() > give_up_at:
+                    raise CustodianUnavailableError(f"another process works in {self.path}")
+                time.sleep(0.02)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _key(self, region: str, generation: int) -> Path:
+        return self.path / f"{region}-{generation}.key"
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            if path.is_symlink():
+                raise CustodianConfigurationError(
+                    f"{path} is a symbolic link: put the file itself there"
+                ) from None
+            raise
+        with os.fdopen(descriptor, "rb") as file:
+            refuse_others(path, os.fstat(descriptor), "600")
+            return file.read(_FILE_BYTES_MAX)
+
+
+def _overwrite(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(os.urandom(os.fstat(descriptor).st_size))
+        file.flush()
+        os.fsync(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def refuse_others(path: Path, status: os.stat_result, mode: str) -> None:
+    """Raise when anybody but this user may get at the path."""
+    if not is_private(status):
+        raise CustodianConfigurationError(
+            f"{path} holds root keys and others may read it: chmod {mode} {path}"
+        )
+    if status.st_uid != os.geteuid():
+        raise CustodianConfigurationError(
+            f"{path} holds root keys and belongs to another user: chown {os.geteuid()} {path}"
+        )
