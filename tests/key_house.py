@@ -7,6 +7,7 @@ or not; what an adversary can learn is what is reachable in it from the root key
 """
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from keys import mirror_rows, wrap
 from keys.custodians.file import FileCustodian
 from keys.keyring import Keyring
 from keys.mirror import Mirror
+from keys.rows import Connection
 from keys.segment import Opener
 from keys.tree import Node, Scope, WrappedKey
 from vault.adapters.directory import DirectoryStore
@@ -136,7 +138,7 @@ def faulty_connection(faults: Faults) -> type[asyncpg.Connection]:
 
         async def _execute(self, query: str, *args: Any, **options: Any) -> Any:
             with faults.call(f"database: {' '.join(query.split())[:60]}"):
-                return await super()._execute(query, *args, **options)
+                return await super()._execute(query, *args, **options)  # type: ignore[misc]
 
     return FaultyConnection
 
@@ -237,7 +239,7 @@ class House:
         """Return what the custodian still holds, as a thief of it would."""
         return {path.read_bytes() for path in (self.place / "keys").glob("*.key")}
 
-    async def check(self, *, claimed: set[UUID] = frozenset()) -> None:  # type: ignore[assignment]
+    async def check(self, *, claimed: AbstractSet[UUID] = frozenset()) -> None:
         """
         Check what must always hold: Erasure, One path, No orphan.
 
@@ -265,9 +267,9 @@ class House:
             assert opened.reveal() == self.data_keys[identity]
 
 
-async def keys_of(conn: asyncpg.Connection, custodian: FileCustodian) -> dict[UUID, bytes]:
+async def keys_of(conn: Connection, custodian: FileCustodian) -> dict[UUID, bytes]:
     """Open every data key that the tree leads to, as the connection sees it."""
-    head = await conn.fetchrow("select * from key_tree")
+    (head,) = await conn.fetch("select * from key_tree")
     context = wrap.root_context(REGION, head["generation"])
     root_key = await custodian.unwrap(REGION, head["generation"], head["root_wrap"], context)
     opener, scope_key, opened = Opener(REGION, head["root"], root_key), b"", {}
@@ -275,7 +277,9 @@ async def keys_of(conn: asyncpg.Connection, custodian: FileCustodian) -> dict[UU
     async for row in mirror_rows.whole(conn, REGION):
         opener.open(row)
         if isinstance(row, Node):
-            key = root_key if row.parent is None else pages[row.parent][row.slot * 32 :][:32]
+            key = root_key
+            if row.parent is not None and row.slot is not None:
+                key = pages[row.parent][row.slot * 32 :][:32]
             context = wrap.page_context(REGION, row.id, row.epoch)
             pages[row.id] = bytes(wrap.open_page(key, row.page, context))
         elif isinstance(row, Scope):

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -28,6 +27,7 @@ from hypothesis.stateful import (
 
 from keys import seal as seal_module
 from keys.errors import KeysError, RolledBackError, StaleScopeError
+from keys.rows import Connection
 from keys.stream import DataKey
 from keys.tree import WrappedKey
 from tests.fixtures_postgres import Address, fresh_database
@@ -46,7 +46,7 @@ FAULTS = st.none() | st.tuples(st.integers(1, 60), st.booleans())
 State = dict[str, bytes]
 
 
-async def take_state(conn: asyncpg.Connection) -> State:
+async def take_state(conn: Connection) -> State:
     """Return the tables of the key tree as they are."""
     state = {}
     for table in TABLES:
@@ -56,7 +56,7 @@ async def take_state(conn: asyncpg.Connection) -> State:
     return state
 
 
-async def put_state(conn: asyncpg.Connection, state: State) -> None:
+async def put_state(conn: Connection, state: State) -> None:
     """Make the tables what they were."""
     for table in reversed(TABLES):
         await conn.execute(f"delete from {table}")
@@ -208,7 +208,7 @@ class KeyMachine(RuleBasedStateMachine):
             # A later backup than the one that was restored before still had it.
             house.data_keys[key] = self.lost.pop(key)
 
-    async def _restore(self, conn: asyncpg.Connection) -> None:
+    async def _restore(self, conn: Connection) -> None:
         """Restore, and repeat the shreds that the log knows."""
         house = self.house
         await house.keyring.restore(conn, REGION)
@@ -253,8 +253,13 @@ def test_the_invariants_hold_whatever_happens(
 ) -> None:
     """Erasure, One path, Survival, No orphan and Gate hold in any order of events and faults."""
     monkeypatch.setattr(seal_module, "SCOPES_IN_ONE_STEP", 2)
+
+    def machine() -> KeyMachine:
+        place = tmp_path_factory.mktemp("machine")
+        return KeyMachine(postgres_server, database_template, place)
+
     run_state_machine_as_test(
-        lambda: KeyMachine(postgres_server, database_template, tmp_path_factory.mktemp("machine")),
+        machine,  # type: ignore[arg-type]
         settings=settings(
             max_examples=12,
             stateful_step_count=25,
