@@ -6,6 +6,8 @@ before or after it took effect. `Ledger` hears of every wrap that is ever made, 
 or not; what an adversary can learn is what is reachable in it from the root keys that still exist.
 """
 
+import os
+import signal
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager
@@ -40,6 +42,8 @@ class Faults:
     calls: int = 0
     breaks_at: int | None = None
     after: bool = False
+    #: Whether the process is killed instead of the call failing.
+    kills: bool = False
     names: list[str] = field(default_factory=list)
 
     def arm(self, call: int | None, *, after: bool = False) -> None:
@@ -53,10 +57,15 @@ class Faults:
         self.names.append(name)
         mine = self.calls == self.breaks_at
         if mine and not self.after:
-            raise BrokenError(name)
+            self._break(name)
         yield
         if mine:
-            raise BrokenError(name)
+            self._break(name)
+
+    def _break(self, name: str) -> None:
+        if self.kills:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise BrokenError(name)
 
 
 class FaultyCustodian(FileCustodian):
@@ -148,6 +157,8 @@ class Ledger:
     """Every wrap that was ever made: from a key to the keys it opens."""
 
     edges: dict[bytes, set[bytes]] = field(default_factory=dict)
+    #: Where wraps are written down before they are made, for who outlives this process.
+    file: int | None = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -157,7 +168,7 @@ class Ledger:
         def seal(key: bytes, plaintext: bytes, context: bytes, nonce: bytes | None = None) -> bytes:
             size = wrap.KEY_BYTES
             children = {plaintext[at : at + size] for at in range(0, len(plaintext), size)}
-            self.edges.setdefault(bytes(key), set()).update(children - {wrap.EMPTY})
+            self._add(bytes(key), children)
             return original(key, plaintext, context, nonce)
 
         wrap.seal = seal
@@ -165,6 +176,19 @@ class Ledger:
             yield
         finally:
             wrap.seal = original
+
+    def _add(self, key: bytes, children: set[bytes]) -> None:
+        fresh = children - {wrap.EMPTY} - self.edges.setdefault(key, set())
+        self.edges[key] |= fresh
+        if self.file is not None:
+            os.write(self.file, b"".join(key + child for child in fresh))
+
+    def load(self, path: Path) -> None:
+        """Take over what another process wrote down."""
+        text, size = path.read_bytes(), wrap.KEY_BYTES
+        for at in range(0, len(text), 2 * size):
+            edge = text[at : at + 2 * size]
+            self.edges.setdefault(edge[:size], set()).add(edge[size:])
 
     def reachable(self, roots: set[bytes]) -> set[bytes]:
         """Return all that an adversary learns from these keys and every wrap."""
@@ -296,8 +320,10 @@ def wrapped_of(row: asyncpg.Record) -> Any:
 
 
 @asynccontextmanager
-async def build(dsn: str, place: Path, ledger: Ledger | None = None) -> AsyncIterator[House]:
-    """Give a house on a migrated database; one that has a tree already is taken as it is."""
+async def build(
+    dsn: str, place: Path, ledger: Ledger | None = None, before: House | None = None
+) -> AsyncIterator[House]:
+    """Give a house on a migrated database, with what was known of its keys `before`."""
     faults, ledger = Faults(), ledger or Ledger()
     custodian = FaultyCustodian(str(place / "keys"), faults)
     await custodian.check()
@@ -306,5 +332,9 @@ async def build(dsn: str, place: Path, ledger: Ledger | None = None) -> AsyncIte
         dsn, min_size=1, max_size=4, connection_class=faulty_connection(faults)
     ) as pool:
         keyring = Keyring(pool, {REGION: custodian}, {REGION: bucket}, cache_seconds=1.0)
-        yield House(dsn, place, pool, faults, custodian, bucket, keyring, ledger)
+        house = House(dsn, place, pool, faults, custodian, bucket, keyring, ledger)
+        if before is not None:
+            house.data_keys, house.scopes = before.data_keys, before.scopes
+            house.shredded = before.shredded
+        yield house
     await bucket.close()

@@ -141,13 +141,11 @@ async def test_a_standby_that_missed_a_seal_is_refused_and_restored(
     await pair.primary.stop()
     await pair.standby.start()
     await pair.on_standby("select pg_promote()")
-    async with build(pair.standby.dsn, tmp_path, house.ledger) as promoted:
+    async with build(pair.standby.dsn, tmp_path, house.ledger, house) as promoted:
         with pytest.raises(RolledBackError):
             await promoted.keyring.start_region(REGION)
-        promoted.data_keys, promoted.scopes = house.data_keys, house.scopes
         async with promoted.pool.acquire() as conn, conn.transaction():
             merged = await promoted.keyring.restore(conn, REGION)
         assert (merged.source, merged.keys_dropped) == ("mirror", 1)
-        promoted.shredded = house.shredded
         await promoted.keyring.seal(REGION, force=True)
         await promoted.check(claimed={keys[0]})
