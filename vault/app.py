@@ -20,6 +20,7 @@ from keys.custodians import open_custodian
 from keys.custodians.bounded import BoundedCustodian
 from keys.keyring import Keyring
 from keys.note import load_or_create_signer
+from vault.actions.published import require_not_behind
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
 from vault.adapters.recorder import GroupRecorder
@@ -29,6 +30,7 @@ from vault.context import ObjectStore, Vault
 from vault.domain.retention import Policy, parse_policy
 from vault.errors import ConfigurationError
 from vault.migrate import migrate
+from vault.sql.connection import connection
 from vault.web.server import KEEPALIVE_SECONDS, SHUTDOWN_SECONDS, make_app
 from vault.worker import work
 
@@ -101,7 +103,7 @@ async def open_vault(
         )
         sniffer = MagicSniffer()
         stack.callback(sniffer.close)
-        yield Vault(
+        vault = Vault(
             config=config,
             pool=pool,
             keyring=keyring,
@@ -113,6 +115,11 @@ async def open_vault(
             clock=_now,
             new_id=uuid.uuid4,
         )
+        if not restoring:
+            for region in config.regions:
+                async with connection(pool) as conn:
+                    await require_not_behind(vault, conn, region)
+        yield vault
 
 
 async def serve(config: Config) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from keys.errors import KeysError
 from vault.actions.collect import collect_abandoned, purge_shredded
+from vault.actions.publish import publish_log
 from vault.actions.records import close_interrupted
 from vault.actions.seal import certify, mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log
@@ -55,6 +56,7 @@ def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
     """Return what the worker does, with this configuration's intervals."""
     return (
         Reconciler("sequence", sequence_log, 1.0),
+        Reconciler("publish", publish_log, 1.0),
         Reconciler("expire", expire, 2.0),
         Reconciler("seal", _seal, vault.config.seal_interval_seconds),
         Reconciler("mirror", _mirror, vault.config.mirror_interval_seconds),

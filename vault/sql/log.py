@@ -14,9 +14,10 @@ from vault.sql.connection import Connection
 VERIFY_SECONDS = 3600.0
 _SEQUENCER = 0x6C6F6773  # "logs"
 _CLOSER = 0x6C6F6763  # "logc"
+_PUBLISHER = 0x6C6F6770  # "logp"
 _NAMES = tuple(Record.__dataclass_fields__)
 _COLUMNS = ", ".join(f'"{name}"' for name in _NAMES)
-_FROM_R = ", ".join(f'r."{name}"' for name in _NAMES)
+FROM_R = ", ".join(f'r."{name}"' for name in _NAMES)
 _TYPES = {
     "id": "uuid",
     "intent": "uuid",
@@ -37,7 +38,8 @@ class Signed:
     note: str
 
 
-def _record(row: asyncpg.Record) -> Record:
+def record_of(row: asyncpg.Record) -> Record:
+    """Return the record that a row holds."""
     return Record(**{name: row[name] for name in _NAMES})
 
 
@@ -76,12 +78,12 @@ async def page(
         conditions += f" and (at, id) < (${len(values) - 1}, ${len(values)})"
     rows = await conn.fetch(
         f"""
-        select {_FROM_R} from access_record r where {conditions}
+        select {FROM_R} from access_record r where {conditions}
         order by at desc, id desc limit $2
         """,
         *values,
     )
-    return [_record(row) for row in rows]
+    return [record_of(row) for row in rows]
 
 
 async def unfinished_intents(
@@ -90,7 +92,7 @@ async def unfinished_intents(
     """Return allowed intents older than `before` that have no outcome."""
     rows = await conn.fetch(
         f"""
-        select {_FROM_R} from access_record r
+        select {FROM_R} from access_record r
         where region = $1 and phase = 'intent' and decision = 'allow' and at < $2
             and not exists (select from access_record o where o.intent = r.id)
         order by at limit $3
@@ -99,7 +101,7 @@ async def unfinished_intents(
         before,
         limit,
     )
-    return [_record(row) for row in rows]
+    return [record_of(row) for row in rows]
 
 
 async def try_sequencer(conn: Connection, region: str) -> bool:
@@ -110,6 +112,11 @@ async def try_sequencer(conn: Connection, region: str) -> bool:
 async def try_closer(conn: Connection, region: str) -> bool:
     """Become the only one who closes the region's interrupted intents, in the same way."""
     return await _try_lock(conn, _CLOSER, region)
+
+
+async def try_publisher(conn: Connection, region: str) -> bool:
+    """Become the only one who publishes the region's log, in the same way."""
+    return await _try_lock(conn, _PUBLISHER, region)
 
 
 async def _try_lock(conn: Connection, space: int, region: str) -> bool:
@@ -127,13 +134,13 @@ async def take_queue(conn: Connection, region: str, limit: int) -> list[Record]:
             delete from log_queue where record in (
                 select record from log_queue where region = $1 order by number limit $2)
             returning record, number)
-        select {_FROM_R} from taken join access_record r on r.id = taken.record
+        select {FROM_R} from taken join access_record r on r.id = taken.record
         order by taken.number
         """,
         region,
         limit,
     )
-    return [_record(row) for row in rows]
+    return [record_of(row) for row in rows]
 
 
 async def insert_leaves(
@@ -196,13 +203,13 @@ async def sequenced(conn: Connection, region: str) -> AsyncIterator[tuple[int, R
     """Yield the records with their places, ascending, within a transaction of the caller."""
     async for row in conn.cursor(
         f"""
-        select l.index, {_FROM_R} from log_leaf l join access_record r on r.id = l.record
+        select l.index, {FROM_R} from log_leaf l join access_record r on r.id = l.record
         where l.region = $1 order by l.index
         """,
         region,
         prefetch=500,
     ):
-        yield row["index"], _record(row)
+        yield row["index"], record_of(row)
 
 
 async def forgotten(conn: Connection, region: str) -> int:

@@ -1,0 +1,203 @@
+"""The log in the bucket: readable without us, never behind itself, what a database returns to."""
+
+import base64
+import hashlib
+import struct
+from pathlib import Path
+
+import pytest
+
+from keys.errors import IntegrityError, KeysError, RolledBackError
+from keys.note import Verifier
+from tests.fixtures_server import Api
+from vault.actions.publish import publish_log
+from vault.actions.published import (
+    adopt_published,
+    published_checkpoint,
+    require_not_behind,
+)
+from vault.actions.records import latest_checkpoint, verify_region
+from vault.actions.sequence import sequence_log
+from vault.context import Vault
+from vault.domain.access import Principal
+from vault.errors import ConfigurationError
+from vault.sql.connection import transaction
+
+COMPLIANCE = Principal("token:compliance", "compliance", frozenset({"uk"}))
+
+
+async def step(vault: Vault) -> None:
+    """Order what waits, and publish it."""
+    await sequence_log(vault, "uk")
+    await publish_log(vault, "uk")
+
+
+async def fill(vault: Vault, records: int) -> None:
+    """Make records: each look at the log leaves an intent and an outcome."""
+    await sequence_log(vault, "uk")
+    for _ in range(records // 2):
+        await latest_checkpoint(vault, COMPLIANCE, "uk")
+
+
+def bucket(vault: Vault) -> Path:
+    """Return where the region's bucket lies."""
+    return vault.config.home / "objects" / "uk"
+
+
+def read_as_the_specification_says(log: Path, vkey: str) -> list[bytes]:
+    """
+    Check a published log with nothing but C2SP's words: tlog-tiles, tlog-checkpoint, signed-note.
+
+    Returns the entries, which hash into the tiles, which hash into the signed root.
+    """
+    text, _, signatures = (log / "checkpoint").read_text().partition("\n\n")
+    assert Verifier(vkey).verify((log / "checkpoint").read_text()) == text + "\n"
+    assert signatures.startswith("— ")
+    _, size_text, root_text = text.split("\n")
+    size = int(size_text)
+
+    def path(level: str, index: int, width: int) -> Path:
+        name = f"{index % 1000:03d}"
+        while index >= 1000:
+            index //= 1000
+            name = f"x{index % 1000:03d}/{name}"
+        return log / "tile" / level / (name if width == 256 else f"{name}.p/{width}")
+
+    def tree(hashes: list[bytes]) -> bytes:
+        if len(hashes) == 1:
+            return hashes[0]
+        split = 1
+        while split * 2 < len(hashes):
+            split *= 2
+        return hashlib.sha256(b"\x01" + tree(hashes[:split]) + tree(hashes[split:])).digest()
+
+    entries, level, count = list[bytes](), 0, size
+    for index in range(-(-size // 256)):
+        data, at = path("entries", index, min(256, size - index * 256)).read_bytes(), 0
+        while at < len(data):
+            (length,) = struct.unpack_from(">H", data, at)
+            entries.append(data[at + 2 : at + 2 + length])
+            at += 2 + length
+    hashes = [hashlib.sha256(b"\x00" + entry).digest() for entry in entries]
+    assert tree(hashes) == base64.b64decode(root_text)
+    while count:
+        kept = b"".join(
+            path(str(level), index, min(256, count - index * 256)).read_bytes()
+            for index in range(-(-count // 256))
+        )
+        assert kept == b"".join(hashes)
+        hashes = [tree(hashes[at : at + 256]) for at in range(0, len(hashes) - 255, 256)]
+        level, count = level + 1, count >> 8
+    return entries
+
+
+async def test_the_bucket_holds_a_log_that_others_can_read(api: Api, vault: Vault) -> None:
+    """A reader who knows only the specifications gets every record, under a signed root."""
+    await api.order()
+    for count in (10, 250, 300):
+        await fill(vault, count)
+        await step(vault)
+        entries = read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
+    assert len(entries) > 512
+    assert not await publish_log(vault, "uk")
+    assert not list((bucket(vault) / "log/tile/0").glob("000.p/*"))
+
+
+async def test_a_crash_before_the_checkpoint_is_made_good(api: Api, vault: Vault) -> None:
+    """Tiles without their checkpoint, or a checkpoint nobody noted, are written again."""
+    await api.order()
+    await step(vault)
+    old = (bucket(vault) / "log/checkpoint").read_bytes()
+    await fill(vault, 300)
+    await step(vault)
+    (bucket(vault) / "log/checkpoint").write_bytes(old)
+    async with vault.pool.acquire() as conn:
+        await conn.execute("update log_published set size = 2")
+    await fill(vault, 10)
+    await step(vault)
+    read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
+
+
+async def test_a_database_behind_its_published_log_is_refused(api: Api, vault: Vault) -> None:
+    """A rolled back database is found by the next publication, and serves no key any more."""
+    await api.order()
+    await step(vault)
+    await fill(vault, 10)
+    async with vault.pool.acquire() as conn:
+        await conn.execute("create table kept as select * from log_checkpoint")
+        await step(vault)
+        await conn.execute("set session_replication_role = replica")
+        await conn.execute("delete from log_checkpoint where size > (select max(size) from kept)")
+        await conn.execute("set session_replication_role = default")
+        await conn.execute("update log_published set size = 0")
+        with pytest.raises(RolledBackError, match="restore"):
+            await require_not_behind(vault, conn, "uk")
+    before = (bucket(vault) / "log/checkpoint").read_bytes()
+    with pytest.raises(RolledBackError):
+        await publish_log(vault, "uk")
+    assert (bucket(vault) / "log/checkpoint").read_bytes() == before
+    status, problem, _ = await api.call(
+        "POST", "/v1/orders", json={"region": "uk", "customer": "a", "numbers": ["+442079460123"]}
+    )
+    assert status == 503
+    assert "restore" in problem["detail"]
+
+
+async def test_a_bucket_that_lost_its_log_or_holds_a_forged_one_is_refused(
+    api: Api, vault: Vault
+) -> None:
+    """The wrong bucket is no empty bucket, and a checkpoint of another key is none."""
+    await api.order()
+    await step(vault)
+    path = bucket(vault) / "log/checkpoint"
+    note = path.read_text()
+    path.write_text(note.replace("portvault/uk", "portvault/sg"))
+    with pytest.raises(IntegrityError):
+        await published_checkpoint(vault, "uk")
+    path.unlink()
+    async with vault.pool.acquire() as conn:
+        with pytest.raises(ConfigurationError, match="right bucket"):
+            await require_not_behind(vault, conn, "uk")
+
+
+async def test_an_older_database_takes_over_what_was_published(api: Api, vault: Vault) -> None:
+    """A database that forgot its newest records, and made others, returns to what was published."""
+    await api.order()
+    await fill(vault, 20)
+    await step(vault)
+    held = await latest_checkpoint(vault, COMPLIANCE, "uk")
+    async with vault.pool.acquire() as conn:
+        await conn.execute("set session_replication_role = replica")
+        await conn.execute("delete from log_leaf where region = 'uk' and index >= 5")
+        await conn.execute("delete from log_checkpoint where region = 'uk'")
+        await conn.execute(
+            "delete from access_record r where region = 'uk' "
+            "and not exists (select from log_leaf l where l.record = r.id)"
+        )
+        await conn.execute("delete from log_queue")
+        await conn.execute("set session_replication_role = default")
+    await api.order()
+    async with transaction(vault.pool) as conn:
+        assert await adopt_published(vault, conn, "uk") > 10
+    await step(vault)
+    verdict = await verify_region(vault, COMPLIANCE, "uk", held=[held])
+    assert verdict.good, verdict
+    read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
+    with pytest.raises(Exception, match="only ever added"):
+        async with transaction(vault.pool) as conn:
+            await conn.execute("delete from access_record")
+
+
+async def test_a_damaged_bundle_is_not_taken_over(api: Api, vault: Vault) -> None:
+    """What does not hash into the signed root leaves the database as it was."""
+    await api.order()
+    await fill(vault, 20)
+    await step(vault)
+    (bundle,) = (bucket(vault) / "log/tile/entries/000.p").iterdir()
+    data = bundle.read_bytes()
+    bundle.write_bytes(data.replace(b'"porting"', b'"portinG"', 1))
+    with pytest.raises(KeysError):
+        async with transaction(vault.pool) as conn:
+            await adopt_published(vault, conn, "uk")
+    verdict = await verify_region(vault, COMPLIANCE, "uk")
+    assert verdict.good

@@ -1,0 +1,98 @@
+"""
+Publish: put the log into the region's bucket, where no rollback of the database reaches it.
+
+First the tiles that a checkpoint covers, then the checkpoint; so whoever finds a checkpoint finds
+its tiles. A crash between leaves tiles that nobody asks for yet; the next step writes them again.
+Nothing is ever written over a checkpoint of a larger log: a bucket that is ahead shows that the
+database was rolled back.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+
+from keys.errors import RolledBackError
+from vault.actions.published import CHECKPOINT, PREFIX, fetch, require_not_behind
+from vault.context import ObjectStore, Vault
+from vault.domain.merkle import root_of
+from vault.domain.records import canonical_bytes
+from vault.domain.tiles import (
+    BUNDLES,
+    WIDTH,
+    Tile,
+    covering,
+    decode_hashes,
+    encode_entries,
+    encode_hashes,
+    partials,
+)
+from vault.sql import log as log_sql
+from vault.sql import log_published as published_sql
+from vault.sql.connection import Connection, transaction
+
+
+async def publish_log(vault: Vault, region: str) -> int:
+    """Publish the newest checkpoint of the database; returns how many records are new there."""
+    async with transaction(vault.pool) as conn:
+        if not await log_sql.try_publisher(conn, region):
+            return 0
+        signed = await log_sql.latest_checkpoint(conn, region)
+        size = await published_sql.published_size(conn, region)
+        if signed is None or signed.size <= size:
+            return 0
+        try:
+            await require_not_behind(vault, conn, region)
+        except RolledBackError:
+            vault.keyring.refuse(region)
+            raise
+        await _publish_tiles(vault.stores[region], conn, region, size, signed.size)
+        await _put(vault.stores[region], CHECKPOINT, signed.note.encode())
+        await published_sql.set_published(conn, region, signed.size)
+    return signed.size - size
+
+
+async def _publish_tiles(
+    store: ObjectStore, conn: Connection, region: str, old: int, new: int
+) -> None:
+    """Write all tiles that a log of `new` records has and one of `old` has not."""
+    fresh = list[bytes]()
+    for tile in covering(new, 0, old):
+        leaves = await published_sql.leaves(conn, region, tile.index * WIDTH, tile.width)
+        entries = [canonical_bytes(record) for _, record in leaves]
+        await _put_tile(store, Tile(BUNDLES, tile.index, tile.width), encode_entries(entries))
+        fresh += await _put_hashes(store, tile, [leaf for leaf, _ in leaves])
+    level = 0
+    while fresh:
+        level, old = level + 1, old >> 8
+        before = await _partial(store, level, old)
+        first, hashes, fresh = old - len(before), before + fresh, []
+        for tile in covering(new, level, old):
+            start = tile.index * WIDTH - first
+            fresh += await _put_hashes(store, tile, hashes[start : start + tile.width])
+
+
+async def _partial(store: ObjectStore, level: int, size: int) -> list[bytes]:
+    """Return what the last tile of a level holds already."""
+    if size % WIDTH == 0:
+        return []
+    last = Tile(level, size // WIDTH, size % WIDTH)
+    return decode_hashes(await fetch(store, PREFIX + last.path))
+
+
+async def _put_hashes(store: ObjectStore, tile: Tile, hashes: Sequence[bytes]) -> list[bytes]:
+    """Write a tile; returns what it adds to the level above."""
+    await _put_tile(store, tile, encode_hashes(hashes))
+    return [root_of(hashes)] if tile.width == WIDTH else []
+
+
+async def _put_tile(store: ObjectStore, tile: Tile, data: bytes) -> None:
+    await _put(store, PREFIX + tile.path, data)
+    if tile.width == WIDTH:
+        # What is whole needs its parts no more, whoever still holds a checkpoint over them.
+        async for part in store.list(PREFIX + partials(tile.level, tile.index)):
+            await store.purge(part.name)
+
+
+async def _put(store: ObjectStore, name: str, data: bytes) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield data
+
+    await store.put(name, chunks(), size_bytes=len(data))

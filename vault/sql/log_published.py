@@ -1,0 +1,96 @@
+"""The statements of the published log: how far it is, and how a database is brought up to it."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from vault.domain.records import Record
+from vault.sql.connection import Connection
+from vault.sql.log import FROM_R, insert_leaves, insert_records, record_of
+
+_TABLES = ("access_record", "log_leaf", "log_checkpoint")
+
+
+async def published_size(conn: Connection, region: str) -> int:
+    """Return how many records the bucket is known to hold."""
+    size: int | None = await conn.fetchval(
+        "select size from log_published where region = $1", region
+    )
+    return size or 0
+
+
+async def set_published(conn: Connection, region: str, size: int) -> None:
+    """Note how many records the bucket holds."""
+    await conn.execute(
+        """
+        insert into log_published (region, size) values ($1, $2)
+        on conflict (region) do update set size = excluded.size
+        """,
+        region,
+        size,
+    )
+
+
+async def checkpoint_of_size(conn: Connection, region: str, size: int) -> str | None:
+    """Return the signed note of a checkpoint."""
+    note: str | None = await conn.fetchval(
+        "select note from log_checkpoint where region = $1 and size = $2", region, size
+    )
+    return note
+
+
+async def leaves(
+    conn: Connection, region: str, first: int, count: int
+) -> list[tuple[bytes, Record]]:
+    """Return the leaf hashes and records of `count` places from `first` on."""
+    rows = await conn.fetch(
+        f"""
+        select l.leaf_hash, {FROM_R} from log_leaf l join access_record r on r.id = l.record
+        where l.region = $1 and l.index >= $2 and l.index < $2 + $3 order by l.index
+        """,
+        region,
+        first,
+        count,
+    )
+    return [(row["leaf_hash"], record_of(row)) for row in rows]
+
+
+async def begin_rewriting(conn: Connection) -> None:
+    """Switch off, until `end_rewriting` or a rollback, what refuses changes; for the owner only."""
+    for table in _TABLES:
+        await conn.execute(f"alter table {table} disable trigger user")
+
+
+async def end_rewriting(conn: Connection) -> None:
+    """Refuse changes again."""
+    for table in _TABLES:
+        await conn.execute(f"alter table {table} enable trigger user")
+
+
+async def cut_log(conn: Connection, region: str, size: int) -> None:
+    """Take their places from the records from `size` on; they wait for new ones."""
+    await conn.execute(
+        """
+        with cut as (
+            delete from log_leaf where region = $1 and index >= $2 returning record, index),
+        again as (select record from cut order by index)
+        insert into log_queue (record, region) select record, $1 from again
+        """,
+        region,
+        size,
+    )
+    await conn.execute("delete from log_checkpoint where region = $1 and size > $2", region, size)
+
+
+async def adopt(
+    conn: Connection,
+    region: str,
+    first: int,
+    records: Sequence[Record],
+    places: Sequence[tuple[UUID, bytes]],
+) -> None:
+    """Add published records where they are missing, and give them their places."""
+    await insert_records(conn, records)
+    await insert_leaves(conn, region, first, places)
+    await conn.execute(
+        "delete from log_queue where record = any($1)", [record for record, _ in places]
+    )
