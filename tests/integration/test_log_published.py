@@ -94,6 +94,7 @@ def read_as_the_specification_says(log: Path, vkey: str) -> list[bytes]:
 async def test_the_bucket_holds_a_log_that_others_can_read(api: Api, vault: Vault) -> None:
     """A reader who knows only the specifications gets every record, under a signed root."""
     await api.order()
+    entries = list[bytes]()
     for count in (10, 250, 300):
         await fill(vault, count)
         await step(vault)

@@ -81,11 +81,11 @@ async def _restore(vault: Vault, region: str, *, dry_run: bool, leave_unknown: b
 
 
 def _require_all_known(restored: Restored) -> None:
-    if count := restored.count("unknown"):
+    if count := restored.count("unknown") + restored.count("lost"):
         raise RestoreRefusedError(
             f"{count} documents of {restored.region} were stored after this backup, and no row "
             "here describes them; restore a later backup, or replay its WAL; `--dry-run` names "
-            "them, and `--leave-unknown` goes on without them and keeps their objects and keys"
+            "them, and `--leave-unknown` goes on without them and keeps what there is of them"
         )
 
 

@@ -17,6 +17,7 @@ from vault.commands.output import show, table
 from vault.config import Config, load_config
 from vault.errors import ConfigurationError
 from vault.migrate import migrate
+from vault.sql.connection import Connection
 
 #: A statement of a restore may take as long as the tree is large.
 STATEMENT_SECONDS = 4 * 3600.0
@@ -73,16 +74,9 @@ async def _load(dsn: str, file: Path) -> None:
         custom = start.read(len(_DUMP)) == _DUMP
     conn = await asyncpg.connect(dsn)
     try:
-        taken = await conn.fetchval(
-            "select count(*) from pg_class where relnamespace = 'public'::regnamespace"
-        )
+        await _make_room(conn)
     finally:
         await conn.close()
-    if taken:
-        raise ConfigurationError(
-            "the database is not empty, and nothing is ever restored over another state: move its "
-            "directory away, or name an empty database; without FILE it is taken as it is"
-        )
     if custom:
         whole = ("--no-owner", "--exit-on-error", "--single-transaction")
         await run_tool("pg_restore", *whole, f"--dbname={dsn}", str(file))
@@ -91,9 +85,24 @@ async def _load(dsn: str, file: Path) -> None:
         await run_tool("psql", *options, f"--file={file}", dsn)
 
 
+async def _make_room(conn: Connection) -> None:
+    """Clear a database in which no tree was ever planted, so that nothing can be kept in it."""
+    planted = await conn.fetchval("select to_regclass('key_tree') is not null")
+    if planted and not await conn.fetchval("select exists (select from key_tree)"):
+        await conn.execute("drop schema public cascade; create schema public")
+    taken = await conn.fetchval(
+        "select count(*) from pg_class where relnamespace = 'public'::regnamespace"
+    )
+    if taken:
+        raise ConfigurationError(
+            "the database is not empty, and nothing is ever restored over another state: move its "
+            "directory away, or name an empty database; without FILE it is taken as it is"
+        )
+
+
 def _text(done: Restored, *, dry: bool) -> str:
     tree = done.tree
-    states = ("living", "shredded", "sealed", "missing", "unknown")
+    states = ("living", "shredded", "sealed", "missing", "unknown", "lost")
     counts = ", ".join(f"{done.count(state)} {state}" for state in states if done.count(state))
     first = (
         f"{done.region}: {'would be restored' if dry else 'restored'}; the key tree is the "

@@ -8,6 +8,46 @@ from uuid import UUID
 from keys.announcements import SERVING
 from vault.sql.connection import Connection
 
+# Every document that a row, a key or the log knows of, and what is left of it.
+_LINES = """
+    with known as (
+        select id from document where region = $1 and custody <> 'receiving'
+        union select id from data_key k where region = $1
+            and not exists (select from porting_order p where p.id = k.id)
+        union select document from access_record where region = $1
+            and action = 'document.ingest' and phase = 'outcome' and result = 'completed'),
+    found as (
+        select known.id, d.order_id, d.kind, d.custody, d.shred_reason, k.id is not null has_key,
+            o.id is not null has_object,
+            exists (select from access_record r where r.document = known.id
+                and r.action = 'document.shred' and r.phase = 'outcome'
+                and r.result = 'completed' and r.reason is null) was_shredded
+        from known left join document d on d.id = known.id and d.custody <> 'receiving'
+            left join data_key k on k.id = known.id
+            left join found_object o on o.id = $2 || known.id::text
+        where known.id is not null)
+    select id document, order_id "order", kind,
+        case
+            when custody = 'stored' and not has_object then 'missing'
+            when custody = 'stored' then 'living'
+            when custody is not null then custody
+            when was_shredded then 'shredded'
+            when has_key then 'unknown'
+            else 'lost'
+        end state,
+        case
+            when custody = 'stored' and not has_object then 'its object is not in the bucket'
+            when custody = 'shredded' then shred_reason
+            when custody is not null then null
+            when was_shredded then 'stored and shredded after the backup'
+            when has_key then 'stored after the backup: its key is kept, and its object'
+                || case when has_object then '' else ' is missing' end
+            else 'stored after the backup and after the last copy of the tree: only a later '
+                'backup, or WAL, has its key'
+        end detail
+    from found order by 4, 1
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -80,33 +120,7 @@ async def keep_objects(conn: Connection, names: Sequence[str], *, first: bool) -
 async def lines(conn: Connection, region: str, prefix: str) -> list[Line]:
     """Return where every document stands; `keep_objects` came before."""
     await conn.execute("create index on found_object (id)")
-    rows = await conn.fetch(
-        """
-        select coalesce(d.id, k.id) document, d.order_id "order", d.kind,
-            case
-                when d.custody = 'stored' and o.id is null then 'missing'
-                when d.custody = 'stored' then 'living'
-                when d.custody in ('shredded', 'sealed') then d.custody
-                else 'unknown'
-            end state,
-            case
-                when d.custody = 'stored' and o.id is null then 'its object is not in the bucket'
-                when d.custody is null or d.custody = 'receiving'
-                    then 'stored after the backup: its key'
-                        || case when o.id is null then ' is' else ' and its object are' end
-                        || ' kept, its row is not in this database'
-                when d.custody = 'shredded' then d.shred_reason
-            end detail
-        from (select * from document where region = $1) d
-            full join (select * from data_key k where region = $1
-                and not exists (select from porting_order p where p.id = k.id)) k on k.id = d.id
-            left join found_object o on o.id = $2 || coalesce(d.id, k.id)::text
-        where d.id is null or d.custody <> 'receiving' or k.id is not null
-        order by 4, 1
-        """,
-        region,
-        prefix,
-    )
+    rows = await conn.fetch(_LINES, region, prefix)
     return [Line(**dict(row)) for row in rows]
 
 

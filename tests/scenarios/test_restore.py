@@ -1,0 +1,119 @@
+"""An old backup comes back: the living open again, and the shredded stay shredded."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.command_line import SCAN, get, one_line, scan_of, token_of
+from tests.fixtures_process import VaultProcess
+
+
+@pytest.fixture
+async def vault(tmp_path: Path) -> AsyncIterator[VaultProcess]:
+    """Serve a vault that mirrors its tree every second."""
+    made = VaultProcess(tmp_path / "home", mirror_interval_seconds="1")
+    await made.start()
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        await made.stop()
+
+
+async def put(vault: VaultProcess, token: dict[str, str], order: str) -> str:
+    """Put another document into an order and return its id."""
+    command = ("put", str(SCAN), "--order", order, "--kind", "passport")
+    made = await vault.json(*command, **token)
+    return str(made["id"])
+
+
+def lose_database(vault: VaultProcess) -> None:
+    """Lose what the embedded PostgreSQL kept."""
+    base = vault.home / "postgres"
+    base.rename(vault.home / f"lost-{len(list(vault.home.glob('lost-*')))}")
+
+
+def states(restored: list[dict[str, Any]]) -> dict[str, str]:
+    """Return each document's state."""
+    return {line["document"]: line["state"] for line in restored[0]["documents"]}
+
+
+async def test_a_dump_from_before_is_brought_up_to_date(
+    vault: VaultProcess, tmp_path: Path
+) -> None:
+    """What lives is byte-identical, what was shredded since stays so, and the log verifies."""
+    token = await token_of(vault, "porting")
+    order, living = await scan_of(vault, token)
+    sealed = await put(vault, token, order)
+    old, new = str(tmp_path / "old.dump"), str(tmp_path / "new.dump")
+    await vault.json("backup", old)
+    assert Path(old).stat().st_mode & 0o777 == 0o600
+    await vault.json("shred", sealed, "--reason", "asked", **token)
+    await vault.json("keys", "seal")
+    pending, later = await put(vault, token, order), await put(vault, token, order)
+    await vault.json("backup", new)
+    await vault.json("shred", pending, "--reason", "asked", **token)
+    await asyncio.sleep(3)
+    vault.kill()
+    lose_database(vault)
+
+    status, _, says = await vault.run("serve")
+    assert (status, one_line(says)) == (1, True)
+    assert "portvault restore" in says
+    plan = states(await vault.json("restore", old, "--dry-run"))
+    assert plan == {living: "living", sealed: "shredded", pending: "shredded", later: "unknown"}
+    status, _, says = await vault.run("restore")
+    assert (status, one_line(says)) == (1, True)
+    assert "--leave-unknown" in says
+
+    lose_database(vault)
+    done = await vault.json("restore", new)
+    assert states(done)[sealed] in {"shredded", "sealed"}
+    assert [states(done)[one] for one in (living, pending, later)] == [
+        "living",
+        "shredded",
+        "living",
+    ]
+
+    await vault.start()
+    target = tmp_path / "back.jpg"
+    await vault.json(*get(living, target), **token)
+    assert target.read_bytes() == SCAN.read_bytes()
+    for document in (sealed, pending):
+        status, _, says = await vault.run(*get(document, tmp_path / "none"), **token)
+        assert (status, says) == (3, "portvault: The document was shredded.\n")
+    assert (await vault.json("keys", "verify"))[0]["findings"] == []
+    verdict = (await vault.json("log", "verify"))["uk"]
+    assert verdict["intact"]
+    assert verdict["consistent"]
+    assert await put(vault, token, order)
+
+
+async def test_what_only_the_bucket_knows_is_left_there_when_asked(
+    vault: VaultProcess, tmp_path: Path
+) -> None:
+    """Without a later backup the vault goes on, and keeps object and key of what has no row."""
+    token = await token_of(vault, "porting")
+    order, living = await scan_of(vault, token)
+    await vault.json("backup", str(tmp_path / "old.dump"))
+    later = await put(vault, token, order)
+    await asyncio.sleep(3)
+    vault.kill()
+    lose_database(vault)
+    done = await vault.json("restore", str(tmp_path / "old.dump"), "--leave-unknown")
+    assert states(done) == {living: "living", later: "unknown"}
+    await vault.start()
+    await vault.json(*get(living, tmp_path / "back.jpg"), **token)
+    status, _, _ = await vault.run(*get(later, tmp_path / "none"), **token)
+    assert status == 3
+    assert (vault.home / "objects" / "uk" / "documents" / later).exists()
+    assert (await vault.json("keys", "verify"))[0]["keys"] == 3
+
+
+async def test_a_running_vault_is_not_restored(vault: VaultProcess) -> None:
+    """While a server uses the database nothing is changed under it."""
+    await token_of(vault, "porting")
+    status, _, says = await vault.run("restore")
+    assert (status, one_line(says)) == (1, True)
+    assert "stop every" in says
