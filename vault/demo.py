@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
 
-from keys.custodians import open_custodian
 from keys.errors import KeysError
 from keys.note import Verifier
 from vault.actions.certificate import certificate
@@ -29,9 +28,9 @@ from vault.actions.sequence import sequence_log
 from vault.actions.shred import expire
 from vault.adapters.embedded_postgres import EmbeddedPostgres
 from vault.app import open_vault
+from vault.attacker import Attacker
 from vault.config import Config
 from vault.context import Vault
-from vault.demo_attack import Loot, revive
 from vault.domain.access import Principal, PurposeError, Role
 from vault.domain.certificate import parse_certificate
 from vault.domain.documents import Document, Kind
@@ -210,13 +209,15 @@ class Demo:
         held(found.get(passport.id) == self.scan, "it opens the passport: deleting is not enough")
 
     async def _attack(self, passport: Document, letter: Document) -> dict[UUID, bytes]:
-        loot = Loot()
-        await loot.take(self.dsn.replace("/portvault?", "/attack?"))
-        await loot.take(self.dsn)
-        custodian = open_custodian(self.vault.config.custodian_uri(REGION))
-        print(f"       {len(loot)} wraps, generations {await custodian.generations(REGION)}")
-        wanted = [passport.id, letter.id]
-        return await revive(loot, custodian, REGION, self.backup / "objects", wanted)
+        attacker = Attacker(REGION)
+        await attacker.take_database(self.dsn.replace("/portvault?", "/attack?"))
+        await attacker.take_database(self.dsn)
+        attacker.take_bucket(self.backup / "objects")
+        attacker.take_bucket(self.vault.config.home / "objects" / REGION)
+        roots = attacker.take_custodian(self.vault.config.signing_key_path.parent)
+        wraps = attacker.wraps
+        print(f"       {roots} root keys, {wraps} wraps: {attacker.learn()} keys learned")
+        return attacker.read([passport.id, letter.id])
 
     async def _seal(self, passport: Document) -> None:
         step(8, "The region is sealed: a new root generation, and the old one destroyed")

@@ -1,0 +1,275 @@
+"""
+The drill: everything that was ever written against everything that was sealed.
+
+A vault of its own takes documents in, and shreds and seals some of them, while PostgreSQL's tools
+keep a dump, a base backup, all WAL, and every version of every object is kept, too. Then an
+attacker gets all of it, in every state that can be recovered, and the custodian as it is now. What
+is sealed must not open, what lives must. At last the vault is restored from the old dump and from
+the base backup, and every living document must come back byte for byte.
+
+Ends with status 0 only if every line holds.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from uuid import UUID
+
+from keys.errors import KeysError
+from vault.actions.ingest import Upload, ingest
+from vault.actions.orders import create_order
+from vault.actions.publish import publish_log
+from vault.actions.read import open_content
+from vault.actions.restore import restore
+from vault.actions.seal import mark_sealed, seal
+from vault.actions.sequence import sequence_log
+from vault.actions.shred import shred
+from vault.adapters.embedded_postgres import EmbeddedPostgres
+from vault.adapters.postgres_tools import run_tool
+from vault.app import open_vault
+from vault.attacker import Attacker
+from vault.commands.output import table
+from vault.config import Config
+from vault.context import Vault
+from vault.domain.access import Principal, Role
+from vault.domain.documents import Kind
+from vault.drill_backups import Backups
+from vault.errors import NotFoundError, ShreddedError, VaultError
+from vault.migrate import migrate
+
+REGION = "uk"
+DESK = Principal("drill:desk", Role.PORTING, frozenset({REGION}))
+OPERATOR = Principal("drill:operator", Role.ADMIN, frozenset({REGION}))
+#: Orders that are opened to make the tree grow by a level.
+MANY_ORDERS = 70
+_PDF = b"%PDF-1.4\n%drill "
+
+
+@dataclass
+class Line:
+    """One document, and what became of it."""
+
+    document: UUID
+    content: bytes
+    stored: str
+    state: str = "living"
+    opened: bool = False
+    from_dump: str = "-"
+    from_base: str = "-"
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is as it must be: only what is sealed is beyond everybody's reach."""
+        if self.opened == (self.state == "sealed"):
+            return False
+        wanted = "identical" if self.state == "living" else "shredded"
+        # What came after the dump has no row in it, and is named as what it is.
+        late = self.stored != "before the backups" and self.state == "living"
+        return self.from_base == wanted and self.from_dump == ("unknown" if late else wanted)
+
+
+class Drill:
+    """A vault, its backups, and what is known of its documents."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.config = Config(
+            home=place / "home", regions=(REGION,), key_cache_seconds=0.5, worker=False
+        )
+        self.backups = Backups(self.config.home, place / "backups")
+        self.lines = list[Line]()
+
+    async def run(self) -> bool:
+        """Play everything; returns whether every line holds."""
+        dsn = await self.backups.begin()
+        try:
+            await migrate(dsn)
+            async with open_vault(self.config, dsn=dsn) as vault:
+                await self._live(vault, dsn)
+        finally:
+            await self.backups.server.stop()
+        await self._attack()
+        await self._restore("base", self._base_home)
+        await self._restore("dump", self._dump_home)
+        return all(line.holds for line in self.lines)
+
+    async def _live(self, vault: Vault, dsn: str) -> None:
+        """Upload, back up, shred and seal, with a point in the WAL after each step."""
+        before = "before the backups"
+        await self._put(vault, 6, before)
+        say("six documents are stored; a dump and a base backup are taken")
+        await vault.keyring.mirror(REGION)
+        await self.backups.take_dump(dsn)
+        await self.backups.take_base(dsn)
+        await self.backups.mark(dsn, "stored")
+        await self._put(vault, 4, "after the backups")
+        await self._shred(vault, 0, 6)
+        await self.backups.mark(dsn, "shredded")
+        await self._seal(vault)
+        await self.backups.mark(dsn, "sealed")
+        say("two are shredded and sealed; the tree grows by a level")
+        for _ in range(MANY_ORDERS):
+            await create_order(
+                vault, DESK, region=REGION, customer="drill", numbers=["+442079460123"]
+            )
+        await self._put(vault, 2, "in the grown tree")
+        await self.backups.mark(dsn, "grown")
+        await self._shred(vault, 1, 10)
+        await self._seal(vault)
+        await self.backups.mark(dsn, "sealed-again")
+        say("two more are shredded and sealed, and one is only shredded")
+        await self._shred(vault, 2)
+        await sequence_log(vault, REGION)
+        await publish_log(vault, REGION)
+        await vault.keyring.mirror(REGION)
+        await self.backups.mark(dsn, "end")
+
+    async def _put(self, vault: Vault, count: int, stored: str) -> None:
+        view = await create_order(
+            vault, DESK, region=REGION, customer="drill", numbers=["+442079460123"]
+        )
+        for _ in range(count):
+            content = _PDF + os.urandom(20_000)
+            upload = Upload(_chunks(content), None, "drill.pdf", len(content), None)
+            document = await ingest(vault, DESK, view.order.id, Kind.PASSPORT, upload)
+            self.lines.append(Line(document.id, content, stored))
+
+    async def _shred(self, vault: Vault, *which: int) -> None:
+        for number in which:
+            await shred(vault, DESK, self.lines[number].document, "drill")
+            self.lines[number].state = "shredded"
+
+    async def _seal(self, vault: Vault) -> None:
+        await seal(vault, OPERATOR, REGION)
+        await asyncio.sleep(self.config.key_cache_seconds)
+        await mark_sealed(vault, REGION)
+        for line in self.lines:
+            if line.state == "shredded":
+                line.state = "sealed"
+
+    async def _attack(self) -> None:
+        """Recover every state, take all of them, and try."""
+        attacker = Attacker(REGION)
+        for point in (*self.backups.points, None):
+            say(f"the attacker recovers the database at {point or 'the end of the WAL'}")
+            async with self.backups.recovered(self.place / "recovered", point) as dsn:
+                await attacker.take_database(dsn)
+        say("the attacker loads the dump, and takes every version of every object")
+        async with self._database(self.place / "dumped") as dsn:
+            await run_tool("pg_restore", "--no-owner", f"--dbname={dsn}", str(self.backups.dump))
+            await attacker.take_database(dsn)
+        for bucket in self.backups.bucket_copies(REGION):
+            attacker.take_bucket(bucket)
+        roots = attacker.take_custodian(self.config.signing_key_path.parent)
+        wraps, keys = attacker.wraps, attacker.learn()
+        opened = attacker.read(line.document for line in self.lines)
+        say(f"from {roots} root keys and {wraps} wraps it learned {keys} keys")
+        for line in self.lines:
+            line.opened = opened.get(line.document) == line.content
+
+    @asynccontextmanager
+    async def _database(self, home: Path) -> AsyncIterator[str]:
+        server = EmbeddedPostgres(home)
+        try:
+            yield await server.start()
+        finally:
+            await server.stop()
+
+    async def _base_home(self, home: Path) -> None:
+        await self.backups.recover(home, None)
+
+    async def _dump_home(self, home: Path) -> None:
+        async with self._database(home) as dsn:
+            await run_tool("pg_restore", "--no-owner", f"--dbname={dsn}", str(self.backups.dump))
+
+    async def _restore(self, what: str, make: Callable[[Path], Awaitable[None]]) -> None:
+        """Restore one backup beside the present bucket and custodian, and read every document."""
+        say(f"the vault is restored from the {what}")
+        config = replace(
+            self.config,
+            home=self.place / what,
+            objects=f"dir:{self.config.home}/objects/{{region}}",
+            custodian=self.config.custodian_uri(REGION),
+        )
+        await make(config.home)
+        config.signing_key_path.parent.mkdir(mode=0o700)
+        shutil.copy2(self.config.signing_key_path, config.signing_key_path)
+        async with self._database(config.home) as dsn:
+            await migrate(dsn)
+            async with open_vault(config, dsn=dsn, restoring=True) as vault:
+                done = await restore(vault, OPERATOR, REGION, dry_run=False, leave_unknown=True)
+            states = {item.document: item.state for item in done.documents}
+            async with open_vault(config, dsn=dsn) as vault:
+                for line in self.lines:
+                    found = await _read(vault, line, states.get(line.document, "-"))
+                    setattr(line, f"from_{what}", found)
+
+
+async def _read(vault: Vault, line: Line, state: str) -> str:
+    try:
+        async with open_content(
+            vault, DESK, line.document, purpose="verify-identity", reference=None
+        ) as content:
+            data = b"".join([chunk async for chunk in content.chunks])
+    except ShreddedError:
+        return "shredded"
+    except NotFoundError:
+        # What came after the backup has no row in it; the restore says what it knows.
+        return "shredded" if state in {"shredded", "sealed"} else state
+    except (VaultError, KeysError) as error:
+        return type(error).__name__
+    return "identical" if data == line.content else "different"
+
+
+async def _chunks(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def say(text: str) -> None:
+    """Say what is going on, beside the result."""
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Run the drill and exit."""
+    parser = argparse.ArgumentParser(prog="drill", description=(__doc__ or "").strip())
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    parser.add_argument("--keep", type=Path, help="keep what was made in this new directory")
+    args = parser.parse_args()
+    place = Path(args.keep or tempfile.mkdtemp(prefix="portvault-drill-")).absolute()
+    if args.keep:
+        place.mkdir()
+    # PostgreSQL may run under another account, which has to get through to its own directory.
+    place.chmod(0o711)
+    drill = Drill(place)
+    try:
+        held = asyncio.run(drill.run())
+    except (VaultError, KeysError, OSError) as error:
+        print(f"drill: {error}", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        if not args.keep:
+            shutil.rmtree(place, ignore_errors=True)
+    rows = []
+    for line in drill.lines:
+        shown = {**asdict(line), "holds": line.holds}
+        shown.pop("content")
+        rows.append(shown)
+    columns = ("document", "stored", "state", "opened", "from_dump", "from_base", "holds")
+    print(json.dumps(rows, indent=2, default=str) if args.json else "\n" + table(rows, columns))
+    if not held:
+        print("drill: not every line holds", file=sys.stderr)
+        sys.exit(1)
+    print("\nEvery line holds." if not args.json else "", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
