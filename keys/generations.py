@@ -121,12 +121,20 @@ async def set_destroyed(conn: Connection, region: str, generation: int) -> None:
 
 
 async def destroyed_generation(conn: Connection, region: str) -> tuple[int, datetime] | None:
-    """Return the last of the generations that are all destroyed, and when the last of them was."""
+    """
+    Return the generation up to which nobody can know a key any more, and since when.
+
+    A key that was shredded under a generation may be known to all that were named before the next
+    one was in use, also to one that a failed seal or a lost timeline made and nobody used.
+    """
     row = await conn.fetchrow(
         """
         select generation, destroyed_at from key_generation
         where region = $1 and generation < (
-            select min(generation) from key_generation where region = $1 and state <> 'destroyed')
+            select max(generation) from key_generation
+            where region = $1 and active_at is not null and generation <= (
+                select min(generation) from key_generation
+                where region = $1 and state <> 'destroyed'))
         order by generation desc limit 1
         """,
         region,

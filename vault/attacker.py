@@ -34,6 +34,11 @@ class Attacker:
         self.keys: set[bytes] = set()
 
     @property
+    def documents(self) -> list[UUID]:
+        """Which documents it has the object of."""
+        return list(self._objects)
+
+    @property
     def wraps(self) -> int:
         """How many different wraps and pages it has."""
         return len(self._sealed)
@@ -95,13 +100,13 @@ class Attacker:
 
     def learn(self) -> int:
         """Open all that can be opened, with what that gives too; returns how many keys it knows."""
-        waiting = list(self.keys)
+        waiting, closed = list(self.keys), set(self._sealed)
         while waiting:
             key = AESGCM(waiting.pop())
-            for item in list(self._sealed):
+            for item in list(closed):
                 opened = _open(key, *item)
                 if opened is not None:
-                    self._sealed.discard(item)
+                    closed.discard(item)
                     fresh = set(_split(opened)) - self.keys
                     self.keys |= fresh
                     waiting += fresh

@@ -5,30 +5,32 @@ from uuid import UUID
 
 from tests.fixtures_server import OPERATOR, Api
 from vault.actions.seal import mark_sealed, seal
+from vault.attacker import Attacker
 from vault.context import Vault
-from vault.demo_attack import Loot, revive
+
+
+async def attack(vault: Vault, attacker: Attacker) -> dict[UUID, bytes]:
+    """Try everything that the attacker took, with what the custodian holds now."""
+    attacker.keys.clear()
+    await attacker.take_database(vault.config.database)
+    attacker.take_custodian(vault.config.signing_key_path.parent)
+    attacker.learn()
+    return attacker.read(attacker.documents)
 
 
 async def test_a_sealed_document_is_in_no_backup(api: Api, vault: Vault, passport: bytes) -> None:
     """With every wrap ever written and every root key left, only the living document opens."""
-    loot, order = Loot(), await api.order()
+    attacker, order = Attacker("uk"), await api.order()
     _, dead = await api.put(order, passport)
     _, living = await api.put(order, passport)
-    custodian = vault.keyring._custodians["uk"]
-    objects = vault.config.home / "objects" / "uk"
-    sealed = {UUID(item["id"]): item["id"] for item in (dead, living)}
-    copies = vault.config.home / "copies"
-    (copies / "documents").mkdir(parents=True)
-    for name in sealed.values():
-        (copies / "documents" / name).write_bytes((objects / "documents" / name).read_bytes())
-    await loot.take(vault.config.database)
+    await attacker.take_database(vault.config.database)
+    attacker.take_bucket(vault.config.home / "objects" / "uk")
     path = f"/v1/documents/{dead['id']}/actions/shred"
     assert (await api.call("POST", path, json={"reason": "test"}))[0] == 200
-    await loot.take(vault.config.database)
-    assert len(await revive(loot, custodian, "uk", copies, sealed)) == 2, "not yet sealed"
+    assert len(await attack(vault, attacker)) == 2, "not yet sealed"
     assert await seal(vault, OPERATOR, "uk") is not None
-    await loot.take(vault.config.database)
-    assert await revive(loot, custodian, "uk", copies, sealed) == {UUID(living["id"]): passport}
+    attacker.take_bucket(vault.config.home / "objects" / "uk")
+    assert await attack(vault, attacker) == {UUID(living["id"]): passport}
     await asyncio.sleep(vault.config.key_cache_seconds)
     assert await mark_sealed(vault, "uk") == 1
     assert (await api.get(dead["id"]))[0] == 410
