@@ -44,6 +44,9 @@ class Custodian(Protocol):
     async def generations(self, region: str) -> list[int]:
         """The living generations, ascending."""
 
+    async def last_destroyed(self, region: str) -> int:
+        """The highest number that was destroyed, 0 for none; none at or below it is made again."""
+
     async def check(self) -> None:
         """Raise when the custodian is not usable, with a message that says what to do."""
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import asyncpg
 import pytest
+
+from vault.adapters.postgres_cluster import NAME, Cluster
 
 START_TRIES = 600
 
@@ -70,6 +73,10 @@ class VaultProcess:
         assert self.process is not None
         self.process.terminate()
         return await asyncio.to_thread(self.process.wait)
+
+    async def database(self) -> asyncpg.Connection:
+        """Connect to the embedded database, as its owner may."""
+        return await asyncpg.connect(Cluster(self.home, durable=True).address(NAME))
 
     async def command(self, *arguments: str, **variables: str) -> asyncio.subprocess.Process:
         """Start a `portvault` command against this vault, and do not wait for it."""

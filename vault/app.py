@@ -16,8 +16,9 @@ import asyncpg
 from aiohttp import web
 
 from keys.announcements import listen
+from keys.custodian import Custodian
 from keys.custodians import open_custodian
-from keys.custodians.bounded import BoundedCustodian
+from keys.custodians.moving import MovingCustodian
 from keys.keyring import Keyring
 from keys.note import load_or_create_signer
 from vault.actions.published import require_not_behind
@@ -71,11 +72,9 @@ async def open_vault(
             )
         )
         stores: dict[str, ObjectStore] = {}
-        custodians = {}
+        custodians: dict[str, Custodian] = {}
         for region in config.regions:
-            custodians[region] = BoundedCustodian(
-                open_custodian(config.custodian_uri(region)), config.custodian_timeout_seconds
-            )
+            custodians[region] = _open_custodian(config, region)
             stack.push_async_callback(custodians[region].close)
             stores[region] = open_store(
                 config.objects_uri(region),
@@ -120,6 +119,13 @@ async def open_vault(
                 async with connection(pool) as conn:
                     await require_not_behind(vault, conn, region)
         yield vault
+
+
+def _open_custodian(config: Config, region: str) -> Custodian:
+    """Open the region's custodian, with the one before it while its key is moved."""
+    custodian = open_custodian(config.custodian_uri(region))
+    before = config.custodian_before_uri(region)
+    return MovingCustodian(custodian, open_custodian(before)) if before else custodian
 
 
 async def serve(config: Config) -> None:

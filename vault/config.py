@@ -64,7 +64,6 @@ class Config:
     mirror_interval_seconds: float = 60.0
     #: Standbys, by application_name, that must have replayed a seal before the old root dies.
     standbys: tuple[str, ...] = ()
-    custodian_timeout_seconds: float = 15.0
     #: How long a process may keep an unwrapped key; a shred is irrecoverable only after that.
     key_cache_seconds: float = 5.0
     #: How long after `ported` or `cancelled` documents wait, so that a reversal can reopen custody.

@@ -6,7 +6,21 @@ from keys.custodian import Custodian
 from keys.custodians.file import FileCustodian
 from keys.errors import CustodianConfigurationError
 
-SCHEMES: dict[str, Callable[[str], Custodian]] = {"file": FileCustodian}
+
+def _pkcs11(place: str) -> Custodian:
+    try:
+        from keys.custodians.pkcs11 import Pkcs11Custodian
+    except ModuleNotFoundError as error:
+        if error.name != "pkcs11":
+            raise
+        raise CustodianConfigurationError(
+            "a pkcs11: custodian needs a library that is not installed: pip install "
+            "portvault[pkcs11]"
+        ) from None
+    return Pkcs11Custodian(place)
+
+
+SCHEMES: dict[str, Callable[[str], Custodian]] = {"file": FileCustodian, "pkcs11": _pkcs11}
 
 
 def open_custodian(uri: str) -> Custodian:

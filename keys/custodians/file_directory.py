@@ -59,7 +59,7 @@ class KeyDirectory:
         data = self._read(path)
         if data is not None:
             return decode_marker(data, path)
-        if any(self.keys()):
+        if any(self.listed()):
             raise CustodianConfigurationError(
                 f"{self.path} holds root keys and no {FILE_NAME}: bring that file back"
             )
@@ -78,11 +78,15 @@ class KeyDirectory:
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
             raise CustodianConfigurationError(f"{self.path} must be writable for this user")
 
-    def keys(self) -> Iterator[tuple[str, int]]:
+    def listed(self) -> Iterator[tuple[str, int]]:
         """Return region and generation of every key that lies here."""
         for path in self.path.iterdir():
             if found := _FILE.fullmatch(path.name):
                 yield found[1], int(found[2])
+
+    def used(self) -> bool:
+        """Whether a key lies here or ever was destroyed here."""
+        return any(self.listed()) or any(self.path.glob("*.destroyed"))
 
     def read_key(self, region: str, generation: int) -> bytes | None:
         """Return what lies in the key's file; None when there is none."""

@@ -50,16 +50,15 @@ def decode_marker(data: bytes, path: Path) -> Marker:
     """Read what `encode` wrote."""
     try:
         marker = Marker(**json.loads(data))
-        whole = marker.v == 1 and len(bytes.fromhex(marker.id)) == ID_BYTES
         bytes.fromhex(marker.check)
+        if marker.v == 1 and len(bytes.fromhex(marker.id)) == ID_BYTES:
+            return marker
     except (ValueError, TypeError):
-        whole = False
-    if not whole:
-        raise CustodianConfigurationError(
-            f"{path} is damaged or from a later release: bring it back from another directory of "
-            "this custodian or from a copy; it holds no secret"
-        )
-    return marker
+        pass
+    raise CustodianConfigurationError(
+        f"{path} is damaged or from a later release: bring it back from another directory of this "
+        "custodian or from a copy; it holds no secret"
+    )
 
 
 def new_marker(passphrase_file: Path | None) -> Marker:

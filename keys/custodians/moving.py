@@ -1,0 +1,92 @@
+"""
+Two custodians while root keys move from one to the other.
+
+New generations are made at the current one only; what the previous one holds still opens, and is
+destroyed there. After one seal the previous one holds nothing that is needed.
+"""
+
+from keys.custodian import Custodian
+from keys.errors import KeyDestroyedError
+
+
+class MovingCustodian:
+    """The current custodian, with the previous one behind it."""
+
+    def __init__(self, current: Custodian, previous: Custodian) -> None:
+        self._current, self._previous = current, previous
+
+    def __repr__(self) -> str:
+        return f"MovingCustodian({self.name}, {self._previous.name})"
+
+    @property
+    def name(self) -> str:
+        """Return the current custodian's name."""
+        return self._current.name
+
+    @property
+    def destroy_level(self) -> int:
+        """Return the lower level, since a generation may have lain at either."""
+        return min(self._current.destroy_level, self._previous.destroy_level)
+
+    @property
+    def destroy_promise(self) -> str:
+        """Say both promises, or the one they share."""
+        current, previous = self._current.destroy_promise, self._previous.destroy_promise
+        if current == previous:
+            return current
+        return f"At {self._current.name}: {current} At {self._previous.name}: {previous}"
+
+    async def create(self, region: str, generation: int) -> None:
+        """Make the key at the current custodian; refuses a number that the previous one knows."""
+        if generation in await self._previous.generations(region):
+            raise KeyDestroyedError(
+                f"generation {generation} of {region} lies at {self._previous.name}; the next seal "
+                "takes the next number"
+            )
+        if generation <= await self._previous.last_destroyed(region):
+            raise KeyDestroyedError(f"generation {generation} of {region} was destroyed")
+        await self._current.create(region, generation)
+
+    async def wrap(self, region: str, generation: int, key: bytes, context: bytes) -> bytes:
+        """Encrypt where the generation lives."""
+        holder = await self._holder(region, generation)
+        return await holder.wrap(region, generation, key, context)
+
+    async def unwrap(self, region: str, generation: int, wrapped: bytes, context: bytes) -> bytes:
+        """Decrypt where the generation lives; it is destroyed only when both say so."""
+        holder = await self._holder(region, generation)
+        return await holder.unwrap(region, generation, wrapped, context)
+
+    async def destroy(self, region: str, generation: int) -> None:
+        """Destroy at both."""
+        await self._previous.destroy(region, generation)
+        await self._current.destroy(region, generation)
+
+    async def generations(self, region: str) -> list[int]:
+        """Return what lives at either."""
+        current = await self._current.generations(region)
+        return sorted({*current, *await self._previous.generations(region)})
+
+    async def last_destroyed(self, region: str) -> int:
+        """Return the highest number that either destroyed."""
+        current = await self._current.last_destroyed(region)
+        return max(current, await self._previous.last_destroyed(region))
+
+    async def _holder(self, region: str, generation: int) -> Custodian:
+        """Return who holds a generation; raises `KeyDestroyedError` when none of both does."""
+        for custodian in (self._current, self._previous):
+            if generation in await custodian.generations(region):
+                return custodian
+        raise KeyDestroyedError
+
+    async def check(self) -> None:
+        """Raise when either is not usable."""
+        await self._current.check()
+        await self._previous.check()
+
+    async def close(self) -> None:
+        """Let go of both."""
+        try:
+            await self._current.close()
+        finally:
+            await self._previous.close()

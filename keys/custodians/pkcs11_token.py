@@ -1,0 +1,237 @@
+"""
+A token behind a PKCS#11 library, with a session that is opened again when it was lost.
+
+A library is the process's, not a custodian's: it is initialised once, its login holds for all
+sessions, and nothing says that it stands calls from two threads. So there is one `Library` for each
+path, with one thread, and one `Token` in it for all custodians that mean the same.
+"""
+
+import contextlib
+import getpass
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pkcs11
+from pkcs11 import exceptions as p11
+
+from keys.custodians.calls import CallThread
+from keys.custodians.pkcs11_address import Address
+from keys.custodians.secret_file import read_secret
+from keys.errors import CustodianConfigurationError, CustodianUnavailableError
+
+T = TypeVar("T")
+FINAL_TRY, LOCKED = 0x20000, 0x40000
+
+_WRONG_PIN = (p11.PinIncorrect, p11.PinInvalid, p11.PinLenRange)
+
+_libraries: dict[Path, "Library"] = {}
+_registering = threading.Lock()
+#: Tokens that refused a PIN. Three wrong ones lock many a token for good, so none is tried twice.
+_refused: set[tuple[Path, bytes]] = set()
+
+
+class TokenLostError(Exception):
+    """What the session shows cannot be the token: open it again and look once more."""
+
+
+class Library:
+    """A PKCS#11 library and the only thread that calls it; loaded while someone uses it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.users = path, 0
+        self.calls = CallThread(f"the token's library {path}")
+        self.tokens: dict[tuple[Any, ...], Token] = {}
+        self._loaded: Any = None
+
+    def load(self) -> Any:
+        """Return the initialised library."""
+        if self._loaded is None:
+            if not self.path.is_file():
+                raise CustodianConfigurationError(
+                    f"module-path {self.path} is not there: install the token's PKCS#11 library "
+                    "(for SoftHSM: apt-get install softhsm2), or mend the path"
+                )
+            try:
+                self._loaded = pkcs11.lib(str(self.path))
+            except p11.PKCS11Error as error:
+                if "loading" in str(error):
+                    raise CustodianConfigurationError(
+                        f"module-path {self.path} is no PKCS#11 library that can be loaded here"
+                    ) from None
+                raise CustodianUnavailableError(
+                    f"{self.path} does not start ({_name(error)}): see that its configuration is "
+                    "right and its files can be read (for SoftHSM: SOFTHSM2_CONF and the tokens' "
+                    "directory)"
+                ) from None
+        return self._loaded
+
+    def unload(self) -> None:
+        """Forget all sessions, so that tokens are looked for anew."""
+        for token in self.tokens.values():
+            token.session = None
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            with contextlib.suppress(p11.PKCS11Error):
+                loaded.finalize()
+
+    def unload_unused(self) -> None:
+        """Unload, unless somebody came meanwhile."""
+        if not self.users:
+            self.unload()
+
+
+class Token:
+    """One token; every method but `run` is for the library's thread."""
+
+    def __init__(self, library: Library, address: Address) -> None:
+        self._library, self._address = library, address
+        self.session: Any = None
+        self.description = ""
+        self._pin: str | None = None
+        if address.pin_file is None:
+            self._pin = _ask(address)
+
+    def __repr__(self) -> str:
+        return f"Token({self._address})"
+
+    async def run(self, work: Callable[..., T], *args: object) -> T:
+        """Call `work` with a session, once more with a new one when the first was lost."""
+        return await self._library.calls.run(self._attempt, work, *args)
+
+    async def forget(self) -> None:
+        """Drop the session, so that the next call looks for the token anew."""
+        await self._library.calls.run(self._library.unload)
+
+    def _attempt(self, work: Callable[..., T], *args: object) -> T:
+        failure: Exception
+        for _ in range(2):
+            try:
+                return work(self._open(), *args)
+            except (p11.PKCS11Error, TokenLostError) as error:
+                failure = error
+                self._library.unload()
+        raise CustodianUnavailableError(
+            str(failure)
+            if isinstance(failure, TokenLostError)
+            else f"the token {self._address} does not work ({_name(failure)}): see that it is "
+            "there and sound"
+        ) from None
+
+    def _open(self) -> Any:
+        if self.session is None:
+            token = self._find()
+            self.description = f"{token.manufacturer_id} {token.model}".strip()
+            self.session = self._log_in(token)
+        return self.session
+
+    def _find(self) -> Any:
+        found = []
+        for slot in self._library.load().get_slots(token_present=True):
+            try:
+                token = slot.get_token()
+            except (p11.TokenNotPresent, p11.TokenNotRecognised, p11.DeviceRemoved):
+                continue
+            if all(_attribute(token, name) == value for name, value in self._address.which):
+                found.append(token)
+        if not found:
+            # Some libraries look for tokens only when they are loaded.
+            self._library.unload()
+            raise CustodianUnavailableError(
+                f"there is no token {self._address} behind {self._library.path}: insert it, or "
+                "make it with the vendor's tool (for SoftHSM: softhsm2-util --init-token)"
+            )
+        if len(found) > 1:
+            raise CustodianConfigurationError(
+                f"{len(found)} tokens are {self._address}: add ;serial=NUMBER to the address"
+            )
+        return found[0]
+
+    def _log_in(self, token: Any) -> Any:
+        name = self._library.path, token.serial
+        if name in _refused:
+            raise self._wrong_pin()
+        if int(token.flags) & LOCKED:
+            raise self._locked()
+        if int(token.flags) & FINAL_TRY:
+            raise CustodianConfigurationError(
+                f"one wrong PIN more locks the token {self._address}: log in once with the "
+                "vendor's tool and the right PIN, see that pin-source holds the same, and start "
+                "again"
+            )
+        pin = self._pin
+        if self._address.pin_file is not None:
+            pin = read_secret(self._address.pin_file, "PIN")
+        try:
+            return token.open(rw=True, user_pin=pin)
+        except _WRONG_PIN:
+            _refused.add(name)
+            raise self._wrong_pin() from None
+        except p11.PinLocked:
+            raise self._locked() from None
+        except (p11.UserPinNotInitialized, p11.PinExpired):
+            raise CustodianConfigurationError(
+                f"the token {self._address} has no valid user PIN: set one with the vendor's tool"
+            ) from None
+        except p11.UserAlreadyLoggedIn:
+            # By another address of the same token: a login holds for the whole process.
+            return token.open(rw=True)
+
+    def _wrong_pin(self) -> CustodianConfigurationError:
+        where = self._address.pin_file or "what was typed"
+        return CustodianConfigurationError(
+            f"the token {self._address} refused the PIN in {where}: put the right one there and "
+            "start again; it is not tried twice, since that could lock the token"
+        )
+
+    def _locked(self) -> CustodianConfigurationError:
+        return CustodianConfigurationError(
+            f"the PIN of the token {self._address} is locked: have its security officer set it anew"
+        )
+
+
+def take_token(address: Address) -> tuple[Library, Token]:
+    """Return the process's token of an address, for one more user."""
+    with _registering:
+        library = _libraries.setdefault(address.module_path, Library(address.module_path))
+        name = address.which, address.pin_file
+        if name not in library.tokens:
+            library.tokens[name] = Token(library, address)
+        library.users += 1
+        return library, library.tokens[name]
+
+
+async def leave_token(library: Library) -> None:
+    """Have one user less; after the last one the library is let go."""
+    with _registering:
+        library.users -= 1
+        if library.users:
+            return
+        # A PIN that was typed goes with them.
+        library.tokens.clear()
+    # A library that hangs is left as it is.
+    with contextlib.suppress(CustodianUnavailableError):
+        await library.calls.run(library.unload_unused)
+
+
+def _ask(address: Address) -> str:
+    if not sys.stdin.isatty():
+        raise CustodianConfigurationError(
+            f"the PIN of the token {address} is not known: write it into a file that only you can "
+            "read and add &pin-source=file:/PATH to the custodian's address"
+        )
+    return getpass.getpass(f"PIN of the token {address}: ")
+
+
+def _attribute(token: Any, name: str) -> str:
+    if name == "serial":
+        return str(token.serial.decode(errors="replace")).strip()
+    return str(
+        getattr(token, {"token": "label", "manufacturer": "manufacturer_id"}.get(name, name))
+    )
+
+
+def _name(error: Exception) -> str:
+    return type(error).__name__

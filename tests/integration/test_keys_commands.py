@@ -1,0 +1,64 @@
+"""`portvault keys`: what an operator sees of the trees, and the move to another custodian."""
+
+from pathlib import Path
+
+from tests.command_line import SCAN, get, one_line, scan_of, token_of
+from tests.fixtures_process import VaultProcess
+
+
+async def test_status_tells_what_an_operator_asks(vault_process: VaultProcess) -> None:
+    """Generation, age, documents, depth, what waits, and what the custodian's destroy is worth."""
+    vault = vault_process
+    token = await token_of(vault, "porting")
+    await scan_of(vault, token)
+    (row,) = await vault.json("keys", "status")
+    assert (row["region"], row["documents"], row["scopes"], row["depth"]) == ("uk", 1, 1, 1)
+    assert (row["dirty_scopes"], row["destroy_level"]) == (0, 0)
+    assert row["age_seconds"] >= 0
+    status, out, _ = await vault.run("keys", "status")
+    assert status == 0
+    assert "level 0" in out
+    assert "flash" in out
+
+
+async def test_verify_opens_every_key_and_names_what_does_not(vault_process: VaultProcess) -> None:
+    """A wrap that was damaged in the database is found and named."""
+    vault = vault_process
+    token = await token_of(vault, "porting")
+    _, document = await scan_of(vault, token)
+    (walk,) = await vault.json("keys", "verify")
+    assert (walk["nodes"], walk["scopes"], walk["keys"], walk["findings"]) == (1, 1, 2, [])
+    conn = await vault.database()
+    await conn.execute("update data_key set wrap = set_byte(wrap, 20, get_byte(wrap, 20) # 1)")
+    await conn.close()
+    status, out, says = await vault.run("keys", "verify")
+    assert (status, one_line(says)) == (1, True)
+    assert f"data key {document} does not open" in out
+
+
+async def test_a_region_moves_to_another_custodian(
+    vault_process: VaultProcess, tmp_path: Path
+) -> None:
+    """With both configured the next generation is made at the new one, and the old one is empty."""
+    vault = vault_process
+    token = await token_of(vault, "porting")
+    _, document = await scan_of(vault, token)
+    status, _, says = await vault.run("keys", "rotate-custodian", "--region", "uk")
+    assert (status, one_line(says)) == (1, True)
+    assert "custodian_before" in says
+    await vault.stop()
+    old, new = vault.home.with_name("home-keys"), tmp_path / "new-keys"
+    (vault.home / "portvault.toml").write_text(
+        f'[region.uk]\ncustodian = "file:{new}"\ncustodian_before = "file:{old}"\n'
+    )
+    await vault.start()
+    await vault.json(*get(document, tmp_path / "before.jpg"), **token)
+    await vault.json("keys", "rotate-custodian", "--region", "uk")
+    assert not list(old.glob("uk-*.key"))
+    assert len(list(new.glob("uk-*.key"))) == 1
+    await vault.stop()
+    (vault.home / "portvault.toml").write_text(f'[region.uk]\ncustodian = "file:{new}"\n')
+    await vault.start()
+    await vault.json(*get(document, tmp_path / "after.jpg"), **token)
+    assert (tmp_path / "after.jpg").read_bytes() == SCAN.read_bytes()
+    assert (await vault.json("keys", "verify"))[0]["findings"] == []
