@@ -56,11 +56,12 @@ class S3Bucket:
         uri = f"s3+http://{settings.pop('host')}/{settings.pop('bucket')}"
         return open_store(uri, region="us-east-1", **settings)  # type: ignore[arg-type]
 
-    def everything(self) -> list[str]:
-        """Return the names of all versions, markers and uploads in parts."""
+    def everything(self, prefix: str = "") -> list[str]:
+        """Return the names of all versions, markers and uploads in parts under a prefix."""
         versions = self.client.list_objects(self.name, recursive=True, include_version=True)
         uploads = self.client._list_multipart_uploads(self.name).uploads
-        return [str(item.object_name) for item in [*versions, *uploads]]
+        names = [str(item.object_name) for item in [*versions, *uploads]]
+        return [name for name in names if name.startswith(prefix)]
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ async def test_a_digest_that_does_not_match_is_refused(
     order = await api.order()
     status, _ = await api.put(order, passport, **{"Content-Digest": digest(b"another")})
     assert status == 422
-    assert [item async for item in vault.stores["uk"].list()] == []
+    assert [item async for item in vault.stores["uk"].list("documents/")] == []
     assert await vault.pool.fetchval("select count(*) from document") == 0
 
 
@@ -207,7 +207,7 @@ async def test_two_at_once_with_one_key_make_one_document(
     assert {status for status, _ in answers} <= {201, 409}
     assert len({body["id"] for status, body in answers if status == 201}) == 1
     assert await vault.pool.fetchval("select count(*) from document") == 1
-    assert len([item async for item in vault.stores["uk"].list()]) == 1
+    assert len([item async for item in vault.stores["uk"].list("documents/")]) == 1
 
 
 async def test_pages_follow_each_other(api: Api) -> None:

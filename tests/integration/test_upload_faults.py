@@ -23,7 +23,7 @@ async def left(vault: Vault) -> tuple[int, int, int]:
     keys = await vault.pool.fetchval(
         "select count(*) from data_key where id not in (select id from porting_order)"
     )
-    objects = len([item async for item in vault.stores["uk"].list()])
+    objects = len([item async for item in vault.stores["uk"].list("documents/")])
     return documents, keys, objects
 
 

@@ -47,7 +47,7 @@ async def test_from_upload_to_the_last_version_purged(
     assert (await api.call("POST", path, json={"reason": "test"}))[0] == 200
     assert await seal(vault, OPERATOR, "uk") is not None
     assert await purge_shredded(vault, "uk") == 1
-    assert versioned_bucket.everything() == []
+    assert versioned_bucket.everything("documents/") == []
     assert (await api.get(document["id"]))[0] == 410
 
 
@@ -57,4 +57,4 @@ async def test_refused_uploads_leave_no_part(
     """An upload over the limit, of unknown length, leaves neither object nor part."""
     large = passport + bytes(vault.config.document_bytes_max)
     assert (await api.put(await api.order(), in_pieces(large)))[0] == 413
-    assert versioned_bucket.everything() == []
+    assert versioned_bucket.everything("documents/") == []

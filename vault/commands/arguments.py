@@ -257,12 +257,10 @@ def _add_operator(tree: _Tree) -> None:
     restore = tree.command(
         "restore",
         "backups.restore",
-        "Bring an older database up to what happened since, and say what lives and what is gone. "
-        "Loads FILE into the empty database; without FILE, takes the database as it is: recovered "
-        "from a base backup, or a standby that was promoted.",
+        "Bring an older database up to date, and say what lives and what is gone.",
         "portvault restore /srv/backup/portvault.dump --dry-run",
     )
-    restore.add_argument("file", type=Path, metavar="FILE", nargs="?", help="of pg_dump")
+    restore.add_argument("file", type=Path, metavar="FILE", nargs="?", help="a dump for an empty database (the one there is)")
     restore.add_argument("--region", choices=REGIONS, help="only this one (all)")
     restore.add_argument("--dry-run", action="store_true", help="only say what would be")
     restore.add_argument(
