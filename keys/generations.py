@@ -1,5 +1,6 @@
 """The generations of root keys, and the lock of who seals, in PostgreSQL."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from keys.rows import Connection
@@ -88,11 +89,23 @@ async def retire_intended(conn: Connection, region: str) -> None:
     )
 
 
+async def adopt(conn: Connection, region: str, living: Sequence[int]) -> None:
+    """Retire generations that only the custodian knows: a lost timeline named them."""
+    await conn.execute(
+        """
+        insert into key_generation (region, generation, state)
+        select $1, unnest($2::bigint[]), 'retired' on conflict do nothing
+        """,
+        region,
+        living,
+    )
+
+
 async def retired(conn: Connection, region: str) -> list[tuple[int, bytes | None]]:
     """
-    Return generations before the tree's that are to be destroyed, with their canaries.
+    Return generations before the tree's that are to be destroyed, highest first, with canaries.
 
-    Those after it, which a failed seal or a lost timeline named, wait for the next switch: until
+    Until the highest is gone, nothing before it counts as destroyed. Those after it, which a failed seal or a lost timeline named, wait for the next switch: until
     the mirror holds a tree of a later generation, theirs may be the newest.
     """
     rows = await conn.fetch(
@@ -100,7 +113,7 @@ async def retired(conn: Connection, region: str) -> list[tuple[int, bytes | None
         select generation, canary from key_generation
         where region = $1 and state = 'retired'
             and generation < (select generation from key_tree where region = $1)
-        order by generation
+        order by generation desc
         """,
         region,
     )

@@ -178,7 +178,9 @@ def _rekey_scope(
         nodes[scope.node].used &= ~(1 << scope.slot)
         done.dropped_scopes.append(scope.id)
         return
-    old, new, epoch = child_key(page, scope.slot), fresh(), scope.epoch + 1
+    old, new = child_key(page, scope.slot), fresh()
+    # A random epoch: another primary that counts on from the same one never meets it.
+    epoch = int.from_bytes(fresh()[:8]) >> 1
     set_child_key(page, scope.slot, new)
     done.scopes.append(Scope(scope.id, epoch, scope.node, scope.slot))
     for item in wraps:

@@ -73,6 +73,8 @@ class Restore:
             await restore_rows.replace_tree(conn, region, tree, merge_keys=same)
         elif database is not None and database.generation == header.generation:
             await restore_rows.add_keys(conn, region)
+        else:
+            await restore_rows.drop_gone(conn, region)
         # Generations that only the lost timeline knew are to be destroyed by the next seal, too.
         living = await self._custodian.generations(region)
         await restore_rows.settle(conn, region, number_of(chain[0][0]), living)

@@ -8,6 +8,7 @@ with the highest place is the latest.
 from collections.abc import Sequence
 from datetime import datetime
 
+from keys import generations
 from keys.nodes import Tree
 from keys.rows import Connection
 from keys.segment import Generation, Gone, Row
@@ -182,6 +183,11 @@ async def add_keys(conn: Connection, region: str) -> None:
         """,
         region,
     )
+    await drop_gone(conn, region)
+
+
+async def drop_gone(conn: Connection, region: str) -> None:
+    """Drop the data keys that left the tree on whatever timeline the mirror saw."""
     await conn.execute(
         "delete from data_key where region = $1 and id in (select id from found_gone)", region
     )
@@ -201,14 +207,7 @@ async def settle(conn: Connection, region: str, number: int, living: Sequence[in
         """,
         region,
     )
-    await conn.execute(
-        """
-        insert into key_generation (region, generation, state)
-        select $1, unnest($2::bigint[]), 'retired' on conflict do nothing
-        """,
-        region,
-        living,
-    )
+    await generations.adopt(conn, region, living)
     await conn.execute(
         """
         update key_generation set state = 'retired', changed = default
@@ -233,6 +232,10 @@ async def settle(conn: Connection, region: str, number: int, living: Sequence[in
     )
     await conn.execute(
         "update key_scope set dirty = true, changed = default where region = $1", region
+    )
+    # A leaf that was patched and lost its last scope has none to make it dirty.
+    await conn.execute(
+        "update key_node set dirty = true, changed = default where region = $1", region
     )
     await conn.execute("update key_tree set revision = revision + 1 where region = $1", region)
     await conn.execute(

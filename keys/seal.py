@@ -85,8 +85,10 @@ class Seal:
     async def run(self, *, force: bool) -> SealResult | None:
         """Seal when something is dirty or half done, or anyway with `force`."""
         async with self._alone() as conn:
-            # Who holds the lock may give up what a killed seal had only named.
+            # Who holds the lock may give up what a killed seal had only named, and what a primary
+            # that is no more had.
             await generations.retire_intended(conn, self._region)
+            await generations.adopt(conn, self._region, await self._living())
             await self._finish(conn)
             if not force and not await generations.waits_for_seal(conn, self._region):
                 return None
@@ -157,14 +159,17 @@ class Seal:
 
     async def _new_generation(self, conn: Connection) -> int:
         """Name a number that was never used, here or at the custodian, and have its key made."""
-        living = await self._custodian.generations(self._region)
-        generation = await generations.name_generation(conn, self._region, max(living, default=0))
+        living = max(await self._living(), default=0)
+        generation = await generations.name_generation(conn, self._region, living)
         await self._custodian.create(self._region, generation)
         canary = await self._custodian.wrap(
             self._region, generation, os.urandom(wrap.KEY_BYTES), CANARY_CONTEXT
         )
         await generations.set_canary(conn, self._region, generation, canary)
         return generation
+
+    async def _living(self) -> list[int]:
+        return await self._custodian.generations(self._region)
 
     async def _wrap_root(self, generation: int, root_key: bytes) -> bytes:
         context = wrap.root_context(self._region, generation)

@@ -94,6 +94,7 @@ async def _reconcile(vault: Vault, conn: Connection, region: str) -> Restored:
     records = await adopt_published(vault, conn, region)
     again = await restore_sql.shredded_by_log(conn, region)
     generation = await vault.keyring.destroy_keys(conn, region, again)
+    await restore_sql.note_anew(conn, region, generation)
     await restore_sql.shred_without_key(conn, region, generation, vault.clock())
     await _keep_objects(vault, conn, region)
     documents = await restore_sql.lines(conn, region, OBJECTS_PREFIX)

@@ -260,7 +260,13 @@ def _add_operator(tree: _Tree) -> None:
         "Bring an older database up to date, and say what lives and what is gone.",
         "portvault restore /srv/backup/portvault.dump --dry-run",
     )
-    restore.add_argument("file", type=Path, metavar="FILE", nargs="?", help="a dump for an empty database (the one there is)")
+    restore.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        nargs="?",
+        help="a dump for an empty database (the one there is)",
+    )
     restore.add_argument("--region", choices=REGIONS, help="only this one (all)")
     restore.add_argument("--dry-run", action="store_true", help="only say what would be")
     restore.add_argument(

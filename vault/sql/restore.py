@@ -75,7 +75,7 @@ async def shredded_by_log(conn: Connection, region: str) -> list[UUID]:
     """Return documents that still have a key, and whose shred the log or the row records."""
     rows = await conn.fetch(
         """
-        select k.id from data_key k join document d on d.id = k.id
+        select k.id from data_key k left join document d on d.id = k.id
         where k.region = $1 and (d.custody in ('shredded', 'sealed') or exists (
             select from access_record r where r.document = k.id and r.action = 'document.shred'
                 and r.phase = 'outcome' and r.result = 'completed' and r.reason is null))
@@ -83,6 +83,18 @@ async def shredded_by_log(conn: Connection, region: str) -> list[UUID]:
         region,
     )
     return [row["id"] for row in rows]
+
+
+async def note_anew(conn: Connection, region: str, generation: int) -> None:
+    """Have every shred that is not sealed wait for the generation of now: others may know it."""
+    await conn.execute(
+        """
+        update document set last_generation = greatest(last_generation, $2)
+        where region = $1 and custody = 'shredded'
+        """,
+        region,
+        generation,
+    )
 
 
 async def shred_without_key(
