@@ -105,8 +105,9 @@ async def retired(conn: Connection, region: str) -> list[tuple[int, bytes | None
     """
     Return generations before the tree's that are to be destroyed, highest first, with canaries.
 
-    Until the highest is gone, nothing before it counts as destroyed. Those after it, which a failed seal or a lost timeline named, wait for the next switch: until
-    the mirror holds a tree of a later generation, theirs may be the newest.
+    Until the highest is gone, nothing before it counts as destroyed. Those after the tree's, which
+    a failed seal or a lost timeline named, wait for the next switch: until the mirror holds a tree
+    of a later generation, theirs may be the newest.
     """
     rows = await conn.fetch(
         """
