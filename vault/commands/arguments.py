@@ -268,7 +268,7 @@ def _add_operator(tree: _Tree) -> None:
         help="a dump for an empty database (the one there is)",
     )
     restore.add_argument("--region", choices=REGIONS, help="only this one (all)")
-    restore.add_argument("--dry-run", action="store_true", help="only say what would be")
+    restore.add_argument("--dry-run", action="store_true", help="load FILE, and say what would be")
     restore.add_argument(
         "--leave-unknown",
         action="store_true",
