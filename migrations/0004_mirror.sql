@@ -18,7 +18,6 @@ alter table key_tree add column revision bigint not null default 0;
 -- A node below which a seal's first steps have re-keyed scopes; its own key is replaced at the switch.
 alter table key_node add column dirty boolean not null default false;
 create index key_node_dirty on key_node (region) where dirty;
-create index key_node_parent on key_node (region, parent);
 create index key_generation_living on key_generation (region, generation) where state <> 'destroyed';
 
 -- Data keys that left the tree under a generation that may still live: whoever merges two states of
