@@ -17,15 +17,7 @@ Step = tuple[str, State]
 UPLOADED, ORDERED, NEW_SCOPE = 3, 4, 2
 
 
-@cache
-def _cached_restore(
-    database: Database,
-    mirror: Database,
-    custodian: frozenset[int],
-    published: frozenset[int],
-    rules: Rules,
-) -> Database | None:
-    return changes.restored(database, mirror, custodian, published, rules)
+_cached_restore = cache(changes.restored)
 
 
 def restore(state: State, database: Database, rules: Rules) -> Database | None:
