@@ -51,12 +51,12 @@ class Backups:
 
     async def take_dump(self, dsn: str) -> None:
         """Dump the database."""
-        await run_tool("pg_dump", "--format=custom", f"--file={self.dump}", dsn)
+        await run_tool("pg_dump", "--format=custom", f"--file={self.dump}", dsn=dsn)
 
     async def take_base(self, dsn: str) -> None:
         """Copy the whole cluster while it runs."""
         options = ("--wal-method=none", "--checkpoint=fast", "--no-verify-checksums")
-        await run_tool("pg_basebackup", f"--dbname={dsn}", f"--pgdata={self.base}", *options)
+        await run_tool("pg_basebackup", f"--pgdata={self.base}", *options, dsn=dsn)
 
     async def mark(self, dsn: str, name: str) -> None:
         """Name this moment in the WAL, and keep every object that the bucket holds now."""

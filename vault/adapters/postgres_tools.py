@@ -1,8 +1,10 @@
 """The programs of PostgreSQL: those of the wheel where it is installed, else those on the path."""
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from vault.adapters.postgres_cluster import program_path
 from vault.errors import ConfigurationError, VaultError
@@ -22,10 +24,28 @@ def tool(name: str) -> Path:
     return path
 
 
-async def run_tool(name: str, *arguments: str) -> None:
-    """Run a program to its end; raises `VaultError` with the first line of its complaint."""
+def without_password(dsn: str) -> tuple[str, str | None]:
+    """Return a database's address without its password, and the password: others see arguments."""
+    parts = urlsplit(dsn)
+    login, found, place = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    query = dict(parse_qsl(parts.query))
+    password = query.pop("password", None) or unquote(password)
+    rest = f"{parts.path}?{urlencode(query)}" if query else parts.path
+    return f"{parts.scheme}://{user}{found}{place}{rest}", password or None
+
+
+async def run_tool(name: str, *arguments: str, dsn: str) -> None:
+    """Run a program on a database; raises `VaultError` with the first line of its complaint."""
+    address, password = without_password(dsn)
+    environment = {**os.environ, "PGPASSWORD": password} if password else None
     process = await asyncio.create_subprocess_exec(
-        tool(name), *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        tool(name),
+        f"--dbname={address}",
+        *arguments,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
     )
     try:
         _, complaint = await process.communicate()

@@ -33,7 +33,7 @@ async def backup(args: argparse.Namespace) -> None:
         async with attached(load_config()) as dsn:
             os.close(os.open(args.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             try:
-                await run_tool("pg_dump", "--format=custom", f"--file={args.file}", dsn)
+                await run_tool("pg_dump", "--format=custom", f"--file={args.file}", dsn=dsn)
             except BaseException:
                 args.file.unlink(missing_ok=True)
                 raise
@@ -79,10 +79,10 @@ async def _load(dsn: str, file: Path) -> None:
         await conn.close()
     if custom:
         whole = ("--no-owner", "--exit-on-error", "--single-transaction")
-        await run_tool("pg_restore", *whole, f"--dbname={dsn}", str(file))
+        await run_tool("pg_restore", *whole, str(file), dsn=dsn)
     else:
         options = ("--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1")
-        await run_tool("psql", *options, f"--file={file}", dsn)
+        await run_tool("psql", *options, f"--file={file}", dsn=dsn)
 
 
 async def _make_room(conn: Connection) -> None:
