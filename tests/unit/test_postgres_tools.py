@@ -14,8 +14,6 @@ from vault.adapters.postgres_tools import without_password
         ("postgresql://h/d", "postgresql://h/d", None),
     ],
 )
-def test_no_password_stands_among_the_arguments(
-    dsn: str, shown: str, password: str | None
-) -> None:
+def test_no_password_stands_among_the_arguments(dsn: str, shown: str, password: str | None) -> None:
     """The address keeps everything but the password, wherever it stood."""
     assert without_password(dsn) == (shown, password)

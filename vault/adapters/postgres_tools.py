@@ -30,7 +30,7 @@ def without_password(dsn: str) -> tuple[str, str | None]:
     login, found, place = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     query = dict(parse_qsl(parts.query))
-    password = query.pop("password", None) or unquote(password)
+    password = query.pop("password", "") or unquote(password)
     rest = f"{parts.path}?{urlencode(query)}" if query else parts.path
     return f"{parts.scheme}://{user}{found}{place}{rest}", password or None
 
