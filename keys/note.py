@@ -8,26 +8,66 @@ an em dash, the signer's name, and base64 of a 4-byte key hash and the signature
 import base64
 import binascii
 import hashlib
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from keys.errors import IntegrityError, KeysError
-from keys.private_file import is_private, write_private
 
-ALGORITHM = b"\x01"
+ED25519 = b"\x01"
 SEPARATOR = "\n\n"
 _HASH_BYTES = 4
 
 
-def key_hash(name: str, public_key: bytes) -> bytes:
-    """Return the four bytes that name a key beside the signer's name."""
-    return hashlib.sha256(name.encode() + b"\n" + ALGORITHM + public_key).digest()[:_HASH_BYTES]
+@dataclass(frozen=True, slots=True)
+class NoteKey:
+    """A signer's name and public key, as a `vkey` gives them: NAME+HASH+BASE64."""
+
+    name: str
+    algorithm: bytes
+    public: bytes
+
+    @property
+    def hash(self) -> bytes:
+        """The four bytes that name the key beside the signer's name."""
+        text = self.name.encode() + b"\n" + self.algorithm + self.public
+        return hashlib.sha256(text).digest()[:_HASH_BYTES]
+
+    def __str__(self) -> str:
+        encoded = base64.b64encode(self.algorithm + self.public).decode()
+        return f"{self.name}+{self.hash.hex()}+{encoded}"
+
+    def line(self, signature: bytes) -> str:
+        """Return the line of a signature by this key."""
+        return f"— {self.name} {base64.b64encode(self.hash + signature).decode()}\n"
+
+    def check(self, signature: bytes, message: bytes) -> None:
+        """Raise `IntegrityError` unless this key signed the message."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            raise IntegrityError from None
 
 
-def _is_name(name: str) -> bool:
+def parse_vkey(vkey: str, algorithm: bytes) -> NoteKey:
+    """Return the key that a `vkey` names; raises `IntegrityError` for another algorithm's."""
+    try:
+        name, digest, encoded = vkey.strip().split("+", 2)
+        key = base64.b64decode(encoded, validate=True)
+        Ed25519PublicKey.from_public_bytes(key[1:])
+        found = NoteKey(name, key[:1], key[1:])
+        right = bytes.fromhex(digest) == found.hash
+    except ValueError:
+        raise IntegrityError from None
+    if found.algorithm != algorithm or not is_name(name) or not right:
+        raise IntegrityError
+    return found
+
+
+def is_name(name: str) -> bool:
+    """Whether a signer may have this name."""
     return bool(name) and "+" not in name and not any(mark.isspace() for mark in name)
 
 
@@ -42,104 +82,96 @@ def _is_text(text: str) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A note's text, and its signatures by the names and key hashes they claim."""
+
+    text: str
+    signatures: tuple[tuple[str, bytes, bytes], ...]
+
+    def of(self, key: NoteKey) -> bytes:
+        """Return what this key is said to have signed it with; raises `IntegrityError`."""
+        for name, digest, signature in self.signatures:
+            if (name, digest) == (key.name, key.hash):
+                return signature
+        raise IntegrityError
+
+
+def parse_note(note: str) -> Note:
+    """Take a note apart, and verify nothing; raises `IntegrityError` when it is none."""
+    text, found, rest = note.rpartition(SEPARATOR)
+    text += "\n"
+    if not found or not rest.endswith("\n") or not _is_text(text):
+        raise IntegrityError
+    return Note(text, tuple(map(_signature, rest.removesuffix("\n").split("\n"))))
+
+
+def _signature(line: str) -> tuple[str, bytes, bytes]:
+    try:
+        dash, name, encoded = line.split(" ")
+        raw = base64.b64decode(encoded, validate=True)
+    except (ValueError, binascii.Error):
+        raise IntegrityError from None
+    if dash != "—" or not is_name(name) or len(raw) <= _HASH_BYTES:
+        raise IntegrityError
+    return name, raw[:_HASH_BYTES], raw[_HASH_BYTES:]
+
+
 class Signer:
     """A name and a private key; the key is never shown."""
 
-    def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
-        if not _is_name(name):
+    def __init__(self, name: str, key: Ed25519PrivateKey, algorithm: bytes = ED25519) -> None:
+        if not is_name(name):
             raise KeysError("a signer's name has no spaces and no plus sign")
-        self.name, self._key = name, key
-        self._public = key.public_key().public_bytes_raw()
+        self._private = key
+        self.key = NoteKey(name, algorithm, key.public_key().public_bytes_raw())
 
     def __repr__(self) -> str:
-        return f"Signer({self.name})"
+        return f"{type(self).__name__}({self.key.name})"
 
     @property
     def vkey(self) -> str:
-        """Return the verifier key: NAME+HASH+BASE64, for everybody."""
-        digest = key_hash(self.name, self._public).hex()
-        return f"{self.name}+{digest}+{base64.b64encode(ALGORITHM + self._public).decode()}"
+        """Return the verifier key, for everybody."""
+        return str(self.key)
 
-    def sign(self, text: str) -> str:
-        """Return the note of a text, which must end in a newline."""
+    def line(self, text: str) -> str:
+        """Return the line that signs a text, which must end in a newline."""
         if not _is_text(text):
             raise KeysError("a note's text ends in a newline and has no control characters")
-        signed = key_hash(self.name, self._public) + self._key.sign(text.encode())
-        return f"{text}\n— {self.name} {base64.b64encode(signed).decode()}\n"
+        return self.key.line(self._sign(text.encode()))
+
+    def sign(self, text: str) -> str:
+        """Return the note of a text with this signature alone."""
+        return f"{text}\n{self.line(text)}"
+
+    def _sign(self, message: bytes) -> bytes:
+        return self._private.sign(message)
 
 
 class Verifier:
-    """A name and a public key, from a `vkey`."""
+    """Knows one public key, from a `vkey`."""
 
     def __init__(self, vkey: str) -> None:
-        try:
-            self.name, digest, encoded = vkey.strip().split("+", 2)
-            key = base64.b64decode(encoded, validate=True)
-            self._hash = bytes.fromhex(digest)
-            self._key = Ed25519PublicKey.from_public_bytes(key[1:])
-        except ValueError:
-            raise IntegrityError from None
-        if key[:1] != ALGORITHM or not _is_name(self.name):
-            raise IntegrityError
-        if self._hash != key_hash(self.name, key[1:]):
-            raise IntegrityError
+        self.key = parse_vkey(vkey, ED25519)
 
     def verify(self, note: str) -> str:
         """Return the text of a note that this key signed; raises `IntegrityError`."""
-        text, found, signatures = note.rpartition(SEPARATOR)
-        if not found or not signatures.endswith("\n"):
-            raise IntegrityError
-        text += "\n"
-        if not _is_text(text):
-            raise IntegrityError
-        lines = [self._signature(line) for line in signatures.removesuffix("\n").split("\n")]
-        mine = next((signature for signature in lines if signature is not None), None)
-        if mine is None:
-            raise IntegrityError
-        try:
-            self._key.verify(mine, text.encode())
-        except InvalidSignature:
-            raise IntegrityError from None
-        return text
-
-    def _signature(self, line: str) -> bytes | None:
-        """Return the signature of a line that names this key, None where it names another."""
-        try:
-            dash, name, encoded = line.split(" ")
-            raw = base64.b64decode(encoded, validate=True)
-        except (ValueError, binascii.Error):
-            raise IntegrityError from None
-        if dash != "—" or not _is_name(name) or len(raw) <= _HASH_BYTES:
-            raise IntegrityError
-        return raw[_HASH_BYTES:] if (name, raw[:_HASH_BYTES]) == (self.name, self._hash) else None
+        parsed = parse_note(note)
+        self.key.check(parsed.of(self.key), parsed.text.encode())
+        return parsed.text
 
 
-def load_or_create_signer(path: Path, name: str) -> Signer:
-    """Read the signing key, or make it durably; of two starts at once, both get the first's."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            _create(path)
-        if not is_private(path.stat()):
-            raise KeysError(f"{path} signs the log and others may read it: chmod 600 {path}")
-        pem = path.read_bytes()
-    except OSError as error:
-        raise KeysError(
-            f"the key that signs the log cannot be read or made: {path}: {error.strerror}"
-        ) from None
-    try:
-        key = serialization.load_pem_private_key(pem, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeysError(f"{path} is no Ed25519 key in PEM: put the right one back")
-    return Signer(name, key)
+class AnyVerifier:
+    """Knows several public keys, and is content with one of them."""
 
+    def __init__(self, vkeys: Iterable[str]) -> None:
+        self._verifiers = [Verifier(vkey) for vkey in vkeys]
 
-def _create(path: Path) -> None:
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    write_private(path, pem, replace=False)
+    def verify(self, note: str) -> str:
+        """Return the text of a note that one of the keys signed; raises `IntegrityError`."""
+        for verifier in self._verifiers:
+            try:
+                return verifier.verify(note)
+            except IntegrityError:
+                continue
+        raise IntegrityError

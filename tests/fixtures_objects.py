@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -116,10 +117,18 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system with room for four MiB."""
+    with disk(tmp_path / "disk", 4) as place:
+        yield place
+
+
+@contextmanager
+def disk(place: Path, size_mib: int) -> Iterator[Path]:
+    """Mount a file system of a size."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount a small file system")
-    place = tmp_path / "disk"
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], check=True)
-    yield place
-    subprocess.run(["umount", place], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "none", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)

@@ -39,6 +39,7 @@ def config(tmp_path: Path, database: str) -> Config:
         reversal_grace_seconds=0.0,
         key_cache_seconds=0.2,
         record_timeout_seconds=2.0,
+        record_renewal_seconds=0.2,
         upload_idle_seconds=2.0,
         store_timeout_seconds=2.0,
         database_timeout_seconds=2.0,

@@ -20,7 +20,7 @@ from keys.custodian import Custodian
 from keys.custodians import open_custodian
 from keys.custodians.moving import MovingCustodian
 from keys.keyring import Keyring
-from keys.note import load_or_create_signer
+from keys.signing import SigningKeys
 from vault.actions.published import require_not_behind
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
@@ -32,6 +32,7 @@ from vault.domain.retention import Policy, parse_policy
 from vault.errors import ConfigurationError
 from vault.migrate import migrate
 from vault.sql.connection import connection
+from vault.sql.privileges import SERVICE_ROLE
 from vault.web.server import KEEPALIVE_SECONDS, SHUTDOWN_SECONDS, make_app
 from vault.worker import work
 
@@ -69,6 +70,8 @@ async def open_vault(
                 command_timeout=config.database_timeout_seconds,
                 # Every statement leaves its connection as it was: there is nothing to reset.
                 reset=_keep_session,
+                # A restore changes what nobody else may.
+                server_settings={} if restoring else {"role": SERVICE_ROLE},
             )
         )
         stores: dict[str, ObjectStore] = {}
@@ -109,7 +112,7 @@ async def open_vault(
             recorder=recorder,
             stores=stores,
             sniffer=sniffer,
-            signer=load_or_create_signer(config.signing_key_path, "portvault"),
+            signer=SigningKeys(config.signing_key_path, "portvault"),
             policy=load_policy(config),
             clock=_now,
             new_id=uuid.uuid4,

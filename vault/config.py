@@ -72,6 +72,8 @@ class Config:
     receiving_seconds_max: float = 3600.0
     #: How long a request waits for its access record to be durable before it is refused.
     record_timeout_seconds: float = 5.0
+    #: A stream that is open for so long records how far it is, again and again, or is cut.
+    record_renewal_seconds: float = 5.0
     store_timeout_seconds: float = 30.0
     database_pool_max: int = 20
     database_timeout_seconds: float = 10.0

@@ -8,7 +8,7 @@ from typing import Protocol
 from uuid import UUID
 
 from keys.keyring import Keyring
-from keys.note import Signer
+from keys.signing import SigningKeys
 from vault.config import Config
 from vault.domain.records import Record
 from vault.domain.retention import Policy
@@ -86,7 +86,7 @@ class Vault:
     recorder: Recorder
     stores: Mapping[str, ObjectStore]
     sniffer: Sniffer
-    signer: Signer
+    signer: SigningKeys
     policy: Policy
     clock: Callable[[], datetime]
     new_id: Callable[[], UUID]

@@ -16,7 +16,6 @@ from pathlib import Path
 from uuid import UUID
 
 from keys.errors import KeysError
-from keys.note import Verifier
 from vault.actions.certificate import certificate
 from vault.actions.collect import purge_shredded
 from vault.actions.ingest import Upload, ingest
@@ -202,7 +201,11 @@ class Demo:
         attack = self.dsn.replace("/portvault?", "/attack?")
         self._tool("createdb", f"--maintenance-db={self.dsn}", "attack")
         self._tool(
-            "pg_restore", "--no-owner", f"--dbname={attack}", str(self.backup / "database.dump")
+            "pg_restore",
+            "--no-owner",
+            "--no-acl",
+            f"--dbname={attack}",
+            str(self.backup / "database.dump"),
         )
         found = await self._attack(passport, letter)
         held(found.get(letter.id) == self.letter, "the attack works: it opens the living letter")
@@ -246,7 +249,7 @@ class Demo:
         await sequence_log(self.vault, REGION)
         await certify(self.vault, REGION)
         note = await certificate(self.vault, COMPLIANCE, passport.id)
-        fields = parse_certificate(Verifier(self.vault.signer.vkey).verify(note))
+        fields = parse_certificate(self.vault.signer.verify(note))
         held(fields["document"] == str(passport.id), "the certificate's signature verifies")
         held(
             fields["beyond_use_since"] < fields["irrecoverable_since"],

@@ -164,7 +164,7 @@ class Drill:
                 await attacker.take_database(dsn)
         say("the attacker loads the dump, and takes every version of every object")
         async with self._database(self.place / "dumped") as dsn:
-            await run_tool("pg_restore", "--no-owner", str(self.backups.dump), dsn=dsn)
+            await run_tool("pg_restore", "--no-owner", "--no-acl", str(self.backups.dump), dsn=dsn)
             await attacker.take_database(dsn)
         for bucket in self.backups.bucket_copies(REGION):
             attacker.take_bucket(bucket)
@@ -188,7 +188,7 @@ class Drill:
 
     async def _dump_home(self, home: Path) -> None:
         async with self._database(home) as dsn:
-            await run_tool("pg_restore", "--no-owner", str(self.backups.dump), dsn=dsn)
+            await run_tool("pg_restore", "--no-owner", "--no-acl", str(self.backups.dump), dsn=dsn)
 
     async def _restore(self, what: str, make: Callable[[Path], Awaitable[None]]) -> None:
         """Restore one backup beside the present bucket and custodian, and read every document."""

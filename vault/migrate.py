@@ -3,8 +3,8 @@ Brings a database up to the schema of this release: SQL files, forward only, eac
 
 Each file runs in a transaction of its own, in the order of its number, and its SHA-256 is kept;
 whoever migrates holds one advisory lock, so that processes that start together apply each file
-once. A database whose history differs from the files is refused, never repaired. There is no way
-back: take a backup first.
+once, and the service's role is given what it may do. A database whose history differs from the
+files is refused, never repaired. There is no way back: take a backup first.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import asyncpg
 
 from vault.errors import VaultError
 from vault.sql import migrations as history
+from vault.sql import privileges
 
 NAME = re.compile(r"(\d{4})_[a-z0-9]+(?:_[a-z0-9]+)*\.sql")
 CONNECT_SECONDS = 10
@@ -69,18 +70,33 @@ async def migrate(database: str | asyncpg.Connection, directory: Path | None = N
     try:
         await history.lock(connection)
         try:
+            if not await privileges.owns(connection):
+                return await _nothing_to_do(connection, migrations)
             await history.create(connection)
             waiting = _pending(migrations, await history.applied(connection))
             for migration in waiting:
                 async with connection.transaction():
                     await connection.execute(migration.sql)
                     await history.add(connection, migration.name, migration.digest)
+            if directory is None:
+                await privileges.grant(connection)
         finally:
             await history.unlock(connection)
     finally:
         if not borrowed:
             await connection.close()
     return [migration.name for migration in waiting]
+
+
+async def _nothing_to_do(connection: asyncpg.Connection, migrations: list[Migration]) -> list[str]:
+    """Return nothing; raises when an account that may not change the schema would have to."""
+    found = await history.applied(connection) if await history.exists(connection) else []
+    if waiting := _pending(migrations, found):
+        raise MigrationError(
+            f"{len(waiting)} migrations wait, and this account may not apply them: run "
+            "`portvault migrate` with the address of the database's owner in PORTVAULT_DATABASE"
+        )
+    return []
 
 
 async def pending(database: str | asyncpg.Connection, directory: Path | None = None) -> list[str]:

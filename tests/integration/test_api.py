@@ -7,6 +7,7 @@ from base64 import b64encode
 import pytest
 
 from tests.fixtures_server import Api, in_pieces
+from vault.actions.sequence import sequence_log
 from vault.context import Vault
 
 
@@ -48,11 +49,14 @@ async def test_an_upload_of_unknown_length_is_stored(api: Api, passport: bytes) 
     assert await api.get(document["id"]) == (200, passport)
 
 
-async def test_a_read_without_a_purpose_is_refused_and_recorded(api: Api, passport: bytes) -> None:
+async def test_a_read_without_a_purpose_is_refused_and_recorded(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
     """No purpose, no bytes; and compliance sees that somebody tried."""
     _, document = await api.put(await api.order(), passport)
     status, problem = await api.get(document["id"], purpose=None)
     assert (status, problem["status"]) == (422, 422)
+    await sequence_log(vault, "uk")
     _, page, _ = await api.call(
         "GET", f"/v1/access-records?region=uk&document={document['id']}", role="compliance"
     )

@@ -167,6 +167,7 @@ async def test_interrupted_intents_are_closed_once(vault: Vault) -> None:
     await append(vault, 1, phase="outcome", decision=None, intent=ended[0].id, result="completed")
     await append(vault, 1, decision="allow", at=now)
     await append(vault, 1, at=old["at"])
+    await sequence_log(vault, "uk")
     closed = await asyncio.gather(*(close_interrupted(vault, "uk") for _ in range(4)))
     assert sum(closed) == 3
     assert await close_interrupted(vault, "uk") == 0
@@ -183,5 +184,6 @@ async def test_nothing_is_interrupted_that_may_still_go_on(vault: Vault) -> None
     patient = replace(vault, config=config)
     at = datetime.now(UTC) - timedelta(seconds=INTERRUPTED_SECONDS + 60)
     await append(vault, 1, decision="allow", at=at)
+    await sequence_log(vault, "uk")
     assert await close_interrupted(patient, "uk") == 0
     assert await close_interrupted(vault, "uk") == 1

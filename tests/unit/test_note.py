@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keys.errors import IntegrityError, KeysError
-from keys.note import Signer, Verifier, load_or_create_signer
+from keys.note import Signer, Verifier
+from keys.signing import SigningKeys
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "note.json").read_text("utf-8"))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(VECTORS["signer"]["seed"]))
@@ -77,8 +78,8 @@ def test_the_key_is_not_shown() -> None:
 def test_the_key_is_made_once_and_only_for_its_owner(tmp_path: Path) -> None:
     """The first start makes the key and its directory; the next finds it; nothing else lies by."""
     path = tmp_path / "home" / "signing.pem"
-    first = load_or_create_signer(path, "portvault")
-    assert load_or_create_signer(path, "portvault").vkey == first.vkey
+    first = SigningKeys(path, "portvault")
+    assert SigningKeys(path, "portvault").vkey == first.vkey
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert list(path.parent.iterdir()) == [path]
@@ -92,7 +93,7 @@ def test_starts_at_once_agree(tmp_path: Path) -> None:
 
     def start() -> None:
         together.wait()
-        found.append(load_or_create_signer(path, "portvault").vkey)
+        found.append(SigningKeys(path, "portvault").vkey)
 
     threads = [threading.Thread(target=start) for _ in range(8)]
     for thread in threads:
@@ -108,10 +109,10 @@ def test_starts_at_once_agree(tmp_path: Path) -> None:
 def test_a_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     """The refusal says what to type."""
     path = tmp_path / "signing.pem"
-    load_or_create_signer(path, "portvault")
+    SigningKeys(path, "portvault")
     path.chmod(mode)
     with pytest.raises(KeysError, match=f"chmod 600 {path}"):
-        load_or_create_signer(path, "portvault")
+        SigningKeys(path, "portvault")
 
 
 def test_another_key_or_no_key_is_refused(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_another_key_or_no_key_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         path.chmod(0o600)
         with pytest.raises(KeysError, match="no Ed25519 key"):
-            load_or_create_signer(path, "portvault")
+            SigningKeys(path, "portvault")
         assert path.read_bytes() == content
 
 
@@ -134,4 +135,4 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     """A file where the directory should be is an error of ours, with the path in it."""
     (tmp_path / "home").write_text("")
     with pytest.raises(KeysError, match="signing.pem"):
-        load_or_create_signer(tmp_path / "home" / "signing.pem", "portvault")
+        SigningKeys(tmp_path / "home" / "signing.pem", "portvault")

@@ -9,9 +9,10 @@ with `Access.conclude`.
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from vault.context import Vault
@@ -46,15 +47,31 @@ class Access:
     intent: Record
     size_bytes: int | None = None
     concluded: bool = False
+    renewed_at: float = field(default_factory=time.monotonic)
 
     def conclude(self, *, result: str = "completed", reason: str | None = None) -> Record:
         """Return the outcome, for the caller to insert in its own transaction."""
         self.concluded = True
+        return self._follow("outcome", result=result, reason=reason)
+
+    async def renew(self) -> None:
+        """
+        Record how far an open stream has come, if the last record of it is old.
+
+        Called before each piece goes out: where records cannot be written any more, it raises
+        `RecordsUnavailableError`, and the stream is cut.
+        """
+        if time.monotonic() - self.renewed_at < self.vault.config.record_renewal_seconds:
+            return
+        await self.vault.recorder.append(self._follow("progress"))
+        self.renewed_at = time.monotonic()
+
+    def _follow(self, phase: str, **fields: str | None) -> Record:
         return Record(
             id=self.vault.new_id(),
             region=self.intent.region,
             at=self.vault.clock(),
-            phase="outcome",
+            phase=phase,
             intent=self.intent.id,
             principal=self.intent.principal,
             role=self.intent.role,
@@ -62,9 +79,8 @@ class Access:
             document=self.intent.document,
             order=self.intent.order,
             kind=self.intent.kind,
-            result=result,
-            reason=reason,
             size_bytes=self.size_bytes,
+            **fields,
         )
 
 

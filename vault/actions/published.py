@@ -7,14 +7,12 @@ that is read here is trusted before it hashes into a checkpoint that this vault 
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from uuid import UUID
 
 from keys.errors import IntegrityError, RolledBackError
-from keys.note import Verifier
 from vault.context import ObjectStore, Vault
 from vault.domain.checkpoint import Checkpoint, open_checkpoint
 from vault.domain.merkle import CompactRange, leaf_hash
-from vault.domain.records import Record, parse
+from vault.domain.records import parse
 from vault.domain.tiles import WIDTH, covering, decode_entries
 from vault.errors import ConfigurationError, ObjectMissingError
 from vault.sql import log as log_sql
@@ -52,7 +50,7 @@ async def published_checkpoint(vault: Vault, region: str) -> Published | None:
         note = (await fetch(vault.stores[region], CHECKPOINT)).decode(errors="replace")
     except ObjectMissingError:
         return None
-    return Published(open_checkpoint(note, Verifier(vault.signer.vkey), region), note)
+    return Published(open_checkpoint(note, vault.signer, region), note)
 
 
 async def published_entries(
@@ -103,8 +101,7 @@ async def require_not_behind(vault: Vault, conn: Connection, region: str) -> Non
     note = await published_sql.checkpoint_of_size(conn, region, published.checkpoint.size)
     if (
         note is None
-        or open_checkpoint(note, Verifier(vault.signer.vkey), region).root
-        != published.checkpoint.root
+        or open_checkpoint(note, vault.signer, region).root != published.checkpoint.root
     ):
         raise RolledBackError(
             f"the database of {region} holds another log than was published; stop every server, "
@@ -125,22 +122,18 @@ async def adopt_published(vault: Vault, conn: Connection, region: str) -> int:
     tree, adopted, agrees = CompactRange(), 0, True
     await published_sql.begin_rewriting(conn)
     async for entries in published_entries(vault, region, published.checkpoint):
-        first, leaves = tree.size, list[tuple[UUID, bytes]]()
-        records = list[Record]()
-        for entry in entries:
-            record, leaf = parse(entry), leaf_hash(entry)
+        first, ours = tree.size, [leaf_hash(entry) for entry in entries]
+        records = [parse(entry) for entry in entries]
+        for leaf in ours:
             tree.append(leaf)
-            leaves.append((record.id, leaf))
-            records.append(record)
         have = [leaf for leaf, _ in await published_sql.leaves(conn, region, first, WIDTH)]
-        ours = [leaf for _, leaf in leaves]
         if agrees and have[: len(ours)] == ours:
             continue
         if agrees:
             # From here on nothing of the database's own order stands.
             agrees = False
             await published_sql.cut_log(conn, region, first)
-        await published_sql.adopt(conn, region, first, records, leaves)
+        await published_sql.adopt(conn, region, first, records, ours)
         adopted += len(set(ours) - set(have))
     if not agrees:
         signed = log_sql.Signed(tree.size, tree.hashes, published.note)

@@ -128,6 +128,7 @@ async def _decrypt(
     async for chunk in sealed:
         opened = decryptor.update(chunk)
         if opened:
+            await access.renew()
             yield opened
             access.size_bytes = (access.size_bytes or 0) + len(opened)
     last = decryptor.finalize()

@@ -4,21 +4,21 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from uuid import UUID
 
 from keys.errors import IntegrityError
-from keys.note import Verifier
 from vault.actions.access import Access, recorded
 from vault.actions.cursor import decode_cursor, encode_cursor
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.checkpoint import Checkpoint, open_checkpoint, origin
 from vault.domain.merkle import EMPTY_ROOT
-from vault.domain.records import Record, canonical_bytes
+from vault.domain.records import canonical_bytes
+from vault.domain.search import Found, Wanted
 from vault.domain.verify import INTERRUPTED, LogVerifier, Verdict
 from vault.errors import InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
 from vault.sql.connection import connection, transaction
+from vault.sql.log_search import page
 
 #: An intent that has no outcome after so long belonged to a process that died.
 INTERRUPTED_SECONDS = 3 * 3600.0
@@ -31,12 +31,15 @@ async def list_records(
     principal: Principal,
     *,
     region: str | None,
-    document: UUID | None,
-    order: UUID | None,
+    wanted: Wanted,
     cursor: str | None,
     limit: int,
-) -> tuple[list[Record], str | None]:
-    """Return a page of a region's records, newest first, and the cursor of the next one."""
+) -> tuple[list[Found], str | None]:
+    """
+    Return a page of a region's records, newest first, and the cursor of the next one.
+
+    A record is found once it has its place in the log, about a second after it was made.
+    """
     mine = sorted(principal.regions & set(vault.config.regions))
     unclear = region is None and len(mine) > 1
     if region is None and mine:
@@ -44,22 +47,23 @@ async def list_records(
     before = decode_cursor(cursor) if cursor else None
     known = region if region in vault.config.regions else None
     async with (
-        recorded(vault, principal, Action.LOG_READ, region=known, document=document, order=order),
+        recorded(
+            vault,
+            principal,
+            Action.LOG_READ,
+            region=known,
+            document=wanted.document,
+            order=wanted.order,
+        ),
         connection(vault.pool) as conn,
     ):
         if unclear:
             raise InvalidRequestError(f"say which region: {', '.join(mine)}")
-        found = await log_sql.page(
-            conn,
-            known or "",
-            document=document,
-            order=order,
-            before=before,
-            limit=limit + 1,
-        )
-    page = found[:limit]
-    more = len(found) > limit
-    return page, encode_cursor(page[-1].at, page[-1].id) if more else None
+        found = await page(conn, known or "", wanted, before=before, limit=limit + 1)
+    if len(found) <= limit:
+        return found, None
+    last = found[limit - 1].record
+    return found[:limit], encode_cursor(last.at, last.id)
 
 
 async def latest_checkpoint(vault: Vault, principal: Principal, region: str) -> str:
@@ -108,11 +112,10 @@ async def verify_region(
 
 def _open_all(vault: Vault, region: str, notes: Sequence[str]) -> tuple[list[Checkpoint], int]:
     """Return the checkpoints that this vault signed, and how many it did not."""
-    verifier = Verifier(vault.signer.vkey)
     opened = list[Checkpoint]()
     for note in notes:
         with contextlib.suppress(IntegrityError):
-            opened.append(open_checkpoint(note, verifier, region))
+            opened.append(open_checkpoint(note, vault.signer, region))
     return opened, len(notes) - len(opened)
 
 

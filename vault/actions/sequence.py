@@ -29,11 +29,12 @@ async def sequence_log(vault: Vault, region: str) -> int:
         for number, record in enumerate(records, 1):
             leaf = leaf_hash(canonical_bytes(record))
             tree.append(leaf)
-            leaves.append((record.id, leaf))
+            leaves.append((record, leaf))
             if number % HASHES_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         note = vault.signer.sign(encode(Checkpoint(origin(region), tree.size, tree.root())))
         await log_sql.insert_leaves(conn, region, first, leaves)
+        await log_sql.note_open(conn, region, records)
         signed = log_sql.Signed(tree.size, tree.hashes, note)
         await log_sql.insert_checkpoint(conn, region, signed, vault.clock())
     return len(records)

@@ -9,7 +9,7 @@ be durable; a record that went in nevertheless is harmless, and inserting it aga
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -17,14 +17,20 @@ import asyncpg
 
 from vault.domain.records import Record
 from vault.errors import RecordsUnavailableError
-from vault.sql.connection import AWAY
-from vault.sql.log import insert_records
+from vault.sql.connection import AWAY, Connection
+from vault.sql.log import append_records, insert_records
+from vault.sql.privileges import SERVICE_ROLE
 
 log = logging.getLogger(__name__)
 
 WAITERS_MAX = 10_000
+#: What is said of a record that cannot be written, by the database or by who encodes it.
+_REFUSED = (asyncpg.PostgresError, ValueError, TypeError, OverflowError)
 #: A batch takes no further caller once it has so many records; one caller may bring more.
 BATCH_RECORDS_MAX = 500
+
+
+Append = Callable[[Connection, Sequence[Record]], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -76,10 +82,13 @@ class GroupRecorder:
         waiter = _Waiter(records)
         try:
             self._waiting.put_nowait(waiter)
-            async with asyncio.timeout(self._timeout_seconds):
-                await waiter.done
-        except (asyncio.QueueFull, TimeoutError):
+        except asyncio.QueueFull:
             raise RecordsUnavailableError from None
+        timer = asyncio.get_running_loop().call_later(self._timeout_seconds, _refuse, waiter)
+        try:
+            await waiter.done
+        finally:
+            timer.cancel()
 
     async def _run(self) -> None:
         while True:
@@ -103,20 +112,26 @@ class GroupRecorder:
                     self._waiting.task_done()
 
     async def _record(self, batch: list[_Waiter]) -> None:
-        """Insert the batch; where its content is at fault, each caller's records on their own."""
+        """Append the batch; where its content is at fault, each caller's records on their own."""
         try:
-            await self._insert(batch)
+            await self._append(batch, append_records)
         except AWAY:
             raise
-        except (asyncpg.PostgresError, ValueError, TypeError) as error:
-            log.warning("an access record was refused: %s", type(error).__name__)
-            if len(batch) == 1:
-                return
+        except _REFUSED:
             async with asyncio.timeout(self._timeout_seconds):
                 for waiter in batch:
-                    await self._record([waiter])
+                    await self._record_alone(waiter)
 
-    async def _insert(self, batch: list[_Waiter]) -> None:
+    async def _record_alone(self, waiter: _Waiter) -> None:
+        """Append what one caller brought; records that are there already are as good as new."""
+        try:
+            await self._append([waiter], insert_records)
+        except AWAY:
+            raise
+        except _REFUSED as error:
+            log.warning("an access record was refused: %s", type(error).__name__)
+
+    async def _append(self, batch: list[_Waiter], append: Append) -> None:
         # Who gave up, or was cancelled, while waiting is not recorded as having begun.
         living = [waiter for waiter in batch if not waiter.done.done()]
         if not living:
@@ -125,7 +140,7 @@ class GroupRecorder:
             conn = await self._connect()
             # A crash before the commit leaves nothing; one after it leaves an intent without an
             # outcome, which the worker closes as interrupted.
-            await insert_records(conn, [item for waiter in living for item in waiter.records])
+            await append(conn, [item for waiter in living for item in waiter.records])
         for waiter in living:
             if not waiter.done.done():
                 waiter.done.set_result(None)
@@ -140,6 +155,7 @@ class GroupRecorder:
                     "statement_timeout": milliseconds,
                     "lock_timeout": milliseconds,
                     "application_name": "portvault-recorder",
+                    "role": SERVICE_ROLE,
                 },
             )
         return self._conn

@@ -23,7 +23,7 @@ _EXITS = """\
 exit status: 0 done, 1 failed, 2 wrong usage, 3 not found or gone, 4 not permitted,
 5 temporarily unavailable (try again), 130 interrupted
 
-order, put, get, show, shred, certificate and log tail speak to a running vault:
+order, put, get, show, shred, certificate, log tail and log search speak to a running vault:
   PORTVAULT_SERVER    its address (http://127.0.0.1:8700)
   PORTVAULT_TOKEN     a token, or PORTVAULT_TOKEN_FILE, a file that holds it
 All others work on the machine of the vault, with its settings; see `portvault config`.
@@ -218,6 +218,23 @@ def _add_operator(tree: _Tree) -> None:
         "--follow", action="store_true", help="go on until stopped; leaves out readings of the log"
     )
     tail.add_argument("--interval", type=float, default=2.0, help=argparse.SUPPRESS)
+    search = log.command(
+        "search",
+        "client.log_search",
+        "Find records: about a document, by a person, for a purpose, refused, out of the region.",
+        "portvault log search --order ID --action document.read",
+    )
+    search.add_argument("--region", choices=REGIONS, help="needed with several")
+    search.add_argument("--document", help="everything about this document")
+    search.add_argument("--order", help="everything about this order")
+    search.add_argument("--principal", help="everything this person or machine did")
+    search.add_argument("--purpose", help=f"reads for one of {', '.join(Purpose)}")
+    search.add_argument("--action", help="only this action, as document.read or log.read")
+    search.add_argument("--refused", action="store_true", help="only refusals")
+    search.add_argument("--transfers", action="store_true", help="only what left its region")
+    search.add_argument("--from", dest="since", metavar="TIME", help="from this time or date (UTC)")
+    search.add_argument("--to", dest="until", metavar="TIME", help="before this time or date (UTC)")
+    search.add_argument("--limit", type=_count, default=1000, help="so many at most (1000)")
     verify = log.command(
         "verify", "operator.log_verify", "Check that nothing was edited.", "portvault log verify"
     )

@@ -18,6 +18,7 @@ from vault.config import Config, load_config
 from vault.errors import ConfigurationError
 from vault.migrate import migrate
 from vault.sql.connection import Connection
+from vault.sql.privileges import create_role
 
 #: A statement of a restore may take as long as the tree is large.
 STATEMENT_SECONDS = 4 * 3600.0
@@ -75,6 +76,8 @@ async def _load(dsn: str, file: Path) -> None:
     conn = await asyncpg.connect(dsn)
     try:
         await _make_room(conn)
+        # A dump may say what this role may do.
+        await create_role(conn)
     finally:
         await conn.close()
     if custom:

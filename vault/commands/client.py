@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import sys
 from collections import deque
 from typing import Any
 from urllib.parse import quote
@@ -104,6 +105,20 @@ async def certificate(args: argparse.Namespace) -> None:
     show(found, found["note"].rstrip("\n"), as_json=args.json)
 
 
+_SEARCH_COLUMNS = (
+    "index",
+    "at",
+    "phase",
+    "principal",
+    "action",
+    "document",
+    "purpose",
+    "reference",
+    "decision",
+    "reason",
+    "result",
+    "size_bytes",
+)
 _LOG_COLUMNS = ("at", "phase", "principal", "action", "document", "decision", "reason", "result")
 
 
@@ -120,6 +135,27 @@ async def log_tail(args: argparse.Namespace) -> None:
             return
         _show_lines(records[-args.limit :], args)
         await _follow(http, query, {record["id"] for record in records}, args)
+
+
+async def log_search(args: argparse.Namespace) -> None:
+    """Show every record that fits, newest first, page after page."""
+    names = ("region", "document", "order", "principal", "purpose", "action")
+    query = {name: value for name in names if (value := getattr(args, name))}
+    query |= {name: "true" for name in ("refused", "transfers") if getattr(args, name)}
+    query |= {name: value for name, value in (("from", args.since), ("to", args.until)) if value}
+    found: list[dict[str, Any]] = []
+    cursor: dict[str, str] | None = {}
+    async with session() as http:
+        while cursor is not None and len(found) < args.limit:
+            limit = {"limit": str(min(FOLLOW_PAGE, args.limit - len(found)))}
+            page = await call(
+                http, "GET", "/v1/access-records", params={**query, **limit, **cursor}
+            )
+            found += page["data"]
+            cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else None
+    if cursor is not None:
+        print(f"there are more than {args.limit}; see --limit", file=sys.stderr)
+    show(found, table(found, _SEARCH_COLUMNS), as_json=args.json)
 
 
 async def _follow(

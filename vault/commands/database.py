@@ -11,7 +11,13 @@ from vault.config import Config
 from vault.context import Vault
 from vault.errors import ConfigurationError, DatabaseUnavailableError
 
-_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+_REFUSED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    # The account may not act in the service's role, or there is none.
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InvalidParameterValueError,
+)
 
 
 @contextmanager

@@ -3,10 +3,17 @@
 import base64
 import binascii
 from dataclasses import dataclass
+from typing import Protocol
 
 from keys.errors import IntegrityError
-from keys.note import Verifier
 from vault.domain.merkle import HASH_BYTES
+
+
+class Opener(Protocol):
+    """Knows whose signatures count."""
+
+    def verify(self, note: str) -> str:
+        """Return the text of a note; raises `IntegrityError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +51,10 @@ def decode(text: str) -> Checkpoint:
     return checkpoint
 
 
-def open_checkpoint(note: str, verifier: Verifier, region: str) -> Checkpoint:
+def open_checkpoint(note: str, opener: Opener, region: str) -> Checkpoint:
     """Return a signed checkpoint of this region's log; any other note is an `IntegrityError`."""
     try:
-        checkpoint = decode(verifier.verify(note))
+        checkpoint = decode(opener.verify(note))
     except ValueError:
         raise IntegrityError("the note is not a checkpoint") from None
     if checkpoint.origin != origin(region):

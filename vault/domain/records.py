@@ -11,7 +11,8 @@ from typing import Any
 from uuid import UUID
 
 FORMAT = 1
-PHASES = ("intent", "outcome")
+#: `progress` renews the intent of a stream that is still open.
+PHASES = ("intent", "progress", "outcome")
 _IDS = frozenset({"id", "intent", "document", "order"})
 
 

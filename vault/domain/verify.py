@@ -111,7 +111,10 @@ class LogVerifier:
                 self._open.add(record.id)
             return
         intent = record.intent
-        if intent in self._open:
+        if record.phase == "progress":
+            if intent not in self._open and intent not in self._interrupted:
+                self._unpaired(f"the progress at {index} has no intent that is open")
+        elif intent in self._open:
             self._open.remove(intent)
             if record.result == INTERRUPTED:
                 self._interrupted.add(intent)

@@ -16,8 +16,8 @@ async def uncertified(conn: Connection, region: str, limit: int) -> list[Documen
         where d.region = $1 and d.custody = 'sealed' and d.purged_at is not null
             and not exists (select from certificate c where c.document = d.id)
             and not exists (
-                select from access_record r left join log_leaf l on l.record = r.id
-                where r.document = d.id and l.record is null)
+                select from log_queue q join access_record r on r.id = q.record
+                where r.document = d.id)
         order by d.sealed_at limit $2
         """,
         region,
@@ -30,8 +30,7 @@ async def log_indices(conn: Connection, document: UUID) -> list[int]:
     """Return where in its region's log the document's records stand, ascending."""
     rows = await conn.fetch(
         """
-        select l.index from access_record r join log_leaf l on l.record = r.id
-        where r.document = $1 order by l.index
+        select index from log_leaf where document = $1 order by index
         """,
         document,
     )

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
+from operator import attrgetter
 
 import asyncpg
 
@@ -26,7 +26,18 @@ _TYPES = {
     "at": "timestamptz",
     "size_bytes": "bigint",
 }
-_ARRAYS = ", ".join(f"${n}::{_TYPES.get(name, 'text')}[]" for n, name in enumerate(_NAMES, 1))
+#: What is searched: it stands beside a record's place, too.
+_SEARCHED = ("at", "action", "principal", "document", "order", "purpose", "decision", "region_to")
+_values = attrgetter(*_NAMES)
+
+
+def _arrays(names: Sequence[str], first: int) -> str:
+    """Return parameters from `first` on, an array for each column."""
+    return ", ".join(f"${n}::{_TYPES.get(name, 'text')}[]" for n, name in enumerate(names, first))
+
+
+_ARRAYS = _arrays(_NAMES, 1)
+_SEARCHED_COLUMNS = ", ".join(f'"{name}"' for name in _SEARCHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,47 +54,20 @@ def record_of(row: asyncpg.Record) -> Record:
     return Record(**{name: row[name] for name in _NAMES})
 
 
+async def append_records(conn: Connection, records: Sequence[Record]) -> None:
+    """Append new records, in the fastest way there is; all or none."""
+    await conn.copy_records_to_table("access_record", records=map(_values, records), columns=_NAMES)
+
+
 async def insert_records(conn: Connection, records: Sequence[Record]) -> None:
     """Append records, in one statement; one that is there already is left as it is."""
     await conn.execute(
         f"""
-        with made as (
-            insert into access_record ({_COLUMNS}) select * from unnest({_ARRAYS})
-            on conflict (id) do nothing returning id, region)
-        insert into log_queue (record, region) select id, region from made
+        insert into access_record ({_COLUMNS}) select * from unnest({_ARRAYS})
+        on conflict (id) do nothing
         """,
         *([getattr(record, name) for record in records] for name in _NAMES),
     )
-
-
-async def page(
-    conn: Connection,
-    region: str,
-    *,
-    document: UUID | None,
-    order: UUID | None,
-    before: tuple[datetime, UUID] | None,
-    limit: int,
-) -> list[Record]:
-    """Return a region's records, newest first, that come after the cursor."""
-    # Only the conditions that are asked for stand in the statement, so that each finds its index.
-    values: list[object] = [region, limit]
-    conditions = "region = $1"
-    for column, value in (("document", document), ('"order"', order)):
-        if value is not None:
-            values.append(value)
-            conditions += f" and {column} = ${len(values)}"
-    if before is not None:
-        values += before
-        conditions += f" and (at, id) < (${len(values) - 1}, ${len(values)})"
-    rows = await conn.fetch(
-        f"""
-        select {FROM_R} from access_record r where {conditions}
-        order by at desc, id desc limit $2
-        """,
-        *values,
-    )
-    return [record_of(row) for row in rows]
 
 
 async def unfinished_intents(
@@ -92,10 +76,12 @@ async def unfinished_intents(
     """Return allowed intents older than `before` that have no outcome."""
     rows = await conn.fetch(
         f"""
-        select {FROM_R} from access_record r
-        where region = $1 and phase = 'intent' and decision = 'allow' and at < $2
-            and not exists (select from access_record o where o.intent = r.id)
-        order by at limit $3
+        select {FROM_R} from log_open o join access_record r on r.id = o.intent
+        where o.region = $1 and o.at < $2
+            and not exists (
+                select from log_queue q join access_record w on w.id = q.record
+                where q.region = $1 and w.intent = o.intent)
+        order by o.at limit $3
         """,
         region,
         before,
@@ -131,8 +117,8 @@ async def take_queue(conn: Connection, region: str, limit: int) -> list[Record]:
     rows = await conn.fetch(
         f"""
         with taken as (
-            delete from log_queue where record in (
-                select record from log_queue where region = $1 order by number limit $2)
+            delete from log_queue where region = $1 and number in (
+                select number from log_queue where region = $1 order by number limit $2)
             returning record, number)
         select {FROM_R} from taken join access_record r on r.id = taken.record
         order by taken.number
@@ -144,19 +130,42 @@ async def take_queue(conn: Connection, region: str, limit: int) -> list[Record]:
 
 
 async def insert_leaves(
-    conn: Connection, region: str, first: int, leaves: Sequence[tuple[UUID, bytes]]
+    conn: Connection, region: str, first: int, leaves: Sequence[tuple[Record, bytes]]
 ) -> None:
-    """Give records their places, contiguous from `first`."""
+    """Give records their places, contiguous from `first`, and what they are found by."""
     await conn.execute(
-        """
-        insert into log_leaf (region, index, record, leaf_hash)
-        select $1, $2 + place - 1, record, hash
-        from unnest($3::uuid[], $4::bytea[]) with ordinality leaf (record, hash, place)
+        f"""
+        insert into log_leaf (region, index, record, leaf_hash, {_SEARCHED_COLUMNS})
+        select $1, $2 + place - 1, record, hash, {_SEARCHED_COLUMNS}
+        from unnest($3::uuid[], $4::bytea[], {_arrays(_SEARCHED, 5)})
+            with ordinality leaf (record, hash, {_SEARCHED_COLUMNS}, place)
         """,
         region,
         first,
-        [record for record, _ in leaves],
+        [record.id for record, _ in leaves],
         [leaf for _, leaf in leaves],
+        *([getattr(record, name) for record, _ in leaves] for name in _SEARCHED),
+    )
+
+
+async def note_open(conn: Connection, region: str, records: Sequence[Record]) -> None:
+    """Note which allowed intents among records that got their places wait for an outcome."""
+    ended = {record.intent for record in records if record.phase == "outcome"}
+    begun = [
+        record
+        for record in records
+        if record.phase == "intent" and record.decision == "allow" and record.id not in ended
+    ]
+    await conn.execute("delete from log_open where intent = any($1)", list(ended))
+    await conn.execute(
+        """
+        insert into log_open (intent, region, at)
+        select intent, $1, at from unnest($2::uuid[], $3::timestamptz[]) begun (intent, at)
+        on conflict do nothing
+        """,
+        region,
+        [record.id for record in begun],
+        [record.at for record in begun],
     )
 
 

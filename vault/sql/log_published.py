@@ -1,13 +1,12 @@
 """The statements of the published log: how far it is, and how a database is brought up to it."""
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from vault.domain.records import Record
 from vault.sql.connection import Connection
-from vault.sql.log import FROM_R, insert_leaves, insert_records, record_of
+from vault.sql.log import FROM_R, insert_leaves, insert_records, note_open, record_of
 
-_TABLES = ("access_record", "log_leaf", "log_checkpoint")
+_REFUSING = ("access_record", "log_leaf", "log_checkpoint")
 
 
 async def published_size(conn: Connection, region: str) -> int:
@@ -56,14 +55,14 @@ async def leaves(
 
 async def begin_rewriting(conn: Connection) -> None:
     """Switch off, until `end_rewriting` or a rollback, what refuses changes; for the owner only."""
-    for table in _TABLES:
-        await conn.execute(f"alter table {table} disable trigger user")
+    for table in _REFUSING:
+        await conn.execute(f"alter table {table} disable trigger {table}_insert_only")
 
 
 async def end_rewriting(conn: Connection) -> None:
     """Refuse changes again."""
-    for table in _TABLES:
-        await conn.execute(f"alter table {table} enable trigger user")
+    for table in _REFUSING:
+        await conn.execute(f"alter table {table} enable trigger {table}_insert_only")
 
 
 async def cut_log(conn: Connection, region: str, size: int) -> None:
@@ -86,11 +85,12 @@ async def adopt(
     region: str,
     first: int,
     records: Sequence[Record],
-    places: Sequence[tuple[UUID, bytes]],
+    leaves: Sequence[bytes],
 ) -> None:
     """Add published records where they are missing, and give them their places."""
     await insert_records(conn, records)
-    await insert_leaves(conn, region, first, places)
+    await insert_leaves(conn, region, first, list(zip(records, leaves, strict=True)))
+    await note_open(conn, region, records)
     await conn.execute(
-        "delete from log_queue where record = any($1)", [record for record, _ in places]
+        "delete from log_queue where record = any($1)", [record.id for record in records]
     )

@@ -106,11 +106,11 @@ async def shred_without_key(
         update document d set custody = 'shredded', metadata = null, last_generation = $2,
             shredded_at = coalesce(r.at, $3), shredded_by = coalesce(r.principal, 'unknown'),
             shred_reason = 'shredded after the backup that was restored'
-        from document s left join lateral (
-            select at, principal from access_record
-            where document = s.id and action = 'document.shred' and phase = 'outcome'
+        from document s left join (
+            select distinct on (document) document, at, principal from access_record
+            where region = $1 and action = 'document.shred' and phase = 'outcome'
                 and result = 'completed' and reason is null
-            order by at limit 1) r on true
+            order by document, at) r on r.document = s.id
         where s.region = $1 and s.custody = 'stored' and d.id = s.id
             and not exists (select from data_key k where k.id = s.id)
         returning d.id

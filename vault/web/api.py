@@ -5,112 +5,68 @@ No rule stands here. A handler parses at the edge, calls one action, and shapes 
 """
 
 import asyncio
-import json
 import re
 from base64 import b64decode
 from collections.abc import AsyncIterator
-from datetime import datetime
-from typing import Any
 from urllib.parse import quote, unquote
-from uuid import UUID
 
 from aiohttp import hdrs, web
 
 from vault.actions import orders
 from vault.actions.certificate import certificate
-from vault.actions.cursor import decode_cursor, encode_cursor
-from vault.actions.ingest import Upload, check_filename, ingest, too_large
+from vault.actions.cursor import encode_cursor
+from vault.actions.ingest import Upload, check_filename, ingest
 from vault.actions.read import describe, open_content
-from vault.actions.records import latest_checkpoint, list_records
 from vault.actions.shred import shred
-from vault.context import Vault
-from vault.domain.access import Principal
 from vault.domain.certificate import parse_certificate
 from vault.domain.documents import parse_kind
 from vault.domain.orders import Status
 from vault.errors import InvalidRequestError, TruncatedUploadError
 from vault.web.problems import STREAMING
-from vault.web.schemas import document_json, order_json, order_summary, record_json
+from vault.web.requests import (
+    BODY_CHUNK_BYTES,
+    identity_of,
+    json_fields,
+    needed,
+    page_limit,
+    principal_of,
+    time_cursor,
+    vault_of,
+)
+from vault.web.schemas import document_json, order_json, order_summary
 
-VAULT = web.AppKey("vault", Vault)
-PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
-
-BODY_CHUNK_BYTES = 64 * 1024
-JSON_BYTES_MAX = 64 * 1024
-PAGE_DEFAULT, PAGE_MAX = 50, 200
 _FILENAME = re.compile(
     r"""filename\*?=(?:UTF-8'[^']*'([^;]+)|"((?:[^"\\]|\\.)*)"|([^;\s]+))""", re.IGNORECASE
 )
 _SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
 
 
-def _vault(request: web.Request) -> Vault:
-    return request.app[VAULT]
-
-
-def _principal(request: web.Request) -> Principal:
-    return request[PRINCIPAL]
-
-
-def _identity(request: web.Request) -> UUID:
-    """Return the id in the path; what is no id at all is simply not found."""
-    try:
-        return UUID(request.match_info["id"])
-    except ValueError:
-        raise web.HTTPNotFound(reason="There is no such thing, or not for you.") from None
-
-
-async def _fields(request: web.Request, **kinds: type) -> dict[str, Any]:
-    """Parse a JSON object; `kinds` names the fields and their types, those unknown are refused."""
-    raw = bytearray()
-    async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
-        raw += chunk
-        if len(raw) > JSON_BYTES_MAX:
-            raise too_large(JSON_BYTES_MAX)
-    try:
-        fields = json.loads(raw)
-    except ValueError:
-        raise InvalidRequestError("the body must be JSON") from None
-    if not isinstance(fields, dict):
-        raise InvalidRequestError("the body must be a JSON object")
-    for name, value in fields.items():
-        if name not in kinds:
-            raise InvalidRequestError(f"there is no field {name!r}; known: {', '.join(kinds)}")
-        if value is not None and not isinstance(value, kinds[name]):
-            raise InvalidRequestError(f"{name} must be a {kinds[name].__name__}")
-    return fields
-
-
-def _needed(fields: dict[str, Any], name: str) -> Any:
-    if fields.get(name) is None:
-        raise InvalidRequestError(f"{name} is missing")
-    return fields[name]
-
-
 async def create_order(request: web.Request) -> web.Response:
     """Open a porting order."""
-    fields = await _fields(request, region=str, customer=str, customer_reference=str, numbers=list)
-    numbers = _needed(fields, "numbers")
+    fields = await json_fields(
+        request, region=str, customer=str, customer_reference=str, numbers=list
+    )
+    numbers = needed(fields, "numbers")
     if not all(isinstance(number, str) for number in numbers):
         raise InvalidRequestError("numbers must be a list of strings")
     view = await orders.create_order(
-        _vault(request),
-        _principal(request),
-        region=_needed(fields, "region"),
-        customer=_needed(fields, "customer"),
+        vault_of(request),
+        principal_of(request),
+        region=needed(fields, "region"),
+        customer=needed(fields, "customer"),
         numbers=numbers,
         customer_reference=fields.get("customer_reference"),
         idempotency_key=request.headers.get("Idempotency-Key"),
     )
     location = {hdrs.LOCATION: f"/v1/orders/{view.order.id}"}
-    return web.json_response(order_json(_vault(request), view), status=201, headers=location)
+    return web.json_response(order_json(vault_of(request), view), status=201, headers=location)
 
 
 async def list_orders(request: web.Request) -> web.Response:
     """List the orders of one's regions, newest first."""
-    limit = _limit(request)
+    limit = page_limit(request)
     found = await orders.list_orders(
-        _vault(request), _principal(request), _time_cursor(request), limit + 1
+        vault_of(request), principal_of(request), time_cursor(request), limit + 1
     )
     page, more = found[:limit], len(found) > limit
     cursor = encode_cursor(page[-1].created_at, page[-1].id) if more else None
@@ -120,26 +76,26 @@ async def list_orders(request: web.Request) -> web.Response:
 
 async def show_order(request: web.Request) -> web.Response:
     """Show an order, its numbers masked, with its documents."""
-    view = await orders.show_order(_vault(request), _principal(request), _identity(request))
-    return web.json_response(order_json(_vault(request), view))
+    view = await orders.show_order(vault_of(request), principal_of(request), identity_of(request))
+    return web.json_response(order_json(vault_of(request), view))
 
 
 async def change_order(request: web.Request) -> web.Response:
     """Move an order along the carrier's status axis."""
-    fields = await _fields(request, status=str)
+    fields = await json_fields(request, status=str)
     try:
-        status = Status(_needed(fields, "status"))
+        status = Status(needed(fields, "status"))
     except ValueError:
         raise InvalidRequestError(f"status must be one of {', '.join(Status)}") from None
     view = await orders.change_order(
-        _vault(request), _principal(request), _identity(request), status
+        vault_of(request), principal_of(request), identity_of(request), status
     )
-    return web.json_response(order_json(_vault(request), view))
+    return web.json_response(order_json(vault_of(request), view))
 
 
 async def ingest_document(request: web.Request) -> web.Response:
     """Take a document into custody; the body is the file."""
-    vault = _vault(request)
+    vault = vault_of(request)
     kind = parse_kind(request.query.get("kind", ""))
     if kind is None:
         raise InvalidRequestError("say what it is: ?kind=passport, national_id, loa, …")
@@ -152,8 +108,8 @@ async def ingest_document(request: web.Request) -> web.Response:
     )
     document = await ingest(
         vault,
-        _principal(request),
-        _identity(request),
+        principal_of(request),
+        identity_of(request),
         kind,
         upload,
         idempotency_key=request.headers.get("Idempotency-Key"),
@@ -201,10 +157,10 @@ def _content_digest(values: list[str]) -> bytes | None:
 
 async def show_document(request: web.Request) -> web.Response:
     """Show a document's metadata, custody and retention."""
-    found = await describe(_vault(request), _principal(request), _identity(request))
+    found = await describe(vault_of(request), principal_of(request), identity_of(request))
     return web.json_response(
         document_json(
-            _vault(request),
+            vault_of(request),
             found.document,
             filename=found.filename,
             ended_at=found.order_ended_at,
@@ -215,9 +171,9 @@ async def show_document(request: web.Request) -> web.Response:
 async def read_content(request: web.Request) -> web.StreamResponse:
     """Hand out a document's bytes to who says why."""
     async with open_content(
-        _vault(request),
-        _principal(request),
-        _identity(request),
+        vault_of(request),
+        principal_of(request),
+        identity_of(request),
         purpose=request.headers.get("Access-Purpose"),
         reference=request.headers.get("Access-Reference"),
     ) as content:
@@ -237,58 +193,14 @@ async def read_content(request: web.Request) -> web.StreamResponse:
 
 async def shred_document(request: web.Request) -> web.Response:
     """Put a document beyond use."""
-    fields = await _fields(request, reason=str)
+    fields = await json_fields(request, reason=str)
     document = await shred(
-        _vault(request), _principal(request), _identity(request), _needed(fields, "reason")
+        vault_of(request), principal_of(request), identity_of(request), needed(fields, "reason")
     )
-    return web.json_response(document_json(_vault(request), document))
+    return web.json_response(document_json(vault_of(request), document))
 
 
 async def show_certificate(request: web.Request) -> web.Response:
     """Show the signed certificate of a document's destruction."""
-    note = await certificate(_vault(request), _principal(request), _identity(request))
+    note = await certificate(vault_of(request), principal_of(request), identity_of(request))
     return web.json_response({"certificate": parse_certificate(note), "note": note})
-
-
-async def list_access_records(request: web.Request) -> web.Response:
-    """List access records, newest first, by document, order or principal."""
-    limit = _limit(request)
-    records, cursor = await list_records(
-        _vault(request),
-        _principal(request),
-        region=request.query.get("region"),
-        document=_query_id(request, "document"),
-        order=_query_id(request, "order"),
-        cursor=request.query.get("cursor"),
-        limit=limit,
-    )
-    body = {"data": [record_json(record) for record in records], "next_cursor": cursor}
-    return web.json_response(body)
-
-
-async def show_checkpoint(request: web.Request) -> web.Response:
-    """Show the newest signed checkpoint of a region's log."""
-    note = await latest_checkpoint(
-        _vault(request), _principal(request), request.query.get("region", "")
-    )
-    return web.Response(text=note)
-
-
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(PAGE_DEFAULT))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= PAGE_MAX:
-        raise InvalidRequestError(f"limit must be 1 to {PAGE_MAX}")
-    return int(text)
-
-
-def _query_id(request: web.Request, name: str) -> UUID | None:
-    text = request.query.get(name)
-    try:
-        return UUID(text) if text else None
-    except ValueError:
-        raise InvalidRequestError(f"{name} must be an id") from None
-
-
-def _time_cursor(request: web.Request) -> tuple[datetime, UUID] | None:
-    text = request.query.get("cursor")
-    return decode_cursor(text) if text else None

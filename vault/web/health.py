@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from vault.errors import DatabaseUnavailableError
 from vault.sql.connection import connection
-from vault.web.api import VAULT
+from vault.web.requests import VAULT
 
 READY_TIMEOUT_SECONDS = 3.0
 

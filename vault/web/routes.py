@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from vault.web import api, health
+from vault.web import api, health, log_api
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -129,22 +129,17 @@ ROUTES = (
     Route(
         "GET",
         "/v1/access-records",
-        api.list_access_records,
+        log_api.list_access_records,
         "List access records, newest first",
         200,
         "AccessRecordPage",
-        query={
-            "region": "Whose log; needed when you may see several.",
-            "document": "Only of this document.",
-            "order": "Only of this order.",
-            **_PAGE,
-        },
+        query={**log_api.RECORD_FILTERS, **_PAGE},
         refusals=(422,),
     ),
     Route(
         "GET",
         "/v1/log/checkpoint",
-        api.show_checkpoint,
+        log_api.show_checkpoint,
         "Show the newest signed checkpoint of a region's log",
         200,
         "text/plain",

@@ -7,8 +7,9 @@ from vault.actions.orders import OrderView
 from vault.context import Vault
 from vault.domain.documents import Custody, Document
 from vault.domain.orders import Order, Status
-from vault.domain.records import Record, mask_number
+from vault.domain.records import PHASES, Record, mask_number
 from vault.domain.retention import explain
+from vault.domain.search import Found
 
 
 def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -94,10 +95,11 @@ SCHEMAS: dict[str, Any] = {
     "Certificate": _object({"certificate": {"type": "object"}, "note": _STRING}),
     "AccessRecord": _object(
         {
+            "index": {"type": "integer"},
             "id": _ID,
             "region": _STRING,
             "at": _TIME,
-            "phase": {"type": "string", "enum": ["intent", "outcome"]},
+            "phase": {"type": "string", "enum": list(PHASES)},
             "principal": _STRING,
             "role": _STRING,
             "action": _STRING,
@@ -178,6 +180,11 @@ def document_json(
     else:
         shown["shred_reason"] = document.shred_reason
     return shown
+
+
+def found_json(found: Found) -> dict[str, Any]:
+    """Return an access record with its place in the log."""
+    return {"index": found.index, **record_json(found.record)}
 
 
 def record_json(record: Record) -> dict[str, Any]:

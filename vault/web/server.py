@@ -15,11 +15,11 @@ from vault.actions.ingest import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import UnavailableError
-from vault.web.api import PRINCIPAL, VAULT
 from vault.web.auth import Authenticator
 from vault.web.health import OPENAPI, REGISTRY, Metrics
 from vault.web.openapi import openapi
 from vault.web.problems import Handler, problem, problems
+from vault.web.requests import PRINCIPAL, VAULT
 from vault.web.routes import ROUTES
 
 HEADER_BYTES_MAX = 8190

@@ -1,0 +1,78 @@
+"""The handlers of the access log: look records up, and fetch what proves that none was edited."""
+
+from enum import StrEnum
+
+from aiohttp import web
+
+from vault.actions.records import latest_checkpoint, list_records
+from vault.domain.access import Action, Purpose
+from vault.domain.search import Wanted
+from vault.errors import InvalidRequestError
+from vault.web.requests import (
+    page_limit,
+    principal_of,
+    query_flag,
+    query_id,
+    query_time,
+    vault_of,
+)
+from vault.web.schemas import found_json
+
+#: What records are looked up by. A filter that is mistyped must not widen what is found.
+RECORD_FILTERS = {
+    "region": "Whose log; needed when you may see several.",
+    "document": "Only of this document.",
+    "order": "Only of this order.",
+    "principal": "Only what this person or machine did.",
+    "purpose": "Only reads for this purpose.",
+    "action": "Only this action, as document.read.",
+    "refused": "true: only what was refused.",
+    "transfers": "true: only what left its region.",
+    "from": "Only from this time or date on.",
+    "to": "Only before this time or date.",
+}
+
+
+async def list_access_records(request: web.Request) -> web.Response:
+    """List access records, newest first, those that fit every filter."""
+    limit = page_limit(request)
+    query = request.query
+    if unknown := set(query) - set(RECORD_FILTERS) - {"cursor", "limit"}:
+        raise InvalidRequestError(
+            f"there is no filter {min(unknown)!r}; known: {', '.join(RECORD_FILTERS)}"
+        )
+    found, cursor = await list_records(
+        vault_of(request),
+        principal_of(request),
+        region=query.get("region"),
+        wanted=Wanted(
+            document=query_id(request, "document"),
+            order=query_id(request, "order"),
+            principal=query.get("principal"),
+            purpose=_word(request, "purpose", Purpose),
+            action=_word(request, "action", Action),
+            refused=query_flag(request, "refused"),
+            transfers=query_flag(request, "transfers"),
+            since=query_time(request, "from"),
+            until=query_time(request, "to"),
+        ),
+        cursor=query.get("cursor"),
+        limit=limit,
+    )
+    body = {"data": [found_json(item) for item in found], "next_cursor": cursor}
+    return web.json_response(body)
+
+
+def _word(request: web.Request, name: str, words: type[StrEnum]) -> str | None:
+    text = request.query.get(name)
+    if text and text not in list(words):
+        raise InvalidRequestError(f"{name} must be one of {', '.join(words)}")
+    return text or None
+
+
+async def show_checkpoint(request: web.Request) -> web.Response:
+    """Show the newest signed checkpoint of a region's log."""
+    note = await latest_checkpoint(
+        vault_of(request), principal_of(request), request.query.get("region", "")
+    )
+    return web.Response(text=note)

@@ -1,0 +1,113 @@
+"""What a request says: who asks, and its parts, parsed at the edge; what is wrong is named."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+
+from vault.actions.cursor import decode_cursor
+from vault.actions.ingest import too_large
+from vault.context import Vault
+from vault.domain.access import Principal
+from vault.errors import InvalidRequestError
+
+VAULT = web.AppKey("vault", Vault)
+PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
+
+BODY_CHUNK_BYTES = 64 * 1024
+JSON_BYTES_MAX = 64 * 1024
+PAGE_DEFAULT, PAGE_MAX = 50, 200
+
+
+def vault_of(request: web.Request) -> Vault:
+    """Return the vault that is served."""
+    return request.app[VAULT]
+
+
+def principal_of(request: web.Request) -> Principal:
+    """Return who asks."""
+    return request[PRINCIPAL]
+
+
+def identity_of(request: web.Request) -> UUID:
+    """Return the id in the path; what is no id at all is simply not found."""
+    try:
+        return UUID(request.match_info["id"])
+    except ValueError:
+        raise web.HTTPNotFound(reason="There is no such thing, or not for you.") from None
+
+
+async def json_fields(request: web.Request, **kinds: type) -> dict[str, Any]:
+    """Parse a JSON object; `kinds` names the fields and their types, those unknown are refused."""
+    raw = bytearray()
+    async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
+        raw += chunk
+        if len(raw) > JSON_BYTES_MAX:
+            raise too_large(JSON_BYTES_MAX)
+    try:
+        fields = json.loads(raw)
+    except ValueError:
+        raise InvalidRequestError("the body must be JSON") from None
+    if not isinstance(fields, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    for name, value in fields.items():
+        if name not in kinds:
+            raise InvalidRequestError(f"there is no field {name!r}; known: {', '.join(kinds)}")
+        if value is not None and not isinstance(value, kinds[name]):
+            raise InvalidRequestError(f"{name} must be a {kinds[name].__name__}")
+    return fields
+
+
+def needed(fields: dict[str, Any], name: str) -> Any:
+    """Return a field that must be there."""
+    if fields.get(name) is None:
+        raise InvalidRequestError(f"{name} is missing")
+    return fields[name]
+
+
+def page_limit(request: web.Request) -> int:
+    """Return how many rows a page has."""
+    text = request.query.get("limit", str(PAGE_DEFAULT))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= PAGE_MAX:
+        raise InvalidRequestError(f"limit must be 1 to {PAGE_MAX}")
+    return int(text)
+
+
+def query_id(request: web.Request, name: str) -> UUID | None:
+    """Return an id of the query."""
+    text = request.query.get(name)
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise InvalidRequestError(f"{name} must be an id") from None
+
+
+def query_flag(request: web.Request, name: str) -> bool:
+    """Return whether a flag of the query is set."""
+    text = request.query.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidRequestError(f"{name} must be true or false")
+    return text == "true"
+
+
+def query_time(request: web.Request, name: str) -> datetime | None:
+    """Return a time of the query, aware; a date is its first moment in UTC."""
+    text = request.query.get(name)
+    if not text:
+        return None
+    # A plus sign that was not escaped arrives as a space.
+    try:
+        at = datetime.fromisoformat(text.replace(" ", "+"))
+    except ValueError:
+        raise InvalidRequestError(
+            f"{name} must be a time like 2025-03-01T00:00:00Z, or a date (in UTC)"
+        ) from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def time_cursor(request: web.Request) -> tuple[datetime, UUID] | None:
+    """Return where the page begins in a list that is sorted by time and id."""
+    text = request.query.get("cursor")
+    return decode_cursor(text) if text else None
