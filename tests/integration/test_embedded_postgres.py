@@ -155,7 +155,7 @@ async def test_supervised_server_comes_back_after_kill(server):
     while number is None:
         try:
             number = await execute(address, "select number from kept")
-        except (OSError, asyncpg.CannotConnectNowError):
+        except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
             await asyncio.sleep(0.02)
     assert number == 7
     await server.stop()

@@ -20,7 +20,8 @@ COMMANDS = {
     *("order create", "order list", "order show", "order complete", "order cancel"),
     *("put", "get", "show", "shred", "certificate"),
     *("token create", "token list", "token revoke"),
-    *("log tail", "log verify", "backup", "restore"),
+    *("log tail", "log search", "log verify"),
+    *("backup", "restore"),
     *("keys status", "keys seal", "keys verify", "keys rotate-custodian"),
 }
 

@@ -161,7 +161,7 @@ class EmbeddedPostgres:
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 await self._ensure_database()
-            except (OSError, asyncpg.CannotConnectNowError):
+            except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
                 await asyncio.sleep(0.02)
             else:
                 return True

@@ -1,0 +1,58 @@
+"""What `portvault` takes: the tree of commands, a file for each area, an example in each help."""
+
+import argparse
+
+from vault import __version__
+from vault.commands.arguments.backups import add_backups
+from vault.commands.arguments.documents import add_documents
+from vault.commands.arguments.keys import add_keys
+from vault.commands.arguments.log import add_log
+from vault.commands.arguments.orders import add_orders
+from vault.commands.arguments.service import add_service
+from vault.commands.arguments.tokens import add_tokens
+from vault.commands.arguments.tree import Tree, add_common
+
+# In the order in which the help lists them.
+_AREAS = (
+    add_service,
+    add_orders,
+    add_documents,
+    add_tokens,
+    add_log,
+    add_keys,
+    add_backups,
+)
+
+_EXAMPLE = """\
+example:
+  export PORTVAULT_TOKEN=$(portvault token create --role porting --region uk)
+  portvault order create --region uk --customer acme --number +442079460123
+  portvault put scan.jpg --order ORDER --kind passport
+  portvault get DOCUMENT --purpose verify-identity -o scan.jpg
+
+"""
+_EXITS = """\
+exit status: 0 done, 1 failed, 2 wrong usage, 3 not found or gone, 4 not permitted,
+5 temporarily unavailable (try again), 130 interrupted
+
+order, put, get, show, shred, certificate, log tail and log search speak to a running vault:
+  PORTVAULT_SERVER    its address (http://127.0.0.1:8700)
+  PORTVAULT_TOKEN     a token, or PORTVAULT_TOKEN_FILE, a file that holds it
+All others work on the machine of the vault, with its settings; see `portvault config`.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of every command."""
+    parser = argparse.ArgumentParser(
+        prog="portvault",
+        description="A vault for number-porting identity proofs.",
+        epilog=_EXAMPLE + _EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"portvault {__version__}")
+    add_common(parser, default=False)
+    tree = Tree(parser)
+    for add in _AREAS:
+        add(tree)
+    return parser

@@ -1,0 +1,52 @@
+"""`portvault put`, `get`, `show`, `shred`, `certificate`."""
+
+from pathlib import Path
+
+from vault.commands.arguments.tree import Tree
+from vault.domain.access import Purpose
+from vault.domain.documents import Kind
+
+
+def add_documents(tree: Tree) -> None:
+    """Add the commands of documents."""
+    put = tree.command(
+        "put",
+        "content.put",
+        "Upload a document and print its id.",
+        "portvault put scan.jpg --order ID --kind passport",
+    )
+    put.add_argument("file", type=Path, metavar="FILE")
+    put.add_argument("--order", required=True)
+    put.add_argument("--kind", required=True, help=", ".join(Kind))
+    put.add_argument("--digest", action="store_true", help="send Content-Digest (SHA-256)")
+    get = tree.command(
+        "get",
+        "content.get",
+        "Read a document, and say why.",
+        "portvault get ID --purpose verify-identity -o scan.jpg",
+    )
+    get.add_argument("document", metavar="DOCUMENT")
+    get.add_argument("--purpose", required=True, help=", ".join(Purpose))
+    get.add_argument("--reference", help="the case, where the purpose needs one")
+    get.add_argument(
+        "-o", "--output", metavar="FILE", help="- for standard output, never a terminal"
+    )
+    show = tree.command(
+        "show", "client.document_show", "Show why a document is here.", "portvault show ID"
+    )
+    show.add_argument("document", metavar="DOCUMENT")
+    shred = tree.command(
+        "shred",
+        "client.document_shred",
+        "Put a document beyond use, for ever.",
+        "portvault shred ID --reason withdrawn",
+    )
+    shred.add_argument("document", metavar="DOCUMENT")
+    shred.add_argument("--reason", required=True, help="without names")
+    certificate = tree.command(
+        "certificate",
+        "client.certificate",
+        "Print the signed certificate of a document's destruction.",
+        "portvault certificate ID",
+    )
+    certificate.add_argument("document", metavar="DOCUMENT")

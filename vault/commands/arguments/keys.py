@@ -1,0 +1,33 @@
+"""`portvault keys`."""
+
+from vault.commands.arguments.tree import Tree
+from vault.domain.regions import REGIONS
+
+
+def add_keys(tree: Tree) -> None:
+    """Add the commands of the key trees."""
+    keys = tree.group("keys", "Look after the key trees.", "portvault keys status")
+    status = keys.command("status", "keys.status", "Show the key trees.", "portvault keys status")
+    status.add_argument("--region", choices=REGIONS)
+    seal = keys.command(
+        "seal",
+        "keys.run_seal",
+        "Make all shreds so far irrecoverable, now.",
+        "portvault keys seal --region uk",
+    )
+    seal.add_argument("--region", choices=REGIONS)
+    seal.add_argument("--force", action="store_true", help="replace the root anyway")
+    check = keys.command(
+        "verify",
+        "keys.verify",
+        "Open every key of the trees, and name what does not open.",
+        "portvault keys verify --region uk",
+    )
+    check.add_argument("--region", choices=REGIONS)
+    rotate = keys.command(
+        "rotate-custodian",
+        "keys.rotate",
+        "Move a region's root key from `custodian_before` to `custodian`; content stays as it is.",
+        "portvault keys rotate-custodian --region uk",
+    )
+    rotate.add_argument("--region", choices=REGIONS, required=True)

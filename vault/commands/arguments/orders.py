@@ -1,0 +1,40 @@
+"""`portvault order`."""
+
+from vault.commands.arguments.tree import Tree, count
+from vault.domain.regions import REGIONS
+
+
+def add_orders(above: Tree) -> None:
+    """Add the commands of porting orders."""
+    tree = above.group(
+        "order",
+        "Open, list, show, complete or cancel porting orders.",
+        "portvault order create --region uk --customer acme --number +442079460123",
+    )
+    create = tree.command(
+        "create",
+        "client.order_create",
+        "Open a porting order and print its id.",
+        "portvault order create --region uk --customer acme --number +442079460123",
+    )
+    create.add_argument("--region", required=True, choices=REGIONS)
+    create.add_argument("--customer", required=True, help="the customer's id, not a name")
+    create.add_argument("--number", required=True, action="append", help="E.164; may be repeated")
+    create.add_argument("--reference", help="the customer's own reference")
+    listed = tree.command(
+        "list", "client.order_list", "List the newest orders.", "portvault order list"
+    )
+    listed.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
+    show = tree.command(
+        "show", "client.order_show", "Show an order and its documents.", "portvault order show ID"
+    )
+    show.add_argument("order", metavar="ORDER")
+    for end, what in (("complete", "The numbers were ported."), ("cancel", "Nothing was ported.")):
+        ended = tree.command(
+            end,
+            "client.order_end",
+            f"{what} Starts the retention of the order's documents.",
+            f"portvault order {end} ID",
+            end=end,
+        )
+        ended.add_argument("order", metavar="ORDER")

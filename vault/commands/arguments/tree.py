@@ -1,0 +1,52 @@
+"""Builds the tree of subcommands; each has an example, `--json` and `--verbose`."""
+
+import argparse
+from typing import Any
+
+COUNT_MAX = 36500  # A hundred years, where it counts days.
+
+
+class Tree:
+    """A command that has commands below it."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._below = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def group(self, name: str, summary: str, example: str) -> "Tree":
+        """Add a command that has commands of its own."""
+        return Tree(self._add(name, summary, example))
+
+    def command(
+        self, name: str, run: str, summary: str, example: str, **defaults: Any
+    ) -> argparse.ArgumentParser:
+        """Add a command; `run` is MODULE.FUNCTION within `vault.commands`."""
+        parser = self._add(name, summary, example)
+        # Left out, they must not undo what stood before the command.
+        add_common(parser, default=argparse.SUPPRESS)
+        parser.set_defaults(run=run, **defaults)
+        return parser
+
+    def _add(self, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        return self._below.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+
+def add_common(parser: argparse.ArgumentParser, default: Any) -> None:
+    """Add what every command takes, before its name and behind it."""
+    parser.add_argument("--json", action="store_true", default=default, help="print JSON")
+    parser.add_argument(
+        "--verbose", action="store_true", default=default, help="log more, and show tracebacks"
+    )
+
+
+def count(text: str) -> int:
+    """Return a whole number; for `type=`."""
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= number <= COUNT_MAX:
+        raise argparse.ArgumentTypeError(f"it must be a whole number from 1 to {COUNT_MAX}")
+    return number

@@ -1,0 +1,28 @@
+"""The routes that machines ask, without a token."""
+
+from vault.web import health
+from vault.web.routes.route import Route
+
+ROUTES = (
+    Route("GET", "/healthz", health.alive, "Is the process up?", 200, "Health", public=True),
+    Route(
+        "GET",
+        "/readyz",
+        health.ready,
+        "Can it serve?",
+        200,
+        "Health",
+        refusals=(503,),
+        public=True,
+    ),
+    Route("GET", "/metrics", health.metrics, "Prometheus metrics", 200, "text/plain", public=True),
+    Route(
+        "GET",
+        "/openapi.json",
+        health.openapi_document,
+        "This document",
+        200,
+        "application/json",
+        public=True,
+    ),
+)

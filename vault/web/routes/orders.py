@@ -1,0 +1,39 @@
+"""The routes of porting orders."""
+
+from vault.web import api
+from vault.web.routes.route import IDEMPOTENCY, PAGE, Route
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/orders",
+        api.create_order,
+        "Open a porting order",
+        201,
+        "Order",
+        body="NewOrder",
+        headers=IDEMPOTENCY,
+        refusals=(409, 413, 422),
+    ),
+    Route(
+        "GET",
+        "/v1/orders",
+        api.list_orders,
+        "List porting orders, newest first",
+        200,
+        "OrderPage",
+        query=PAGE,
+        refusals=(422,),
+    ),
+    Route("GET", "/v1/orders/{id}", api.show_order, "Show a porting order", 200, "Order"),
+    Route(
+        "PATCH",
+        "/v1/orders/{id}",
+        api.change_order,
+        "Move a porting order along the carrier's status axis",
+        200,
+        "Order",
+        body="OrderChange",
+        refusals=(409, 413, 422),
+    ),
+)
