@@ -78,8 +78,7 @@ async def migrate(database: str | asyncpg.Connection, directory: Path | None = N
                 async with connection.transaction():
                     await connection.execute(migration.sql)
                     await history.add(connection, migration.name, migration.digest)
-            if directory is None:
-                await privileges.grant(connection)
+            await privileges.grant(connection)
         finally:
             await history.unlock(connection)
     finally:

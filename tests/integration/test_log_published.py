@@ -5,6 +5,7 @@ import hashlib
 import struct
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from keys.errors import IntegrityError, KeysError, RolledBackError
@@ -119,12 +120,14 @@ async def test_a_crash_before_the_checkpoint_is_made_good(api: Api, vault: Vault
     read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
 
 
-async def test_a_database_behind_its_published_log_is_refused(api: Api, vault: Vault) -> None:
+async def test_a_database_behind_its_published_log_is_refused(
+    api: Api, vault: Vault, pool: asyncpg.Pool
+) -> None:
     """A rolled back database is found by the next publication, and serves no key any more."""
     await api.order()
     await step(vault)
     await fill(vault, 10)
-    async with vault.pool.acquire() as conn:
+    async with pool.acquire() as conn:
         await conn.execute("create table kept as select * from log_checkpoint")
         await step(vault)
         await conn.execute("set session_replication_role = replica")
@@ -161,13 +164,15 @@ async def test_a_bucket_that_lost_its_log_or_holds_a_forged_one_is_refused(
             await require_not_behind(vault, conn, "uk")
 
 
-async def test_an_older_database_takes_over_what_was_published(api: Api, vault: Vault) -> None:
+async def test_an_older_database_takes_over_what_was_published(
+    api: Api, vault: Vault, pool: asyncpg.Pool
+) -> None:
     """A database that forgot its newest records, and made others, returns to what was published."""
     await api.order()
     await fill(vault, 20)
     await step(vault)
     held = await latest_checkpoint(vault, COMPLIANCE, "uk")
-    async with vault.pool.acquire() as conn:
+    async with pool.acquire() as conn:
         await conn.execute("set session_replication_role = replica")
         await conn.execute("delete from log_leaf where region = 'uk' and index >= 5")
         await conn.execute("delete from log_checkpoint where region = 'uk'")
@@ -178,18 +183,20 @@ async def test_an_older_database_takes_over_what_was_published(api: Api, vault: 
         await conn.execute("delete from log_queue")
         await conn.execute("set session_replication_role = default")
     await api.order()
-    async with transaction(vault.pool) as conn:
+    async with transaction(pool) as conn:
         assert await adopt_published(vault, conn, "uk") > 10
     await step(vault)
     verdict = await verify_region(vault, COMPLIANCE, "uk", held=[held])
     assert verdict.good, verdict
     read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
     with pytest.raises(Exception, match="only ever added"):
-        async with transaction(vault.pool) as conn:
+        async with transaction(pool) as conn:
             await conn.execute("delete from access_record")
 
 
-async def test_a_damaged_bundle_is_not_taken_over(api: Api, vault: Vault) -> None:
+async def test_a_damaged_bundle_is_not_taken_over(
+    api: Api, vault: Vault, pool: asyncpg.Pool
+) -> None:
     """What does not hash into the signed root leaves the database as it was."""
     await api.order()
     await fill(vault, 20)
@@ -198,7 +205,7 @@ async def test_a_damaged_bundle_is_not_taken_over(api: Api, vault: Vault) -> Non
     data = bundle.read_bytes()
     bundle.write_bytes(data.replace(b'"porting"', b'"portinG"', 1))
     with pytest.raises(KeysError):
-        async with transaction(vault.pool) as conn:
+        async with transaction(pool) as conn:
             await adopt_published(vault, conn, "uk")
     verdict = await verify_region(vault, COMPLIANCE, "uk")
     assert verdict.good

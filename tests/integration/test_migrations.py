@@ -36,16 +36,18 @@ async def test_an_edited_migration_is_refused(empty_database: str, directory: Pa
 async def test_a_missing_migration_is_refused(empty_database: str, directory: Path) -> None:
     """A database that knows more than this release is not touched."""
     await migrate(empty_database, directory)
-    (directory / "0005_log_published.sql").unlink()
-    with pytest.raises(MigrationError, match="0005_log_published"):
+    last = max(directory.glob("*.sql"))
+    last.unlink()
+    with pytest.raises(MigrationError, match=last.stem):
         await migrate(empty_database, directory)
 
 
 async def test_a_migration_that_fails_leaves_nothing(empty_database: str, directory: Path) -> None:
     """What went before stays, nothing of the failed one does, and it can be mended."""
-    bad = directory / "0006_bad.sql"
+    number = len(list(directory.glob("*.sql"))) + 1
+    bad = directory / f"{number:04}_bad.sql"
     bad.write_text("create table half (id int);\nselect no_such_function();\n")
     with pytest.raises(Exception, match="no_such_function"):
         await migrate(empty_database, directory)
     bad.write_text("create table half (id int);\n")
-    assert await migrate(empty_database, directory) == ["0006_bad.sql"]
+    assert await migrate(empty_database, directory) == [bad.name]

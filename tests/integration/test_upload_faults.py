@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from tests.fixtures_server import Api, in_pieces, serving
@@ -201,8 +202,6 @@ async def age_uploads(vault: Vault) -> None:
 
 async def refuse_connections(vault: Vault, refuse: bool) -> None:
     """Take the database away from the vault, or give it back, through another database."""
-    import asyncpg
-
     address = vault.config.database
     name = urlsplit(address).path.lstrip("/")
     admin = await asyncpg.connect(address.replace(f"/{name}", "/portvault"))
@@ -237,12 +236,12 @@ async def test_a_database_that_goes_in_the_middle_leaves_nothing_readable(
     assert (await api.put(order, passport))[0] == 201
 
 
-async def test_no_read_without_a_record(api: Api, vault: Vault, passport: bytes) -> None:
+async def test_no_read_without_a_record(api: Api, pool: asyncpg.Pool, passport: bytes) -> None:
     """When access records cannot be written, content is refused with 503, and comes back after."""
     _, document = await api.put(await api.order(), passport)
-    await vault.pool.execute("alter table access_record rename to away")
+    await pool.execute("alter table access_record rename to away")
     assert (await api.get(document["id"]))[0] == 503
-    await vault.pool.execute("alter table away rename to access_record")
+    await pool.execute("alter table away rename to access_record")
     assert await api.get(document["id"]) == (200, passport)
 
 

@@ -5,6 +5,7 @@ import io
 import uuid
 from typing import Any
 
+import asyncpg
 import pytest
 
 from tests.fixtures_server import Api
@@ -44,10 +45,12 @@ async def outcome(vault: Vault) -> Any:
     raise AssertionError("no outcome was recorded")
 
 
-async def test_a_read_waits_for_its_record(api: Api, vault: Vault, passport: bytes) -> None:
+async def test_a_read_waits_for_its_record(
+    api: Api, vault: Vault, pool: asyncpg.Pool, passport: bytes
+) -> None:
     """While the record cannot be committed not even the status goes out; then all of it does."""
     document = await stored(api, passport)
-    async with vault.pool.acquire() as conn:
+    async with pool.acquire() as conn:
         block = conn.transaction()
         await block.start()
         await conn.execute("lock table access_record in share mode")
@@ -64,7 +67,7 @@ async def test_a_read_waits_for_its_record(api: Api, vault: Vault, passport: byt
 
 
 async def test_without_records_nothing_is_read_and_then_it_is_again(
-    api: Api, vault: Vault, passport: bytes
+    api: Api, vault: Vault, pool: asyncpg.Pool, passport: bytes
 ) -> None:
     """With the log locked away every read is 503 with when to try again; later all is well."""
     document = await stored(api, passport)
@@ -72,24 +75,24 @@ async def test_without_records_nothing_is_read_and_then_it_is_again(
         ("alter table access_record rename to away", "alter table away rename to access_record"),
         ("alter table log_queue rename to away", "alter table away rename to log_queue"),
     ):
-        await vault.pool.execute(away)
+        await pool.execute(away)
         for status, body, retry in await asyncio.gather(
             *(read(api, document, f"T-{number}") for number in range(10))
         ):
             assert (status, body["status"]) == (503, 503)
             assert retry is not None
             assert passport[:100] not in str(body).encode()
-        await vault.pool.execute(back)
+        await pool.execute(back)
         assert (await read(api, document, "T-10"))[:2] == (200, passport)
 
 
 async def test_a_log_that_is_held_up_refuses_in_time(
-    api: Api, vault: Vault, passport: bytes
+    api: Api, vault: Vault, pool: asyncpg.Pool, passport: bytes
 ) -> None:
     """A record that takes longer than the time limit is a refusal, not a wait without end."""
     document = await stored(api, passport)
     limit = vault.config.record_timeout_seconds
-    async with vault.pool.acquire() as conn, conn.transaction():
+    async with pool.acquire() as conn, conn.transaction():
         await conn.execute("lock table access_record in share mode")
         async with asyncio.timeout(limit + 3):
             assert (await read(api, document, "T-1"))[0] == 503
@@ -97,7 +100,11 @@ async def test_a_log_that_is_held_up_refuses_in_time(
 
 
 async def test_every_answer_has_its_record_though_the_connection_keeps_dying(
-    api: Api, vault: Vault, passport: bytes, caplog: pytest.LogCaptureFixture
+    api: Api,
+    vault: Vault,
+    pool: asyncpg.Pool,
+    passport: bytes,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With the recorder's connection killed over and over, no document is out unrecorded."""
     document = await stored(api, passport)
@@ -120,7 +127,7 @@ async def test_every_answer_has_its_record_though_the_connection_keeps_dying(
     async def killer() -> None:
         while True:
             another.clear()
-            await vault.pool.execute(KILL)
+            await pool.execute(KILL)
             # The others are on their way when one has been answered; that is when it hurts.
             await another.wait()
 
@@ -171,14 +178,14 @@ async def test_a_refusal_is_recorded_and_has_no_outcome(
 
 
 async def test_a_refusal_that_cannot_be_recorded_is_not_told(
-    api: Api, vault: Vault, passport: bytes
+    api: Api, vault: Vault, pool: asyncpg.Pool, passport: bytes
 ) -> None:
     """Without records even a no is 503: nobody probes the vault unseen."""
     document = await stored(api, passport)
-    await vault.pool.execute("alter table access_record rename to away")
+    await pool.execute("alter table access_record rename to away")
     status, _ = await api.get(document, role="compliance")
     assert status == 503
-    await vault.pool.execute("alter table away rename to access_record")
+    await pool.execute("alter table away rename to access_record")
 
 
 async def test_a_reader_that_hangs_up_leaves_how_far_it_came(

@@ -33,9 +33,9 @@ async def filled(api: Api, vault: Vault) -> str:
     return held
 
 
-async def rewrite(vault: Vault, *statements: str) -> None:
+async def rewrite(pool: asyncpg.Pool, *statements: str) -> None:
     """Do as the owner of the database what its triggers and foreign keys forbid."""
-    async with vault.pool.acquire() as conn:
+    async with pool.acquire() as conn:
         await conn.execute("set session_replication_role = replica")
         for statement in statements:
             await conn.execute(statement)
@@ -77,13 +77,17 @@ async def test_an_honest_log_verifies(api: Api, vault: Vault) -> None:
     ],
 )
 async def test_a_changed_log_does_not_verify(
-    api: Api, vault: Vault, statement: str, expected: tuple[bool, bool, bool] | None
+    api: Api,
+    vault: Vault,
+    pool: asyncpg.Pool,
+    statement: str,
+    expected: tuple[bool, bool, bool] | None,
 ) -> None:
     """Refused by the database; and done by its owner nevertheless, it is found and named."""
     await filled(api, vault)
     with pytest.raises(asyncpg.PostgresError):
         await vault.pool.execute(statement)
-    await rewrite(vault, "alter table log_leaf drop constraint log_leaf_record_key", statement)
+    await rewrite(pool, "alter table log_leaf drop constraint log_leaf_record_key", statement)
     found = await three(vault)
     assert not all(found)
     assert found == (expected or found)
@@ -98,22 +102,22 @@ async def test_a_record_that_is_left_out_is_found(api: Api, vault: Vault) -> Non
     assert await three(vault) == (True, False, True)
 
 
-async def test_a_forged_checkpoint_is_found(api: Api, vault: Vault) -> None:
+async def test_a_forged_checkpoint_is_found(api: Api, vault: Vault, pool: asyncpg.Pool) -> None:
     """A checkpoint that the vault's key did not sign, or that is another log's, is none."""
     await filled(api, vault)
-    await rewrite(vault, "update log_checkpoint set note = replace(note, 'vault/uk', 'vault/sg')")
+    await rewrite(pool, "update log_checkpoint set note = replace(note, 'vault/uk', 'vault/sg')")
     intact, _, consistent = await three(vault)
     assert (intact, consistent) == (False, False)
 
 
 async def test_a_log_cut_short_with_its_checkpoints_is_found_by_who_holds_one(
-    api: Api, vault: Vault
+    api: Api, vault: Vault, pool: asyncpg.Pool
 ) -> None:
     """Within the database nothing is left to see; one earlier checkpoint convicts it."""
     await filled(api, vault)
     held = await latest_checkpoint(vault, COMPLIANCE, "uk")
     await rewrite(
-        vault,
+        pool,
         "create table cut as select min(size) as size from log_checkpoint",
         "delete from log_queue",
         "delete from access_record where id not in "
@@ -126,12 +130,12 @@ async def test_a_log_cut_short_with_its_checkpoints_is_found_by_who_holds_one(
 
 
 async def test_everything_thrown_away_is_found_by_who_holds_a_checkpoint(
-    api: Api, vault: Vault
+    api: Api, vault: Vault, pool: asyncpg.Pool
 ) -> None:
     """A log that begins anew is not the log that somebody remembers."""
     held = await filled(api, vault)
     tables = ("log_queue", "log_leaf", "log_checkpoint", "access_record")
-    await rewrite(vault, *(f"delete from {table}" for table in tables))
+    await rewrite(pool, *(f"delete from {table}" for table in tables))
     assert not (await verify_region(vault, COMPLIANCE, "uk", held=[held])).good
     for _ in range(4):
         await api.order()
