@@ -81,6 +81,7 @@ class SigningKeys:
 
     def verify(self, note: str) -> str:
         """Return the text of a note that one of the keys signed; raises `IntegrityError`."""
+        self.reload()
         return AnyVerifier(self.vkeys).verify(note)
 
     def reload(self) -> None:
@@ -89,9 +90,11 @@ class SigningKeys:
         seen = tuple(_stamp(path) for path in files)
         if seen == self._seen:
             return
+        # The one that follows first: it may become the key of now between two looks.
+        following = _load(self._next, self._name) if self._next.exists() else None
         signers = [_load(self._path, self._name)]
-        if self._next.exists():
-            signers.append(_load(self._next, self._name))
+        if following is not None and following.vkey != signers[0].vkey:
+            signers.append(following)
         self._handovers = json.loads(self._history.read_bytes()) if self._history.exists() else []
         self._signers, self._seen = signers, seen
 
@@ -113,6 +116,8 @@ class SigningKeys:
         """Let the new key sign alone; the old private key is gone for good. Returns the new one."""
         if not self._next.exists():
             raise KeysError("no key is waiting to take over: begin with `portvault log rotate-key`")
+        # A crash may have left a key that nobody was told of.
+        self.begin_rotation()
         self._next.replace(self._path)
         sync_directory(self._path.parent)
         self.reload()

@@ -2,8 +2,10 @@
 
 import asyncio
 import shutil
+import uuid
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from vault.migrate import MigrationError, migrate, pending
@@ -51,3 +53,48 @@ async def test_a_migration_that_fails_leaves_nothing(empty_database: str, direct
         await migrate(empty_database, directory)
     bad.write_text("create table half (id int);\n")
     assert await migrate(empty_database, directory) == [bad.name]
+
+
+async def test_a_log_that_was_begun_before_is_found_afterwards(
+    empty_database: str, directory: Path, tmp_path: Path
+) -> None:
+    """Records that had their places before 0006 can be looked up by them, and what waited waits."""
+    for path in directory.glob("*.sql"):
+        if path.name >= "0006":
+            path.rename(tmp_path / path.name)
+    conn = await asyncpg.connect(empty_database)
+    try:
+        for migration in sorted(directory.glob("*.sql")):
+            await conn.execute(migration.read_text())
+        document, placed, waiting, refused, ended = (uuid.uuid4() for _ in range(5))
+        made = [
+            (placed, "intent", "allow", document, None),
+            (refused, "intent", "deny", document, None),
+            (ended, "intent", "allow", None, None),
+            (uuid.uuid4(), "outcome", None, None, ended),
+            (waiting, "intent", "allow", document, None),
+        ]
+        await conn.executemany(
+            "insert into access_record (id, region, at, phase, principal, role, action,"
+            " decision, document, intent) values ($1, 'uk', now(), $2, 'p', 'r', 'a', $3, $4, $5)",
+            [(one, phase, decision, about, of) for one, phase, decision, about, of in made],
+        )
+        await conn.executemany(
+            "insert into log_leaf (region, index, record, leaf_hash) values ('uk', $1, $2, '')",
+            [(index, one) for index, (one, *_) in enumerate(made[:4])],
+        )
+        await conn.execute("insert into log_queue (record, region) values ($1, 'uk')", waiting)
+        await conn.execute((tmp_path / "0006_log_lookup.sql").read_text())
+        found = await conn.fetch(
+            "select record, decision from log_leaf where document = $1", document
+        )
+        assert {(row["record"], row["decision"]) for row in found} == {
+            (placed, "allow"),
+            (refused, "deny"),
+        }
+        assert [row["intent"] for row in await conn.fetch("select * from log_open")] == [placed]
+        assert [row["record"] for row in await conn.fetch("select * from log_queue")] == [waiting]
+        with pytest.raises(asyncpg.RaiseError):
+            await conn.execute("update log_leaf set action = 'x'")
+    finally:
+        await conn.close()

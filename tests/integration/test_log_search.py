@@ -1,0 +1,146 @@
+"""The questions compliance asks of the log: one call each, and one command each."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.access_records import append
+from tests.fixtures_server import Api
+from vault.actions.sequence import sequence_log
+from vault.context import Vault
+from vault.domain.access import Action
+
+START = datetime(2025, 3, 1, tzinfo=UTC)
+DOCUMENT, ORDER = uuid.uuid4(), uuid.uuid4()
+
+
+async def ask(api: Api, query: str, role: str = "compliance") -> tuple[int, Any]:
+    """Ask for records of the region; returns the status and the answer."""
+    status, body, _ = await api.call("GET", f"/v1/access-records?region=uk&{query}", role=role)
+    return status, body
+
+
+async def found(api: Api, query: str) -> list[str]:
+    """Return the references of what is found, in the order in which it comes."""
+    status, body = await ask(api, query)
+    assert status == 200, body
+    return [row["reference"] for row in body["data"] if "reference" in row]
+
+
+@pytest.fixture
+async def filled(vault: Vault) -> Vault:
+    """Give a log with one record of each kind that is asked for, a minute apart."""
+    kinds: dict[str, dict[str, Any]] = {
+        "T-1": {"document": DOCUMENT, "order": ORDER, "decision": "allow"},
+        "T-2": {"order": ORDER, "principal": "token:y", "decision": "allow"},
+        "T-3": {"purpose": "verify-identity", "decision": "allow"},
+        "T-4": {"decision": "deny", "reason": "role-may-not"},
+        "T-5": {"region_to": "sg", "basis": "scc", "decision": "allow"},
+        "T-6": {"region_to": "uk", "basis": "same-region", "decision": "allow"},
+        "T-7": {"action": Action.KEYS_SEAL.value, "decision": "allow"},
+    }
+    for number, (reference, fields) in enumerate(kinds.items()):
+        at = START + timedelta(minutes=number)
+        await append(vault, 1, reference=reference, at=at, **fields)
+    await append(vault, 1, "sg", reference="T-8", document=DOCUMENT, at=START)
+    await sequence_log(vault, "uk")
+    await sequence_log(vault, "sg")
+    return vault
+
+
+@pytest.mark.parametrize(
+    "query, references",
+    [
+        (f"document={DOCUMENT}", ["T-1"]),
+        (f"order={ORDER}", ["T-2", "T-1"]),
+        ("principal=token:y", ["T-2"]),
+        ("purpose=verify-identity", ["T-3"]),
+        ("refused=true", ["T-4"]),
+        ("transfers=true", ["T-5"]),
+        ("action=keys.seal", ["T-7"]),
+        (f"order={ORDER}&action=document.read&principal=token:x", ["T-1"]),
+        ("to=2025-03-01T00:03:00Z", ["T-3", "T-2", "T-1"]),
+        ("from=2025-03-01T00:05:00Z&to=2025-03-02", ["T-7", "T-6"]),
+        ("from=2025-03-01T01:05:00%2B01:00&to=2025-03-01T00:06:00", ["T-6"]),
+        (f"document={uuid.uuid4()}", []),
+    ],
+)
+async def test_each_question_has_its_answer(
+    api: Api, filled: Vault, query: str, references: list[str]
+) -> None:
+    """Everything about a document, a person, a purpose; refusals; transfers; newest first."""
+    assert await found(api, query) == references
+
+
+@pytest.mark.parametrize(
+    "query, names",
+    [
+        ("colour=red", "colour"),
+        ("document=x", "document"),
+        ("order=7", "order"),
+        ("purpose=curiosity", "purpose"),
+        ("action=read", "action"),
+        ("refused=yes", "refused"),
+        ("transfers=1", "transfers"),
+        ("from=yesterday", "from"),
+        ("to=2025-13-01", "to"),
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("cursor=x", "cursor"),
+    ],
+)
+async def test_a_filter_that_is_mistyped_finds_nothing(
+    api: Api, filled: Vault, query: str, names: str
+) -> None:
+    """What is no filter, or no value of it, is refused by name and never widens the answer."""
+    status, body = await ask(api, query)
+    assert (status, names in body["detail"]) == (422, True), body
+
+
+async def test_pages_stay_stable_while_records_come_in(api: Api, filled: Vault) -> None:
+    """Paging shows each record once in one order, whatever is added meanwhile."""
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        status, body = await ask(api, f"limit=2&to=2025-03-02{cursor}")
+        assert status == 200
+        seen += [row["reference"] for row in body["data"]]
+        if body["next_cursor"] is None:
+            break
+        cursor = f"&cursor={body['next_cursor']}"
+        await append(filled, 1, reference="T-9", at=START + timedelta(hours=1))
+        await sequence_log(filled, "uk")
+    assert seen == [f"T-{number}" for number in range(7, 0, -1)]
+
+
+async def test_an_answer_says_where_a_record_stands(api: Api, filled: Vault) -> None:
+    """With each record comes its place in the log, as a proof of it needs it."""
+    _, body = await ask(api, f"document={DOCUMENT}")
+    (row,) = body["data"]
+    place = await filled.pool.fetchval("select index from log_leaf where record = $1", row["id"])
+    assert (row["index"], row["region"], row["at"]) == (place, "uk", "2025-03-01T00:00:00Z")
+
+
+async def test_looking_is_recorded_with_what_was_looked_for(api: Api, filled: Vault) -> None:
+    """The search itself is found afterwards under the document it was about; and by whom."""
+    await ask(api, f"document={DOCUMENT}")
+    await sequence_log(filled, "uk")
+    _, body = await ask(api, f"document={DOCUMENT}&action=log.read")
+    assert {row["role"] for row in body["data"]} == {"compliance"}
+    assert [row["phase"] for row in body["data"]] == ["outcome", "intent"]
+
+
+async def test_only_compliance_may_ask(api: Api, filled: Vault) -> None:
+    """Who reads documents does not read the log, and the refusal is a record."""
+    status, _ = await ask(api, "refused=true", role="porting")
+    assert status == 403
+    await sequence_log(filled, "uk")
+    _, body = await ask(api, "refused=true&action=log.read")
+    assert [row["role"] for row in body["data"]] == ["porting"]
+
+
+async def test_filters_narrow_each_other(api: Api, filled: Vault) -> None:
+    """Several filters must all fit, also where nothing does."""
+    assert await found(api, f"document={DOCUMENT}&refused=true") == []
