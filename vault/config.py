@@ -74,6 +74,8 @@ class Config:
     record_timeout_seconds: float = 5.0
     #: A stream that is open for so long records how far it is, again and again, or is cut.
     record_renewal_seconds: float = 5.0
+    #: How long what takes four eyes waits for the second pair, and then for its use.
+    approval_seconds: float = 86400.0
     store_timeout_seconds: float = 30.0
     database_pool_max: int = 20
     database_timeout_seconds: float = 10.0

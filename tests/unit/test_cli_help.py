@@ -14,11 +14,12 @@ from vault.cli import main
 from vault.commands.arguments import make_parser
 
 ROOT = Path(__file__).parents[2]
-GROUPS = {"order", "token", "log", "keys"}
+GROUPS = {"order", "approval", "token", "log", "keys"}
 COMMANDS = {
     *("serve", "worker", "migrate", "doctor", "config"),
     *("order create", "order list", "order show", "order complete", "order cancel"),
     *("put", "get", "show", "shred", "certificate"),
+    *("approval request", "approval list", "approval approve"),
     *("token create", "token list", "token revoke"),
     *("log tail", "log search", "log verify"),
     *("backup", "restore"),

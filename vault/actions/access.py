@@ -54,6 +54,10 @@ class Access:
         self.concluded = True
         return self._follow("outcome", result=result, reason=reason)
 
+    def note(self, reason: str) -> Record:
+        """Return what is to be said of it before it ends, for the caller to insert."""
+        return self._follow("progress", reason=reason)
+
     async def renew(self) -> None:
         """
         Record how far an open stream has come, if the last record of it is old.

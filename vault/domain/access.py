@@ -44,6 +44,9 @@ class Action(StrEnum):
     TOKEN_CREATE = "token.create"
     TOKEN_LIST = "token.list"
     TOKEN_REVOKE = "token.revoke"
+    APPROVAL_REQUEST = "approval.request"
+    APPROVAL_LIST = "approval.list"
+    APPROVAL_APPROVE = "approval.approve"
 
 
 class Purpose(StrEnum):
@@ -84,8 +87,25 @@ ALLOWED: dict[str, frozenset[Action]] = {
         }
     ),
     Role.FAX_GATEWAY: frozenset(),
-    Role.COMPLIANCE: frozenset({_A.DOCUMENT_DESCRIBE, _A.CERTIFICATE_READ, _A.LOG_READ}),
-    Role.DPO: frozenset({_A.DOCUMENT_DESCRIBE, _A.DOCUMENT_SHRED, _A.CERTIFICATE_READ}),
+    Role.COMPLIANCE: frozenset(
+        {
+            _A.DOCUMENT_DESCRIBE,
+            _A.CERTIFICATE_READ,
+            _A.LOG_READ,
+            _A.APPROVAL_LIST,
+            _A.APPROVAL_APPROVE,
+        }
+    ),
+    Role.DPO: frozenset(
+        {
+            _A.DOCUMENT_DESCRIBE,
+            _A.DOCUMENT_SHRED,
+            _A.CERTIFICATE_READ,
+            _A.APPROVAL_REQUEST,
+            _A.APPROVAL_LIST,
+            _A.APPROVAL_APPROVE,
+        }
+    ),
     Role.ADMIN: frozenset(
         {
             _A.KEYS_READ,
@@ -94,6 +114,8 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.TOKEN_CREATE,
             _A.TOKEN_LIST,
             _A.TOKEN_REVOKE,
+            _A.APPROVAL_REQUEST,
+            _A.APPROVAL_LIST,
         }
     ),
     WORKER_ROLE: frozenset({_A.DOCUMENT_SHRED, _A.KEYS_SEAL}),

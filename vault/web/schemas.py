@@ -10,24 +10,18 @@ from vault.domain.orders import Order, Status
 from vault.domain.records import PHASES, Record, mask_number
 from vault.domain.retention import explain
 from vault.domain.search import Found
-
-
-def _object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {**required, **(optional or {})},
-        "required": sorted(required),
-    }
-
-
-_STRING = {"type": "string"}
-_ID = {"type": "string", "format": "uuid"}
-_TIME = {"type": "string", "format": "date-time"}
-_MAYBE_TIME = {"type": ["string", "null"], "format": "date-time"}
-_MAYBE_STRING = {"type": ["string", "null"]}
-_MAYBE_NUMBER = {"type": ["integer", "null"]}
+from vault.web.approvals_schemas import APPROVAL_SCHEMAS
+from vault.web.shapes import ID as _ID
+from vault.web.shapes import MAYBE_NUMBER as _MAYBE_NUMBER
+from vault.web.shapes import MAYBE_STRING as _MAYBE_STRING
+from vault.web.shapes import MAYBE_TIME as _MAYBE_TIME
+from vault.web.shapes import STRING as _STRING
+from vault.web.shapes import TIME as _TIME
+from vault.web.shapes import structure as _object
+from vault.web.shapes import time_text
 
 SCHEMAS: dict[str, Any] = {
+    **APPROVAL_SCHEMAS,
     "Problem": _object(
         {"type": _STRING, "title": _STRING, "status": {"type": "integer"}, "detail": _STRING}
     ),
@@ -113,11 +107,6 @@ SCHEMAS: dict[str, Any] = {
     ),
     "Health": _object({"status": _STRING}),
 }
-
-
-def time_text(at: datetime | None) -> str | None:
-    """Return RFC 3339 in UTC."""
-    return at.isoformat().replace("+00:00", "Z") if at else None
 
 
 def order_summary(order: Order) -> dict[str, Any]:

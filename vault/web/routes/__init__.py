@@ -4,9 +4,15 @@ The table of routes, a file for each area.
 A route that is not here does not exist, so none can be served without a description.
 """
 
-from vault.web.routes import documents, health, log, orders
+from vault.web.routes import approvals, documents, health, log, orders
 from vault.web.routes.route import Route
 
 __all__ = ["ROUTES", "Route"]
 
-ROUTES = (*orders.ROUTES, *documents.ROUTES, *log.ROUTES, *health.ROUTES)
+ROUTES = (
+    *orders.ROUTES,
+    *documents.ROUTES,
+    *approvals.ROUTES,
+    *log.ROUTES,
+    *health.ROUTES,
+)

@@ -1,0 +1,35 @@
+"""`portvault approval`."""
+
+from vault.commands.arguments.tree import Tree, count
+from vault.domain.approvals import Act
+from vault.domain.regions import REGIONS
+
+
+def add_approvals(tree: Tree) -> None:
+    """Add the commands of approvals."""
+    approval = tree.group(
+        "approval",
+        "Ask for what takes four eyes, and agree to what others ask for.",
+        "portvault approval list",
+    )
+    request = approval.command(
+        "request",
+        "approvals.request",
+        "Ask for an act that somebody else has to agree to, and print the request's id.",
+        "portvault approval request --act hold.release --subject HOLD --region uk --reason C-7",
+    )
+    request.add_argument("--act", required=True, choices=[act.value for act in Act])
+    request.add_argument("--subject", required=True, help="the id of what it is about")
+    request.add_argument("--region", required=True, choices=REGIONS)
+    request.add_argument("--reason", required=True, help="without names")
+    listed = approval.command(
+        "list", "approvals.listed", "List what was asked for.", "portvault approval list"
+    )
+    listed.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
+    approve = approval.command(
+        "approve",
+        "approvals.approve",
+        "Agree to what somebody else asked for.",
+        "portvault approval approve ID",
+    )
+    approve.add_argument("approval", metavar="ID")

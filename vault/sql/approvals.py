@@ -1,0 +1,85 @@
+"""Requests for what takes four eyes, the agreement to them, and their one use."""
+
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from vault.domain.approvals import Act, Approval
+from vault.sql.connection import Connection
+
+_COLUMNS = (
+    "id, act, subject, region, reason, requested_by, requested_at, expires_at,"
+    " approved_by, approved_at, used_at"
+)
+
+
+def _approval(row: asyncpg.Record) -> Approval:
+    fields = dict(row)
+    fields["act"] = Act(fields["act"])
+    return Approval(**fields)
+
+
+async def insert(conn: Connection, approval: Approval) -> None:
+    """Add a request."""
+    await conn.execute(
+        """
+        insert into approval
+            (id, act, subject, region, reason, requested_by, requested_at, expires_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        """,
+        approval.id,
+        approval.act.value,
+        approval.subject,
+        approval.region,
+        approval.reason,
+        approval.requested_by,
+        approval.requested_at,
+        approval.expires_at,
+    )
+
+
+async def find(conn: Connection, identity: UUID, *, lock: bool = False) -> Approval | None:
+    """Return it; with `lock`, nobody else approves or uses it until the transaction ends."""
+    row = await conn.fetchrow(
+        f"select {_COLUMNS} from approval where id = $1" + (" for update" if lock else ""),
+        identity,
+    )
+    return _approval(row) if row else None
+
+
+async def page(
+    conn: Connection, regions: list[str], before: tuple[datetime, UUID] | None, limit: int
+) -> list[Approval]:
+    """Return those of the regions, newest first, that come after the cursor."""
+    at, identity = before or (None, None)
+    rows = await conn.fetch(
+        f"""
+        select {_COLUMNS} from approval
+        where region = any($1) and ($2::timestamptz is null or (requested_at, id) < ($2, $3))
+        order by requested_at desc, id desc limit $4
+        """,
+        regions,
+        at,
+        identity,
+        limit,
+    )
+    return [_approval(row) for row in rows]
+
+
+async def set_approved(
+    conn: Connection, identity: UUID, *, by: str, now: datetime, expires_at: datetime
+) -> None:
+    """Keep who agreed, and until when that is good."""
+    await conn.execute(
+        "update approval set approved_by = $2, approved_at = $3, expires_at = $4 where id = $1",
+        identity,
+        by,
+        now,
+        expires_at,
+    )
+
+
+async def set_used(conn: Connection, identity: UUID, now: datetime) -> None:
+    """Keep that it was used; it never is again."""
+    await conn.execute("update approval set used_at = $2 where id = $1", identity, now)

@@ -1,0 +1,37 @@
+"""The routes of approvals."""
+
+from vault.web import approvals_api
+from vault.web.routes.route import IDEMPOTENCY, PAGE, Route
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/approvals",
+        approvals_api.request_approval,
+        "Ask for an act that takes four eyes",
+        201,
+        "Approval",
+        body="NewApproval",
+        headers=IDEMPOTENCY,
+        refusals=(409, 413, 422),
+    ),
+    Route(
+        "GET",
+        "/v1/approvals",
+        approvals_api.list_approvals,
+        "List what was asked for, newest first",
+        200,
+        "ApprovalPage",
+        query=PAGE,
+        refusals=(422,),
+    ),
+    Route(
+        "POST",
+        "/v1/approvals/{id}/actions/approve",
+        approvals_api.approve_request,
+        "Agree to what somebody else asked for",
+        200,
+        "Approval",
+        refusals=(409,),
+    ),
+)
