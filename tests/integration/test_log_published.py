@@ -1,16 +1,13 @@
 """The log in the bucket: readable without us, never behind itself, what a database returns to."""
 
-import base64
-import hashlib
-import struct
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from keys.errors import IntegrityError, KeysError, RolledBackError
-from keys.note import Verifier
 from tests.fixtures_server import Api
+from tests.tlog_client import read_log
 from vault.actions.publish import publish_log
 from vault.actions.published import (
     adopt_published,
@@ -45,51 +42,13 @@ def bucket(vault: Vault) -> Path:
     return vault.config.home / "objects" / "uk"
 
 
-def read_as_the_specification_says(log: Path, vkey: str) -> list[bytes]:
-    """
-    Check a published log with nothing but C2SP's words: tlog-tiles, tlog-checkpoint, signed-note.
+async def read_as_the_specification_says(log: Path, vkey: str) -> list[bytes]:
+    """Check a published log as somebody does who knows nothing of us; returns its entries."""
 
-    Returns the entries, which hash into the tiles, which hash into the signed root.
-    """
-    text, _, signatures = (log / "checkpoint").read_text().partition("\n\n")
-    assert Verifier(vkey).verify((log / "checkpoint").read_text()) == text + "\n"
-    assert signatures.startswith("— ")
-    _, size_text, root_text = text.split("\n")
-    size = int(size_text)
+    async def fetch(path: str) -> bytes:
+        return (log / path).read_bytes()
 
-    def path(level: str, index: int, width: int) -> Path:
-        name = f"{index % 1000:03d}"
-        while index >= 1000:
-            index //= 1000
-            name = f"x{index % 1000:03d}/{name}"
-        return log / "tile" / level / (name if width == 256 else f"{name}.p/{width}")
-
-    def tree(hashes: list[bytes]) -> bytes:
-        if len(hashes) == 1:
-            return hashes[0]
-        split = 1
-        while split * 2 < len(hashes):
-            split *= 2
-        return hashlib.sha256(b"\x01" + tree(hashes[:split]) + tree(hashes[split:])).digest()
-
-    entries, level, count = list[bytes](), 0, size
-    for index in range(-(-size // 256)):
-        data, at = path("entries", index, min(256, size - index * 256)).read_bytes(), 0
-        while at < len(data):
-            (length,) = struct.unpack_from(">H", data, at)
-            entries.append(data[at + 2 : at + 2 + length])
-            at += 2 + length
-    hashes = [hashlib.sha256(b"\x00" + entry).digest() for entry in entries]
-    assert tree(hashes) == base64.b64decode(root_text)
-    while count:
-        kept = b"".join(
-            path(str(level), index, min(256, count - index * 256)).read_bytes()
-            for index in range(-(-count // 256))
-        )
-        assert kept == b"".join(hashes)
-        hashes = [tree(hashes[at : at + 256]) for at in range(0, len(hashes) - 255, 256)]
-        level, count = level + 1, count >> 8
-    return entries
+    return await read_log(fetch, vkey, "portvault/uk")
 
 
 async def test_the_bucket_holds_a_log_that_others_can_read(api: Api, vault: Vault) -> None:
@@ -99,7 +58,7 @@ async def test_the_bucket_holds_a_log_that_others_can_read(api: Api, vault: Vaul
     for count in (10, 250, 300):
         await fill(vault, count)
         await step(vault)
-        entries = read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
+        entries = await read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
     assert len(entries) > 512
     assert not await publish_log(vault, "uk")
     assert not list((bucket(vault) / "log/tile/0").glob("000.p/*"))
@@ -117,7 +76,7 @@ async def test_a_crash_before_the_checkpoint_is_made_good(api: Api, vault: Vault
         await conn.execute("update log_published set size = 2")
     await fill(vault, 10)
     await step(vault)
-    read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
+    await read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
 
 
 async def test_a_database_behind_its_published_log_is_refused(
@@ -188,7 +147,7 @@ async def test_an_older_database_takes_over_what_was_published(
     await step(vault)
     verdict = await verify_region(vault, COMPLIANCE, "uk", held=[held])
     assert verdict.good, verdict
-    read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
+    await read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
     with pytest.raises(Exception, match="only ever added"):
         async with transaction(pool) as conn:
             await conn.execute("delete from access_record")

@@ -38,6 +38,11 @@ class Action(StrEnum):
     DOCUMENT_SHRED = "document.shred"
     CERTIFICATE_READ = "certificate.read"
     LOG_READ = "log.read"
+    LOG_EXPORT = "log.export"
+    LOG_PROVE = "log.prove"
+    LOG_COSIGN = "log.cosign"
+    LOG_TRIM = "log.trim"
+    LOG_ROTATE_KEY = "log.rotate-key"
     KEYS_READ = "keys.read"
     KEYS_SEAL = "keys.seal"
     KEYS_RESTORE = "keys.restore"
@@ -84,14 +89,18 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.DOCUMENT_READ,
             _A.DOCUMENT_SHRED,
             _A.CERTIFICATE_READ,
+            _A.LOG_PROVE,
         }
     ),
-    Role.FAX_GATEWAY: frozenset(),
+    Role.FAX_GATEWAY: frozenset({_A.LOG_PROVE}),
     Role.COMPLIANCE: frozenset(
         {
             _A.DOCUMENT_DESCRIBE,
             _A.CERTIFICATE_READ,
             _A.LOG_READ,
+            _A.LOG_EXPORT,
+            _A.LOG_PROVE,
+            _A.LOG_COSIGN,
             _A.APPROVAL_LIST,
             _A.APPROVAL_APPROVE,
         }
@@ -104,6 +113,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.APPROVAL_REQUEST,
             _A.APPROVAL_LIST,
             _A.APPROVAL_APPROVE,
+            _A.LOG_PROVE,
         }
     ),
     Role.ADMIN: frozenset(
@@ -114,11 +124,13 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.TOKEN_CREATE,
             _A.TOKEN_LIST,
             _A.TOKEN_REVOKE,
+            _A.LOG_PROVE,
+            _A.LOG_ROTATE_KEY,
             _A.APPROVAL_REQUEST,
             _A.APPROVAL_LIST,
         }
     ),
-    WORKER_ROLE: frozenset({_A.DOCUMENT_SHRED, _A.KEYS_SEAL}),
+    WORKER_ROLE: frozenset({_A.DOCUMENT_SHRED, _A.KEYS_SEAL, _A.LOG_TRIM}),
 }
 
 PURPOSES: dict[str, frozenset[Purpose]] = {

@@ -52,8 +52,8 @@ def root_of(leaves: Iterable[bytes]) -> bytes:
     return grown.root()
 
 
-def _split(size: int) -> int:
-    """Return the largest power of two below `size`, which is 2 or more."""
+def split(size: int) -> int:
+    """Return where a tree divides: the largest power of two below `size`, which is 2 or more."""
     return 1 << (size - 1).bit_length() - 1
 
 
@@ -63,10 +63,10 @@ def inclusion_proof(index: int, leaves: Sequence[bytes]) -> list[bytes]:
         raise ValueError("there is no such leaf")
     if len(leaves) == 1:
         return []
-    split = _split(len(leaves))
-    if index < split:
-        return [*inclusion_proof(index, leaves[:split]), root_of(leaves[split:])]
-    return [*inclusion_proof(index - split, leaves[split:]), root_of(leaves[:split])]
+    middle = split(len(leaves))
+    if index < middle:
+        return [*inclusion_proof(index, leaves[:middle]), root_of(leaves[middle:])]
+    return [*inclusion_proof(index - middle, leaves[middle:]), root_of(leaves[:middle])]
 
 
 def root_from_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes]) -> bytes:
@@ -79,10 +79,10 @@ def root_from_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[byte
         return leaf
     if not proof:
         raise ValueError("the proof is too short")
-    split = _split(size)
-    if index < split:
-        return node_hash(root_from_inclusion(index, split, leaf, proof[:-1]), proof[-1])
-    below = root_from_inclusion(index - split, size - split, leaf, proof[:-1])
+    middle = split(size)
+    if index < middle:
+        return node_hash(root_from_inclusion(index, middle, leaf, proof[:-1]), proof[-1])
+    below = root_from_inclusion(index - middle, size - middle, leaf, proof[:-1])
     return node_hash(proof[-1], below)
 
 
@@ -96,12 +96,12 @@ def consistency_proof(old_size: int, leaves: Sequence[bytes]) -> list[bytes]:
 def _subproof(old_size: int, leaves: Sequence[bytes], *, whole: bool) -> list[bytes]:
     if old_size == len(leaves):
         return [] if whole else [root_of(leaves)]
-    split = _split(len(leaves))
-    if old_size <= split:
-        return [*_subproof(old_size, leaves[:split], whole=whole), root_of(leaves[split:])]
+    middle = split(len(leaves))
+    if old_size <= middle:
+        return [*_subproof(old_size, leaves[:middle], whole=whole), root_of(leaves[middle:])]
     return [
-        *_subproof(old_size - split, leaves[split:], whole=False),
-        root_of(leaves[:split]),
+        *_subproof(old_size - middle, leaves[middle:], whole=False),
+        root_of(leaves[:middle]),
     ]
 
 

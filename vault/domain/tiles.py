@@ -6,6 +6,7 @@ themselves, each behind its length in two bytes, big-endian. The last tile of a 
 partial; its width stands in its name.
 """
 
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ WIDTH = 256
 #: The level of entry bundles.
 BUNDLES = -1
 ENTRY_BYTES_MAX = 0xFFFF
+LEVEL_MAX = 63
 _LENGTH = struct.Struct(">H")
+# More digits than a count of records can have are no index.
+_PATH = re.compile(r"tile/(entries|[0-9]{1,2})/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([0-9]{1,3}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,19 @@ class Tile:
         level = "entries" if self.level == BUNDLES else str(self.level)
         partial = f".p/{self.width}" if self.width < WIDTH else ""
         return f"tile/{level}/{_number(self.index)}{partial}"
+
+
+def parse_path(path: str) -> Tile:
+    """Return the tile that stands at a path; raises ValueError when none can."""
+    match = _PATH.fullmatch(path)
+    if match is None:
+        raise ValueError("no tile has this path")
+    level, number, width = match.groups()
+    index = int(number.replace("/", "").replace("x", ""))
+    tile = Tile(BUNDLES if level == "entries" else int(level), index, int(width or WIDTH))
+    if tile.path != path or tile.level > LEVEL_MAX or not 0 < tile.width <= WIDTH:
+        raise ValueError("no tile has this path")
+    return tile
 
 
 def _number(index: int) -> str:

@@ -5,7 +5,7 @@ import asyncpg
 #: Who serves acts in this role, whatever account it came in with.
 SERVICE_ROLE = "portvault_service"
 #: Tables that are only ever added to; triggers refuse changes to everybody else, too.
-ADDED_TO = ("access_record", "log_leaf", "log_checkpoint")
+ADDED_TO = ("access_record", "log_leaf", "log_checkpoint", "log_cosignature")
 
 _ROLE = f"""
 do $$

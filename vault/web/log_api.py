@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from aiohttp import web
 
-from vault.actions.records import latest_checkpoint, list_records
+from vault.actions.records import list_records
 from vault.domain.access import Action, Purpose
 from vault.domain.search import Wanted
 from vault.errors import InvalidRequestError
@@ -68,11 +68,3 @@ def _word(request: web.Request, name: str, words: type[StrEnum]) -> str | None:
     if text and text not in list(words):
         raise InvalidRequestError(f"{name} must be one of {', '.join(words)}")
     return text or None
-
-
-async def show_checkpoint(request: web.Request) -> web.Response:
-    """Show the newest signed checkpoint of a region's log."""
-    note = await latest_checkpoint(
-        vault_of(request), principal_of(request), request.query.get("region", "")
-    )
-    return web.Response(text=note)

@@ -16,7 +16,7 @@ def openapi() -> dict[str, Any]:
     """Return the document."""
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(_path(route), {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -31,6 +31,11 @@ def openapi() -> dict[str, Any]:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _path(route: Route) -> str:
+    """Return the path without what the router alone needs: which part may hold slashes."""
+    return re.sub(r"{(\w+):[^}]+}", r"{\1}", route.path)
 
 
 def _operation(route: Route) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def _operation(route: Route) -> dict[str, Any]:
 def _parameters(route: Route) -> list[dict[str, Any]]:
     found = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", route.path)
+        for name in re.findall(r"{(\w+)}", _path(route))
     ]
     for place, items in (("query", route.query), ("header", route.headers)):
         found += [

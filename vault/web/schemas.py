@@ -11,6 +11,7 @@ from vault.domain.records import PHASES, Record, mask_number
 from vault.domain.retention import explain
 from vault.domain.search import Found
 from vault.web.approvals_schemas import APPROVAL_SCHEMAS
+from vault.web.log_schemas import LOG_SCHEMAS
 from vault.web.shapes import ID as _ID
 from vault.web.shapes import MAYBE_NUMBER as _MAYBE_NUMBER
 from vault.web.shapes import MAYBE_STRING as _MAYBE_STRING
@@ -106,6 +107,7 @@ SCHEMAS: dict[str, Any] = {
         }
     ),
     "Health": _object({"status": _STRING}),
+    **LOG_SCHEMAS,
 }
 
 

@@ -1,7 +1,9 @@
 """The routes of the access log."""
 
-from vault.web import log_api
+from vault.web import log_api, tlog_api
 from vault.web.routes.route import PAGE, Route
+
+_WITNESSED = {"witnessed": "true: the newest that a witness has cosigned."}
 
 ROUTES = (
     Route(
@@ -17,10 +19,61 @@ ROUTES = (
     Route(
         "GET",
         "/v1/log/checkpoint",
-        log_api.show_checkpoint,
-        "Show the newest signed checkpoint of a region's log",
+        tlog_api.show_checkpoint,
+        "Show the published checkpoint of a region's log",
         200,
-        "text/plain",
-        query={"region": "Whose log."},
+        tlog_api.TEXT,
+        query={"region": "Whose log.", **_WITNESSED},
+        refusals=(422,),
+    ),
+    Route(
+        "GET",
+        "/v1/log/{region}/checkpoint",
+        tlog_api.show_log_checkpoint,
+        "Show the same under the prefix of the log (C2SP tlog-tiles)",
+        200,
+        tlog_api.TEXT,
+        query=_WITNESSED,
+        refusals=(422,),
+    ),
+    Route(
+        "GET",
+        "/v1/log/{region}/keys",
+        tlog_api.show_log_keys,
+        "Show the key that signs the log, and how earlier keys named it",
+        200,
+        "LogKeys",
+    ),
+    Route(
+        "GET",
+        "/v1/log/{region}/tile/{path:.+}",
+        tlog_api.show_tile,
+        "Show a tile of hashes, or a bundle of entries (C2SP tlog-tiles)",
+        200,
+        tlog_api.BYTES,
+    ),
+    Route(
+        "GET",
+        "/v1/log/{region}/inclusion",
+        tlog_api.prove_inclusion,
+        "Prove that a record is in the log (C2SP tlog-proof)",
+        200,
+        tlog_api.TEXT,
+        query={
+            "record": "The record's id, as in a receipt.",
+            "index": "Or its place in the log.",
+            **_WITNESSED,
+        },
+        refusals=(422,),
+    ),
+    Route(
+        "GET",
+        "/v1/log/{region}/consistency",
+        tlog_api.prove_consistency,
+        "Prove that the log of an earlier size is a prefix of a later one",
+        200,
+        "ConsistencyProof",
+        query={"from": "The earlier size.", "to": "The later size (the one that is published)."},
+        refusals=(422,),
     ),
 )

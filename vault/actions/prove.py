@@ -1,0 +1,164 @@
+"""
+Prove: what lets somebody else check the log without trusting us.
+
+Checkpoints, tiles and proofs of the log as it is published in the region's bucket. None of it says
+what a record holds, except the bundles of entries, which are for who may read the log.
+"""
+
+from collections.abc import Mapping
+from uuid import UUID
+
+from keys.errors import IntegrityError
+from vault.actions.access import recorded
+from vault.actions.published import PREFIX, fetch
+from vault.context import ObjectStore, Vault
+from vault.domain.access import Action, Principal
+from vault.domain.merkle import root_of
+from vault.domain.proofs import (
+    Run,
+    consistency_runs,
+    encode_proof,
+    inclusion_runs,
+    join,
+    place_of,
+    subtrees,
+)
+from vault.domain.tiles import BUNDLES, WIDTH, Tile, covering, decode_hashes
+from vault.errors import InvalidRequestError, NotFoundError, ObjectMissingError, UnavailableError
+from vault.sql import log_witness as witness_sql
+from vault.sql.connection import connection
+
+
+class Tiles:
+    """The tiles of a published log of a size, each fetched once for one answer."""
+
+    def __init__(self, store: ObjectStore, size: int) -> None:
+        self._store, self.size = store, size
+        self._known: dict[Tile, list[bytes]] = {}
+
+    async def hash_of(self, run: Run) -> bytes:
+        """Return the tree hash over a run of records."""
+        return join([await self._subtree(tree) for tree in subtrees(*run)])
+
+    async def compact(self, first: int, last: int) -> list[bytes]:
+        """Return the hashes of the full subtrees that a run consists of, from left to right."""
+        return [await self._subtree(tree) for tree in subtrees(first, last)]
+
+    async def _subtree(self, subtree: tuple[int, int]) -> bytes:
+        tile, start, end = place_of(subtree, self.size)
+        if tile not in self._known:
+            self._known[tile] = decode_hashes(await fetch_tile(self._store, tile))
+        hashes = self._known[tile][start:end]
+        if len(hashes) < end - start:
+            raise IntegrityError(f"{tile.path} of the published log is damaged")
+        return root_of(hashes)
+
+
+async def fetch_tile(store: ObjectStore, tile: Tile) -> bytes:
+    """Return a tile; what was partial may have become whole meanwhile, and is cut to its width."""
+    try:
+        return await fetch(store, PREFIX + tile.path)
+    except ObjectMissingError:
+        if tile.width == WIDTH or tile.level == BUNDLES:
+            raise
+    whole = Tile(tile.level, tile.index, WIDTH)
+    hashes = decode_hashes(await fetch(store, PREFIX + whole.path))
+    return b"".join(hashes[: tile.width])
+
+
+async def checkpoint(
+    vault: Vault, principal: Principal, region: str, *, witnessed: bool = False
+) -> str:
+    """Return the checkpoint that is published, or the newest one that a witness has cosigned."""
+    async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
+        return (await _checkpoint(vault, region, witnessed=witnessed))[1]
+
+
+async def _checkpoint(vault: Vault, region: str, *, witnessed: bool = False) -> tuple[int, str]:
+    async with connection(vault.pool) as conn:
+        if witnessed:
+            found = await witness_sql.witnessed_note(conn, region)
+            missing = "no witness has cosigned this log yet"
+        else:
+            found = await witness_sql.published_note(conn, region)
+            missing = "the log has no published checkpoint yet; try again in a second"
+    if found is None:
+        raise NotFoundError(missing)
+    return found
+
+
+async def signing_keys(
+    vault: Vault, principal: Principal, region: str
+) -> Mapping[str, str | list[str]]:
+    """Return the public key that signs now, and the notes by which earlier keys named it."""
+    async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
+        return {"key": vault.signer.vkey, "handovers": list(vault.signer.handovers)}
+
+
+async def tile(vault: Vault, principal: Principal, region: str, wanted: Tile) -> bytes:
+    """Return a tile of the published log; bundles of entries only to who may read the log."""
+    action = Action.LOG_READ if wanted.level == BUNDLES else Action.LOG_PROVE
+    async with recorded(vault, principal, action, region=_known(vault, region)):
+        size, _ = await _checkpoint(vault, region)
+        if not _has(size, wanted):
+            raise NotFoundError("the published log has no such tile")
+        try:
+            return await fetch_tile(vault.stores[region], wanted)
+        except ObjectMissingError:
+            raise NotFoundError("the published log has no such tile any more") from None
+
+
+def _has(size: int, wanted: Tile) -> bool:
+    """Whether a log of this size has the tile, or had it while it was shorter."""
+    now = next(covering(size, wanted.level, wanted.index * WIDTH), None)
+    return now is not None and wanted.width <= now.width
+
+
+async def inclusion(
+    vault: Vault,
+    principal: Principal,
+    region: str,
+    *,
+    record: UUID | None = None,
+    index: int | None = None,
+    witnessed: bool = False,
+) -> str:
+    """Return the proof that a record, by its id or its place, is in the log (C2SP tlog-proof)."""
+    async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
+        if (record is None) == (index is None):
+            raise InvalidRequestError("say which record: by its id, or by its index")
+        size, note = await _checkpoint(vault, region, witnessed=witnessed)
+        if record is not None:
+            index = await _place(vault, region, record)
+        if index is None or index >= size:
+            raise UnavailableError("the record is under no such checkpoint yet; try again")
+        tiles = Tiles(vault.stores[region], size)
+        proof = [await tiles.hash_of(run) for run in inclusion_runs(index, size)]
+        return encode_proof(index, proof, note)
+
+
+async def _place(vault: Vault, region: str, record: UUID) -> int | None:
+    async with connection(vault.pool) as conn:
+        index = await witness_sql.place_of_record(conn, region, record)
+        if index is None and not await witness_sql.is_waiting(conn, region, record):
+            raise NotFoundError("there is no such record in this log")
+    return index
+
+
+async def consistency(
+    vault: Vault, principal: Principal, region: str, old: int, new: int | None
+) -> tuple[int, list[bytes]]:
+    """Return up to which size, and the proof that the log of size `old` is a prefix of that one."""
+    async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
+        size, _ = await _checkpoint(vault, region)
+        new = size if new is None else new
+        if not 0 < old <= new <= size:
+            raise InvalidRequestError(
+                f"sizes must be from 1 to {size}, the size that is published, and ascending"
+            )
+        tiles = Tiles(vault.stores[region], size)
+        return new, [await tiles.hash_of(run) for run in consistency_runs(old, new)]
+
+
+def _known(vault: Vault, region: str) -> str | None:
+    return region if region in vault.config.regions else None
