@@ -16,12 +16,14 @@ import asyncpg
 from aiohttp import web
 
 from keys.announcements import listen
+from keys.cache import Cache
 from keys.custodian import Custodian
 from keys.custodians import open_custodian
 from keys.custodians.moving import MovingCustodian
 from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.actions.published import require_not_behind
+from vault.adapters.committer import GroupCommitter
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
 from vault.adapters.recorder import GroupRecorder
@@ -32,6 +34,7 @@ from vault.domain.retention import Policy, parse_policy
 from vault.errors import ConfigurationError
 from vault.migrate import migrate
 from vault.sql.connection import connection
+from vault.sql.intake import announce_many, announce_one, keep_many, keep_one
 from vault.sql.privileges import SERVICE_ROLE
 from vault.web.server import KEEPALIVE_SECONDS, SHUTDOWN_SECONDS, make_app
 from vault.worker import work
@@ -39,6 +42,7 @@ from vault.worker import work
 log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded:"
+ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX = 3600.0, 10_000
 
 
 def load_policy(config: Config) -> Policy:
@@ -103,6 +107,28 @@ async def open_vault(
         recorder = await stack.enter_async_context(
             GroupRecorder(dsn, timeout_seconds=config.record_timeout_seconds)
         )
+        announcer = await stack.enter_async_context(
+            GroupCommitter(
+                "announcer",
+                dsn,
+                pool,
+                together=announce_many,
+                alone=announce_one,
+                role=SERVICE_ROLE,
+                timeout_seconds=config.record_timeout_seconds,
+            )
+        )
+        keeper = await stack.enter_async_context(
+            GroupCommitter(
+                "keeper",
+                dsn,
+                pool,
+                together=keep_many,
+                alone=keep_one,
+                role=SERVICE_ROLE,
+                timeout_seconds=config.database_timeout_seconds,
+            )
+        )
         sniffer = MagicSniffer()
         stack.callback(sniffer.close)
         vault = Vault(
@@ -110,10 +136,13 @@ async def open_vault(
             pool=pool,
             keyring=keyring,
             recorder=recorder,
+            announcer=announcer,
+            keeper=keeper,
             stores=stores,
             sniffer=sniffer,
             signer=SigningKeys(config.signing_key_path, "portvault"),
             policy=load_policy(config),
+            order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),
             clock=_now,
             new_id=uuid.uuid4,
         )

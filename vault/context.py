@@ -4,15 +4,20 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Seq
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 from uuid import UUID
 
+from keys.cache import Cache
 from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.config import Config
 from vault.domain.records import Record
 from vault.domain.retention import Policy
 from vault.sql.connection import Pool
+from vault.sql.intake import Announced, Announcement, Keeping, Kept
+
+Item_contra = TypeVar("Item_contra", contravariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,13 @@ class Recorder(Protocol):
         """Do the same for several."""
 
 
+class Committer(Protocol[Item_contra, Result_co]):
+    """Commits many callers' items together; none of them delays or fails another."""
+
+    async def submit(self, item: Item_contra) -> Result_co:
+        """Return once it is durable; raises `DatabaseUnavailableError` in bounded time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vault:
     """Everything an action needs. Time and ids come from here, so that tests can set them."""
@@ -84,9 +96,13 @@ class Vault:
     pool: Pool
     keyring: Keyring
     recorder: Recorder
+    announcer: Committer[Announcement, Announced]
+    keeper: Committer[Keeping, Kept]
     stores: Mapping[str, ObjectStore]
     sniffer: Sniffer
     signer: SigningKeys
     policy: Policy
+    #: The regions of orders that were looked up lately; an order never changes its region.
+    order_regions: Cache[UUID, str]
     clock: Callable[[], datetime]
     new_id: Callable[[], UUID]

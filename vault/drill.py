@@ -24,10 +24,11 @@ from pathlib import Path
 from uuid import UUID
 
 from keys.errors import KeysError
-from vault.actions.ingest import Upload, ingest
+from vault.actions.ingest import ingest
 from vault.actions.orders import create_order
 from vault.actions.publish import publish_log
 from vault.actions.read import open_content
+from vault.actions.receive import Upload
 from vault.actions.restore import restore
 from vault.actions.seal import mark_sealed, seal
 from vault.actions.sequence import sequence_log

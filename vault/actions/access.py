@@ -10,7 +10,7 @@ with `Access.conclude`.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -101,11 +101,13 @@ async def recorded(
     custody: Custody | None = None,
     purpose: str | None = None,
     reference: str | None = None,
+    begin: Callable[[Record], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Access]:
     """
     Decide, record the intent, run the block, record the outcome.
 
-    `region` is None when the thing does not exist. Raises what the refusal means, or
+    `region` is None when the thing does not exist. `begin` makes the intent of an allowed action
+    durable together with rows of the action's own. Raises what the refusal means, or
     `RecordsUnavailableError`; in both cases the block does not run.
     """
     decision = decide(
@@ -133,7 +135,7 @@ async def recorded(
         decision="allow" if decision.allow else "deny",
         reason=decision.reason.value,
     )
-    await vault.recorder.append(intent)
+    await (begin if begin and decision.allow else vault.recorder.append)(intent)
     if not decision.allow:
         raise _refusal(principal, decision)
     access = Access(vault, intent)

@@ -10,6 +10,7 @@ from vault.domain.access import Principal
 from vault.errors import ConflictError, InvalidRequestError, VaultError
 from vault.sql import idempotency
 from vault.sql.connection import Connection, connection
+from vault.sql.intake import Claim
 
 KEY_PATTERN = re.compile(r"[!-~]{1,128}")
 
@@ -37,12 +38,18 @@ class Once:
             return None
         async with connection(vault.pool) as conn:
             row = await idempotency.find(conn, self.principal.id, self.key)
-        if row is None:
-            return None
-        if row["fingerprint"] != self.fingerprint:
+        return self.matched(row["fingerprint"], row["resource"]) if row else None
+
+    def matched(self, fingerprint: bytes | None, resource: UUID | None) -> UUID | None:
+        """Return what the key was found to have made; raises `KeyReusedError` as `earlier` does."""
+        if resource is not None and fingerprint != self.fingerprint:
             raise KeyReusedError
-        resource: UUID = row["resource"]
         return resource
+
+    @property
+    def wanted(self) -> Claim | None:
+        """The claim, for a statement that makes the resource and claims the key at once."""
+        return Claim(self.principal.id, self.key, self.fingerprint) if self.key else None
 
     async def claim(self, conn: Connection, resource: UUID, now: datetime) -> None:
         """Bind the key in the transaction that makes the resource; one of two racers fails."""

@@ -8,7 +8,6 @@ import asyncpg
 
 from keys.keyring import WrappedKey
 from vault.domain.documents import Custody, Document, Kind
-from vault.domain.orders import ENDED
 from vault.domain.retention import Rule
 from vault.sql.connection import Connection
 
@@ -17,59 +16,12 @@ _COLUMNS = """
     d.metadata, d.received_at, d.stored_at, d.shredded_at, d.shred_reason, d.shredded_by,
     d.last_generation, d.purged_at, d.purged_versions, d.sealed_at
 """
-_ENDED = tuple(sorted(status.value for status in ENDED))
 
 
 def _document(row: asyncpg.Record) -> Document:
     fields = {name: row[name] for name in Document.__dataclass_fields__}
     fields["kind"], fields["custody"] = Kind(fields["kind"]), Custody(fields["custody"])
     return Document(**fields)
-
-
-async def insert_receiving(
-    conn: Connection, document: UUID, order: UUID, kind: Kind, now: datetime
-) -> bool:
-    """Announce an upload, so that it can be swept up; False when the order takes no more."""
-    row = await conn.fetchrow(
-        """
-        insert into document (id, region, order_id, kind, custody, received_at)
-        select $1, region, id, $3, 'receiving', $4 from porting_order
-        where id = $2 and status <> all($5) returning id
-        """,
-        document,
-        order,
-        kind.value,
-        now,
-        list(_ENDED),
-    )
-    return row is not None
-
-
-async def set_stored(
-    conn: Connection,
-    document: UUID,
-    *,
-    media_type: str,
-    size_bytes: int,
-    stream_header: bytes,
-    metadata: bytes,
-    now: datetime,
-) -> Document | None:
-    """Take custody; None when the upload was swept up meanwhile."""
-    row = await conn.fetchrow(
-        f"""
-        update document d set custody = 'stored', media_type = $2, size_bytes = $3,
-            stream_header = $4, metadata = $5, stored_at = $6
-        where id = $1 and custody = 'receiving' returning {_COLUMNS}
-        """,
-        document,
-        media_type,
-        size_bytes,
-        stream_header,
-        metadata,
-        now,
-    )
-    return _document(row) if row else None
 
 
 async def find(conn: Connection, document: UUID, *, lock: bool = False) -> Document | None:

@@ -36,7 +36,6 @@ def _arrays(names: Sequence[str], first: int) -> str:
     return ", ".join(f"${n}::{_TYPES.get(name, 'text')}[]" for n, name in enumerate(names, first))
 
 
-_ARRAYS = _arrays(_NAMES, 1)
 _SEARCHED_COLUMNS = ", ".join(f'"{name}"' for name in _SEARCHED)
 
 
@@ -59,15 +58,23 @@ async def append_records(conn: Connection, records: Sequence[Record]) -> None:
     await conn.copy_records_to_table("access_record", records=map(_values, records), columns=_NAMES)
 
 
+def records_insert(first: int, where: str = "") -> str:
+    """Return the statement, or the part of one, that appends records given from `first` on."""
+    return f"""
+        insert into access_record ({_COLUMNS})
+        select * from unnest({_arrays(_NAMES, first)}) made ({_COLUMNS}) {where}
+        on conflict (id) do nothing
+    """
+
+
+def record_columns(records: Sequence[Record]) -> list[tuple[object, ...]]:
+    """Return the arguments of `records_insert`."""
+    return list(zip(*map(_values, records), strict=True)) or [()] * len(_NAMES)
+
+
 async def insert_records(conn: Connection, records: Sequence[Record]) -> None:
     """Append records, in one statement; one that is there already is left as it is."""
-    await conn.execute(
-        f"""
-        insert into access_record ({_COLUMNS}) select * from unnest({_ARRAYS})
-        on conflict (id) do nothing
-        """,
-        *([getattr(record, name) for record in records] for name in _NAMES),
-    )
+    await conn.execute(records_insert(1), *record_columns(records))
 
 
 async def unfinished_intents(

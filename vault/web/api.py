@@ -15,8 +15,9 @@ from aiohttp import hdrs, web
 from vault.actions import orders
 from vault.actions.certificate import certificate
 from vault.actions.cursor import encode_cursor
-from vault.actions.ingest import Upload, check_filename, ingest
+from vault.actions.ingest import check_filename, ingest
 from vault.actions.read import describe, open_content
+from vault.actions.receive import Upload
 from vault.actions.shred import shred
 from vault.domain.certificate import parse_certificate
 from vault.domain.documents import parse_kind
@@ -24,7 +25,6 @@ from vault.domain.orders import Status
 from vault.errors import InvalidRequestError, TruncatedUploadError
 from vault.web.problems import STREAMING
 from vault.web.requests import (
-    BODY_CHUNK_BYTES,
     identity_of,
     json_fields,
     needed,
@@ -122,8 +122,11 @@ async def ingest_document(request: web.Request) -> web.Response:
 async def _body(request: web.Request, idle_seconds: float) -> AsyncIterator[bytes]:
     try:
         while True:
-            async with asyncio.timeout(idle_seconds):
-                chunk = await request.content.read(BODY_CHUNK_BYTES)
+            # What is there needs no time limit, and no copy; there is at most what aiohttp holds.
+            chunk = request.content.read_nowait()
+            if not chunk:
+                async with asyncio.timeout(idle_seconds):
+                    chunk = await request.content.readany()
             if not chunk:
                 return
             yield chunk

@@ -8,7 +8,7 @@ from uuid import UUID
 from aiohttp import web
 
 from vault.actions.cursor import decode_cursor
-from vault.actions.ingest import too_large
+from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import InvalidRequestError

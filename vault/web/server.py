@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 
-from vault.actions.ingest import too_large
+from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import UnavailableError

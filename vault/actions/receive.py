@@ -1,0 +1,233 @@
+"""
+Receive: the bytes of an upload that was announced, and its custody; for any kind of document.
+
+One pass over the body: recognised by its first bytes, counted, encrypted under a key of its own and
+stored as it comes. The key exists only in memory until the last byte is stored; then one statement
+makes the document `stored`, keeps its wrapped key and records the outcome, and shares its commit
+with others. Whatever goes wrong before that drops the key, and what lies in the store can never be
+decrypted.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from keys.keyring import WrappedKey
+from keys.stream import HEADER_BYTES, DataKey, ciphertext_size
+from vault.actions.access import Access
+from vault.actions.collect import drop_upload
+from vault.context import Vault
+from vault.domain.documents import (
+    MEDIA_TYPES,
+    Document,
+    Kind,
+    metadata_context,
+    object_name,
+    stream_context,
+)
+from vault.domain.media import HEAD_BYTES, check_type
+from vault.errors import (
+    ConflictError,
+    ContentRefusedError,
+    DatabaseUnavailableError,
+    DigestMismatchError,
+    NotFoundError,
+    RecordsUnavailableError,
+    TooLargeError,
+    TruncatedUploadError,
+    UnsupportedTypeError,
+    VaultError,
+)
+from vault.sql import documents as documents_sql
+from vault.sql.connection import connection
+from vault.sql.intake import Announced, Announcement, Claim, Keeping
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What the client sends; everything but `body` is only what it says."""
+
+    body: AsyncIterator[bytes]
+    media_type: str | None
+    filename: str | None
+    size_bytes: int | None
+    #: SHA-256 of the whole content, where the client sent Content-Digest.
+    sha256: bytes | None
+
+
+def too_large(size_max: int) -> TooLargeError:
+    """Return the refusal that names the limit."""
+    return TooLargeError(f"a document may have at most {size_max} bytes")
+
+
+async def announce(vault: Vault, announcement: Announcement) -> Announced:
+    """Record the intent and announce its upload, in one commit; for the `begin` of `recorded`."""
+    try:
+        return await vault.announcer.submit(announcement)
+    except (DatabaseUnavailableError, asyncpg.PostgresError) as error:
+        raise RecordsUnavailableError from error
+
+
+async def receive(
+    vault: Vault, access: Access, upload: Upload, *, kind: Kind, scope: UUID, claim: Claim | None
+) -> Document:
+    """
+    Take the announced upload into custody; durable and readable when this returns.
+
+    Its data key goes under `scope`. When it fails, nothing is left that could be decrypted, and
+    what was announced is withdrawn at once or, where that cannot be, by the collector.
+    """
+    arrival = _Arrival(vault, access, upload, scope, claim)
+    try:
+        return await arrival.take(kind)
+    except BaseException:
+        await arrival.drop()
+        raise
+
+
+class _Arrival:
+    """One upload on its way into custody."""
+
+    def __init__(
+        self, vault: Vault, access: Access, upload: Upload, scope: UUID, claim: Claim | None
+    ) -> None:
+        if access.intent.document is None:
+            raise NotFoundError
+        self._identity, self._region = access.intent.document, access.intent.region
+        self._vault, self._access, self._upload = vault, access, upload
+        self._scope, self._claim = scope, claim
+        self._storing = False
+
+    async def take(self, kind: Kind) -> Document:
+        """Recognise, encrypt, store and keep."""
+        size_max, size = self._vault.config.document_bytes_max, self._upload.size_bytes
+        if size is not None and size > size_max:
+            raise too_large(size_max)
+        media_type, head = await self._recognise(kind)
+        key, wrapped = await self._vault.keyring.new_key(self._region, self._scope, self._identity)
+        sealing = _Sealing(key, stream_context(self._region, self._identity), size_max)
+        # A crash from here on leaves an object whose key was never stored; the collector purges it.
+        self._storing = True
+        await self._vault.stores[self._region].put(
+            object_name(self._identity),
+            sealing.pass_through(head, self._upload),
+            size_bytes=None if size is None else ciphertext_size(size),
+        )
+        self._access.size_bytes = sealing.size_bytes
+        return await self._keep(key, wrapped, media_type, sealing)
+
+    async def _recognise(self, kind: Kind) -> tuple[str, bytes]:
+        """Name the type by the first bytes and hold it against the kind and what was declared."""
+        head = b""
+        while len(head) < HEAD_BYTES:
+            chunk = await anext(self._upload.body, b"")
+            if not chunk:
+                break
+            head += chunk
+        if not head:
+            raise ContentRefusedError("the document is empty")
+        media_type = await self._vault.sniffer.sniff(head[:HEAD_BYTES])
+        if media_type not in MEDIA_TYPES[kind]:
+            raise UnsupportedTypeError(
+                f"the file is {media_type}; a {kind.value} must be one of "
+                + ", ".join(sorted(MEDIA_TYPES[kind]))
+            )
+        check_type(self._upload.media_type, self._upload.filename, media_type)
+        return media_type, head
+
+    async def _keep(
+        self, key: DataKey, wrapped: WrappedKey, media_type: str, sealing: "_Sealing"
+    ) -> Document:
+        """Document, key and record together; this commit is the acknowledgement."""
+        metadata = key.seal(
+            json.dumps({"filename": self._upload.filename}).encode(),
+            metadata_context(self._region, self._identity),
+        )
+        for _ in range(ATTEMPTS):
+            kept = await self._vault.keeper.submit(
+                Keeping(
+                    key=wrapped,
+                    media_type=media_type,
+                    size_bytes=sealing.size_bytes,
+                    stream_header=bytes(sealing.header),
+                    metadata=metadata,
+                    now=self._vault.clock(),
+                    claim=self._claim,
+                    outcome=self._access.conclude,
+                )
+            )
+            if kept.document is not None:
+                return kept.document
+            # The outcome was not recorded either.
+            self._access.concluded = False
+            if kept.swept_up:
+                raise ConflictError("the upload took too long and was swept up; send it again")
+            if not kept.stale_scope:
+                raise ConflictError(
+                    "a request with this Idempotency-Key is in progress or just done"
+                )
+            wrapped = await self._vault.keyring.rewrap(key, wrapped)
+        raise ConflictError("the region's keys are being sealed; try again")
+
+    async def drop(self) -> None:
+        """Withdraw what was announced and purge what arrived, as far as that can be done now."""
+        try:
+            async with asyncio.timeout(self._vault.config.store_timeout_seconds):
+                await asyncio.shield(self._withdraw())
+        except (VaultError, TimeoutError):
+            log.info("upload %s is left for the collector", self._identity)
+
+    async def _withdraw(self) -> None:
+        if self._storing:
+            await drop_upload(self._vault, self._region, self._identity)
+            return
+        async with connection(self._vault.pool) as conn:
+            await documents_sql.delete_receiving(conn, self._identity)
+
+
+class _Sealing:
+    """The body as it passes: counted, hashed only where a digest was sent, and encrypted."""
+
+    def __init__(self, key: DataKey, context: bytes, size_max: int) -> None:
+        self.size_bytes = 0
+        #: The stream's first bytes, which identify the object for ever.
+        self.header = bytearray()
+        self._encryptor = key.encryptor(context)
+        self._size_max = size_max
+
+    async def pass_through(self, head: bytes, upload: Upload) -> AsyncIterator[bytes]:
+        """Yield the Cobblestone stream; raises at the end unless all that was declared is true."""
+        digest = hashlib.sha256() if upload.sha256 else None
+        chunk = head
+        while chunk:
+            self.size_bytes += len(chunk)
+            if self.size_bytes > self._size_max:
+                raise too_large(self._size_max)
+            if digest:
+                digest.update(chunk)
+            if sealed := self._encryptor.update(chunk):
+                self._note(sealed)
+                yield sealed
+            chunk = await anext(upload.body, b"")
+        if upload.size_bytes is not None and self.size_bytes != upload.size_bytes:
+            raise TruncatedUploadError
+        if digest and not hmac.compare_digest(digest.digest(), upload.sha256 or b""):
+            raise DigestMismatchError
+        sealed = self._encryptor.finalize()
+        self._note(sealed)
+        yield sealed
+
+    def _note(self, sealed: bytes) -> None:
+        if len(self.header) < HEADER_BYTES:
+            self.header += sealed[: HEADER_BYTES - len(self.header)]

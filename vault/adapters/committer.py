@@ -1,0 +1,189 @@
+"""
+One commit for many: what waits while a commit is under way goes into the next one together.
+
+A group's one statement never waits for somebody else's lock. What it would have to wait for, and
+what the database refuses, is tried again alone, on a connection of the pool and in its caller's own
+task: so nothing that is wrong or slow with one item delays or fails another. When the answer to a
+commit is lost, every item of the group fails, and may have been committed nevertheless.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Self, TypeVar
+
+import asyncpg
+
+from keys.rows import AWAY, Connection, Pool
+from vault.errors import DatabaseUnavailableError
+
+log = logging.getLogger(__name__)
+
+#: A group takes so many items at most, in the order in which they came; others wait.
+GROUP_MAX = 100
+WAITERS_MAX = 10_000
+ACQUIRE_SECONDS = 5.0
+#: What is said of an item that cannot be written, by the database or by who encodes it.
+_REFUSED = (asyncpg.PostgresError, ValueError, TypeError, OverflowError)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+#: Commits the items; None for one that was left out, because a lock would have to be waited for.
+Commit = Callable[[Connection, Sequence[Item]], Awaitable[Sequence[Result | None]]]
+#: Commits one item, however long its locks take.
+CommitAlone = Callable[[Connection, Item], Awaitable[Result]]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter(Generic[Item, Result]):
+    item: Item
+    #: None: try it alone.
+    done: asyncio.Future[Result | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class GroupCommitter(Generic[Item, Result]):
+    """Commits in groups, on one connection of its own; an async context manager."""
+
+    def __init__(
+        self,
+        name: str,
+        dsn: str,
+        pool: Pool,
+        *,
+        together: Commit[Item, Result],
+        alone: CommitAlone[Item, Result],
+        role: str,
+        timeout_seconds: float,
+    ) -> None:
+        self._name, self._dsn, self._pool, self._role = name, dsn, pool, role
+        self._together, self._alone = together, alone
+        self._timeout_seconds = timeout_seconds
+        self._waiting: deque[_Waiter[Item, Result]] = deque()
+        self._came = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._conn: asyncpg.Connection[asyncpg.Record] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name=self._name)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Give what still waits the usual time to be committed, then refuse it."""
+        task, self._task = self._task, None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timeout_seconds):
+                    await self._idle.wait()
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+            while self._waiting:
+                _refuse(self._waiting.popleft())
+            self._disconnect()
+
+    async def submit(self, item: Item) -> Result:
+        """
+        Return the result once it is durable.
+
+        Raises `DatabaseUnavailableError` in bounded time when it is not known to be, and what the
+        database says where the item itself is refused. A caller that is cancelled before its group
+        was sent is left out of it.
+        """
+        if self._task is None or len(self._waiting) >= WAITERS_MAX:
+            raise DatabaseUnavailableError
+        waiter = _Waiter[Item, Result](item)
+        self._waiting.append(waiter)
+        self._idle.clear()
+        self._came.set()
+        timer = asyncio.get_running_loop().call_later(self._timeout_seconds, _refuse, waiter)
+        try:
+            result = await waiter.done
+        finally:
+            timer.cancel()
+        return await self._try_alone(item) if result is None else result
+
+    async def _try_alone(self, item: Item) -> Result:
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as conn:
+                return await self._alone(conn, item)
+        except AWAY as error:
+            raise DatabaseUnavailableError from error
+
+    async def _run(self) -> None:
+        while True:
+            await self._came.wait()
+            group: list[_Waiter[Item, Result]] = []
+            while self._waiting and len(group) < GROUP_MAX:
+                waiter = self._waiting.popleft()
+                # Who gave up, or was cancelled, while waiting is not part of it.
+                if not waiter.done.done():
+                    group.append(waiter)
+            try:
+                if group:
+                    await self._commit(group)
+            except AWAY as error:
+                self._disconnect()
+                log.warning("%s: nothing can be committed: %s", self._name, type(error).__name__)
+            except Exception:
+                # Whatever it was, the next group gets a new connection and a new chance.
+                self._disconnect()
+                log.exception("%s: nothing can be committed", self._name)
+            finally:
+                for waiter in group:
+                    _refuse(waiter)
+            if not self._waiting:
+                self._came.clear()
+                self._idle.set()
+
+    async def _commit(self, group: list[_Waiter[Item, Result]]) -> None:
+        results: Sequence[Result | None]
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                conn = await self._connect()
+                # One statement: a crash before its commit leaves nothing of any item.
+                results = await self._together(conn, [waiter.item for waiter in group])
+        except AWAY:
+            raise
+        except _REFUSED as error:
+            log.warning("%s: a group was refused: %s", self._name, type(error).__name__)
+            results = [None] * len(group)
+        for waiter, result in zip(group, results, strict=True):
+            if not waiter.done.done():
+                waiter.done.set_result(result)
+
+    async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        if self._conn is None or self._conn.is_closed():
+            milliseconds = str(max(1, int(self._timeout_seconds * 1000)))
+            self._conn = await asyncpg.connect(
+                self._dsn,
+                timeout=self._timeout_seconds,
+                server_settings={
+                    "statement_timeout": milliseconds,
+                    "lock_timeout": milliseconds,
+                    "application_name": f"portvault-{self._name}",
+                    "role": self._role,
+                    # Rows are found by their keys, whatever the table looked like when the
+                    # statement was planned: it may have been empty then.
+                    "enable_seqscan": "off",
+                    "jit": "off",
+                },
+            )
+        return self._conn
+
+    def _disconnect(self) -> None:
+        if self._conn is not None:
+            self._conn.terminate()
+            self._conn = None
+
+
+def _refuse(waiter: _Waiter[Item, Result]) -> None:
+    if not waiter.done.done():
+        waiter.done.set_exception(DatabaseUnavailableError())

@@ -1,0 +1,217 @@
+"""
+Taking documents in, many at once: a statement that announces, and one that keeps.
+
+Each is a transaction of its own. For each item they say what became of it; an item whose rows
+somebody else has locked is left out, and tried again by `announce_one` or `keep_one`, which wait.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from keys.keyring import WrappedKey
+from vault.domain.documents import Document
+from vault.domain.orders import ENDED
+from vault.domain.records import Record
+from vault.sql.connection import Connection
+from vault.sql.documents import _COLUMNS, _document
+from vault.sql.log import record_columns, records_insert
+
+_ENDED = sorted(status.value for status in ENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An Idempotency-Key, whose it is, and a fingerprint of what was asked with it."""
+
+    principal: str
+    key: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """An upload to an order that is about to be received; the intent is its record."""
+
+    intent: Record
+    document: UUID
+    order: UUID
+    kind: str
+    claim: Claim | None
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """Whether the order takes it, and what was made before with the same Idempotency-Key."""
+
+    accepted: bool
+    fingerprint: bytes | None = None
+    earlier: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """A document whose bytes are stored: what its row, its key and its outcome say."""
+
+    key: WrappedKey
+    media_type: str
+    size_bytes: int
+    stream_header: bytes
+    metadata: bytes
+    now: datetime
+    claim: Claim | None
+    #: Makes the record, when the statement is about to be sent.
+    outcome: Callable[[], Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The document, or why nothing of it was committed."""
+
+    document: Document | None
+    stale_scope: bool = False
+    swept_up: bool = False
+
+
+def _announce(locking: str) -> str:
+    return f"""
+    with sent as (
+        select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[],
+            $6::text[]) with ordinality sent (id, order_id, kind, at, principal, key, place)),
+    open as (
+        select id, region from porting_order
+        where id = any($2) and status <> all($7::text[]) order by id for key share {locking}),
+    earlier as (
+        select s.id, i.fingerprint, i.resource
+        from sent s join idempotency i on i.principal = s.principal and i.key = s.key),
+    recorded as ({records_insert(8)}),
+    received as (
+        insert into document (id, region, order_id, kind, custody, received_at)
+        select s.id, o.region, s.order_id, s.kind, 'receiving', s.at
+        from sent s join open o on o.id = s.order_id
+        where not exists (select from earlier e where e.id = s.id)
+        returning id)
+    select r.id is not null accepted, e.fingerprint, e.resource
+    from sent s left join received r on r.id = s.id left join earlier e on e.id = s.id
+    order by s.place
+    """
+
+
+def _keep(locking: str) -> str:
+    return f"""
+    with sent as (
+        select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::bytea[],
+            $6::bytea[], $7::timestamptz[], $8::text[], $9::bigint[], $10::bytea[], $11::text[],
+            $12::text[], $13::bytea[]) with ordinality
+            sent (id, scope, media_type, size_bytes, header, metadata, now, region, epoch, wrap,
+                principal, key, fingerprint, place)),
+    scopes as (
+        select id, epoch from key_scope where id = any($2) order by id for key share {locking}),
+    receiving as (
+        select id from document where id = any($1) and custody = 'receiving'
+        order by id for no key update {locking}),
+    ready as (
+        select s.* from sent s join receiving r on r.id = s.id
+            join scopes k on k.id = s.scope and k.epoch = s.epoch),
+    claimed as (
+        insert into idempotency (principal, key, fingerprint, resource, created_at)
+        select principal, key, fingerprint, id, now from ready where key is not null
+        order by principal, key on conflict do nothing returning resource),
+    stored as (
+        update document d set custody = 'stored', media_type = s.media_type,
+            size_bytes = s.size_bytes, stream_header = s.header, metadata = s.metadata,
+            stored_at = s.now
+        from ready s where d.id = s.id and d.custody = 'receiving'
+            and (s.key is null or s.id in (select resource from claimed))
+        returning {_COLUMNS}),
+    keys as (
+        insert into data_key (id, region, scope, scope_epoch, wrap)
+        select s.id, s.region, s.scope, s.epoch, s.wrap
+        from sent s join stored on stored.id = s.id),
+    recorded as ({records_insert(14, "where document in (select id from stored)")})
+    select k.id is null stale_scope, r.id is null swept_up, {_COLUMNS}
+    from sent s left join scopes k on k.id = s.scope and k.epoch = s.epoch
+        left join receiving r on r.id = s.id left join stored d on d.id = s.id
+    order by s.place
+    """
+
+
+_SKIPPING, _WAITING = "skip locked", ""
+_ANNOUNCE = {locking: _announce(locking) for locking in (_SKIPPING, _WAITING)}
+_KEEP = {locking: _keep(locking) for locking in (_SKIPPING, _WAITING)}
+
+
+async def announce_many(conn: Connection, items: Sequence[Announcement]) -> list[Announced | None]:
+    """
+    Record intents and announce their uploads; durable when this returns.
+
+    None for one that was not announced, which may be only because its order is locked. Its intent
+    is recorded, and `announce_one` does not record it again.
+    """
+    found = await _announced(conn, items, _SKIPPING)
+    return [made if made.accepted or made.earlier else None for made in found]
+
+
+async def announce_one(conn: Connection, item: Announcement) -> Announced:
+    """Announce one upload, and wait for its order where that is being changed."""
+    (made,) = await _announced(conn, [item], _WAITING)
+    return made
+
+
+async def _announced(
+    conn: Connection, items: Sequence[Announcement], locking: str
+) -> list[Announced]:
+    rows = await conn.fetch(
+        _ANNOUNCE[locking],
+        [item.document for item in items],
+        [item.order for item in items],
+        [item.kind for item in items],
+        [item.intent.at for item in items],
+        [item.claim and item.claim.principal for item in items],
+        [item.claim and item.claim.key for item in items],
+        _ENDED,
+        *record_columns([item.intent for item in items]),
+    )
+    return [Announced(*row) for row in rows]
+
+
+async def keep_many(conn: Connection, items: Sequence[Keeping]) -> list[Kept | None]:
+    """
+    Make documents `stored`, with their keys and outcomes; durable when this returns.
+
+    Of an item that cannot be kept nothing is committed; None where it may be only because its
+    scope or its row is locked.
+    """
+    found = await _kept(conn, items, _SKIPPING)
+    return [None if made.stale_scope or made.swept_up else made for made in found]
+
+
+async def keep_one(conn: Connection, item: Keeping) -> Kept:
+    """Keep one document, and wait for a seal of its scope, or for whoever sweeps it up."""
+    (made,) = await _kept(conn, [item], _WAITING)
+    return made
+
+
+async def _kept(conn: Connection, items: Sequence[Keeping], locking: str) -> list[Kept]:
+    rows = await conn.fetch(
+        _KEEP[locking],
+        [item.key.id for item in items],
+        [item.key.scope for item in items],
+        [item.media_type for item in items],
+        [item.size_bytes for item in items],
+        [item.stream_header for item in items],
+        [item.metadata for item in items],
+        [item.now for item in items],
+        [item.key.region for item in items],
+        [item.key.scope_epoch for item in items],
+        [item.key.wrap for item in items],
+        [item.claim and item.claim.principal for item in items],
+        [item.claim and item.claim.key for item in items],
+        [item.claim and item.claim.fingerprint for item in items],
+        *record_columns([item.outcome() for item in items]),
+    )
+    return [
+        Kept(_document(row) if row["id"] else None, row["stale_scope"], row["swept_up"])
+        for row in rows
+    ]
