@@ -33,6 +33,7 @@ from vault.context import ObjectStore, Vault
 from vault.domain.retention import Policy, parse_policy
 from vault.errors import ConfigurationError
 from vault.migrate import migrate
+from vault.policy_files import read_rules
 from vault.sql.connection import connection
 from vault.sql.intake import announce_many, announce_one, keep_many, keep_one
 from vault.sql.privileges import SERVICE_ROLE
@@ -143,6 +144,7 @@ async def open_vault(
             signer=SigningKeys(config.signing_key_path, "portvault"),
             policy=load_policy(config),
             order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),
+            rules=read_rules(config.home),
             clock=_now,
             new_id=uuid.uuid4,
         )

@@ -11,6 +11,7 @@ from keys.cache import Cache
 from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.config import Config
+from vault.domain.decision import Rules
 from vault.domain.records import Record
 from vault.domain.retention import Policy
 from vault.sql.connection import Pool
@@ -104,5 +105,6 @@ class Vault:
     policy: Policy
     #: The regions of orders that were looked up lately; an order never changes its region.
     order_regions: Cache[UUID, str]
+    rules: Rules
     clock: Callable[[], datetime]
     new_id: Callable[[], UUID]

@@ -25,6 +25,7 @@ from vault.domain.orders import Status
 from vault.errors import InvalidRequestError, TruncatedUploadError
 from vault.web.problems import STREAMING
 from vault.web.requests import (
+    header_id,
     identity_of,
     json_fields,
     needed,
@@ -179,6 +180,7 @@ async def read_content(request: web.Request) -> web.StreamResponse:
         identity_of(request),
         purpose=request.headers.get("Access-Purpose"),
         reference=request.headers.get("Access-Reference"),
+        approval=header_id(request, "Access-Approval"),
     ) as content:
         response = web.StreamResponse()
         response.content_type = content.document.media_type or "application/octet-stream"
