@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from vault.config_faxes import FaxSettings
 from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
 
@@ -34,7 +33,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Config(FaxSettings):
+class Config:
     """Every setting with its default; units are in the names."""
 
     home: Path = field(default_factory=lambda: Path.home() / ".portvault")
@@ -43,6 +42,9 @@ class Config(FaxSettings):
     port: int = 8700
     #: The regions this deployment serves.
     regions: tuple[str, ...] = REGIONS
+    #: Where this deployment's machines are: what a token of several regions reads arrives there,
+    #: unless the token says otherwise. By default the first of `regions`.
+    located: str = ""
     #: `embedded:` or a postgresql:// address.
     database: str = field(default="embedded:", repr=False)
     #: `dir:PATH/{region}` or `s3+https://HOST/BUCKET-{region}`.
@@ -195,6 +197,8 @@ def _checked(config: Config) -> Config:
     unknown = [region for region in config.regions if region not in REGIONS]
     if unknown or not config.regions:
         raise ConfigurationError(f"regions must be some of {', '.join(REGIONS)}")
+    if config.located and config.located not in REGIONS:
+        raise ConfigurationError(f"located must be one of {', '.join(REGIONS)}")
     if not 0 <= config.port <= 65535:
         raise ConfigurationError("port must be between 0 and 65535")
     for item in fields(config):

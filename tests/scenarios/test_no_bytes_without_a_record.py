@@ -10,7 +10,7 @@ import pytest
 
 from tests.fixtures_server import Api
 from vault.context import Vault
-from vault.domain.access import Reason
+from vault.domain.decision import Reason
 
 READS = "select * from access_record where action = 'document.read' order by at"
 KILL = """

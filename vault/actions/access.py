@@ -16,25 +16,31 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from vault.context import Vault
-from vault.domain.access import (
-    PURPOSES,
-    Action,
+from vault.domain.access import OPENING, Action, Principal, Purpose, PurposeError
+from vault.domain.decision import (
+    HIDDEN,
+    Circumstances,
     Decision,
-    Principal,
-    PurposeError,
     Reason,
+    Relation,
     decide,
+    relation_of,
+    sees_names,
 )
 from vault.domain.documents import Custody
 from vault.domain.records import Record
 from vault.errors import (
     ConflictError,
     ForbiddenError,
+    LockedError,
     NotFoundError,
     RecordsUnavailableError,
+    ResidencyError,
     ShreddedError,
     VaultError,
 )
+from vault.sql import orders as orders_sql
+from vault.sql.connection import connection
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +51,8 @@ class Access:
 
     vault: Vault
     intent: Record
+    #: Whether file names, which are personal, are shown to who asks.
+    names: bool = False
     size_bytes: int | None = None
     concluded: bool = False
     renewed_at: float = field(default_factory=time.monotonic)
@@ -98,30 +106,39 @@ async def recorded(
     document: UUID | None = None,
     order: UUID | None = None,
     kind: str | None = None,
+    customer: str | None = None,
     custody: Custody | None = None,
+    restricted: bool = False,
     purpose: str | None = None,
     reference: str | None = None,
+    approved: bool = False,
     begin: Callable[[Record], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Access]:
     """
     Decide, record the intent, run the block, record the outcome.
 
-    `region` is None when the thing does not exist. `begin` makes the intent of an allowed action
-    durable together with rows of the action's own. Raises what the refusal means, or
-    `RecordsUnavailableError`; in both cases the block does not run.
+    `region` is None when the thing does not exist; `customer` is needed where the order does not
+    yet. `begin` makes the intent of an allowed action durable together with rows of the action's
+    own. Raises what the refusal means, or `RecordsUnavailableError`; in both cases the block does
+    not run.
     """
-    decision = decide(
-        principal,
-        action,
+    case = Circumstances(
         region=region,
+        at=vault.clock(),
+        kind=kind,
+        relation=await _relation(vault, principal, order, customer),
         custody=custody,
+        restricted=restricted,
         purpose=purpose,
         reference=reference,
+        approved=approved,
+        to=reader_region(vault, principal),
     )
+    decision = decide(vault.rules, principal, action, case)
     intent = Record(
         id=vault.new_id(),
         region=region or vault.config.regions[0],
-        at=vault.clock(),
+        at=case.at,
         phase="intent",
         principal=principal.id,
         role=principal.role,
@@ -132,13 +149,15 @@ async def recorded(
         # What is not a purpose may be anything, a name too: it is not written down.
         purpose=purpose if purpose in _ALL_PURPOSES else None,
         reference=reference if decision.allow else None,
+        region_to=case.to if action in OPENING and region else None,
+        basis=decision.basis,
         decision="allow" if decision.allow else "deny",
         reason=decision.reason.value,
     )
     await (begin if begin and decision.allow else vault.recorder.append)(intent)
     if not decision.allow:
-        raise _refusal(principal, decision)
-    access = Access(vault, intent)
+        raise _refusal(decision)
+    access = Access(vault, intent, names=sees_names(vault.rules, principal, case))
     try:
         yield access
     except BaseException as error:
@@ -147,7 +166,28 @@ async def recorded(
     await _conclude(access, "completed", None)
 
 
-_ALL_PURPOSES = frozenset().union(*PURPOSES.values())
+_ALL_PURPOSES = frozenset(Purpose)
+
+
+def reader_region(vault: Vault, principal: Principal) -> str:
+    """Return where what the principal reads arrives: what was granted says so, never a request."""
+    if principal.located is not None:
+        return principal.located
+    if len(principal.regions) == 1:
+        return next(iter(principal.regions))
+    return vault.config.located or vault.config.regions[0]
+
+
+async def _relation(
+    vault: Vault, principal: Principal, order: UUID | None, customer: str | None
+) -> Relation:
+    """Return how the order stands to who asks; it is looked up only for who has some customers."""
+    if order is None:
+        return Relation.NONE
+    if customer is None and principal.customers is not None:
+        async with connection(vault.pool) as conn:
+            customer = await orders_sql.customer_of(conn, order)
+    return relation_of(principal, customer)
 
 
 def _how(error: BaseException) -> tuple[str, str | None]:
@@ -167,20 +207,19 @@ async def _conclude(access: Access, result: str, reason: str | None) -> None:
         log.warning("the outcome of intent %s could not be recorded", access.intent.id)
 
 
-def _refusal(principal: Principal, decision: Decision) -> VaultError:
-    match decision.reason:
-        case Reason.ROLE:
-            return ForbiddenError(f"the role {principal.role} may not do this")
-        case Reason.PURPOSE_MISSING | Reason.REFERENCE_MISSING | Reason.REFERENCE:
-            return PurposeError()
-        case Reason.PURPOSE:
-            return ForbiddenError(
-                f"the role {principal.role} may read for "
-                f"{', '.join(sorted(PURPOSES.get(principal.role, ()))) or 'no purpose'} only"
-            )
-        case Reason.SHREDDED:
-            return ShreddedError()
-        case Reason.NOT_STORED:
-            return ConflictError("the document is not stored")
-        case _:
-            return NotFoundError()
+def _refusal(decision: Decision) -> VaultError:
+    reason, detail = decision.reason, decision.detail
+    if reason in HIDDEN and detail is None:
+        return NotFoundError()
+    return _REFUSALS.get(reason, ForbiddenError)(detail)
+
+
+_REFUSALS: dict[Reason, type[VaultError]] = {
+    Reason.PURPOSE_MISSING: PurposeError,
+    Reason.REFERENCE_MISSING: PurposeError,
+    Reason.REFERENCE: PurposeError,
+    Reason.SHREDDED: ShreddedError,
+    Reason.NOT_STORED: ConflictError,
+    Reason.RESTRICTED: LockedError,
+    Reason.TRANSFER: ResidencyError,
+}

@@ -14,7 +14,7 @@ from vault.actions.once import Once
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Approval, check_approval, check_request, check_use
-from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError
+from vault.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
 from vault.sql import approvals as approvals_sql
 from vault.sql import log as log_sql
 from vault.sql.connection import Connection, connection, transaction
@@ -96,6 +96,23 @@ async def approve(vault: Vault, principal: Principal, identity: UUID) -> Approva
                 )
             await log_sql.insert_records(conn, [access.conclude(reason=_what(approval))])
         return await _find(vault, identity)
+
+
+async def is_approved(
+    vault: Vault, principal: Principal, identity: UUID | None, act: Act, subject: str, region: str
+) -> bool:
+    """Whether the approval, if one is named, lets the principal do this now; `use` uses it up."""
+    if identity is None:
+        return False
+    async with connection(vault.pool) as conn:
+        approval = await approvals_sql.find(conn, identity)
+    if approval is None:
+        return False
+    try:
+        check_use(approval, act, subject, region, principal.id, vault.clock())
+    except (ForbiddenError, ConflictError):
+        return False
+    return True
 
 
 async def use(access: Access, conn: Connection, identity: UUID, act: Act, subject: str) -> Approval:

@@ -61,10 +61,10 @@ async def create_order(
     once = Once(principal, idempotency_key, hashlib.sha256(asked.encode()).digest())
     identity = vault.new_id()
     async with recorded(
-        vault, principal, Action.ORDER_CREATE, region=region, order=identity
+        vault, principal, Action.ORDER_CREATE, region=region, order=identity, customer=customer
     ) as access:
         if earlier := await once.earlier(vault):
-            return await _view(vault, earlier)
+            return await _view(vault, principal, earlier)
         async with transaction(vault.pool) as conn:
             key, _ = await vault.keyring.create_scope(conn, region, identity, identity)
             order = _new_order(identity, region, customer, details, key, vault.clock())
@@ -85,20 +85,21 @@ async def show_order(vault: Vault, principal: Principal, identity: UUID) -> Orde
     """Return an order of the principal's regions."""
     region = await _region_of(vault, identity)
     async with recorded(vault, principal, Action.ORDER_READ, region=region, order=identity):
-        return await _view(vault, identity)
+        return await _view(vault, principal, identity)
 
 
 async def list_orders(
     vault: Vault, principal: Principal, before: tuple[datetime, UUID] | None, limit: int
 ) -> list[Order]:
-    """Return a page of the orders of the principal's regions, newest first."""
+    """Return a page of the orders of the principal's regions and customers, newest first."""
     mine = sorted(principal.regions & set(vault.config.regions))
     region = mine[0] if mine else None
     async with (
-        recorded(vault, principal, Action.ORDER_READ, region=region),
+        recorded(vault, principal, Action.ORDER_LIST, region=region),
         connection(vault.pool) as conn,
     ):
-        return await orders_sql.page(conn, mine, before, limit)
+        theirs = None if principal.customers is None else sorted(principal.customers)
+        return await orders_sql.page(conn, mine, theirs, before, limit)
 
 
 async def change_order(
@@ -119,7 +120,7 @@ async def change_order(
                 ended_at = now if status in ENDED else None
                 await orders_sql.set_status(conn, identity, status, now, ended_at)
             await log_sql.insert_records(conn, [access.conclude(reason=status.value)])
-        return await _view(vault, identity)
+        return await _view(vault, principal, identity)
 
 
 def _check_transition(old: Status, new: Status) -> None:
@@ -137,7 +138,7 @@ async def _region_of(vault: Vault, identity: UUID) -> str | None:
     return order.region if order else None
 
 
-async def _view(vault: Vault, identity: UUID) -> OrderView:
+async def _view(vault: Vault, principal: Principal, identity: UUID) -> OrderView:
     for _ in range(ATTEMPTS):
         async with connection(vault.pool) as conn:
             order = await orders_sql.find(conn, identity)
@@ -150,5 +151,7 @@ async def _view(vault: Vault, identity: UUID) -> OrderView:
         except StaleScopeError:
             continue
         details = decode_details(key.open(order.details, details_context(order.region, identity)))
-        return OrderView(order, details, documents)
+        kinds = principal.kinds
+        known = [item for item in documents if kinds is None or item.kind in kinds]
+        return OrderView(order, details, known)
     raise ConflictError("the region's keys are being sealed; try again")

@@ -15,13 +15,15 @@ from uuid import UUID
 from keys.errors import IntegrityError, StaleScopeError
 from keys.stream import DataKey
 from vault.actions.access import Access, recorded
+from vault.actions.approvals import is_approved, use
 from vault.context import Vault
-from vault.domain.access import Action, Principal, sees_names
+from vault.domain.access import Action, Principal
+from vault.domain.approvals import Act
 from vault.domain.documents import Document, metadata_context, object_name, stream_context
 from vault.errors import ConflictError, NotFoundError, ShreddedError
 from vault.sql import documents as documents_sql
 from vault.sql import orders as orders_sql
-from vault.sql.connection import connection
+from vault.sql.connection import connection, transaction
 
 ATTEMPTS = 5
 
@@ -43,10 +45,17 @@ async def open_content(
     *,
     purpose: str | None,
     reference: str | None,
+    approval: UUID | None = None,
 ) -> AsyncIterator[Content]:
-    """Open a document for a stated purpose; the outcome says how many bytes were handed out."""
+    """
+    Open a document for a stated purpose; the outcome says how many bytes were handed out.
+
+    An `approval` of its disclosure is used up before a key is unwrapped.
+    """
     async with connection(vault.pool) as conn:
         document = await documents_sql.find(conn, identity)
+    region = document.region if document else ""
+    agreed = await is_approved(vault, principal, approval, Act.DISCLOSURE, str(identity), region)
     async with recorded(
         vault,
         principal,
@@ -58,8 +67,12 @@ async def open_content(
         custody=document.custody if document else None,
         purpose=purpose,
         reference=reference,
+        approved=agreed,
     ) as access:
         access.size_bytes = 0
+        if agreed and approval:
+            async with transaction(vault.pool) as conn:
+                await use(access, conn, approval, Act.DISCLOSURE, str(identity))
         document, key = await _unwrap(vault, identity)
         store = vault.stores[document.region]
         async with store.get(object_name(identity)) as sealed:
@@ -92,11 +105,11 @@ async def describe(vault: Vault, principal: Principal, identity: UUID) -> Descri
         document=identity,
         order=document.order_id if document else None,
         kind=document.kind.value if document else None,
-    ):
+    ) as access:
         if document is None or order is None:
             raise NotFoundError
         # The file name is personal; compliance sees that a document is there, not what it says.
-        if document.metadata is None or not sees_names(principal):
+        if document.metadata is None or not access.names:
             return Description(document, None, order.ended_at)
         try:
             document, key = await _unwrap(vault, identity)

@@ -91,6 +91,8 @@ async def get(args: argparse.Namespace) -> None:
     headers = {"Access-Purpose": args.purpose}
     if args.reference:
         headers["Access-Reference"] = args.reference
+    if args.approval:
+        headers["Access-Approval"] = args.approval
     path = f"/v1/documents/{quote(args.document, safe='')}/content"
     async with (
         session() as http,

@@ -1,19 +1,9 @@
-"""
-Who may do what: one pure function from principal, action and circumstances to a decision.
+"""Who may do what at all: roles, actions, and who has which; the decision is in `decision.py`."""
 
-It knows nothing of HTTP and makes no record; `actions/access.py` records what it says.
-"""
-
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vault.domain.documents import Custody
 from vault.errors import VaultError
-
-# The number of a case or a ticket: it stands in the access log, so it must not hold a name.
-REFERENCE_LENGTH_MAX = 64
-_REFERENCE = re.compile(rf"(?=.*[0-9])[A-Za-z0-9._/#-]{{1,{REFERENCE_LENGTH_MAX}}}")
 
 
 class Role(StrEnum):
@@ -31,17 +21,12 @@ class Action(StrEnum):
 
     ORDER_CREATE = "order.create"
     ORDER_READ = "order.read"
+    ORDER_LIST = "order.list"
     ORDER_CHANGE = "order.change"
     DOCUMENT_INGEST = "document.ingest"
     DOCUMENT_DESCRIBE = "document.describe"
     DOCUMENT_READ = "document.read"
     DOCUMENT_SHRED = "document.shred"
-    FAX_RECEIVE = "fax.receive"
-    FAX_READ = "fax.read"
-    FAX_DESCRIBE = "fax.describe"
-    FAX_DELIVER = "fax.deliver"
-    FAX_FAIL = "fax.fail"
-    FAX_EXPIRE = "fax.expire"
     CERTIFICATE_READ = "certificate.read"
     LOG_READ = "log.read"
     LOG_EXPORT = "log.export"
@@ -72,14 +57,6 @@ class Purpose(StrEnum):
     INVESTIGATE_INCIDENT = "investigate-incident"
 
 
-NEEDS_REFERENCE = frozenset(
-    {
-        Purpose.ANSWER_DATA_SUBJECT,
-        Purpose.DISCLOSE_TO_AUTHORITY,
-        Purpose.INVESTIGATE_INCIDENT,
-    }
-)
-
 # The vault itself: its reconcilers act under retention policy, never on a person's word.
 WORKER_ROLE = "worker"
 
@@ -89,6 +66,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
         {
             _A.ORDER_CREATE,
             _A.ORDER_READ,
+            _A.ORDER_LIST,
             _A.ORDER_CHANGE,
             _A.DOCUMENT_INGEST,
             _A.DOCUMENT_DESCRIBE,
@@ -98,20 +76,10 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.LOG_PROVE,
         }
     ),
-    Role.FAX_GATEWAY: frozenset(
-        {
-            _A.FAX_RECEIVE,
-            _A.FAX_READ,
-            _A.FAX_DESCRIBE,
-            _A.FAX_DELIVER,
-            _A.FAX_FAIL,
-            _A.LOG_PROVE,
-        }
-    ),
+    Role.FAX_GATEWAY: frozenset({_A.LOG_PROVE}),
     Role.COMPLIANCE: frozenset(
         {
             _A.DOCUMENT_DESCRIBE,
-            _A.FAX_DESCRIBE,
             _A.CERTIFICATE_READ,
             _A.LOG_READ,
             _A.LOG_EXPORT,
@@ -125,7 +93,6 @@ ALLOWED: dict[str, frozenset[Action]] = {
         {
             _A.DOCUMENT_DESCRIBE,
             _A.DOCUMENT_SHRED,
-            _A.FAX_DESCRIBE,
             _A.CERTIFICATE_READ,
             _A.APPROVAL_REQUEST,
             _A.APPROVAL_LIST,
@@ -147,112 +114,39 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.APPROVAL_LIST,
         }
     ),
-    WORKER_ROLE: frozenset(
-        {
-            _A.DOCUMENT_SHRED,
-            _A.FAX_READ,
-            _A.FAX_DELIVER,
-            _A.FAX_FAIL,
-            _A.FAX_EXPIRE,
-            _A.KEYS_SEAL,
-            _A.LOG_TRIM,
-        }
-    ),
+    WORKER_ROLE: frozenset({_A.DOCUMENT_SHRED, _A.KEYS_SEAL, _A.LOG_TRIM}),
 }
 
-PURPOSES: dict[str, frozenset[Purpose]] = {
-    Role.PORTING: frozenset(
-        {Purpose.VERIFY_IDENTITY, Purpose.SUBMIT_TO_CARRIER, Purpose.RESOLVE_EXCEPTION}
-    ),
-    Role.FAX_GATEWAY: frozenset({Purpose.DELIVER_FAX}),
-    # The relay delivers as the vault itself.
-    WORKER_ROLE: frozenset({Purpose.DELIVER_FAX}),
-}
+#: What hands out content: it needs a purpose, and a basis where it leaves its region.
+CONTENT = frozenset({_A.DOCUMENT_READ})
+#: What opens what lies sealed, names and references too, and so may not leave its region either.
+OPENING = CONTENT | {_A.ORDER_READ, _A.ORDER_CHANGE}
+
+#: What brings something new in.
+BRINGING = frozenset({_A.ORDER_CREATE})
+
+#: Who may read content as a matter of course; whatever policy says, nobody else does.
+READERS = frozenset({Role.PORTING, Role.FAX_GATEWAY, WORKER_ROLE})
+
+#: What a role may do only when somebody else has agreed to it.
+APPROVED_ONLY: dict[str, frozenset[Action]] = {Role.DPO: frozenset({_A.DOCUMENT_READ})}
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: an opaque id, a role, and the regions whose things they may know of."""
+    """
+    Who asks: an opaque id, a role, and how far their need to know goes.
+
+    What is None is not narrowed: all customers, all kinds.
+    """
 
     id: str
     role: str
     regions: frozenset[str]
-
-
-class Reason(StrEnum):
-    """Why a decision is as it is: the code in the record."""
-
-    ALLOWED = "allowed"
-    ROLE = "role-may-not"
-    REGION = "outside-own-regions"
-    UNKNOWN = "no-such-thing"
-    PURPOSE_MISSING = "purpose-missing"
-    PURPOSE = "purpose-not-for-role"
-    REFERENCE_MISSING = "reference-missing"
-    REFERENCE = "reference-not-a-code"
-    SHREDDED = "shredded"
-    NOT_STORED = "not-stored"
-    RECORDS = "records-unavailable"
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Allow, or deny with the reason."""
-
-    allow: bool
-    reason: Reason
-
-
-def decide(
-    principal: Principal,
-    action: Action,
-    *,
-    region: str | None,
-    custody: Custody | None = None,
-    purpose: str | None = None,
-    reference: str | None = None,
-) -> Decision:
-    """
-    Decide whether the principal may do this to a thing of this region and custody.
-
-    `region` is None when there is no such thing, which is refused with the same face as a thing in
-    a region that is not theirs.
-    """
-    if action not in ALLOWED.get(principal.role, frozenset()):
-        return Decision(False, Reason.ROLE)
-    if region is None:
-        return Decision(False, Reason.UNKNOWN)
-    if region not in principal.regions:
-        return Decision(False, Reason.REGION)
-    if action in (Action.DOCUMENT_READ, Action.FAX_READ):
-        return _decide_read(principal, custody, purpose, reference)
-    return Decision(True, Reason.ALLOWED)
-
-
-def _decide_read(
-    principal: Principal,
-    custody: Custody | None,
-    purpose: str | None,
-    reference: str | None,
-) -> Decision:
-    if not purpose:
-        return Decision(False, Reason.PURPOSE_MISSING)
-    if purpose not in PURPOSES.get(principal.role, frozenset()):
-        return Decision(False, Reason.PURPOSE)
-    if purpose in NEEDS_REFERENCE and not reference:
-        return Decision(False, Reason.REFERENCE_MISSING)
-    if reference and not _REFERENCE.fullmatch(reference):
-        return Decision(False, Reason.REFERENCE)
-    if custody in (Custody.SHREDDED, Custody.SEALED):
-        return Decision(False, Reason.SHREDDED)
-    if custody is not Custody.STORED:
-        return Decision(False, Reason.NOT_STORED)
-    return Decision(True, Reason.ALLOWED)
-
-
-def sees_names(principal: Principal) -> bool:
-    """Whether file names, which are personal, are shown: only to who may read the content."""
-    return Action.DOCUMENT_READ in ALLOWED.get(principal.role, frozenset())
+    customers: frozenset[str] | None = None
+    kinds: frozenset[str] | None = None
+    #: The region they read from; None is their only region, or else the deployment's.
+    located: str | None = None
 
 
 class PurposeError(VaultError):

@@ -44,6 +44,14 @@ async def find(conn: Connection, order: UUID, *, lock: bool = False) -> Order | 
     return _order(row) if row else None
 
 
+async def customer_of(conn: Connection, order: UUID) -> str | None:
+    """Return whose order it is; None when there is none."""
+    found: str | None = await conn.fetchval(
+        "select customer from porting_order where id = $1", order
+    )
+    return found
+
+
 async def details_key(conn: Connection, order: UUID) -> WrappedKey | None:
     """Return the wrapped key of the order's details."""
     row = await conn.fetchrow(
@@ -55,21 +63,24 @@ async def details_key(conn: Connection, order: UUID) -> WrappedKey | None:
 async def page(
     conn: Connection,
     regions: list[str],
+    customers: list[str] | None,
     before: tuple[datetime, UUID] | None,
     limit: int,
 ) -> list[Order]:
-    """Return orders of the regions, newest first, that come after the cursor."""
+    """Return orders of the regions and customers, newest first, that come after the cursor."""
     at, identity = before or (None, None)
     rows = await conn.fetch(
         f"""
         select {_COLUMNS} from porting_order
         where region = any($1) and ($2::timestamptz is null or (created_at, id) < ($2, $3))
+            and ($5::text[] is null or customer = any($5))
         order by created_at desc, id desc limit $4
         """,
         regions,
         at,
         identity,
         limit,
+        customers,
     )
     return [_order(row) for row in rows]
 

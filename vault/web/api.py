@@ -25,6 +25,7 @@ from vault.domain.orders import Status
 from vault.errors import InvalidRequestError, TruncatedUploadError
 from vault.web.problems import STREAMING
 from vault.web.requests import (
+    header_id,
     identity_of,
     json_fields,
     needed,
@@ -100,11 +101,11 @@ async def ingest_document(request: web.Request) -> web.Response:
     if kind is None:
         raise InvalidRequestError("say what it is: ?kind=passport, national_id, loa, …")
     upload = Upload(
-        body=upload_body(request, vault.config.upload_idle_seconds),
+        body=_body(request, vault.config.upload_idle_seconds),
         media_type=request.headers.get(hdrs.CONTENT_TYPE),
         filename=check_filename(_filename(request.headers.get(hdrs.CONTENT_DISPOSITION, ""))),
         size_bytes=request.content_length,
-        sha256=content_digest(request.headers.getall("Content-Digest", [])),
+        sha256=_content_digest(request.headers.getall("Content-Digest", [])),
     )
     document = await ingest(
         vault,
@@ -119,8 +120,7 @@ async def ingest_document(request: web.Request) -> web.Response:
     return web.json_response(shown, status=201, headers=location)
 
 
-async def upload_body(request: web.Request, idle_seconds: float) -> AsyncIterator[bytes]:
-    """Yield the body as it comes; raises `TruncatedUploadError` when it ends or rests too early."""
+async def _body(request: web.Request, idle_seconds: float) -> AsyncIterator[bytes]:
     try:
         while True:
             # What is there needs no time limit, and no copy; there is at most what aiohttp holds.
@@ -145,7 +145,7 @@ def _filename(disposition: str) -> str | None:
     return unquote(encoded) if encoded else (quoted or plain)
 
 
-def content_digest(values: list[str]) -> bytes | None:
+def _content_digest(values: list[str]) -> bytes | None:
     """Return the SHA-256 of RFC 9530's Content-Digest; other algorithms are refused."""
     if not values:
         return None
@@ -180,6 +180,7 @@ async def read_content(request: web.Request) -> web.StreamResponse:
         identity_of(request),
         purpose=request.headers.get("Access-Purpose"),
         reference=request.headers.get("Access-Reference"),
+        approval=header_id(request, "Access-Approval"),
     ) as content:
         response = web.StreamResponse()
         response.content_type = content.document.media_type or "application/octet-stream"

@@ -84,6 +84,15 @@ def query_id(request: web.Request, name: str) -> UUID | None:
         raise InvalidRequestError(f"{name} must be an id") from None
 
 
+def header_id(request: web.Request, name: str) -> UUID | None:
+    """Return an id of the headers."""
+    text = request.headers.get(name)
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        raise InvalidRequestError(f"{name} must be an id") from None
+
+
 def query_flag(request: web.Request, name: str) -> bool:
     """Return whether a flag of the query is set."""
     text = request.query.get(name, "false")

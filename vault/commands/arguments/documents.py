@@ -28,6 +28,7 @@ def add_documents(tree: Tree) -> None:
     get.add_argument("document", metavar="DOCUMENT")
     get.add_argument("--purpose", required=True, help=", ".join(Purpose))
     get.add_argument("--reference", help="the case, where the purpose needs one")
+    get.add_argument("--approval", help="the approved disclosure, where the role needs one")
     get.add_argument(
         "-o", "--output", metavar="FILE", help="- for standard output, never a terminal"
     )

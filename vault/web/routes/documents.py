@@ -38,6 +38,7 @@ ROUTES = (
         headers={
             "Access-Purpose": "verify-identity, submit-to-carrier, resolve-exception, …",
             "Access-Reference": "The ticket or order that some purposes need.",
+            "Access-Approval": "The approved disclosure, where the role needs one.",
         },
         refusals=(409, 410, 422, 423, 451),
     ),

@@ -1,0 +1,78 @@
+"""The dpo reads content only when somebody else has agreed to this very document, once."""
+
+from tests.command_line import UNKNOWN
+from tests.fixtures_server import Api
+from vault.context import Vault
+
+HEADERS = {"Access-Purpose": "disclose-to-authority", "Access-Reference": "ORDER-7"}
+
+
+async def approval(api: Api, subject: str, *, agreed: bool = True) -> str:
+    """Ask as the dpo, and agree as compliance."""
+    fields = {"act": "disclosure", "subject": subject, "region": "uk", "reason": "court order 7"}
+    _, asked, _ = await api.call("POST", "/v1/approvals", json=fields, role="dpo")
+    if agreed:
+        path = f"/v1/approvals/{asked['id']}/actions/approve"
+        status, _, _ = await api.call("POST", path, role="compliance")
+        assert status == 200
+    return str(asked["id"])
+
+
+async def disclose(api: Api, document: str, name: str | None, **headers: str) -> tuple[int, bytes]:
+    """Read as the dpo."""
+    sent = HEADERS | ({"Access-Approval": name} if name else {}) | headers
+    path = f"/v1/documents/{document}/content"
+    status, body, _ = await api.call("GET", path, headers=sent, role="dpo")
+    return status, body
+
+
+async def test_a_disclosure_takes_two_and_happens_once(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """With the approval the dpo gets the document, once, and each step is recorded."""
+    _, document = await api.put(await api.order(), passport)
+    assert (await disclose(api, document["id"], None))[0] == 403
+    name = await approval(api, document["id"])
+    assert await disclose(api, document["id"], name) == (200, passport)
+    assert (await disclose(api, document["id"], name))[0] == 403
+    rows = await vault.pool.fetch(
+        "select phase, decision, reason, reference from access_record"
+        " where action = 'document.read' order by at, phase = 'outcome', phase = 'progress'"
+    )
+    assert [row["reason"] for row in rows] == [
+        "approval-missing",
+        "allowed",
+        f"approval/{name}",
+        None,
+        "approval-missing",
+    ]
+    assert rows[1]["reference"] == "ORDER-7"
+
+
+async def test_no_other_approval_will_do(api: Api, passport: bytes) -> None:
+    """Of another document, not agreed to, unknown, or in another's hands: none opens it."""
+    order = await api.order()
+    _, document = await api.put(order, passport)
+    _, other = await api.put(order, passport)
+    for name in (
+        await approval(api, other["id"]),
+        await approval(api, document["id"], agreed=False),
+        UNKNOWN,
+    ):
+        assert (await disclose(api, document["id"], name))[0] == 403
+    good = await approval(api, document["id"])
+    path = f"/v1/documents/{document['id']}/content"
+    sent = HEADERS | {"Access-Approval": good}
+    for role in ("compliance", "admin", "porting", "fax-gateway"):
+        assert (await api.call("GET", path, headers=sent, role=role))[0] == 403
+
+
+async def test_an_approval_alone_is_not_enough(api: Api, passport: bytes) -> None:
+    """The purpose must be the dpo's own, with its reference; a wrong id is told apart."""
+    _, document = await api.put(await api.order(), passport)
+    name = await approval(api, document["id"])
+    wrong = {"Access-Purpose": "verify-identity"}
+    assert (await disclose(api, document["id"], name, **wrong))[0] == 403
+    assert (await disclose(api, document["id"], name, **{"Access-Reference": ""}))[0] == 422
+    assert (await disclose(api, document["id"], "x"))[0] == 422
+    assert (await disclose(api, document["id"], name))[0] == 200

@@ -1,0 +1,215 @@
+"""
+The decision: one pure function from who asks, what for and the circumstances to allow or deny.
+
+It knows nothing of HTTP and makes no record; `actions/access.py` records what it says. What is not
+allowed here happens nowhere, whatever the entrance.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from vault.domain.access import (
+    ALLOWED,
+    APPROVED_ONLY,
+    BRINGING,
+    CONTENT,
+    OPENING,
+    READERS,
+    Action,
+    Principal,
+)
+from vault.domain.documents import Custody
+from vault.domain.purposes import Purposes, is_reference, stated_by
+from vault.domain.transfers import Transfers, basis_for
+
+
+class Reason(StrEnum):
+    """Why a decision is as it is: the code in the record."""
+
+    ALLOWED = "allowed"
+    ROLE = "role-may-not"
+    APPROVAL = "approval-missing"
+    REGION = "outside-own-regions"
+    CUSTOMER = "outside-own-customers"
+    KIND = "outside-own-kinds"
+    UNKNOWN = "no-such-thing"
+    PURPOSE_MISSING = "purpose-missing"
+    PURPOSE = "purpose-not-for-role"
+    PURPOSE_KIND = "purpose-not-for-kind"
+    REFERENCE_MISSING = "reference-missing"
+    REFERENCE = "reference-not-a-code"
+    SHREDDED = "shredded"
+    NOT_STORED = "not-stored"
+    RESTRICTED = "restricted"
+    TRANSFER = "no-transfer-basis"
+    RECORDS = "records-unavailable"
+
+
+#: What looks from outside as if there were no such thing, but to who brought it.
+HIDDEN = frozenset({Reason.UNKNOWN, Reason.REGION, Reason.CUSTOMER, Reason.KIND})
+
+
+class Relation(StrEnum):
+    """How the order that a thing belongs to stands to the principal."""
+
+    #: It belongs to no order.
+    NONE = "none"
+    #: Its customer is among theirs.
+    OWN = "own"
+    #: Its customer is somebody else's, or unknown.
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The policy that decides: replaceable by the operator, validated at the start."""
+
+    purposes: Purposes
+    transfers: Transfers
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is asked about, and how: `region` is None when there is no such thing."""
+
+    region: str | None
+    at: datetime
+    kind: str | None = None
+    relation: Relation = Relation.NONE
+    custody: Custody | None = None
+    restricted: bool = False
+    purpose: str | None = None
+    reference: str | None = None
+    #: Whether somebody else has agreed to this very thing.
+    approved: bool = False
+    #: Where what is asked for would be read.
+    to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Allow, or deny with the reason, which `detail` says to a person."""
+
+    allow: bool
+    reason: Reason
+    detail: str | None = None
+    #: The transfer basis that content goes on, where it is handed out.
+    basis: str | None = None
+
+
+def relation_of(principal: Principal, customer: str | None) -> Relation:
+    """Return how an order of this customer stands to the principal."""
+    mine = principal.customers is None or customer in principal.customers
+    return Relation.OWN if mine else Relation.OTHER
+
+
+def decide(
+    rules: Rules, principal: Principal, action: Action, circumstances: Circumstances
+) -> Decision:
+    """
+    Decide whether the principal may do this, here and now.
+
+    First what the role may do at all, then what the principal may know of, then what content takes:
+    a purpose, a document that is there to be read, and a basis where it leaves its region.
+    """
+    denial = _role(principal, action, circumstances) or _need_to_know(
+        principal, action, circumstances
+    )
+    if denial:
+        return denial
+    if action in CONTENT:
+        denial = _purpose(rules, principal, circumstances) or _state(rules, circumstances)
+        if denial:
+            return denial
+    if action in OPENING:
+        return _transfer(rules, circumstances)
+    return Decision(True, Reason.ALLOWED)
+
+
+def sees_names(rules: Rules, principal: Principal, circumstances: Circumstances) -> bool:
+    """Whether file names, which are personal, are shown: only to who may read such content here."""
+    return (
+        principal.role in READERS
+        and not circumstances.restricted
+        and _transfer(rules, circumstances).allow
+    )
+
+
+def _role(principal: Principal, action: Action, case: Circumstances) -> Decision | None:
+    if action in ALLOWED.get(principal.role, frozenset()):
+        return None
+    if action in APPROVED_ONLY.get(principal.role, frozenset()):
+        if case.approved:
+            return None
+        return _deny(
+            Reason.APPROVAL,
+            f"the role {principal.role} does this only once somebody else has agreed: ask with "
+            "`portvault approval request`, and name the approval in Access-Approval",
+        )
+    return _deny(Reason.ROLE, f"the role {principal.role} may not do this")
+
+
+def _need_to_know(principal: Principal, action: Action, case: Circumstances) -> Decision | None:
+    # Who brings something said himself what it is: there is nothing to hide.
+    said = action in BRINGING
+    if case.region is None:
+        return _deny(Reason.UNKNOWN)
+    if case.region not in principal.regions:
+        return _deny(Reason.REGION)
+    if case.relation is Relation.OTHER:
+        theirs = ", ".join(sorted(principal.customers or ()))
+        return _deny(Reason.CUSTOMER, f"this is for the customers {theirs} only" if said else None)
+    if principal.kinds is not None and case.kind is not None and case.kind not in principal.kinds:
+        theirs = ", ".join(sorted(principal.kinds))
+        return _deny(Reason.KIND, f"this is for the kinds {theirs} only" if said else None)
+    return None
+
+
+def _purpose(rules: Rules, principal: Principal, case: Circumstances) -> Decision | None:
+    if not case.purpose:
+        return _deny(Reason.PURPOSE_MISSING)
+    rule = rules.purposes.get(case.purpose or "")
+    if rule is None or principal.role not in rule.roles:
+        mine = ", ".join(stated_by(rules.purposes, principal.role)) or "no purpose"
+        return _deny(Reason.PURPOSE, f"the role {principal.role} may read for {mine} only")
+    if rule.approval and not case.approved:
+        return _deny(Reason.APPROVAL, f"{rule.name} takes an approval; name it in Access-Approval")
+    if case.kind not in rule.kinds:
+        return _deny(Reason.PURPOSE_KIND, f"{rule.name} does not open a {case.kind}")
+    if rule.reference and not case.reference:
+        return _deny(
+            Reason.REFERENCE_MISSING, f"{rule.name} needs {rule.reference} in Access-Reference"
+        )
+    if case.reference and not is_reference(case.reference):
+        return _deny(
+            Reason.REFERENCE,
+            "Access-Reference must be the number of a case: letters, digits and . _ / # - only",
+        )
+    return None
+
+
+def _state(rules: Rules, case: Circumstances) -> Decision | None:
+    if case.custody in (Custody.SHREDDED, Custody.SEALED):
+        return _deny(Reason.SHREDDED)
+    if case.custody is not Custody.STORED:
+        return _deny(Reason.NOT_STORED, "the document is not stored")
+    rule = rules.purposes.get(case.purpose or "")
+    if case.restricted and not (rule and rule.restricted):
+        return _deny(Reason.RESTRICTED, "its processing is restricted: it is kept, but not read")
+    return None
+
+
+def _transfer(rules: Rules, case: Circumstances) -> Decision:
+    origin, to = case.region, case.to
+    found = basis_for(rules.transfers, origin, to, case.at) if origin and to else None
+    if found is None:
+        return _deny(
+            Reason.TRANSFER,
+            f"it lies in {origin}, and nothing is documented on which it may be read in {to}",
+        )
+    return Decision(True, Reason.ALLOWED, basis=found.text())
+
+
+def _deny(reason: Reason, detail: str | None = None) -> Decision:
+    return Decision(False, reason, detail)

@@ -1,1 +1,0 @@
-"""What runs in a child process with limits, because it reads what strangers send."""
