@@ -24,6 +24,7 @@ from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.actions.published import require_not_behind
 from vault.adapters.committer import GroupCommitter
+from vault.adapters.allocator import keep_pages
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
 from vault.adapters.recorder import GroupRecorder
@@ -165,6 +166,7 @@ def _open_custodian(config: Config, region: str) -> Custodian:
 async def serve(config: Config) -> None:
     """Serve, and work where the configuration says so, until SIGTERM or SIGINT."""
     _protect_memory()
+    keep_pages()
     async with _owned(config) as (dsn, postgres):
         await migrate(dsn)
         async with open_vault(config, dsn=dsn) as vault, _listening(config, vault) as address:

@@ -17,8 +17,8 @@ class Body:
         self._held: bytes | None = None
         self._stopped = False
         self._running = asyncio.Lock()
-        #: The time limit on the server; it stands still while the chunks are waited for.
-        self.limit: asyncio.Timeout | None = None
+        #: Since when the server is waited for; None while the chunks are.
+        self._since: float | None = asyncio.get_running_loop().time()
         #: Whether the chunks ended well and the last one was given out.
         self.complete = False
         self.failure: Exception | None = None
@@ -32,7 +32,7 @@ class Body:
                 raise StopAsyncIteration
             if self._stopped:
                 raise ConnectionAbortedError
-            self._set_limit(None)
+            self._since = None
             try:
                 chunk = self._held or await self._next()
                 self._held = await self._next()
@@ -42,9 +42,15 @@ class Body:
             if self._stopped:
                 # Given up while the chunk was waited for: what is given out now would be the last.
                 raise ConnectionAbortedError
-            self._set_limit(self._seconds)
+            self._since = asyncio.get_running_loop().time()
             self.complete = self._held is None
             return chunk or b""
+
+    def patience_seconds(self) -> float:
+        """Return how much longer the server may keep us waiting; all of it while it need not."""
+        if self._since is None:
+            return self._seconds
+        return self._seconds - (asyncio.get_running_loop().time() - self._since)
 
     async def expect_nothing(self) -> None:
         """Read the chunks of an object without content; raises when there is any."""
@@ -72,8 +78,3 @@ class Body:
                 return chunk
         check_size(self._taken, self._size_bytes)
         return None
-
-    def _set_limit(self, seconds: float | None) -> None:
-        if self.limit is not None and not self.limit.expired():
-            now = asyncio.get_running_loop().time()
-            self.limit.reschedule(None if seconds is None else now + seconds)

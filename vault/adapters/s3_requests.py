@@ -11,14 +11,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from urllib.parse import quote, urlsplit
 
 import aiohttp
-from minio.credentials.credentials import Credentials
-from minio.signer import sign_v4_s3
-from minio.time import to_amz_date
 from yarl import URL
 
+from vault.adapters.s3_signer import Signer, encode_query
 from vault.errors import ObjectMissingError, ObjectStoreUnavailableError, VaultError
 
 READ_BYTES = 256 * 1024
@@ -65,6 +62,8 @@ class SignedRequests:
 
     def __init__(self, place: Bucket, *, timeout_seconds: float) -> None:
         self._place = place
+        self._signer = Signer(place.host, place.region, place.access_key, place.secret_key)
+        self._base = f"{'https' if place.secure else 'http'}://{place.host}"
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds
         )
@@ -170,24 +169,9 @@ class SignedRequests:
         return self._session
 
     def _sign(self, method: str, name: str, query: Mapping[str, str]) -> tuple[URL, dict[str, str]]:
-        place = self._place
-        scheme = "https" if place.secure else "http"
-        pairs = "&".join(f"{key}={quote(value, safe='-_.~')}" for key, value in query.items())
-        address = f"{scheme}://{place.host}/{place.bucket}/{name}" + (f"?{pairs}" if pairs else "")
-        now = datetime.now(UTC)
-        headers = sign_v4_s3(
-            method=method,
-            url=urlsplit(address),
-            region=place.region,
-            headers={
-                "Host": place.host,
-                "x-amz-content-sha256": "UNSIGNED-PAYLOAD",
-                "x-amz-date": to_amz_date(now),
-            },
-            credentials=Credentials(place.access_key, place.secret_key),
-            content_sha256="UNSIGNED-PAYLOAD",
-            date=now,
-        )
+        path, pairs = f"/{self._place.bucket}/{name}", encode_query(query)
+        headers = self._signer.headers(method, path, pairs, datetime.now(UTC))
         # Objects are ciphertext: there is nothing to gain from compressing them.
-        signed = {key: str(value) for key, value in headers.items()}
-        return URL(address, encoded=True), {**signed, "Accept-Encoding": "identity"}
+        headers["Accept-Encoding"] = "identity"
+        address = self._base + path + (f"?{pairs}" if pairs else "")
+        return URL(address, encoded=True), headers

@@ -105,10 +105,7 @@ class Uploads:
         """Return what the step returns; undo it when this task is cancelled too late to stop it."""
         task = asyncio.ensure_future(step)
         try:
-            async with asyncio.timeout(self._seconds) as limit:
-                if body is not None:
-                    body.limit = limit
-                return await asyncio.shield(task)
+            return await self._answered(task, body)
         except BaseException as error:
             cancelled = isinstance(error, asyncio.CancelledError)
             # At once: another turn of the loop might give the last chunk out.
@@ -119,6 +116,16 @@ class Uploads:
             if body is not None and body.failure is not None and not cancelled:
                 raise body.failure from None
             raise
+
+    async def _answered(self, task: asyncio.Future[T], body: Body | None) -> T:
+        """Return what the task returns; raises when the server keeps it waiting for too long."""
+        left = self._seconds
+        while left > 0 and not task.done():
+            await asyncio.wait([task], timeout=left)
+            left = 0.0 if body is None else body.patience_seconds()
+        if not task.done():
+            raise TimeoutError
+        return task.result()
 
     async def _begin(self, name: str) -> str:
         _, answer = await self._requests.command("POST", name, query={"uploads": ""})
@@ -173,8 +180,6 @@ async def _conclude(
     too_late: bool,
 ) -> None:
     """Stop the request, or wait for its end when it is too late for that, and undo its work."""
-    if body is not None:
-        body.limit = None
     if not too_late:
         task.cancel()
     try:
