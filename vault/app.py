@@ -23,8 +23,8 @@ from keys.custodians.moving import MovingCustodian
 from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.actions.published import require_not_behind
-from vault.adapters.committer import GroupCommitter
 from vault.adapters.allocator import keep_pages
+from vault.adapters.committer import GroupCommitter
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
 from vault.adapters.recorder import GroupRecorder
