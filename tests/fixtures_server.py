@@ -20,6 +20,7 @@ from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
+from vault.domain.grants import Grant
 from vault.web.server import make_app
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -135,8 +136,7 @@ async def serving(vault: Vault) -> AsyncIterator[Api]:
         _, tokens[role] = await create_token(
             vault,
             OPERATOR,
-            role=role.removesuffix("-sg"),
-            regions=regions,
+            Grant(role.removesuffix("-sg"), frozenset(regions)),
             label=role,
         )
     runner = web.AppRunner(make_app(vault))

@@ -9,10 +9,12 @@ import asyncpg
 
 from vault.actions.access import recorded
 from vault.context import Vault
-from vault.domain.access import Action, Principal, Role
+from vault.domain.access import Action, Principal
+from vault.domain.grants import Grant, Known, check_grant
 from vault.errors import InvalidRequestError, NotFoundError
+from vault.sql import log as log_sql
 from vault.sql import tokens as tokens_sql
-from vault.sql.connection import connection
+from vault.sql.connection import connection, transaction
 
 PREFIX = "pv_"
 SECRET_BYTES = 32
@@ -27,37 +29,35 @@ def hash_secret(secret: str) -> bytes:
 async def create_token(
     vault: Vault,
     principal: Principal,
+    grant: Grant,
     *,
-    role: str,
-    regions: list[str],
     label: str,
     expires_at: datetime | None = None,
 ) -> tuple[UUID, str]:
     """Make a token and return its id and its secret, which is not kept and never shown again."""
-    if role not in list(Role):
-        raise InvalidRequestError(f"role must be one of {', '.join(Role)}")
-    unknown = set(regions) - set(vault.config.regions)
-    if unknown or not regions:
-        raise InvalidRequestError(f"regions must be some of {', '.join(vault.config.regions)}")
+    check_grant(grant, vault.config.regions)
     if not 1 <= len(label) <= LABEL_LENGTH_MAX or not label.isprintable():
         raise InvalidRequestError(f"label must have 1 to {LABEL_LENGTH_MAX} printable characters")
     if expires_at is not None and expires_at <= vault.clock():
         raise InvalidRequestError("the token would have expired already")
     token, secret = vault.new_id(), PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     async with (
-        recorded(vault, principal, Action.TOKEN_CREATE, region=min(regions)),
-        connection(vault.pool) as conn,
+        recorded(vault, principal, Action.TOKEN_CREATE, region=min(grant.regions)) as access,
+        transaction(vault.pool) as conn,
     ):
         await tokens_sql.insert(
             conn,
             token,
             hash_secret(secret),
             label=label,
-            role=role,
-            regions=sorted(set(regions)),
+            grant=grant,
+            created_by=principal.id,
             created_at=vault.clock(),
             expires_at=expires_at,
         )
+        # Which token of which role it was: so the log shows who made whom.
+        made = access.conclude(reason=f"{grant.role} token:{token}")
+        await log_sql.insert_records(conn, [made])
     return token, secret
 
 
@@ -72,15 +72,17 @@ async def list_tokens(vault: Vault, principal: Principal) -> list[asyncpg.Record
 
 async def revoke_token(vault: Vault, principal: Principal, token: UUID) -> None:
     """Revoke; every process refuses the token within a second."""
+    region = vault.config.regions[0]
     async with (
-        recorded(vault, principal, Action.TOKEN_REVOKE, region=vault.config.regions[0]),
-        connection(vault.pool) as conn,
+        recorded(vault, principal, Action.TOKEN_REVOKE, region=region) as access,
+        transaction(vault.pool) as conn,
     ):
         if not await tokens_sql.revoke(conn, token, vault.clock()):
             raise NotFoundError("there is no such token")
+        await log_sql.insert_records(conn, [access.conclude(reason=f"token:{token}")])
 
 
-async def authenticate(vault: Vault, secret: str) -> Principal | None:
+async def authenticate(vault: Vault, secret: str) -> Known | None:
     """Return whom a token stands for; None when it is unknown, expired or revoked."""
     async with connection(vault.pool) as conn:
         return await tokens_sql.find(conn, hash_secret(secret), vault.clock())

@@ -2,17 +2,13 @@
 
 import argparse
 import getpass
-import sys
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 from vault.actions.records import verify_region
 from vault.actions.sequence import sequence_log
-from vault.actions.tokens import create_token, list_tokens, revoke_token
 from vault.app import attached, serve, work_only
 from vault.commands.database import database_errors, opened
-from vault.commands.output import facts, show, table
+from vault.commands.output import facts, show
 from vault.config import Config, load_config
 from vault.context import Vault
 from vault.domain.access import Principal, Role
@@ -67,47 +63,6 @@ async def run_config(args: argparse.Namespace) -> None:
     shown = load_config().shown()
     text = "\n".join(f"{name} = {value}" for name, value in shown.items())
     show(shown, text, as_json=args.json)
-
-
-async def token_create(args: argparse.Namespace) -> None:
-    """Make a token; its secret is printed once and kept nowhere."""
-    config = load_config()
-    expires_at = datetime.now(UTC) + timedelta(days=args.days) if args.days else None
-    regions = sorted({name.strip() for item in args.region for name in item.split(",")})
-    async with opened(config) as vault:
-        identity, secret = await create_token(
-            vault,
-            operator(config),
-            role=args.role,
-            regions=regions,
-            label=args.label or args.role,
-            expires_at=expires_at,
-        )
-    made = {"id": str(identity), "token": secret, "role": args.role, "regions": regions}
-    if sys.stdout.isatty():
-        print("This is shown once; keep it in a file that only you can read.", file=sys.stderr)
-    show(made, secret, as_json=args.json)
-
-
-async def token_list(args: argparse.Namespace) -> None:
-    """List tokens, without secrets."""
-    config = load_config()
-    async with opened(config) as vault:
-        rows = [dict(row) for row in await list_tokens(vault, operator(config))]
-    columns = ("id", "label", "role", "regions", "created_at", "expires_at", "revoked_at")
-    show(rows, table(rows, columns), as_json=args.json)
-
-
-async def token_revoke(args: argparse.Namespace) -> None:
-    """Revoke a token."""
-    try:
-        identity = UUID(args.token)
-    except ValueError:
-        raise InvalidRequestError("name the token by its id; see `portvault token list`") from None
-    config = load_config()
-    async with opened(config) as vault:
-        await revoke_token(vault, operator(config), identity)
-    show({"id": str(identity), "revoked": True}, f"{identity} is revoked", as_json=args.json)
 
 
 async def log_verify(args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ from uuid import UUID
 import asyncpg
 
 from vault.domain.access import Principal
+from vault.domain.grants import Grant, Known
 from vault.sql.connection import Connection
 
 
@@ -15,47 +16,79 @@ async def insert(
     secret_hash: bytes,
     *,
     label: str,
-    role: str,
-    regions: list[str],
+    grant: Grant,
+    created_by: str,
     created_at: datetime,
     expires_at: datetime | None,
 ) -> None:
     """Add a token."""
     await conn.execute(
         """
-        insert into token (id, secret_hash, label, role, regions, created_at, expires_at)
-        values ($1, $2, $3, $4, $5, $6, $7)
+        insert into token (id, secret_hash, label, role, regions, customers, kinds, located,
+            certificate, created_by, created_at, expires_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
         """,
         token,
         secret_hash,
         label,
-        role,
-        regions,
+        grant.role,
+        sorted(grant.regions),
+        _sorted(grant.customers),
+        _sorted(grant.kinds),
+        grant.located,
+        grant.certificate,
+        created_by,
         created_at,
         expires_at,
     )
 
 
-async def find(conn: Connection, secret_hash: bytes, now: datetime) -> Principal | None:
-    """Return the principal whose living token has this hash."""
+def _sorted(words: frozenset[str] | None) -> list[str] | None:
+    return None if words is None else sorted(words)
+
+
+async def find(conn: Connection, secret_hash: bytes, now: datetime) -> Known | None:
+    """
+    Return whom a living token with this hash stands for, and note that it is used.
+
+    The time of use is written once a minute at most, so that a busy token costs no commits.
+    """
     row = await conn.fetchrow(
         """
-        select id, role, regions from token
-        where secret_hash = $1 and revoked_at is null and (expires_at is null or expires_at > $2)
+        with found as (
+            select id, role, regions, customers, kinds, located, certificate from token
+            where secret_hash = $1 and revoked_at is null
+                and (expires_at is null or expires_at > $2)
+        ), used as (
+            update token t set last_used_at = $2 from found f
+            where t.id = f.id
+                and (t.last_used_at is null or t.last_used_at < $2 - interval '1 minute')
+        )
+        select * from found
         """,
         secret_hash,
         now,
     )
     if row is None:
         return None
-    return Principal(f"token:{row['id']}", row["role"], frozenset(row["regions"]))
+    principal = Principal(
+        f"token:{row['id']}",
+        row["role"],
+        frozenset(row["regions"]),
+        customers=None if row["customers"] is None else frozenset(row["customers"]),
+        kinds=None if row["kinds"] is None else frozenset(row["kinds"]),
+        located=row["located"],
+    )
+    return Known(principal, row["certificate"])
 
 
 async def every(conn: Connection) -> list[asyncpg.Record]:
     """Return all tokens without their hashes, oldest first."""
     return await conn.fetch(
         """
-        select id, label, role, regions, created_at, expires_at, revoked_at
+        select id, label, role, regions, customers, kinds, located,
+            encode(certificate, 'hex') certificate, created_by, created_at, expires_at,
+            revoked_at, last_used_at
         from token order by created_at, id
         """
     )

@@ -1,7 +1,10 @@
 """`portvault token`."""
 
+from pathlib import Path
+
 from vault.commands.arguments.tree import Tree, count
 from vault.domain.access import Role
+from vault.domain.regions import REGIONS
 
 
 def add_tokens(tree: Tree) -> None:
@@ -13,16 +16,22 @@ def add_tokens(tree: Tree) -> None:
     )
     create = tokens.command(
         "create",
-        "operator.token_create",
+        "tokens.token_create",
         "Make a token and print it, once.",
         "portvault token create --role porting --region uk --label desk-1",
     )
     create.add_argument("--role", required=True, choices=[role.value for role in Role])
     create.add_argument("--region", required=True, action="append", help="one, or several: uk,sg")
+    create.add_argument("--customer", action="append", help="only these customers (all)")
+    create.add_argument("--kind", action="append", help="only these kinds of documents (all)")
+    create.add_argument("--located", choices=REGIONS, help="where it is used (its only region)")
+    create.add_argument(
+        "--certificate", type=Path, metavar="FILE", help="taken with this client certificate only"
+    )
     create.add_argument("--label", help="what it is for (the role)")
     create.add_argument("--days", type=count, help="how long it is good for (until revoked)")
-    tokens.command("list", "operator.token_list", "List tokens.", "portvault token list")
+    tokens.command("list", "tokens.token_list", "List tokens.", "portvault token list")
     revoke = tokens.command(
-        "revoke", "operator.token_revoke", "Revoke a token.", "portvault token revoke ID"
+        "revoke", "tokens.token_revoke", "Revoke a token.", "portvault token revoke ID"
     )
     revoke.add_argument("token", metavar="ID")
