@@ -129,7 +129,11 @@ async def delete_data_keys(
         list(keys),
         generation,
     )
-    scopes = list({row["scope"] for row in rows})
+    await mark_dirty(conn, region, list({row["scope"] for row in rows}))
+
+
+async def mark_dirty(conn: Connection, region: str, scopes: Sequence[UUID]) -> None:
+    """Have the next seal give scopes fresh keys, or drop those that are empty."""
     await conn.fetch(
         "select from key_scope where region = $1 and id = any($2) order by id for no key update",
         region,

@@ -96,6 +96,19 @@ class Keyring:
         await data_keys.insert_data_key(conn, wrapped)
         return data_key, wrapped
 
+    async def open_scope(self, conn: Connection, region: str, scope: UUID) -> None:
+        """
+        Make a scope without a key, in the caller's transaction, for things that come and go.
+
+        It is dirty from the start: if it is empty at the next seal it is dropped, and whoever still
+        wraps under it is told by `StaleScopeError` or `KeyDestroyedError`.
+        """
+        head = await nodes.change(conn, region)
+        if head is None:
+            raise RolledBackError
+        await add_scope(conn, region, head, await self._root_key(region, head), scope)
+        await data_keys.mark_dirty(conn, region, [scope])
+
     async def new_key(self, region: str, scope: UUID, identity: UUID) -> tuple[DataKey, WrappedKey]:
         """Make a data key, known to nobody until `insert_key` keeps it."""
         epoch, scope_key = await self._scope_key(region, scope)

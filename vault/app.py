@@ -24,19 +24,20 @@ from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.actions.published import require_not_behind
 from vault.adapters.allocator import keep_pages
-from vault.adapters.committer import GroupCommitter
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
 from vault.adapters.recorder import GroupRecorder
+from vault.adapters.sandbox import SandboxedChildren
 from vault.adapters.sniffer import MagicSniffer
+from vault.committers import open_committers
 from vault.config import Config
 from vault.context import ObjectStore, Vault
+from vault.domain.fax_routes import Routes, parse_routes
 from vault.domain.retention import Policy, parse_policy
 from vault.errors import ConfigurationError
 from vault.migrate import migrate
 from vault.policy_files import read_rules
 from vault.sql.connection import connection
-from vault.sql.intake import announce_many, announce_one, keep_many, keep_one
 from vault.sql.privileges import SERVICE_ROLE
 from vault.web.server import KEEPALIVE_SECONDS, SHUTDOWN_SECONDS, make_app
 from vault.worker import work
@@ -52,6 +53,12 @@ def load_policy(config: Config) -> Policy:
     own = config.home / "retention.toml"
     shipped = files("vault") / "policy" / "retention.toml"
     return parse_policy((own if own.exists() else shipped).read_text(encoding="utf-8"))
+
+
+def load_routes(config: Config) -> Routes:
+    """Read where faxes go by mail, from `faxes.toml` beside the data; without it none does."""
+    own = config.home / "faxes.toml"
+    return parse_routes(own.read_text(encoding="utf-8")) if own.exists() else Routes()
 
 
 @asynccontextmanager
@@ -109,43 +116,32 @@ async def open_vault(
         recorder = await stack.enter_async_context(
             GroupRecorder(dsn, timeout_seconds=config.record_timeout_seconds)
         )
-        announcer = await stack.enter_async_context(
-            GroupCommitter(
-                "announcer",
-                dsn,
-                pool,
-                together=announce_many,
-                alone=announce_one,
-                role=SERVICE_ROLE,
-                timeout_seconds=config.record_timeout_seconds,
-            )
-        )
-        keeper = await stack.enter_async_context(
-            GroupCommitter(
-                "keeper",
-                dsn,
-                pool,
-                together=keep_many,
-                alone=keep_one,
-                role=SERVICE_ROLE,
-                timeout_seconds=config.database_timeout_seconds,
-            )
-        )
+        committers = await open_committers(stack, config, dsn, pool, keyring)
         sniffer = MagicSniffer()
         stack.callback(sniffer.close)
+        sandbox = SandboxedChildren(
+            processes=config.sandbox_processes_max,
+            timeout_seconds=config.sandbox_timeout_seconds,
+            memory_bytes=config.sandbox_memory_bytes_max,
+        )
+        stack.push_async_callback(sandbox.close)
         vault = Vault(
             config=config,
             pool=pool,
             keyring=keyring,
             recorder=recorder,
-            announcer=announcer,
-            keeper=keeper,
+            announcer=committers.announcer,
+            keeper=committers.keeper,
+            fax_taker=committers.fax_taker,
+            fax_ender=committers.fax_ender,
             stores=stores,
             sniffer=sniffer,
+            sandbox=sandbox,
             signer=SigningKeys(config.signing_key_path, "portvault"),
             policy=load_policy(config),
             order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),
             rules=read_rules(config.home),
+            fax_routes=load_routes(config),
             clock=_now,
             new_id=uuid.uuid4,
         )

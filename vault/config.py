@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from vault.config_faxes import FaxSettings
 from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
 
@@ -33,7 +34,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class Config(FaxSettings):
     """Every setting with its default; units are in the names."""
 
     home: Path = field(default_factory=lambda: Path.home() / ".portvault")

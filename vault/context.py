@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -12,9 +12,14 @@ from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.config import Config
 from vault.domain.decision import Rules
+from vault.domain.fax_routes import Routes
+from vault.domain.faxes import Checked, Fax
 from vault.domain.records import Record
 from vault.domain.retention import Policy
+from vault.fax_desk import FaxDesk
 from vault.sql.connection import Pool
+from vault.sql.fax_ending import Ending
+from vault.sql.fax_intake import NewFax, Taken
 from vault.sql.intake import Announced, Announcement, Keeping, Kept
 
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -72,6 +77,16 @@ class Sniffer(Protocol):
         """Return the media type, `application/octet-stream` where nothing is known."""
 
 
+class Sandbox(Protocol):
+    """Looks into what strangers send, in a process of its own with limits."""
+
+    async def check(self, data: bytes, media_type: str, *, pages_max: int) -> Checked:
+        """Return what a fax is; raises `ContentRefusedError` with the reason it is none."""
+
+    async def convert(self, data: bytes, *, pages_max: int) -> bytes:
+        """Return a TIFF-F fax as PDF, without loss."""
+
+
 class Recorder(Protocol):
     """Makes access records durable; many callers share one commit."""
 
@@ -99,12 +114,17 @@ class Vault:
     recorder: Recorder
     announcer: Committer[Announcement, Announced]
     keeper: Committer[Keeping, Kept]
+    fax_taker: Committer[NewFax, Taken]
+    fax_ender: Committer[Ending, Fax | None]
     stores: Mapping[str, ObjectStore]
     sniffer: Sniffer
+    sandbox: Sandbox
     signer: SigningKeys
     policy: Policy
     #: The regions of orders that were looked up lately; an order never changes its region.
     order_regions: Cache[UUID, str]
     rules: Rules
+    fax_routes: Routes
     clock: Callable[[], datetime]
     new_id: Callable[[], UUID]
+    fax_desk: FaxDesk = field(default_factory=FaxDesk)

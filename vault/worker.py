@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from keys.errors import KeysError
 from vault.actions.collect import collect_abandoned, purge_shredded
+from vault.actions.fax_ending import expire_faxes
+from vault.actions.fax_sweep import forget_receipts, purge_faxes
 from vault.actions.publish import publish_log
 from vault.actions.records import close_interrupted
 from vault.actions.seal import certify, mark_sealed, seal, worker
@@ -63,6 +65,9 @@ def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
         Reconciler("mark-sealed", mark_sealed, 1.0),
         Reconciler("purge", purge_shredded, 2.0),
         Reconciler("certify", certify, 2.0),
+        Reconciler("fax-expire", expire_faxes, 2.0),
+        Reconciler("fax-purge", purge_faxes, 1.0),
+        Reconciler("fax-receipts", forget_receipts, 3600.0),
         Reconciler("collect", collect_abandoned, min(30.0, vault.config.receiving_seconds_max)),
         Reconciler("interrupted", close_interrupted, 60.0),
     )

@@ -8,6 +8,7 @@ from datetime import timedelta
 from keys.errors import IntegrityError
 from vault.actions.access import Access, recorded
 from vault.actions.cursor import decode_cursor, encode_cursor
+from vault.actions.fax_sweep import purge_interrupted
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.checkpoint import Checkpoint, open_checkpoint, origin
@@ -152,6 +153,7 @@ async def close_interrupted(vault: Vault, region: str) -> int:
             return 0
         intents = await log_sql.unfinished_intents(conn, region, before, INTERRUPTED_BATCH)
         if intents:
+            await purge_interrupted(vault, region, intents)
             outcomes = [Access(vault, intent).conclude(result=INTERRUPTED) for intent in intents]
             await log_sql.insert_records(conn, outcomes)
     return len(intents)

@@ -96,6 +96,7 @@ async def _reconcile(vault: Vault, conn: Connection, region: str) -> Restored:
     generation = await vault.keyring.destroy_keys(conn, region, again)
     await restore_sql.note_anew(conn, region, generation)
     await restore_sql.shred_without_key(conn, region, generation, vault.clock())
+    await restore_sql.end_faxes_without_key(conn, region, generation, vault.clock())
     await _keep_objects(vault, conn, region)
     documents = await restore_sql.lines(conn, region, OBJECTS_PREFIX)
     return Restored(region, merged, records, len(again), tuple(documents))

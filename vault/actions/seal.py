@@ -14,6 +14,7 @@ from vault.domain.access import WORKER_ROLE, Action, Principal
 from vault.domain.certificate import Evidence, certificate_text
 from vault.sql import certificates as certificates_sql
 from vault.sql import documents as documents_sql
+from vault.sql import fax_sweep as fax_sweep_sql
 from vault.sql.connection import connection, transaction
 
 CERTIFY_BATCH = 200
@@ -44,7 +45,8 @@ async def mark_sealed(vault: Vault, region: str) -> int:
         now = vault.clock()
         if now < expired_at:
             return 0
-        return await documents_sql.set_sealed(conn, region, generation, now)
+        faxes = await fax_sweep_sql.set_sealed(conn, region, generation, now)
+        return faxes + await documents_sql.set_sealed(conn, region, generation, now)
 
 
 async def certify(vault: Vault, region: str) -> int:

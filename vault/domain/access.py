@@ -27,6 +27,12 @@ class Action(StrEnum):
     DOCUMENT_DESCRIBE = "document.describe"
     DOCUMENT_READ = "document.read"
     DOCUMENT_SHRED = "document.shred"
+    FAX_RECEIVE = "fax.receive"
+    FAX_READ = "fax.read"
+    FAX_DESCRIBE = "fax.describe"
+    FAX_DELIVER = "fax.deliver"
+    FAX_FAIL = "fax.fail"
+    FAX_EXPIRE = "fax.expire"
     CERTIFICATE_READ = "certificate.read"
     LOG_READ = "log.read"
     LOG_EXPORT = "log.export"
@@ -76,10 +82,20 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.LOG_PROVE,
         }
     ),
-    Role.FAX_GATEWAY: frozenset({_A.LOG_PROVE}),
+    Role.FAX_GATEWAY: frozenset(
+        {
+            _A.FAX_RECEIVE,
+            _A.FAX_READ,
+            _A.FAX_DESCRIBE,
+            _A.FAX_DELIVER,
+            _A.FAX_FAIL,
+            _A.LOG_PROVE,
+        }
+    ),
     Role.COMPLIANCE: frozenset(
         {
             _A.DOCUMENT_DESCRIBE,
+            _A.FAX_DESCRIBE,
             _A.CERTIFICATE_READ,
             _A.LOG_READ,
             _A.LOG_EXPORT,
@@ -93,6 +109,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
         {
             _A.DOCUMENT_DESCRIBE,
             _A.DOCUMENT_SHRED,
+            _A.FAX_DESCRIBE,
             _A.CERTIFICATE_READ,
             _A.APPROVAL_REQUEST,
             _A.APPROVAL_LIST,
@@ -114,11 +131,21 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.APPROVAL_LIST,
         }
     ),
-    WORKER_ROLE: frozenset({_A.DOCUMENT_SHRED, _A.KEYS_SEAL, _A.LOG_TRIM}),
+    WORKER_ROLE: frozenset(
+        {
+            _A.DOCUMENT_SHRED,
+            _A.FAX_READ,
+            _A.FAX_DELIVER,
+            _A.FAX_FAIL,
+            _A.FAX_EXPIRE,
+            _A.KEYS_SEAL,
+            _A.LOG_TRIM,
+        }
+    ),
 }
 
 #: What hands out content: it needs a purpose, and a basis where it leaves its region.
-CONTENT = frozenset({_A.DOCUMENT_READ})
+CONTENT = frozenset({_A.DOCUMENT_READ, _A.FAX_READ})
 #: What opens what lies sealed, names and references too, and so may not leave its region either.
 OPENING = CONTENT | {_A.ORDER_READ, _A.ORDER_CHANGE}
 

@@ -8,21 +8,28 @@ from uuid import UUID
 from keys.announcements import SERVING
 from vault.sql.connection import Connection
 
+#: The actions whose completed outcomes say that a key left the tree.
+_SHREDS = "('document.shred', 'fax.deliver', 'fax.fail', 'fax.expire')"
+
 # Every document that a row, a key or the log knows of, and what is left of it.
-_LINES = """
+_LINES = f"""
     with known as (
         select id from document where region = $1 and custody <> 'receiving'
+        union select id from fax where region = $1
         union select id from data_key k where region = $1
             and not exists (select from porting_order p where p.id = k.id)
         union select document from access_record where region = $1
-            and action = 'document.ingest' and phase = 'outcome' and result = 'completed'),
+            and action in ('document.ingest', 'fax.receive') and phase = 'outcome'
+            and result = 'completed' and reason is null),
     found as (
-        select known.id, d.order_id, d.kind, d.custody, d.shred_reason, k.id is not null has_key,
-            o.id is not null has_object,
+        select known.id, d.order_id, case when f.id is null then d.kind else 'fax' end kind,
+            coalesce(d.custody, f.custody) custody, coalesce(d.shred_reason, f.result) shred_reason,
+            k.id is not null has_key, o.id is not null has_object,
             exists (select from access_record r where r.document = known.id
-                and r.action = 'document.shred' and r.phase = 'outcome'
+                and r.action in {_SHREDS} and r.phase = 'outcome'
                 and r.result = 'completed' and r.reason is null) was_shredded
         from known left join document d on d.id = known.id and d.custody <> 'receiving'
+            left join fax f on f.id = known.id
             left join data_key k on k.id = known.id
             left join found_object o on o.id = $2 || known.id::text
         where known.id is not null)
@@ -74,10 +81,12 @@ async def let_others_in(conn: Connection) -> None:
 async def shredded_by_log(conn: Connection, region: str) -> list[UUID]:
     """Return documents that still have a key, and whose shred the log or the row records."""
     rows = await conn.fetch(
-        """
+        f"""
         select k.id from data_key k left join document d on d.id = k.id
-        where k.region = $1 and (d.custody in ('shredded', 'sealed') or exists (
-            select from access_record r where r.document = k.id and r.action = 'document.shred'
+            left join fax f on f.id = k.id
+        where k.region = $1 and (
+            coalesce(d.custody, f.custody) in ('shredded', 'sealed') or exists (
+            select from access_record r where r.document = k.id and r.action in {_SHREDS}
                 and r.phase = 'outcome' and r.result = 'completed' and r.reason is null))
         """,
         region,
@@ -87,14 +96,15 @@ async def shredded_by_log(conn: Connection, region: str) -> list[UUID]:
 
 async def note_anew(conn: Connection, region: str, generation: int) -> None:
     """Have every shred that is not sealed wait for the generation of now: others may know it."""
-    await conn.execute(
-        """
-        update document set last_generation = greatest(last_generation, $2)
-        where region = $1 and custody = 'shredded'
-        """,
-        region,
-        generation,
-    )
+    for table in ("document", "fax"):
+        await conn.execute(
+            f"""
+            update {table} set last_generation = greatest(last_generation, $2)
+            where region = $1 and custody = 'shredded'
+            """,
+            region,
+            generation,
+        )
 
 
 async def shred_without_key(
@@ -120,6 +130,30 @@ async def shred_without_key(
         now,
     )
     return [row["id"] for row in rows]
+
+
+async def end_faxes_without_key(
+    conn: Connection, region: str, generation: int, now: datetime
+) -> None:
+    """Bring faxes to their end that have no key any more: as the log says, or else as expired."""
+    await conn.execute(
+        f"""
+        update fax f set custody = 'shredded', metadata = null, last_generation = $2,
+            ended_at = coalesce(r.at, $3), state = case r.action
+                when 'fax.deliver' then 'delivered' when 'fax.fail' then 'failed'
+                else 'expired' end
+        from fax s left join (
+            select distinct on (document) document, at, action from access_record
+            where region = $1 and action in {_SHREDS} and phase = 'outcome'
+                and result = 'completed' and reason is null
+            order by document, at) r on r.document = s.id
+        where s.region = $1 and s.custody = 'stored' and f.id = s.id
+            and not exists (select from data_key k where k.id = s.id)
+        """,
+        region,
+        generation,
+        now,
+    )
 
 
 async def keep_objects(conn: Connection, names: Sequence[str], *, first: bool) -> None:

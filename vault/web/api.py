@@ -101,11 +101,11 @@ async def ingest_document(request: web.Request) -> web.Response:
     if kind is None:
         raise InvalidRequestError("say what it is: ?kind=passport, national_id, loa, …")
     upload = Upload(
-        body=_body(request, vault.config.upload_idle_seconds),
+        body=upload_body(request, vault.config.upload_idle_seconds),
         media_type=request.headers.get(hdrs.CONTENT_TYPE),
         filename=check_filename(_filename(request.headers.get(hdrs.CONTENT_DISPOSITION, ""))),
         size_bytes=request.content_length,
-        sha256=_content_digest(request.headers.getall("Content-Digest", [])),
+        sha256=content_digest(request.headers.getall("Content-Digest", [])),
     )
     document = await ingest(
         vault,
@@ -120,7 +120,8 @@ async def ingest_document(request: web.Request) -> web.Response:
     return web.json_response(shown, status=201, headers=location)
 
 
-async def _body(request: web.Request, idle_seconds: float) -> AsyncIterator[bytes]:
+async def upload_body(request: web.Request, idle_seconds: float) -> AsyncIterator[bytes]:
+    """Yield the body as it comes; raises `TruncatedUploadError` when it ends or rests too early."""
     try:
         while True:
             # What is there needs no time limit, and no copy; there is at most what aiohttp holds.
@@ -145,7 +146,7 @@ def _filename(disposition: str) -> str | None:
     return unquote(encoded) if encoded else (quoted or plain)
 
 
-def _content_digest(values: list[str]) -> bytes | None:
+def content_digest(values: list[str]) -> bytes | None:
     """Return the SHA-256 of RFC 9530's Content-Digest; other algorithms are refused."""
     if not values:
         return None

@@ -11,6 +11,7 @@ from vault.domain.records import PHASES, Record, mask_number
 from vault.domain.retention import explain
 from vault.domain.search import Found
 from vault.web.approvals_schemas import APPROVAL_SCHEMAS
+from vault.web.fax_schemas import FAX_SCHEMAS
 from vault.web.log_schemas import LOG_SCHEMAS
 from vault.web.shapes import ID as _ID
 from vault.web.shapes import MAYBE_NUMBER as _MAYBE_NUMBER
@@ -23,6 +24,7 @@ from vault.web.shapes import time_text
 
 SCHEMAS: dict[str, Any] = {
     **APPROVAL_SCHEMAS,
+    **FAX_SCHEMAS,
     "Problem": _object(
         {"type": _STRING, "title": _STRING, "status": {"type": "integer"}, "detail": _STRING}
     ),

@@ -1,0 +1,362 @@
+"""Faxes over HTTP: taken, fetched, brought to their end, and what is left of them."""
+
+import asyncio
+import uuid
+from dataclasses import replace
+from datetime import timedelta
+
+from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
+from tests.fixtures_telefax import CALLER, Faxes, altered_pdf, loop, tiff
+from vault.actions.fax_ending import expire_faxes
+from vault.actions.fax_sweep import forget_receipts, purge_faxes
+from vault.actions.seal import mark_sealed, seal
+from vault.context import Vault
+
+
+def after(vault: Vault, time: timedelta) -> Vault:
+    """Return the vault as it will be then."""
+    return replace(vault, clock=lambda: vault.clock() + time)
+
+
+async def test_a_fax_goes_in_and_out_and_leaves_a_receipt(
+    vault: Vault, faxes: Faxes, fax: bytes
+) -> None:
+    """Taken, fetched whole, delivered, shredded, purged, sealed: what stays has nothing of it."""
+    status, taken = await faxes.send(fax, commid="000000012", seconds="42", station="020 7946 0999")
+    assert (status, taken["state"], taken["pages"]) == (201, "received", 2)
+    assert (taken["from_masked"], taken["to_masked"]) == ("+442079460***", "+442079460***")
+    assert taken["facts"] == {"commid": "000000012", "seconds": "42", "station": "02079460***"}
+    status, body, response = await faxes.content(taken["id"])
+    assert (status, body) == (200, fax)
+    assert response.headers["Fax-To"] == "+442079460123"
+    assert response.headers["Fax-From"] == CALLER
+    assert (await faxes.show(taken["id"]))[1]["state"] == "delivering"
+    status, receipt = await faxes.act(taken["id"], "deliver", result="MCF")
+    assert (status, receipt["state"], receipt["custody"]) == (200, "delivered", "shredded")
+    assert receipt["beyond_use_since"]
+    assert (await faxes.content(taken["id"]))[0] == 410
+    assert await purge_faxes(vault, "uk") == 1
+    assert [item.name async for item in vault.stores["uk"].list("documents/")] == []
+    assert await seal(vault, OPERATOR, "uk") is not None
+    await asyncio.sleep(vault.config.key_cache_seconds)
+    assert await mark_sealed(vault, "uk") == 1
+    _, receipt = await faxes.show(taken["id"])
+    assert receipt["custody"] == "sealed"
+    assert receipt["irrecoverable_since"]
+    assert (receipt["result"], receipt["pages"], receipt["attempts"]) == ("MCF", 2, 1)
+    (row,) = await vault.pool.fetch("select * from fax")
+    assert row["metadata"] is None
+    assert "0999" not in str(dict(row))
+
+
+async def test_each_end_may_be_asked_for_twice(faxes: Faxes, fax: bytes) -> None:
+    """A gateway that asks again gets the same receipt, and another end is refused."""
+    identity = await faxes.taken(fax)
+    first = await faxes.act(identity, "deliver")
+    assert first[0] == 200
+    assert await faxes.act(identity, "deliver") == first
+    assert (await faxes.act(identity, "fail", reason="busy", final=True))[0] == 409
+    assert (await faxes.act(identity, "fail", reason="busy"))[0] == 409
+    other = await faxes.taken(fax)
+    first = await faxes.act(other, "fail", reason="busy", final=True)
+    assert first[1]["state"] == "failed"
+    assert await faxes.act(other, "fail", reason="busy", final=True) == first
+    assert (await faxes.act(other, "deliver"))[0] == 409
+
+
+async def test_many_at_once_ask_for_the_same_end(faxes: Faxes, fax: bytes) -> None:
+    """Of twenty that deliver one fax at the same moment all are told the same."""
+    identity = await faxes.taken(fax)
+    answers = await asyncio.gather(*(faxes.act(identity, "deliver") for _ in range(20)))
+    assert {status for status, _ in answers} == {200}
+    assert len({str(body) for _, body in answers}) == 1
+
+
+async def test_the_same_fax_sent_twice_is_one(api: Api, faxes: Faxes, fax: bytes) -> None:
+    """With one Idempotency-Key there is one fax, at once or later, and no other."""
+    key = {"Idempotency-Key": "host:fax00001.tif:000000012"}
+    answers = await asyncio.gather(*(faxes.send(fax, headers=key) for _ in range(5)))
+    assert {status for status, _ in answers} == {201}
+    assert len({body["id"] for _, body in answers}) == 1
+    identity = answers[0][1]["id"]
+    await faxes.act(identity, "deliver")
+    status, body = await faxes.send(fax, headers=key)
+    assert (status, body["id"], body["state"]) == (201, identity, "delivered")
+    assert (await faxes.send(fax[:-1], headers=key))[0] == 422
+    assert (await faxes.send(fax, headers={"Idempotency-Key": "a b"}))[0] == 422
+    _, page, _ = await api.call("GET", "/v1/faxes", role="fax-gateway")
+    assert [one["id"] for one in page["data"]] == [identity]
+
+
+async def test_what_was_sent_twice_lies_in_the_store_once(
+    vault: Vault, faxes: Faxes, fax: bytes
+) -> None:
+    """The object of a repeated fax is gone when its answer comes."""
+    key = {"Idempotency-Key": "twice"}
+    for _ in range(3):
+        await faxes.taken(fax, headers=key)
+    assert len([item async for item in vault.stores["uk"].list("documents/")]) == 1
+
+
+async def test_a_failed_delivery_is_tried_again_later_each_time(
+    faxes: Faxes, fax: bytes, vault: Vault
+) -> None:
+    """After each failure the next attempt is due twice as late; the content stays."""
+    identity = await faxes.taken(fax)
+    waits = []
+    for _ in range(3):
+        assert (await faxes.content(identity))[0] == 200
+        _, body = await faxes.act(identity, "fail", reason="busy 02079460999")
+        assert (body["state"], body["result"]) == ("queued", "busy 02079460***")
+        due_at = await vault.pool.fetchval("select next_attempt_at from fax")
+        waits.append((due_at - vault.clock()).total_seconds())
+    assert [round(wait / 60) for wait in waits] == [1, 2, 4]
+
+
+async def test_nothing_outlasts_the_hard_limit(vault: Vault, faxes: Faxes, fax: bytes) -> None:
+    """Whatever state a fax is in, it is shredded a day after it came, and stays so."""
+    waiting, tried = await faxes.taken(fax), await faxes.taken(fax)
+    await faxes.content(tried)
+    later = after(vault, timedelta(hours=23, minutes=59))
+    assert await expire_faxes(later, "uk") == 0
+    later = after(vault, timedelta(hours=24, seconds=1))
+    assert await expire_faxes(later, "uk") == 2
+    assert await expire_faxes(later, "uk") == 0
+    for identity in (waiting, tried):
+        _, receipt = await faxes.show(identity)
+        assert (receipt["state"], receipt["custody"]) == ("expired", "shredded")
+        assert (await faxes.content(identity))[0] == 410
+        assert (await faxes.act(identity, "deliver"))[0] == 409
+    assert await vault.pool.fetchval("select count(*) from data_key") == 0
+
+
+async def test_receipts_go_when_their_time_is_over(vault: Vault, faxes: Faxes, fax: bytes) -> None:
+    """A receipt of a sealed and purged fax stays as long as a call detail record, no longer."""
+    await faxes.act(await faxes.taken(fax), "deliver")
+    await purge_faxes(vault, "uk")
+    await seal(vault, OPERATOR, "uk")
+    await asyncio.sleep(vault.config.key_cache_seconds)
+    await mark_sealed(vault, "uk")
+    days = vault.config.fax_receipt_days_max
+    for extra, count in ((-1, 0), (1, 1)):
+        later = after(vault, timedelta(days=days + extra))
+        assert await forget_receipts(later, "uk") == count
+
+
+BAD_NUMBERS = (
+    "02079460123",
+    "+44",
+    "+44207946012345678",
+    "+44 20 7946 0123",
+    "+442079460123;rm -rf /",
+    "$(reboot)",
+    "+442079460123\r\nBcc: someone@example.com",
+    "+442079460123\n",
+    "+44207946٠123",
+    "'; drop table fax; --",
+)
+
+
+async def test_a_number_that_is_none_is_refused_and_not_repeated(
+    faxes: Faxes, fax: bytes, vault: Vault
+) -> None:
+    """Shell characters, line ends and whatever else is no E.164 stop a fax at the door."""
+    for number in BAD_NUMBERS:
+        for name in ("to", "from"):
+            status, problem = await faxes.send(fax, **{name: number})
+            expected = f"{name} must be an E.164 telephone number, as +442079460123"
+            assert (status, problem["detail"]) == (422, expected)
+    assert await vault.pool.fetchval("select count(*) from fax") == 0
+
+
+async def test_a_caller_who_withholds_the_number_has_none(faxes: Faxes, fax: bytes) -> None:
+    """Nothing of an anonymous caller is kept, and the gateway is told so."""
+    for caller in ("anonymous", "PRIVATE", "P", "Withheld", ""):
+        status, body = await faxes.send(fax, **{"from": caller})
+        assert (status, body["from_masked"]) == (201, None)
+        _, _, response = await faxes.content(body["id"])
+        assert response.headers["Fax-From"] == "anonymous"
+
+
+async def test_facts_that_are_none_are_refused(faxes: Faxes, fax: bytes) -> None:
+    """What a gateway tells of a call is only what calls have."""
+    for facts in (
+        {"commid": "a;b"},
+        {"device": "tty\r\nS0"},
+        {"rate": "fast"},
+        {"message": "x" * 121},
+        {"station": "täst"},
+        {"other": "1"},
+    ):
+        assert (await faxes.send(fax, **facts))[0] == 422
+
+
+async def test_the_recipients_region_decides(vault: Vault, faxes: Faxes, fax: bytes) -> None:
+    """A fax lies where its recipient is; another region is refused, unless the number has none."""
+    status, body = await faxes.send(fax)
+    assert (status, body["region"]) == (201, "uk")
+    status, problem = await faxes.send(fax, region="sg")
+    assert status == 422
+    assert "that is uk" in problem["detail"]
+    assert (await faxes.send(fax, to="+6561234567"))[0] == 404, "not this gateway's region"
+    assert (await faxes.send(fax, to="+85221234567"))[0] == 422, "not served here"
+    assert (await faxes.send(fax, to="+33123456789"))[0] == 422
+    status, body = await faxes.send(fax, to="+33123456789", region="uk")
+    assert (status, body["region"]) == (201, "uk")
+    names = [item.name async for item in vault.stores["uk"].list("documents/")]
+    assert f"documents/{body['id']}" in names
+
+
+NO_FAX = (
+    (b"", 422, "empty"),
+    (b"hello", 415, "a fax must be one of"),
+    (loop(tiff({}, {})), 422, "loop"),
+    (tiff(*[{}] * 501), 422, "more than 500 pages"),
+    (tiff({256: (4, 100_000)}), 422, "dots"),
+    (tiff({266: (3, 2)}), 422, "fill order"),
+    (b"II*\x00\0\0\0\0", 422, "no pages"),
+    (tiff({})[:-20], 422, "cut off"),
+)
+
+
+async def test_what_is_no_fax_is_refused_and_not_stored(vault: Vault, faxes: Faxes) -> None:
+    """A malformed fax is refused with its reason, and nothing of it lies anywhere."""
+    for data, expected, reason in NO_FAX:
+        status, problem = await faxes.send(data)
+        assert status == expected, problem
+        assert reason in problem["detail"]
+    assert [item async for item in vault.stores["uk"].list("documents/")] == []
+    assert await vault.pool.fetchval("select count(*) from data_key") == 0
+
+
+async def test_pages_at_the_limit_are_taken(faxes: Faxes) -> None:
+    """A fax of as many pages as are allowed is a fax."""
+    status, body = await faxes.send(tiff(*[{}] * 500))
+    assert (status, body["pages"]) == (201, 500)
+
+
+NO_PLAIN_PDF = (
+    ("script", "scripts"),
+    ("launch", "scripts"),
+    ("attachment", "files in it"),
+    ("encrypted", "encrypted"),
+    ("locked", "encrypted"),
+    ("no pages", "0 pages"),
+    ("absurd", "absurd"),
+)
+
+
+async def test_a_pdf_with_more_than_pages_is_refused(faxes: Faxes, authorisation: bytes) -> None:
+    """Scripts, launches, attachments, encryption and absurd pages are no fax."""
+    for how, reason in NO_PLAIN_PDF:
+        status, problem = await faxes.send(altered_pdf(authorisation, how))
+        assert status == 422
+        assert reason in problem["detail"]
+
+
+async def test_a_plain_pdf_is_taken(faxes: Faxes, authorisation: bytes) -> None:
+    """A PDF that is nothing but pages comes out as it went in; a cut one does not go in."""
+    identity = await faxes.taken(authorisation, direction="outbound")
+    assert (await faxes.content(identity))[1] == authorisation
+    status, problem = await faxes.send(authorisation[:-400])
+    assert (status, problem["detail"]) == (422, "the PDF is malformed")
+
+
+async def test_size_at_the_limit_passes_and_one_more_does_not(
+    vault: Vault, api: Api, fax: bytes
+) -> None:
+    """A fax may have as many bytes as the limit says, declared or not, and none more."""
+    small = replace(vault, config=replace(vault.config, fax_bytes_max=len(fax)))
+
+    async with serving(small) as client:
+        faxes = Faxes(client)
+        assert (await faxes.send(fax))[0] == 201
+        assert (await faxes.send(fax + b"\0"))[0] == 413
+        assert (await faxes.send(in_pieces(fax + b"\0")))[0] == 413
+        assert (await faxes.send(in_pieces(fax)))[0] == 201
+
+
+async def test_faxes_that_would_not_fit_in_memory_are_told_to_come_again(
+    vault: Vault, fax: bytes
+) -> None:
+    """What is being received shares a bound of memory; past it the answer is 503."""
+    tight = replace(vault.config, fax_memory_bytes_max=len(fax))
+    async with serving(replace(vault, config=tight)) as client:
+        assert (await Faxes(client).send(fax))[0] == 201
+    tight = replace(vault.config, fax_memory_bytes_max=len(fax) - 1)
+    async with serving(replace(vault, config=tight)) as client:
+        assert (await Faxes(client).send(fax))[0] == 503
+
+
+async def test_only_gateways_touch_faxes(api: Api, faxes: Faxes, fax: bytes) -> None:
+    """Compliance sees receipts and never content; the porting team sees nothing."""
+    identity = await faxes.taken(fax)
+    for role in ("compliance", "dpo"):
+        assert (await faxes.show(identity, role))[0] == 200
+        assert (await faxes.content(identity, role))[0] == 403
+    for role in ("porting", "admin"):
+        assert (await faxes.show(identity, role))[0] == 403
+        assert (await faxes.content(identity, role))[0] == 403
+        assert (await faxes.send(fax, role=role))[0] == 403
+    status, _, _ = await api.call(
+        "GET", f"/v1/documents/{identity}/content", headers={"Access-Purpose": "verify-identity"}
+    )
+    assert status == 404
+    assert (await faxes.show(str(uuid.uuid4())))[0] == 404
+    path = f"/v1/faxes/{identity}/content"
+    headers = {"Access-Purpose": "verify-identity"}
+    assert (await api.call("GET", path, role="fax-gateway", headers=headers))[0] == 403
+
+
+async def test_faxes_are_listed_by_what_they_wait_for(api: Api, faxes: Faxes, fax: bytes) -> None:
+    """A gateway finds the outbound faxes that wait, page after page."""
+    outbound = [await faxes.taken(fax, direction="outbound") for _ in range(3)]
+    await faxes.taken(fax)
+    await faxes.act(outbound[0], "deliver")
+    path = "/v1/faxes?direction=outbound&state=received&limit=1"
+    found, cursor = [], ""
+    while True:
+        _, page, _ = await api.call("GET", path + cursor, role="fax-gateway")
+        found += [one["id"] for one in page["data"]]
+        if not page["next_cursor"]:
+            break
+        cursor = "&cursor=" + page["next_cursor"]
+    assert found == outbound[:0:-1]
+    assert (await api.call("GET", "/v1/faxes?stat=received", role="fax-gateway"))[0] == 422
+    assert (await api.call("GET", "/v1/faxes?state=lost", role="fax-gateway"))[0] == 422
+
+
+async def test_faxes_share_scopes_and_leave_none(vault: Vault, faxes: Faxes, fax: bytes) -> None:
+    """A burst lies in one scope; after it was delivered and sealed the tree is as before."""
+    before = await vault.pool.fetchrow(
+        "select count(*) nodes, sum(bit_count(used::bit(64))) used from key_node"
+    )
+    identities = await asyncio.gather(*(faxes.taken(fax) for _ in range(40)))
+    assert await vault.pool.fetchval("select count(*) from key_scope") == 1
+    assert await vault.pool.fetchval("select count(*) from data_key") == 40
+    await seal(vault, OPERATOR, "uk")
+    assert (await faxes.content(identities[0]))[1] == fax
+    await faxes.taken(fax)
+    answers = await asyncio.gather(*(faxes.act(one, "deliver") for one in identities))
+    assert {status for status, _ in answers} == {200}
+    await seal(vault, OPERATOR, "uk")
+    assert await vault.pool.fetchval("select count(*) from data_key") == 1
+    for one in await vault.pool.fetch("select id from fax where custody = 'stored'"):
+        await faxes.act(str(one["id"]), "deliver")
+    await seal(vault, OPERATOR, "uk")
+    assert await vault.pool.fetchval("select count(*) from key_scope") == 0
+    assert before == await vault.pool.fetchrow(
+        "select count(*) nodes, sum(bit_count(used::bit(64))) used from key_node"
+    )
+    # The process still fills a scope that is no more, and finds out.
+    assert (await faxes.content(await faxes.taken(fax)))[1] == fax
+
+
+async def test_a_full_scope_is_followed_by_another(vault: Vault, fax: bytes) -> None:
+    """A scope takes as many faxes as the limit says, and then the next one begins."""
+    small = replace(vault, config=replace(vault.config, fax_scope_faxes_max=3))
+    async with serving(small) as client:
+        for _ in range(7):
+            await Faxes(client).taken(fax)
+    counts = await vault.pool.fetch("select count(*) from data_key group by scope order by 1")
+    assert [row["count"] for row in counts] == [1, 3, 3]

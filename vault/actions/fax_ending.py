@@ -1,0 +1,169 @@
+"""
+Bring a fax to its end: delivered, failed or expired, and beyond use in the same transaction.
+
+Many that end at the same time share a transaction, so that a burst locks the tree once. Each is
+safe to repeat: a gateway that lost the answer asks again and gets the same receipt.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import UUID
+
+from vault.actions.access import Access, recorded
+from vault.context import Vault
+from vault.domain.access import WORKER_ROLE, Action, Principal
+from vault.domain.fax_numbers import check_facts
+from vault.domain.faxes import (
+    KIND,
+    Fax,
+    State,
+    check_transition,
+    next_attempt_at,
+)
+from vault.domain.records import Record
+from vault.errors import ConflictError, NotFoundError
+from vault.sql import fax_sweep as sweep_sql
+from vault.sql import faxes as faxes_sql
+from vault.sql import log as log_sql
+from vault.sql.connection import Connection, connection, transaction
+from vault.sql.fax_ending import ALREADY, Ending, end_many
+
+EXPIRE_BATCH = 500
+#: The result in the receipt of a fax that nobody delivered.
+OVERDUE = "not delivered in time"
+#: The reason of an outcome after which the fax waits for another attempt.
+RETRY = "queued"
+
+
+async def deliver_fax(
+    vault: Vault, principal: Principal, identity: UUID, *, result: str | None = None
+) -> Fax:
+    """Acknowledge the delivery: the fax is shredded; safe to repeat."""
+    return await _end(vault, principal, identity, Action.FAX_DELIVER, State.DELIVERED, result)
+
+
+async def fail_fax(
+    vault: Vault, principal: Principal, identity: UUID, *, reason: str, final: bool = False
+) -> Fax:
+    """
+    Say that an attempt failed: the fax waits for the next one, or ends and is shredded if `final`.
+
+    `reason` is the gateway's or the next hop's word and stands in the receipt, numbers masked.
+    """
+    masked = check_facts({"message": reason})["message"]
+    if final:
+        return await _end(vault, principal, identity, Action.FAX_FAIL, State.FAILED, masked)
+    fax = await _find(vault, identity)
+    async with recorded(
+        vault,
+        principal,
+        Action.FAX_FAIL,
+        region=fax.region if fax else None,
+        document=identity,
+        kind=KIND,
+    ) as access:
+        async with transaction(vault.pool) as conn:
+            locked = await faxes_sql.find(conn, identity, lock=True)
+            if locked is None:
+                raise NotFoundError
+            check_transition(locked.state, State.QUEUED)
+            queued = await _queue(vault, conn, locked, masked)
+            await log_sql.insert_records(conn, [access.conclude(reason=RETRY)])
+        return queued
+
+
+async def _queue(vault: Vault, conn: Connection, fax: Fax, result: str) -> Fax:
+    at = next_attempt_at(
+        vault.clock(),
+        fax.attempts,
+        first_seconds=vault.config.fax_retry_seconds,
+        last_seconds=vault.config.fax_retry_seconds_max,
+    )
+    queued = await faxes_sql.queue(conn, fax.id, result, at)
+    if queued is None:
+        raise ConflictError
+    return queued
+
+
+async def _find(vault: Vault, identity: UUID) -> Fax | None:
+    async with connection(vault.pool) as conn:
+        return await faxes_sql.find(conn, identity)
+
+
+async def _end(
+    vault: Vault,
+    principal: Principal,
+    identity: UUID,
+    action: Action,
+    state: State,
+    result: str | None,
+) -> Fax:
+    fax = await _find(vault, identity)
+    region = fax.region if fax else None
+    async with recorded(
+        vault, principal, action, region=region, document=identity, kind=KIND
+    ) as access:
+        if fax is None:
+            raise NotFoundError
+        access.size_bytes = fax.size_bytes
+        ended = await vault.fax_ender.submit(
+            Ending(identity, state, result, vault.clock(), _outcome(access))
+        )
+        return _require(access, ended, state)
+
+
+def _outcome(access: Access) -> Callable[[str | None], Record]:
+    return lambda reason: access.conclude(reason=reason)
+
+
+def _require(access: Access, ended: Fax | None, state: State) -> Fax:
+    """Return the fax if it ended so; what it had ended as before is the refusal."""
+    if ended is None:
+        access.concluded = False
+        raise NotFoundError
+    if ended.state is not state:
+        access.concluded = False
+        check_transition(ended.state, state)
+    return ended
+
+
+async def expire_faxes(vault: Vault, region: str) -> int:
+    """
+    Shred every fax whose time in custody is over, whatever became of it; returns how many.
+
+    What is due is derived from the rows and checked again under their locks.
+    """
+    before = vault.clock() - timedelta(seconds=vault.config.fax_custody_seconds_max)
+    async with connection(vault.pool) as conn:
+        found = await sweep_sql.overdue(conn, region, before, EXPIRE_BATCH)
+    if not found:
+        return 0
+    intents = [_intent(vault, region, identity) for identity in found]
+    await vault.recorder.append_many(intents)
+    accesses = [Access(vault, intent) for intent in intents]
+    endings = [
+        Ending(identity, State.EXPIRED, OVERDUE, vault.clock(), _outcome(access))
+        for identity, access in zip(found, accesses, strict=True)
+    ]
+    async with connection(vault.pool) as conn:
+        await end_many(vault.keyring, conn, endings)
+    # Somebody else has it, or ended it meanwhile: this intent had no effect.
+    late = [access.conclude(reason=ALREADY) for access in accesses if not access.concluded]
+    await vault.recorder.append_many(late)
+    return len(found) - len(late)
+
+
+def _intent(vault: Vault, region: str, fax: UUID) -> Record:
+    return Record(
+        id=vault.new_id(),
+        region=region,
+        at=vault.clock(),
+        phase="intent",
+        principal="worker",
+        role=WORKER_ROLE,
+        action=Action.FAX_EXPIRE.value,
+        document=fax,
+        kind=KIND,
+        decision="allow",
+        reason="retention",
+    )

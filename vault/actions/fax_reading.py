@@ -1,0 +1,140 @@
+"""Look at faxes and fetch them: a fetch is an attempt to deliver, and recorded as such."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from keys.errors import IntegrityError, StaleScopeError
+from keys.stream import DataKey
+from vault.actions.access import Access, recorded
+from vault.context import Vault
+from vault.domain.access import Action, Principal, Purpose
+from vault.domain.documents import metadata_context, object_name, stream_context
+from vault.domain.faxes import KIND, Channel, Direction, Fax, Numbers, State, decode_numbers
+from vault.errors import ConflictError, NotFoundError, ShreddedError
+from vault.sql import faxes as faxes_sql
+from vault.sql.connection import connection
+
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFax:
+    """A fax that is being fetched: its row, its numbers in clear, its bytes as they are opened."""
+
+    fax: Fax
+    numbers: Numbers
+    chunks: AsyncGenerator[bytes, None]
+
+
+@asynccontextmanager
+async def open_fax(
+    vault: Vault,
+    principal: Principal,
+    identity: UUID,
+    *,
+    purpose: str | None = Purpose.DELIVER_FAX,
+) -> AsyncIterator[OpenFax]:
+    """Open a fax for delivery, which begins with this; the outcome says how many bytes went out."""
+    async with connection(vault.pool) as conn:
+        fax = await faxes_sql.find(conn, identity)
+    async with recorded(
+        vault,
+        principal,
+        Action.FAX_READ,
+        region=fax.region if fax else None,
+        document=identity,
+        kind=KIND,
+        custody=fax.custody if fax else None,
+        purpose=purpose,
+    ) as access:
+        access.size_bytes = 0
+        fax, key = await _begin(vault, identity)
+        sealed_numbers = fax.metadata or b""
+        numbers = decode_numbers(key.open(sealed_numbers, metadata_context(fax.region, fax.id)))
+        async with vault.stores[fax.region].get(object_name(identity)) as sealed:
+            chunks = _decrypt(access, key, fax, sealed)
+            try:
+                yield OpenFax(fax, numbers, chunks)
+            finally:
+                await chunks.aclose()
+
+
+async def _begin(vault: Vault, identity: UUID) -> tuple[Fax, DataKey]:
+    until = vault.clock() + timedelta(seconds=vault.config.fax_attempt_seconds_max)
+    for _ in range(ATTEMPTS):
+        async with connection(vault.pool) as conn:
+            found = await faxes_sql.begin_attempt(conn, identity, until)
+        if found is None:
+            raise ShreddedError("the fax was shredded")
+        try:
+            return found[0], await vault.keyring.open_key(found[1])
+        except StaleScopeError:
+            continue
+    raise ConflictError("the region's keys are being sealed; try again")
+
+
+async def _decrypt(
+    access: Access, key: DataKey, fax: Fax, sealed: AsyncIterator[bytes]
+) -> AsyncGenerator[bytes, None]:
+    decryptor = key.decryptor(stream_context(fax.region, fax.id))
+    size = 0
+    async for chunk in sealed:
+        if opened := decryptor.update(chunk):
+            await access.renew()
+            yield opened
+            size += len(opened)
+            access.size_bytes = size
+    last = decryptor.finalize()
+    if size + len(last) != fax.size_bytes:
+        raise IntegrityError
+    if last:
+        yield last
+        access.size_bytes = size + len(last)
+
+
+async def describe_fax(vault: Vault, principal: Principal, identity: UUID) -> Fax:
+    """Return a fax as it stands: while it lives and, as its receipt, afterwards."""
+    async with connection(vault.pool) as conn:
+        fax = await faxes_sql.find(conn, identity)
+    async with recorded(
+        vault,
+        principal,
+        Action.FAX_DESCRIBE,
+        region=fax.region if fax else None,
+        document=identity,
+        kind=KIND,
+    ):
+        if fax is None:
+            raise NotFoundError
+        return fax
+
+
+async def list_faxes(
+    vault: Vault,
+    principal: Principal,
+    *,
+    direction: Direction | None = None,
+    states: Sequence[State] | None = None,
+    channel: Channel | None = None,
+    before: tuple[datetime, UUID] | None = None,
+    limit: int,
+) -> list[Fax]:
+    """Return a page of the faxes of the principal's regions, newest first."""
+    mine = sorted(principal.regions & set(vault.config.regions))
+    region = mine[0] if mine else None
+    async with (
+        recorded(vault, principal, Action.FAX_DESCRIBE, region=region, kind=KIND),
+        connection(vault.pool) as conn,
+    ):
+        return await faxes_sql.page(
+            conn,
+            mine,
+            direction=direction,
+            states=states,
+            channel=channel,
+            before=before,
+            limit=limit,
+        )

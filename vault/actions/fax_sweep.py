@@ -1,0 +1,58 @@
+"""Sweep up what is left of faxes: objects of the shredded, and receipts whose time is over."""
+
+import asyncio
+from datetime import timedelta
+
+from vault.context import Vault
+from vault.domain.access import Action
+from vault.domain.documents import object_name
+from vault.domain.records import Record
+from vault.sql import fax_sweep as sweep_sql
+from vault.sql.connection import connection
+
+BATCH = 500
+#: Objects that are purged at the same time.
+TOGETHER = 8
+RECEIPTS_BATCH = 5000
+
+
+async def purge_faxes(vault: Vault, region: str) -> int:
+    """Purge every version of the objects of faxes that have ended; returns how many."""
+    async with connection(vault.pool) as conn:
+        faxes = await sweep_sql.unpurged(conn, region, BATCH)
+    waiting = iter(faxes)
+
+    async def purge() -> None:
+        for fax in waiting:
+            await vault.stores[region].purge(object_name(fax))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(TOGETHER):
+            group.create_task(purge())
+    if faxes:
+        async with connection(vault.pool) as conn:
+            await sweep_sql.set_purged(conn, faxes, vault.clock())
+    return len(faxes)
+
+
+async def forget_receipts(vault: Vault, region: str) -> int:
+    """Delete receipts that are older than call detail records may be; returns how many."""
+    before = vault.clock() - timedelta(days=vault.config.fax_receipt_days_max)
+    async with connection(vault.pool) as conn:
+        return await sweep_sql.delete_receipts(conn, region, before, RECEIPTS_BATCH)
+
+
+async def purge_interrupted(vault: Vault, region: str, intents: list[Record]) -> None:
+    """Purge what faxes put into the store whose reception nobody is left to conclude."""
+    faxes = [
+        intent.document
+        for intent in intents
+        if intent.action == Action.FAX_RECEIVE and intent.document is not None
+    ]
+    if not faxes:
+        return
+    async with connection(vault.pool) as conn:
+        taken = await sweep_sql.existing(conn, faxes)
+    for fax in faxes:
+        if fax not in taken:
+            await vault.stores[region].purge(object_name(fax))

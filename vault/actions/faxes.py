@@ -1,0 +1,298 @@
+"""
+Receive: take a fax into custody.
+
+The sandboxed child looks into its bytes before anything is stored. Then one statement, which the
+faxes that come at the same time share, makes the rows, keeps the wrapped keys and records the
+outcomes: its commit is the acknowledgement. The intent alone announces a fax: an object whose
+intent was interrupted is purged by whoever closes that intent.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from keys.keyring import DataKey
+from keys.stream import HEADER_BYTES, ciphertext_size
+from vault.actions.access import Access, recorded
+from vault.actions.fax_scopes import new_fax_key, rewrap_fax_key
+from vault.actions.once import KEY_PATTERN, KeyReusedError
+from vault.context import Vault
+from vault.domain.access import Action, Principal
+from vault.domain.documents import Custody, metadata_context, object_name, stream_context
+from vault.domain.fax_numbers import check_caller, check_facts, check_number, mask, region_of
+from vault.domain.faxes import (
+    KIND,
+    MEDIA_TYPES,
+    Channel,
+    Checked,
+    Direction,
+    Fax,
+    Numbers,
+    State,
+    encode_numbers,
+)
+from vault.domain.media import HEAD_BYTES, check_type
+from vault.errors import (
+    ConflictError,
+    ContentRefusedError,
+    DigestMismatchError,
+    InvalidRequestError,
+    ObjectStoreUnavailableError,
+    TooLargeError,
+    TruncatedUploadError,
+    UnavailableError,
+    UnsupportedTypeError,
+    VaultError,
+)
+from vault.sql import faxes as faxes_sql
+from vault.sql.connection import connection
+from vault.sql.fax_intake import NewFax
+from vault.sql.intake import Claim
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+PIECE_BYTES = 64 * 1024
+#: The reason of an outcome whose fax was there already, or came too late.
+NOT_TAKEN = "not-taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What a gateway sends; everything but `body` is only what it says."""
+
+    body: AsyncIterator[bytes]
+    direction: str
+    caller: str | None
+    callee: str
+    region: str | None = None
+    media_type: str | None = None
+    size_bytes: int | None = None
+    #: SHA-256 of the whole content, where the client sent Content-Digest.
+    sha256: bytes | None = field(default=None, repr=False)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+async def receive_fax(
+    vault: Vault, principal: Principal, incoming: Incoming, *, idempotency_key: str | None = None
+) -> Fax:
+    """Take a fax into custody; durable and readable when this returns, however often it is sent."""
+    if idempotency_key is not None and not KEY_PATTERN.fullmatch(idempotency_key):
+        raise InvalidRequestError("Idempotency-Key must be 1 to 128 visible ASCII characters")
+    try:
+        direction = Direction(incoming.direction)
+    except ValueError:
+        raise InvalidRequestError("direction must be inbound or outbound") from None
+    callee = check_number(incoming.callee, "to")
+    numbers = Numbers(check_caller(incoming.caller), callee)
+    facts = check_facts(incoming.facts)
+    region = recipients_region(vault, callee, incoming.region)
+    identity = vault.new_id()
+    async with recorded(
+        vault, principal, Action.FAX_RECEIVE, region=region, document=identity, kind=KIND
+    ) as access:
+        try:
+            async with asyncio.timeout(vault.config.fax_receive_seconds_max):
+                with _reserved(vault, incoming.size_bytes) as size_max:
+                    data = await _read(incoming, size_max)
+                    media_type, checked = await _look_into(vault, incoming, data)
+                    if checked.seconds is not None:
+                        facts.setdefault("seconds", str(checked.seconds))
+                    fax = _fax(vault, access, direction, numbers, facts)
+                    fax = replace(
+                        fax, media_type=media_type, size_bytes=len(data), pages=checked.pages
+                    )
+                    new, key = await _store(vault, access, fax, numbers, data)
+        except TimeoutError:
+            raise TruncatedUploadError("the fax took too long; send it again") from None
+        access.size_bytes = len(data)
+        claim = Claim(principal.id, idempotency_key or "", _fingerprint(fax))
+        new = replace(new, claim=claim, idempotent=idempotency_key is not None)
+        return await _keep(vault, access, new, key)
+
+
+def recipients_region(vault: Vault, callee: str, said: str | None) -> str:
+    """Return the recipient's region: its route's, its number's country, or else what was said."""
+    route = vault.fax_routes.find(callee)
+    known = (route.region if route else None) or region_of(callee)
+    if said is not None and known is not None and said != known:
+        raise InvalidRequestError(
+            f"the recipient's region decides where a fax is kept, and that is {known}"
+        )
+    region = known or said
+    if region is None:
+        raise InvalidRequestError("say the recipient's region: its number is in none of ours")
+    if region not in vault.config.regions:
+        raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
+    return region
+
+
+@contextmanager
+def _reserved(vault: Vault, declared: int | None) -> Iterator[int]:
+    """Take the fax's share of memory, and give the most it may have; faxes are looked at whole."""
+    size_max = vault.config.fax_bytes_max
+    if declared is not None and declared > size_max:
+        raise fax_too_large(size_max)
+    share = size_max if declared is None else declared
+    if vault.fax_desk.memory_bytes + share > vault.config.fax_memory_bytes_max:
+        raise UnavailableError("too many faxes are being received; try again")
+    vault.fax_desk.memory_bytes += share
+    try:
+        yield share
+    finally:
+        vault.fax_desk.memory_bytes -= share
+
+
+def fax_too_large(size_max: int) -> TooLargeError:
+    """Return the refusal that names the limit."""
+    return TooLargeError(f"a fax may have at most {size_max} bytes")
+
+
+async def _read(incoming: Incoming, size_max: int) -> bytes:
+    """Return the whole body; raises unless all that was declared of it is true."""
+    pieces, size = list[bytes](), 0
+    async for piece in incoming.body:
+        size += len(piece)
+        if size > size_max:
+            raise fax_too_large(size_max)
+        pieces.append(piece)
+    data = b"".join(pieces)
+    if incoming.size_bytes is not None and size != incoming.size_bytes:
+        raise TruncatedUploadError
+    if incoming.sha256 is not None and not hmac.compare_digest(
+        hashlib.sha256(data).digest(), incoming.sha256
+    ):
+        raise DigestMismatchError
+    return data
+
+
+async def _look_into(vault: Vault, incoming: Incoming, data: bytes) -> tuple[str, Checked]:
+    if not data:
+        raise ContentRefusedError("the fax is empty")
+    media_type = await vault.sniffer.sniff(data[:HEAD_BYTES])
+    if media_type not in MEDIA_TYPES:
+        raise UnsupportedTypeError(
+            f"the file is {media_type}; a fax must be one of {', '.join(sorted(MEDIA_TYPES))}"
+        )
+    check_type(incoming.media_type, None, media_type)
+    checked = await vault.sandbox.check(data, media_type, pages_max=vault.config.fax_pages_max)
+    return media_type, checked
+
+
+def _fax(
+    vault: Vault, access: Access, direction: Direction, numbers: Numbers, facts: Mapping[str, str]
+) -> Fax:
+    region, now = access.intent.region, vault.clock()
+    routed = direction is Direction.INBOUND and vault.fax_routes.find(numbers.callee) is not None
+    return Fax(
+        id=access.intent.document or access.intent.id,
+        region=region,
+        direction=direction,
+        channel=Channel.MAIL if routed else Channel.GATEWAY,
+        state=State.RECEIVED,
+        custody=Custody.STORED,
+        media_type="",
+        size_bytes=0,
+        pages=0,
+        stream_header=b"",
+        metadata=None,
+        caller_masked=mask(numbers.caller, region) if numbers.caller else None,
+        callee_masked=mask(numbers.callee, region),
+        facts=facts,
+        attempts=0,
+        next_attempt_at=now,
+        result=None,
+        received_at=now,
+        ended_at=None,
+        last_generation=None,
+        purged_at=None,
+        sealed_at=None,
+    )
+
+
+def _fingerprint(fax: Fax) -> bytes:
+    """Tell one request from another; a hash of a whole number would be the number."""
+    asked = (fax.region, fax.direction, fax.caller_masked, fax.callee_masked, fax.size_bytes)
+    return hashlib.sha256(repr(asked).encode()).digest()
+
+
+async def _store(
+    vault: Vault, access: Access, fax: Fax, numbers: Numbers, data: bytes
+) -> tuple[NewFax, DataKey]:
+    """Encrypt and put; a crash from here on leaves an object whose key was never kept."""
+    region = fax.region
+    key, wrapped = await new_fax_key(vault, region, fax.id)
+    encryptor = key.encryptor(stream_context(region, fax.id))
+    pieces = [
+        encryptor.update(data[start : start + PIECE_BYTES])
+        for start in range(0, len(data), PIECE_BYTES)
+    ]
+    pieces.append(encryptor.finalize())
+    header = b"".join(pieces[:2])[:HEADER_BYTES]
+    try:
+        await vault.stores[region].put(
+            object_name(fax.id), _iterate(pieces), size_bytes=ciphertext_size(len(data))
+        )
+    except BaseException:
+        await _purge(vault, fax)
+        raise
+    metadata = key.seal(encode_numbers(numbers), metadata_context(region, fax.id))
+    new = NewFax(
+        fax=replace(fax, stream_header=header, metadata=metadata),
+        claim=Claim("", "", b""),
+        idempotent=False,
+        key=wrapped,
+        until=access.intent.at + timedelta(seconds=2 * vault.config.fax_receive_seconds_max),
+        outcome=access.conclude,
+    )
+    return new, key
+
+
+async def _iterate(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        if piece:
+            yield piece
+
+
+async def _keep(vault: Vault, access: Access, new: NewFax, key: DataKey) -> Fax:
+    """Commit together with others; return the earlier fax where this one was sent before."""
+    # An error here may have lost the commit, or only its answer: then the object and the outcome
+    # are left to whoever closes the intent.
+    for _ in range(ATTEMPTS):
+        taken = await vault.fax_taker.submit(new)
+        if taken.taken:
+            return new.fax
+        access.concluded = False
+        if not taken.stale_scope:
+            return await _give_back(vault, access, new)
+        new = replace(new, key=await rewrap_fax_key(vault, key, new.key))
+    await _purge(vault, new.fax)
+    raise ConflictError("the region's keys are being sealed; try again")
+
+
+async def _give_back(vault: Vault, access: Access, new: NewFax) -> Fax:
+    """Purge what was put a second time, and return what its key was used for first."""
+    await _purge(vault, new.fax)
+    await vault.recorder.append(access.conclude(reason=NOT_TAKEN))
+    if new.idempotent:
+        async with connection(vault.pool) as conn:
+            earlier = await faxes_sql.find_by_key(conn, new.claim.principal, new.claim.key)
+        if earlier is not None:
+            if earlier[1] != new.claim.fingerprint:
+                raise KeyReusedError
+            return earlier[0]
+    raise ConflictError("the fax took too long to be stored; send it again")
+
+
+async def _purge(vault: Vault, fax: Fax) -> None:
+    """Purge what was put and will not be kept, as far as that can be done now."""
+    try:
+        async with asyncio.timeout(vault.config.store_timeout_seconds):
+            await asyncio.shield(vault.stores[fax.region].purge(object_name(fax.id)))
+    except (VaultError, TimeoutError, ObjectStoreUnavailableError):
+        log.info("fax %s is left for the collector", fax.id)

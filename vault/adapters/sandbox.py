@@ -1,0 +1,104 @@
+"""
+The sandbox: child processes with limits that look into what strangers send.
+
+Content goes in and out by pipes and is never a file. A child that outlasts its time, or dies, is
+killed and another takes its place; a fax that did that to two of them is refused.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+
+from vault.domain.documents import TIFF
+from vault.domain.faxes import Checked
+from vault.errors import ContentRefusedError, UnavailableError
+from vault.sandbox import frames
+
+TRIES = 2
+#: What a child may answer: a fax as PDF is little larger than the fax.
+ANSWER_BYTES_MAX = 256 * 1024 * 1024
+
+
+class SandboxedChildren:
+    """So many children at most, started when they are first needed."""
+
+    def __init__(self, *, processes: int, timeout_seconds: float, memory_bytes: int) -> None:
+        self._timeout_seconds, self._memory_bytes = timeout_seconds, memory_bytes
+        self._free = asyncio.LifoQueue[asyncio.subprocess.Process | None]()
+        for _ in range(processes):
+            self._free.put_nowait(None)
+        self._processes = processes
+
+    async def check(self, data: bytes, media_type: str, *, pages_max: int) -> Checked:
+        """Return what the fax is; raises `ContentRefusedError` with the reason."""
+        letter = frames.CHECK_TIFF if media_type == TIFF else frames.CHECK_PDF
+        return Checked(**json.loads(await self._ask(letter, data, pages_max)))
+
+    async def convert(self, data: bytes, *, pages_max: int) -> bytes:
+        """Return a TIFF-F fax as PDF."""
+        return await self._ask(frames.CONVERT, data, pages_max)
+
+    async def close(self) -> None:
+        """End all children."""
+        for _ in range(self._processes):
+            await _end(await self._free.get())
+
+    async def _ask(self, letter: bytes, data: bytes, pages_max: int) -> bytes:
+        for _ in range(TRIES):
+            with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
+                found, content = await self._ask_one(letter, data, pages_max)
+                if found == frames.REFUSED:
+                    raise ContentRefusedError(content.decode())
+                return content
+        raise ContentRefusedError("the fax could not be read within the limits")
+
+    async def _ask_one(self, letter: bytes, data: bytes, pages_max: int) -> tuple[bytes, bytes]:
+        child = await self._free.get()
+        whole = False
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                if child is None or child.returncode is not None:
+                    child = await self._start()
+                if child.stdin is None or child.stdout is None:
+                    raise UnavailableError
+                child.stdin.write(frames.question_head(letter, pages_max, len(data)))
+                child.stdin.write(data)
+                await child.stdin.drain()
+                head = await child.stdout.readexactly(frames.ANSWER_BYTES)
+                found, size = frames.parse_answer_head(head)
+                if size > ANSWER_BYTES_MAX:
+                    raise OSError("the child answers too much")
+                content = await child.stdout.readexactly(size)
+                whole = True
+                return found, content
+        finally:
+            # A child that was left in the middle of an answer would give it to the next one.
+            if not whole:
+                await asyncio.shield(_end(child))
+                child = None
+            self._free.put_nowait(child)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        cpu_seconds = str(max(1, int(self._timeout_seconds)))
+        try:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-m", "vault.sandbox.child"),
+                *(str(self._memory_bytes), cpu_seconds),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                env={},
+                # A signal to the terminal's group is for the vault to answer.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise UnavailableError(f"no sandbox can be started: {error.strerror}") from None
+
+
+async def _end(child: asyncio.subprocess.Process | None) -> None:
+    if child is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
+    await child.wait()

@@ -1,0 +1,32 @@
+"""The settings of faxes; `Config` has them beside its own."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FaxSettings:
+    """Limits and times of faxes, of the sandbox that looks into them, and of mail."""
+
+    #: The largest fax taken, and the most pages.
+    fax_bytes_max: int = 10 * 1024 * 1024
+    fax_pages_max: int = 500
+    #: What all faxes that are being received may take of memory; the next is told to come again.
+    fax_memory_bytes_max: int = 256 * 1024 * 1024
+    #: A fax that is not taken within so long after its first byte is dropped.
+    fax_receive_seconds_max: float = 120.0
+    #: So long after it came a fax is shredded, whatever became of it.
+    fax_custody_seconds_max: float = 24 * 3600.0
+    #: A failed delivery is tried again after so long, then twice as long each time, up to this.
+    fax_retry_seconds: float = 60.0
+    fax_retry_seconds_max: float = 3600.0
+    #: An attempt that has not ended by then is taken as lost.
+    fax_attempt_seconds_max: float = 600.0
+    #: How many faxes share a scope of the key tree, and for how long.
+    fax_scope_faxes_max: int = 1000
+    fax_scope_seconds_max: float = 60.0
+    #: How long the receipt of a fax stays: the group's rule for call detail records.
+    fax_receipt_days_max: int = 730
+    #: Children that look into faxes, and what each may use.
+    sandbox_processes_max: int = 2
+    sandbox_timeout_seconds: float = 20.0
+    sandbox_memory_bytes_max: int = 1024 * 1024 * 1024

@@ -1,0 +1,1 @@
+"""What runs in a child process with limits, because it reads what strangers send."""

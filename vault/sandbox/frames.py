@@ -1,0 +1,35 @@
+"""
+What the vault and its sandboxed child say to each other over a pipe.
+
+A question is `letter (1) | pages_max (4) | length (4) | content`, an answer
+`letter (1) | length (4) | content`; integers are big-endian.
+"""
+
+import struct
+
+CHECK_TIFF, CHECK_PDF, CONVERT = b"T", b"P", b"C"
+DONE, REFUSED = b"D", b"R"
+_QUESTION, _ANSWER = struct.Struct(">cII"), struct.Struct(">cI")
+QUESTION_BYTES, ANSWER_BYTES = _QUESTION.size, _ANSWER.size
+
+
+def question_head(letter: bytes, pages_max: int, size: int) -> bytes:
+    """Return what stands before a question's content."""
+    return _QUESTION.pack(letter, pages_max, size)
+
+
+def parse_question_head(head: bytes) -> tuple[bytes, int, int]:
+    """Return what `question_head` was given."""
+    letter, pages_max, size = _QUESTION.unpack(head)
+    return letter, pages_max, size
+
+
+def answer(letter: bytes, content: bytes) -> bytes:
+    """Return a whole answer."""
+    return _ANSWER.pack(letter, len(content)) + content
+
+
+def parse_answer_head(head: bytes) -> tuple[bytes, int]:
+    """Return the letter and the size of an answer."""
+    letter, size = _ANSWER.unpack(head)
+    return letter, size

@@ -1,0 +1,104 @@
+"""
+Bringing faxes to their end, many in a transaction: beyond use, with the records that say so.
+
+One that somebody has locked is left out, and tried again by `end_one`, which waits.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from keys.keyring import Keyring
+from vault.domain.faxes import TRANSITIONS, Fax, State
+from vault.domain.records import Record
+from vault.sql.connection import Connection
+from vault.sql.faxes import COLUMNS, fax_of
+from vault.sql.log import insert_records
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A fax that is to end, and how; `outcome` makes the record, given why nothing changed."""
+
+    fax: UUID
+    state: State
+    result: str | None
+    now: datetime
+    outcome: Callable[[str | None], Record]
+
+
+#: The reason of an outcome that changed nothing, since the fax had ended so before.
+ALREADY = "already"
+
+
+async def end_many(keyring: Keyring, conn: Connection, items: Sequence[Ending]) -> list[Fax | None]:
+    """
+    Return the faxes as they are after it; None for one that may only be locked.
+
+    A fax that had ended otherwise stays as it was, and nothing is recorded.
+    """
+    return await _end(keyring, conn, items, "skip locked")
+
+
+async def end_one(keyring: Keyring, conn: Connection, item: Ending) -> Fax | None:
+    """End one fax, and wait for whoever else has it; None when there is none."""
+    (ended,) = await _end(keyring, conn, [item], "")
+    return ended
+
+
+async def _end(
+    keyring: Keyring, conn: Connection, items: Sequence[Ending], locking: str
+) -> list[Fax | None]:
+    async with conn.transaction():
+        found = await _lock(conn, [item.fax for item in items], locking)
+        wanted = dict[UUID, Ending]()
+        for item in items:
+            fax = found.get(item.fax)
+            # Of two for the same fax the first one ends it.
+            if fax is not None and item.state in TRANSITIONS[fax.state]:
+                wanted.setdefault(item.fax, item)
+        found |= await _shred(keyring, conn, found, list(wanted.values()))
+        records = [
+            item.outcome(None if wanted.get(item.fax) is item else ALREADY)
+            for item in items
+            if item.fax in found and found[item.fax].state is item.state
+        ]
+        await insert_records(conn, records)
+    return [found.get(item.fax) for item in items]
+
+
+async def _lock(conn: Connection, faxes: Sequence[UUID], locking: str) -> dict[UUID, Fax]:
+    rows = await conn.fetch(
+        f"select {COLUMNS} from fax f where id = any($1) order by id for update {locking}",
+        list(faxes),
+    )
+    return {row["id"]: fax_of(row) for row in rows}
+
+
+async def _shred(
+    keyring: Keyring, conn: Connection, found: dict[UUID, Fax], endings: Sequence[Ending]
+) -> dict[UUID, Fax]:
+    by_region = defaultdict[str, list[Ending]](list)
+    for ending in endings:
+        by_region[found[ending.fax].region].append(ending)
+    ended = dict[UUID, Fax]()
+    for region, these in sorted(by_region.items()):
+        generation = await keyring.destroy_keys(conn, region, [item.fax for item in these])
+        rows = await conn.fetch(
+            f"""
+            update fax f set state = e.state, result = coalesce(e.result, f.result),
+                custody = 'shredded', metadata = null, ended_at = e.now, last_generation = $5
+            from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[])
+                e (id, state, result, now)
+            where f.id = e.id and f.custody = 'stored' returning {COLUMNS}
+            """,
+            [item.fax for item in these],
+            [item.state.value for item in these],
+            [item.result for item in these],
+            [item.now for item in these],
+            generation,
+        )
+        ended |= {row["id"]: fax_of(row) for row in rows}
+    return ended

@@ -1,0 +1,117 @@
+"""Faxes and their receipts: looked at, and on their way out."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from keys.keyring import WrappedKey
+from vault.domain.documents import Custody
+from vault.domain.faxes import Channel, Direction, Fax, State
+from vault.sql.connection import Connection
+
+_NAMES = tuple(Fax.__dataclass_fields__)
+#: Of the table `f`, in the order of the fields.
+COLUMNS = ", ".join(f"f.{name}" for name in _NAMES)
+
+
+def fax_of(row: asyncpg.Record) -> Fax:
+    """Return the fax that a row holds."""
+    fields = {name: row[name] for name in _NAMES}
+    fields["facts"] = json.loads(fields["facts"])
+    for name, kind in (
+        ("direction", Direction),
+        ("channel", Channel),
+        ("state", State),
+        ("custody", Custody),
+    ):
+        fields[name] = kind(fields[name])
+    return Fax(**fields)
+
+
+async def find(conn: Connection, fax: UUID, *, lock: bool = False) -> Fax | None:
+    """Return the fax, or its receipt; with `lock` nobody else changes it meanwhile."""
+    row = await conn.fetchrow(
+        f"select {COLUMNS} from fax f where id = $1" + (" for update" if lock else ""), fax
+    )
+    return fax_of(row) if row else None
+
+
+async def find_by_key(
+    conn: Connection, principal: str, idempotency_key: str
+) -> tuple[Fax, bytes] | None:
+    """Return the fax that was taken under this key, and the fingerprint of what was asked."""
+    row = await conn.fetchrow(
+        f"select {COLUMNS}, f.fingerprint from fax f where principal = $1 and idempotency_key = $2",
+        principal,
+        idempotency_key,
+    )
+    return (fax_of(row), row["fingerprint"]) if row else None
+
+
+async def begin_attempt(
+    conn: Connection, fax: UUID, until: datetime
+) -> tuple[Fax, WrappedKey] | None:
+    """Say that the fax is being delivered, and return it with its key; None if it has ended."""
+    row = await conn.fetchrow(
+        f"""
+        update fax f set state = 'delivering', next_attempt_at = $2,
+            attempts = attempts + (state <> 'delivering')::int
+        from data_key k where f.id = $1 and f.custody = 'stored' and k.id = f.id
+        returning {COLUMNS}, k.scope, k.scope_epoch, k.wrap
+        """,
+        fax,
+        until,
+    )
+    if row is None:
+        return None
+    return fax_of(row), WrappedKey(
+        fax, row["region"], row["scope"], row["scope_epoch"], row["wrap"]
+    )
+
+
+async def page(
+    conn: Connection,
+    regions: Sequence[str],
+    *,
+    direction: str | None,
+    states: Sequence[str] | None,
+    channel: str | None,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Fax]:
+    """Return faxes of the regions that fit, newest first, that come after the cursor."""
+    at, identity = before or (None, None)
+    rows = await conn.fetch(
+        f"""
+        select {COLUMNS} from fax f
+        where region = any($1) and ($2::text is null or direction = $2)
+            and ($3::text[] is null or state = any($3)) and ($4::text is null or channel = $4)
+            and ($5::timestamptz is null or (received_at, id) < ($5, $6))
+        order by received_at desc, id desc limit $7
+        """,
+        list(regions),
+        direction,
+        list(states) if states is not None else None,
+        channel,
+        at,
+        identity,
+        limit,
+    )
+    return [fax_of(row) for row in rows]
+
+
+async def queue(conn: Connection, fax: UUID, result: str, next_attempt_at: datetime) -> Fax | None:
+    """Have a fax whose delivery failed wait for the next attempt."""
+    row = await conn.fetchrow(
+        f"""
+        update fax f set state = 'queued', result = $2, next_attempt_at = $3
+        where id = $1 and custody = 'stored' returning {COLUMNS}
+        """,
+        fax,
+        result,
+        next_attempt_at,
+    )
+    return fax_of(row) if row else None

@@ -1,0 +1,148 @@
+"""The handlers of `/v1/faxes`: from HTTP to an action and back."""
+
+from enum import StrEnum
+from typing import TypeVar
+
+from aiohttp import hdrs, web
+
+from vault.actions.cursor import encode_cursor
+from vault.actions.fax_ending import deliver_fax, fail_fax
+from vault.actions.fax_reading import describe_fax, list_faxes, open_fax
+from vault.actions.faxes import Incoming, receive_fax
+from vault.domain.access import Purpose
+from vault.domain.fax_numbers import FACTS, check_facts
+from vault.domain.faxes import Channel, Direction, State
+from vault.errors import InvalidRequestError
+from vault.web.api import content_digest, upload_body
+from vault.web.fax_schemas import fax_json
+from vault.web.problems import STREAMING
+from vault.web.requests import (
+    identity_of,
+    json_fields,
+    needed,
+    page_limit,
+    principal_of,
+    time_cursor,
+    vault_of,
+)
+
+W = TypeVar("W", bound=StrEnum)
+
+_NUMBERS = ("from", "to")
+_RECEIVE = frozenset({"region", "direction", *_NUMBERS, *FACTS})
+_LIST = frozenset({"direction", "state", "channel", "limit", "cursor"})
+
+
+def _number(request: web.Request, name: str) -> str | None:
+    """Return a number of the query, whose plus sign arrives as a space where it was not escaped."""
+    text = request.query.get(name)
+    return "+" + text[1:] if text and text[0] == " " else text
+
+
+async def receive(request: web.Request) -> web.Response:
+    """Take a fax into custody; the body is the fax."""
+    vault, query = vault_of(request), request.query
+    if unknown := set(query) - _RECEIVE:
+        raise InvalidRequestError(f"there is no parameter {min(unknown)!r}")
+    incoming = Incoming(
+        body=upload_body(request, vault.config.upload_idle_seconds),
+        direction=query.get("direction", ""),
+        caller=_number(request, "from"),
+        callee=_number(request, "to") or "",
+        region=query.get("region"),
+        media_type=request.headers.get(hdrs.CONTENT_TYPE),
+        size_bytes=request.content_length,
+        sha256=content_digest(request.headers.getall("Content-Digest", [])),
+        facts={name: query[name] for name in FACTS if name in query},
+    )
+    fax = await receive_fax(
+        vault,
+        principal_of(request),
+        incoming,
+        idempotency_key=request.headers.get("Idempotency-Key"),
+    )
+    location = {hdrs.LOCATION: f"/v1/faxes/{fax.id}"}
+    return web.json_response(fax_json(fax), status=201, headers=location)
+
+
+async def list_all(request: web.Request) -> web.Response:
+    """List the faxes of one's regions, newest first."""
+    if unknown := set(request.query) - _LIST:
+        raise InvalidRequestError(f"there is no filter {min(unknown)!r}")
+    limit = page_limit(request)
+    state = _word(request, "state", State)
+    found = await list_faxes(
+        vault_of(request),
+        principal_of(request),
+        direction=_word(request, "direction", Direction),
+        states=[state] if state else None,
+        channel=_word(request, "channel", Channel),
+        before=time_cursor(request),
+        limit=limit + 1,
+    )
+    page, more = found[:limit], len(found) > limit
+    cursor = encode_cursor(page[-1].received_at, page[-1].id) if more else None
+    return web.json_response({"data": [fax_json(fax) for fax in page], "next_cursor": cursor})
+
+
+def _word(request: web.Request, name: str, words: type[W]) -> W | None:
+    text = request.query.get(name)
+    try:
+        return words(text) if text else None
+    except ValueError:
+        raise InvalidRequestError(f"{name} must be one of {', '.join(words)}") from None
+
+
+async def show(request: web.Request) -> web.Response:
+    """Show a fax, or its receipt."""
+    fax = await describe_fax(vault_of(request), principal_of(request), identity_of(request))
+    return web.json_response(fax_json(fax))
+
+
+async def read(request: web.Request) -> web.StreamResponse:
+    """Hand out a fax to who delivers it, with the numbers in headers."""
+    async with open_fax(
+        vault_of(request),
+        principal_of(request),
+        identity_of(request),
+        purpose=request.headers.get("Access-Purpose", Purpose.DELIVER_FAX),
+    ) as opened:
+        response = web.StreamResponse()
+        response.content_type = opened.fax.media_type
+        response.content_length = opened.fax.size_bytes
+        response.headers["Fax-To"] = opened.numbers.callee
+        response.headers["Fax-From"] = opened.numbers.caller or "anonymous"
+        response.headers[hdrs.ACCEPT_RANGES] = "none"
+        request[STREAMING] = response
+        await response.prepare(request)
+        async for chunk in opened.chunks:
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
+
+async def deliver(request: web.Request) -> web.Response:
+    """Acknowledge that a fax was delivered: it is shredded, and the receipt stays."""
+    # There may be no body at all: nothing has to be said.
+    fields = await json_fields(request, result=str) if request.can_read_body else {}
+    result = fields.get("result")
+    fax = await deliver_fax(
+        vault_of(request),
+        principal_of(request),
+        identity_of(request),
+        result=check_facts({"message": result})["message"] if result else None,
+    )
+    return web.json_response(fax_json(fax))
+
+
+async def fail(request: web.Request) -> web.Response:
+    """Say that a delivery failed: it is tried again later, or never."""
+    fields = await json_fields(request, reason=str, final=bool)
+    fax = await fail_fax(
+        vault_of(request),
+        principal_of(request),
+        identity_of(request),
+        reason=needed(fields, "reason"),
+        final=bool(fields.get("final")),
+    )
+    return web.json_response(fax_json(fax))
