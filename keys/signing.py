@@ -53,7 +53,7 @@ class SigningKeys:
         self._seen: tuple[int | None, ...] = ()
         self._signers: list[Signer] = []
         self._handovers: list[str] = []
-        self._make_first()
+        own_key(path)
         self.reload()
 
     def __repr__(self) -> str:
@@ -63,6 +63,11 @@ class SigningKeys:
     def vkey(self) -> str:
         """Return the public half of the key of now."""
         return self._signers[0].vkey
+
+    @property
+    def following(self) -> str | None:
+        """Return the public half of the key that is to take over, while there is one."""
+        return self._signers[1].vkey if len(self._signers) > 1 else None
 
     @property
     def handovers(self) -> Sequence[str]:
@@ -123,14 +128,6 @@ class SigningKeys:
         self.reload()
         return self.vkey
 
-    def _make_first(self) -> None:
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._path.exists():
-                _create(self._path)
-        except OSError as error:
-            raise _unusable(self._path, error) from None
-
 
 def _stamp(path: Path) -> int | None:
     try:
@@ -141,10 +138,25 @@ def _stamp(path: Path) -> int | None:
 
 
 def _unusable(path: Path, error: OSError) -> KeysError:
-    return KeysError(f"the key that signs the log cannot be read or made: {path}: {error.strerror}")
+    return KeysError(f"the key that signs cannot be read or made: {path}: {error.strerror}")
+
+
+def own_key(path: Path) -> Ed25519PrivateKey:
+    """Return the key of a file of one's own, which the first call makes."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path)
+    except OSError as error:
+        raise _unusable(path, error) from None
+    return _read(path)
 
 
 def _load(path: Path, name: str) -> Signer:
+    return Signer(name, _read(path))
+
+
+def _read(path: Path) -> Ed25519PrivateKey:
     try:
         if not is_private(path.stat()):
             raise KeysError(f"{path} signs the log and others may read it: chmod 600 {path}")
@@ -157,7 +169,7 @@ def _load(path: Path, name: str) -> Signer:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise KeysError(f"{path} is no Ed25519 key in PEM: put the right one back")
-    return Signer(name, key)
+    return key
 
 
 def _create(path: Path) -> None:

@@ -31,7 +31,7 @@ from vault.adapters.sandbox import SandboxedChildren
 from vault.adapters.sniffer import MagicSniffer
 from vault.committers import open_committers
 from vault.config import Config
-from vault.context import ObjectStore, Vault
+from vault.context import SIGNER_NAME, ObjectStore, Vault
 from vault.domain.fax_routes import Routes, parse_routes
 from vault.domain.retention import Policy, parse_policy
 from vault.errors import ConfigurationError
@@ -137,7 +137,7 @@ async def open_vault(
             stores=stores,
             sniffer=sniffer,
             sandbox=sandbox,
-            signer=SigningKeys(config.signing_key_path, "portvault"),
+            signer=SigningKeys(config.signing_key_path, SIGNER_NAME),
             policy=load_policy(config),
             order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),
             rules=read_rules(config.home),

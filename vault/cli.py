@@ -81,6 +81,10 @@ def _say(error: Exception) -> int:
     known = isinstance(error, errors.VaultError | KeysError | OSError)
     text = str(error) if known else f"{type(error).__name__}: {error}"
     print(f"portvault: {' '.join(text.split())}", file=sys.stderr)
+    # What a script is to tell apart says so itself.
+    status: int | None = getattr(error, "exit_status", None)
+    if status is not None:
+        return status
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), FAILED)
 
 

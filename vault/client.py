@@ -31,10 +31,10 @@ _ERRORS: dict[int, type[VaultError]] = {
 }
 
 
-def server_address() -> str:
-    """Return where the vault is."""
+def server_address(given: str | None = None) -> str:
+    """Return where the vault is: as given, or as the environment says."""
     port = os.environ.get("PORTVAULT_PORT") or "8700"
-    address = os.environ.get("PORTVAULT_SERVER") or f"http://127.0.0.1:{port}"
+    address = given or os.environ.get("PORTVAULT_SERVER") or f"http://127.0.0.1:{port}"
     try:
         url = urlsplit(address)
         plain = url.scheme in {"http", "https"} and bool(url.hostname) and url.path in {"", "/"}
@@ -43,7 +43,7 @@ def server_address() -> str:
     except ValueError:
         plain = False
     if not plain:
-        raise ConfigurationError("write PORTVAULT_SERVER as http://host:8700, without a path")
+        raise ConfigurationError("write the server as http://host:8700, without a path")
     return address.rstrip("/")
 
 
@@ -67,13 +67,13 @@ def token() -> str:
 
 
 @asynccontextmanager
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    """Open a session with the vault; raises `UnavailableError` when the connection fails."""
+async def session(given: str | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+    """Open a session with a vault; raises `UnavailableError` when the connection fails."""
     timeout = aiohttp.ClientTimeout(
         total=None, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS
     )
     headers = {"Authorization": f"Bearer {token()}"}
-    address = server_address()
+    address = server_address(given)
     try:
         async with aiohttp.ClientSession(address, headers=headers, timeout=timeout) as opened:
             yield opened

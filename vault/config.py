@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from keys.cosignature import CosignatureVerifier
+from keys.errors import IntegrityError
 from vault.config_faxes import FaxSettings
 from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
@@ -80,6 +82,8 @@ class Config(FaxSettings):
     record_renewal_seconds: float = 5.0
     #: How long what takes four eyes waits for the second pair, and then for its use.
     approval_seconds: float = 86400.0
+    #: Public keys of those who cosign the log's checkpoints (NAME+HASH+BASE64).
+    witnesses: tuple[str, ...] = ()
     store_timeout_seconds: float = 30.0
     database_pool_max: int = 20
     database_timeout_seconds: float = 10.0
@@ -200,6 +204,13 @@ def _checked(config: Config) -> Config:
         raise ConfigurationError(f"regions must be some of {', '.join(REGIONS)}")
     if config.located and config.located not in REGIONS:
         raise ConfigurationError(f"located must be one of {', '.join(REGIONS)}")
+    for witness in config.witnesses:
+        try:
+            CosignatureVerifier(witness)
+        except IntegrityError:
+            raise ConfigurationError(
+                f"{witness} is no witness's public key; `portvault log witness` prints its own"
+            ) from None
     if not 0 <= config.port <= 65535:
         raise ConfigurationError("port must be between 0 and 65535")
     for item in fields(config):

@@ -26,6 +26,10 @@ Item_contra = TypeVar("Item_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
 
 
+#: By which name the vault signs notes, whichever region's log they are of.
+SIGNER_NAME = "portvault"
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """One object as the store lists it; `modified_at` is aware UTC."""

@@ -14,6 +14,7 @@ from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.migrate import MigrationError, migrate
+from vault.sql.log_witness import insert_cosignature
 from vault.sql.privileges import ADDED_TO, SERVICE_ROLE
 
 ACCOUNT = "portvault_only_serves"
@@ -68,6 +69,8 @@ async def test_to_the_log_the_service_can_only_add(vault: Vault, table: str) -> 
     """Insert and select are granted; update, delete, truncate and everything of an owner is not."""
     await append(vault, 2)
     await sequence_log(vault, "uk")
+    async with vault.pool.acquire() as conn:
+        await insert_cosignature(conn, "uk", 2, "w", "— w x\n", vault.clock())
     assert await vault.pool.fetchval(f"select count(*) from {table}") > 0
     for statement in (
         f"update {table} set region = 'sg'",

@@ -21,7 +21,8 @@ COMMANDS = {
     *("put", "get", "show", "shred", "certificate"),
     *("approval request", "approval list", "approval approve"),
     *("token create", "token list", "token revoke"),
-    *("log tail", "log search", "log verify"),
+    *("log tail", "log search", "log export", "log verify", "log witness"),
+    *("log key", "log rotate-key"),
     *("backup", "restore"),
     *("keys status", "keys seal", "keys verify", "keys rotate-custodian"),
 }

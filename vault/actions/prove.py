@@ -8,6 +8,7 @@ what a record holds, except the bundles of entries, which are for who may read t
 from collections.abc import Mapping
 from uuid import UUID
 
+from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
 from vault.actions.access import recorded
 from vault.actions.published import PREFIX, fetch
@@ -24,9 +25,19 @@ from vault.domain.proofs import (
     subtrees,
 )
 from vault.domain.tiles import BUNDLES, WIDTH, Tile, covering, decode_hashes
-from vault.errors import InvalidRequestError, NotFoundError, ObjectMissingError, UnavailableError
+from vault.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    ObjectMissingError,
+    UnavailableError,
+)
+from vault.sql import log_published as published_sql
 from vault.sql import log_witness as witness_sql
-from vault.sql.connection import connection
+from vault.sql.connection import connection, transaction
+
+#: How far a witness's clock may be ahead.
+CLOCK_SECONDS_MAX = 300.0
 
 
 class Tiles:
@@ -71,10 +82,11 @@ async def checkpoint(
 ) -> str:
     """Return the checkpoint that is published, or the newest one that a witness has cosigned."""
     async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
-        return (await _checkpoint(vault, region, witnessed=witnessed))[1]
+        return (await published(vault, region, witnessed=witnessed))[1]
 
 
-async def _checkpoint(vault: Vault, region: str, *, witnessed: bool = False) -> tuple[int, str]:
+async def published(vault: Vault, region: str, *, witnessed: bool = False) -> tuple[int, str]:
+    """Return size and note of what is published; raises `NotFoundError` when nothing is."""
     async with connection(vault.pool) as conn:
         if witnessed:
             found = await witness_sql.witnessed_note(conn, region)
@@ -99,7 +111,7 @@ async def tile(vault: Vault, principal: Principal, region: str, wanted: Tile) ->
     """Return a tile of the published log; bundles of entries only to who may read the log."""
     action = Action.LOG_READ if wanted.level == BUNDLES else Action.LOG_PROVE
     async with recorded(vault, principal, action, region=_known(vault, region)):
-        size, _ = await _checkpoint(vault, region)
+        size, _ = await published(vault, region)
         if not _has(size, wanted):
             raise NotFoundError("the published log has no such tile")
         try:
@@ -127,7 +139,7 @@ async def inclusion(
     async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
         if (record is None) == (index is None):
             raise InvalidRequestError("say which record: by its id, or by its index")
-        size, note = await _checkpoint(vault, region, witnessed=witnessed)
+        size, note = await published(vault, region, witnessed=witnessed)
         if record is not None:
             index = await _place(vault, region, record)
         if index is None or index >= size:
@@ -150,7 +162,7 @@ async def consistency(
 ) -> tuple[int, list[bytes]]:
     """Return up to which size, and the proof that the log of size `old` is a prefix of that one."""
     async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
-        size, _ = await _checkpoint(vault, region)
+        size, _ = await published(vault, region)
         new = size if new is None else new
         if not 0 < old <= new <= size:
             raise InvalidRequestError(
@@ -162,3 +174,27 @@ async def consistency(
 
 def _known(vault: Vault, region: str) -> str | None:
     return region if region in vault.config.regions else None
+
+
+async def cosign(vault: Vault, principal: Principal, region: str, size: int, line: str) -> str:
+    """Keep what a witness of the configuration says of a checkpoint; returns the witness's name."""
+    async with recorded(vault, principal, Action.LOG_COSIGN, region=_known(vault, region)):
+        async with connection(vault.pool) as conn:
+            note = await published_sql.checkpoint_of_size(conn, region, size)
+        if note is None:
+            raise NotFoundError("the log has no checkpoint of this size")
+        vkey, time = _cosigned_by(vault, note + line)
+        if time > vault.clock().timestamp() + CLOCK_SECONDS_MAX:
+            raise InvalidRequestError("the cosignature is of a later time than it is here")
+        async with transaction(vault.pool) as conn:
+            await witness_sql.insert_cosignature(conn, region, size, vkey, line, vault.clock())
+    return vkey.partition("+")[0]
+
+
+def _cosigned_by(vault: Vault, note: str) -> tuple[str, int]:
+    for vkey in vault.config.witnesses:
+        try:
+            return vkey, CosignatureVerifier(vkey).verify(note)[1]
+        except IntegrityError:
+            continue
+    raise ForbiddenError("this is no cosignature of a witness that the vault was told of")

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from keys.errors import IntegrityError, RolledBackError
 from vault.context import ObjectStore, Vault
-from vault.domain.checkpoint import Checkpoint, open_checkpoint
+from vault.domain.checkpoint import Checkpoint, open_checkpoint, open_minimum
 from vault.domain.merkle import CompactRange, leaf_hash
 from vault.domain.records import parse
 from vault.domain.tiles import WIDTH, covering, decode_entries
 from vault.errors import ConfigurationError, ObjectMissingError
 from vault.sql import log as log_sql
 from vault.sql import log_published as published_sql
+from vault.sql import log_witness as witness_sql
 from vault.sql.connection import Connection
 
 PREFIX = "log/"
@@ -75,6 +76,12 @@ async def published_entries(
         yield entries
     if tree.root() != checkpoint.root:
         raise IntegrityError(f"the published log of {region} does not match its checkpoint")
+
+
+async def trimmed_size(vault: Vault, conn: Connection, region: str) -> int:
+    """Return below which index records may be gone, as the vault's key has signed it."""
+    note = await witness_sql.minimum_note(conn, region)
+    return open_minimum(note, vault.signer, region).size if note else 0
 
 
 async def require_not_behind(vault: Vault, conn: Connection, region: str) -> None:

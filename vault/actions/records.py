@@ -2,13 +2,15 @@
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
+from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
 from vault.actions.access import Access, recorded
 from vault.actions.cursor import decode_cursor, encode_cursor
 from vault.actions.fax_sweep import purge_interrupted
+from vault.actions.published import trimmed_size
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.checkpoint import Checkpoint, open_checkpoint, origin
@@ -18,7 +20,8 @@ from vault.domain.search import Found, Wanted
 from vault.domain.verify import INTERRUPTED, LogVerifier, Verdict
 from vault.errors import InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
-from vault.sql.connection import connection, transaction
+from vault.sql import log_witness as witness_sql
+from vault.sql.connection import Connection, connection, transaction
 from vault.sql.log_search import page
 
 #: An intent that has no outcome after so long belonged to a process that died.
@@ -101,14 +104,39 @@ async def verify_region(
         kept, forged = _open_all(vault, region, notes)
         shown, strange = _open_all(vault, region, held)
         newest = kept[0] if kept else Checkpoint(origin(region), 0, EMPTY_ROOT)
-        verifier = LogVerifier(newest, [*kept[1:], *shown])
-        async for index, record in log_sql.sequenced(conn, region):
-            if not verifier.add(index, canonical_bytes(record)):
+        verifier = LogVerifier(
+            newest,
+            [*kept[1:], *shown],
+            cosigned=await _cosigned(vault, conn, region),
+            minimum=await trimmed_size(vault, conn, region),
+        )
+        async for leaf in log_sql.sequenced(conn, region):
+            data = canonical_bytes(leaf.record) if leaf.record else None
+            if not verifier.add(leaf.index, data, leaf.hash):
                 break
-        forgotten = await log_sql.forgotten(conn, region)
-    return _with_findings(
-        verifier.verdict(), forged=forged, strange=strange, lost=not notes, forgotten=forgotten
-    )
+        if forgotten := await log_sql.forgotten(conn, region):
+            verifier.offend(
+                "complete", newest.size, f"{forgotten} records have no place in the log"
+            )
+    _note_checkpoints(verifier, newest.size, forged=forged, strange=strange, lost=not notes)
+    return verifier.verdict()
+
+
+async def _cosigned(vault: Vault, conn: Connection, region: str) -> list[Checkpoint] | None:
+    """Return the checkpoints that witnesses of the configuration cosigned; None without any."""
+    if not vault.config.witnesses:
+        return None
+    witnesses = [CosignatureVerifier(vkey) for vkey in vault.config.witnesses]
+    notes = await witness_sql.cosigned_notes(conn, region, EARLIER_CHECKPOINTS_MAX)
+    valid = [note for note in notes if any(map(partial(_cosigned_by, note), witnesses))]
+    return _open_all(vault, region, valid)[0]
+
+
+def _cosigned_by(note: str, witness: CosignatureVerifier) -> bool:
+    with contextlib.suppress(IntegrityError):
+        witness.verify(note)
+        return True
+    return False
 
 
 def _open_all(vault: Vault, region: str, notes: Sequence[str]) -> tuple[list[Checkpoint], int]:
@@ -120,26 +148,19 @@ def _open_all(vault: Vault, region: str, notes: Sequence[str]) -> tuple[list[Che
     return opened, len(notes) - len(opened)
 
 
-def _with_findings(
-    verdict: Verdict, *, forged: int, strange: int, lost: bool, forgotten: int
-) -> Verdict:
-    """Add what is seen only beside the records: checkpoints that are none, records left out."""
-    findings = list(verdict.findings)
+def _note_checkpoints(
+    verifier: LogVerifier, size: int, *, forged: int, strange: int, lost: bool
+) -> None:
+    """Add what is seen only beside the records: checkpoints that are none."""
     if lost:
-        findings.append("the vault has no checkpoint any more")
+        verifier.offend("intact", 0, "the vault has no checkpoint any more")
     if forged:
-        findings.append(f"{forged} of the vault's checkpoints are not signed by its key")
+        what = f"{forged} of the vault's checkpoints are not signed by its key"
+        verifier.offend("intact", size, what)
+        verifier.offend("consistent", size, what)
     if strange:
-        findings.append(f"{strange} of the checkpoints you hold are not signed by this vault")
-    if forgotten:
-        findings.append(f"{forgotten} records have no place in the log")
-    return replace(
-        verdict,
-        intact=verdict.intact and not forged and not lost,
-        consistent=verdict.consistent and not forged and not strange,
-        complete=verdict.complete and not forgotten,
-        findings=tuple(findings),
-    )
+        what = f"{strange} of the checkpoints you hold are not signed by this vault"
+        verifier.offend("consistent", size, what)
 
 
 async def close_interrupted(vault: Vault, region: str) -> int:

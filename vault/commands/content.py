@@ -102,11 +102,11 @@ async def get(args: argparse.Namespace) -> None:
         if to_stdout:
             await _copy(response, sys.stdout.buffer, Path("standard output"))
             return
-        size = await _save(response, Path(args.output))
+        size = await save(response, Path(args.output))
     show({"file": args.output, "size_bytes": size}, args.output, as_json=args.json)
 
 
-async def _save(response: aiohttp.ClientResponse, path: Path) -> int:
+async def save(response: aiohttp.ClientResponse, path: Path) -> int:
     """Write the content to a file that only its owner reads, which appears when it is whole."""
     part = path.with_name(path.name + ".partial")
     with _file_errors(part):
@@ -114,7 +114,7 @@ async def _save(response: aiohttp.ClientResponse, path: Path) -> int:
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             raise VaultError(
-                f"{part} is in the way: another `get` writes it, or one was killed; remove it"
+                f"{part} is in the way: another command writes it, or one was killed; remove it"
             ) from None
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -2,18 +2,13 @@
 
 import argparse
 import getpass
-from dataclasses import asdict
 
-from vault.actions.records import verify_region
-from vault.actions.sequence import sequence_log
 from vault.app import attached, serve, work_only
-from vault.commands.database import database_errors, opened
-from vault.commands.output import facts, show
+from vault.commands.database import database_errors
+from vault.commands.output import show
 from vault.config import Config, load_config
-from vault.context import Vault
 from vault.domain.access import Principal, Role
-from vault.domain.verify import Verdict
-from vault.errors import InvalidRequestError, VaultError
+from vault.errors import InvalidRequestError
 from vault.migrate import migrate as migrate_database
 
 
@@ -63,38 +58,3 @@ async def run_config(args: argparse.Namespace) -> None:
     shown = load_config().shown()
     text = "\n".join(f"{name} = {value}" for name, value in shown.items())
     show(shown, text, as_json=args.json)
-
-
-async def log_verify(args: argparse.Namespace) -> None:
-    """Check the log against its signed checkpoints; raises when it does not hold."""
-    config = load_config()
-    async with opened(config) as vault:
-        verdicts = {
-            region: await _verify(vault, config, region)
-            for region in regions_of(config, args.region)
-        }
-    shown = {name: asdict(verdict) for name, verdict in verdicts.items()}
-    lines = [
-        facts(
-            {
-                "region": name,
-                "records": verdict.size,
-                "intact": verdict.intact,
-                "complete": verdict.complete,
-                "consistent": verdict.consistent,
-                "in_flight": verdict.in_flight,
-                "anchored": "no witness",
-                "findings": "; ".join(verdict.findings) or None,
-            }
-        )
-        for name, verdict in verdicts.items()
-    ]
-    show(shown, "\n\n".join(lines), as_json=args.json)
-    if not all(verdict.good for verdict in verdicts.values()):
-        raise VaultError("the log does not hold; keep the database and the checkpoints as they are")
-
-
-async def _verify(vault: Vault, config: Config, region: str) -> Verdict:
-    reader = operator(config, Role.COMPLIANCE)
-    await sequence_log(vault, region)
-    return await verify_region(vault, reader, region)

@@ -8,6 +8,9 @@ from typing import Protocol
 from keys.errors import IntegrityError
 from vault.domain.merkle import HASH_BYTES
 
+#: Behind the name of a log whose first records were trimmed.
+_MINIMUM = "#minimum"
+
 
 class Opener(Protocol):
     """Knows whose signatures count."""
@@ -51,12 +54,26 @@ def decode(text: str) -> Checkpoint:
     return checkpoint
 
 
+def minimum(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the statement that records below this size were trimmed: under a name of its own."""
+    return Checkpoint(checkpoint.origin + _MINIMUM, checkpoint.size, checkpoint.root)
+
+
 def open_checkpoint(note: str, opener: Opener, region: str) -> Checkpoint:
     """Return a signed checkpoint of this region's log; any other note is an `IntegrityError`."""
+    return _open(note, opener, origin(region))
+
+
+def open_minimum(note: str, opener: Opener, region: str) -> Checkpoint:
+    """Return the signed statement of how far the log was trimmed, in the same way."""
+    return _open(note, opener, origin(region) + _MINIMUM)
+
+
+def _open(note: str, opener: Opener, name: str) -> Checkpoint:
     try:
         checkpoint = decode(opener.verify(note))
     except ValueError:
         raise IntegrityError("the note is not a checkpoint") from None
-    if checkpoint.origin != origin(region):
+    if checkpoint.origin != name:
         raise IntegrityError("the checkpoint is of another log")
     return checkpoint

@@ -1,14 +1,15 @@
 """
 Verify a region's log, from its records, its newest checkpoint and earlier ones.
 
-Pure, so that the vault, the command line and an auditor call the same function. The checkpoints are
-texts whose signatures were verified before (`checkpoint.open_checkpoint`). No outside witness
-countersigns yet.
+Pure, so that the vault and the console call the same function. The checkpoints are texts whose
+signatures were verified before (`checkpoint.open_checkpoint`). An auditor, who trusts none of this,
+has a verifier of its own (`vault/auditor.py`); a test holds both against each other.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from vault.domain.checkpoint import Checkpoint
@@ -16,6 +17,8 @@ from vault.domain.merkle import CompactRange, leaf_hash
 from vault.domain.records import Record, parse
 
 INTERRUPTED = "interrupted"
+#: An intent that has no outcome after so long is not in flight any more.
+IN_FLIGHT_MAX = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +34,10 @@ class Verdict:
     consistent: bool
     in_flight: int
     findings: tuple[str, ...]
-    #: Up to which size an outside witness countersigned; None: there is no witness.
+    #: Up to which size an outside witness countersigned; None: no witness is known.
     anchored: int | None = None
+    #: The first index at which each verdict that does not hold is offended.
+    first_offending: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
@@ -43,90 +48,130 @@ class Verdict:
 class LogVerifier:
     """Takes a log's records one after the other, in bounded memory but for intents in flight."""
 
-    def __init__(self, newest: Checkpoint, earlier: Sequence[Checkpoint] = ()) -> None:
-        self._newest = newest
+    def __init__(
+        self,
+        newest: Checkpoint,
+        earlier: Sequence[Checkpoint] = (),
+        *,
+        cosigned: Sequence[Checkpoint] | None = None,
+        minimum: int = 0,
+    ) -> None:
+        self._newest, self._minimum = newest, minimum
         self._tree = CompactRange()
         self._findings: list[str] = []
-        self._contiguous = self._paired = True
-        self._open: set[UUID] = set()
+        self._first: dict[str, int] = {}
+        self._gap = False
+        #: Whether every record so far has its body: only then each outcome's intent was seen.
+        self._whole = True
+        self._open: dict[UUID, tuple[int, datetime]] = {}
         # What the worker closed: if the process was alive after all, its own outcome comes late.
         self._interrupted: set[UUID] = set()
+        self._latest = datetime.min.replace(tzinfo=UTC)
+        self._cosigned = None if cosigned is None else {item.size for item in cosigned}
+        self._anchored = 0
         self._roots: dict[int, set[bytes]] = defaultdict(set)
-        for item in earlier:
-            self._roots[item.size].add(item.root)
-        self._origins = {item.origin for item in earlier} <= {newest.origin}
+        for item in (*earlier, *(cosigned or ())):
+            if item.origin == newest.origin:
+                self._roots[item.size].add(item.root)
+            else:
+                self.offend("consistent", item.size, f"a checkpoint is of {item.origin}")
         self._meet_checkpoints()
 
-    def add(self, index: int, data: bytes) -> bool:
-        """Take the next record; False once the log is known to have a gap, and nothing else."""
-        if not self._contiguous:
-            return False
+    def add(self, index: int, data: bytes | None, leaf: bytes | None = None) -> bool:
+        """
+        Take the next record, and its leaf hash where that is kept beside it.
+
+        `data` is None for a record whose body is gone, as it may be below the signed `minimum`.
+        False once the log is known to have a gap: from there on nothing can be said.
+        """
         size = self._tree.size
-        if index != size or index >= self._newest.size:
-            self._contiguous = False
-            self._findings.append(
-                f"record {size} is missing or not in its place"
-                if index != size
-                else f"record {index} is past the checkpoint's size {self._newest.size}"
-            )
+        if not self._gap and index != size:
+            self._missing(size, f"record {size} is missing or not in its place")
+        if not self._gap and index >= self._newest.size:
+            past = f"record {index} is past the checkpoint's size {self._newest.size}"
+            self._gap = True
+            self.offend("complete", index, past)
+        if self._gap:
             return False
-        self._tree.append(leaf_hash(data))
+        hashed = leaf_hash(data) if data is not None else leaf
+        self._tree.append(leaf or hashed or b"")
+        if leaf is not None and hashed != leaf:
+            self.offend("intact", index, f"record {index} is not what was recorded")
         self._meet_checkpoints()
+        if data is None:
+            self._whole = False
+            if index >= self._minimum:
+                self.offend("intact", index, f"record {index} is gone")
+                self.offend("complete", index, f"record {index} is gone")
+            return True
         try:
             self._pair(index, parse(data))
         except ValueError:
-            self._unpaired(f"record {index} is no record")
+            self.offend("complete", index, f"record {index} is no record")
         return True
 
     def verdict(self) -> Verdict:
         """Return what holds of the records that were taken."""
         size, newest = self._tree.size, self._newest
-        if self._contiguous and size < newest.size:
-            self._contiguous = False
-            self._findings.append(f"records {size} to {newest.size - 1} are missing")
-        intact = size == newest.size and self._tree.root() == newest.root
-        if not intact:
-            self._findings.append("the records do not hash to the root that the checkpoint states")
+        if not self._gap and size < newest.size:
+            self._missing(size, f"records {size} to {newest.size - 1} are missing")
+        if size == newest.size and self._tree.root() != newest.root:
+            what = "the records do not hash to the root that the checkpoint states"
+            self.offend("intact", self._anchored, what)
         # Those that were met and agreed are gone from the table.
-        consistent = not self._roots and self._origins
-        if not consistent:
-            self._findings.append("an earlier checkpoint is not a prefix of this log")
+        for earlier in sorted(self._roots):
+            what = f"the checkpoint of {earlier} records is not a prefix of this log"
+            self.offend("consistent", earlier, what)
+        for index, begun_at in self._open.values():
+            if self._latest - begun_at > IN_FLIGHT_MAX:
+                self.offend("complete", index, f"the intent at {index} has no outcome")
         return Verdict(
             size=size,
-            intact=intact,
-            complete=self._contiguous and self._paired,
-            consistent=consistent,
+            intact="intact" not in self._first,
+            complete="complete" not in self._first,
+            consistent="consistent" not in self._first,
             in_flight=len(self._open),
             findings=tuple(self._findings),
+            anchored=None if self._cosigned is None else self._anchored,
+            first_offending=dict(self._first),
         )
+
+    def offend(self, verdict: str, index: int, finding: str) -> None:
+        """Note what is wrong, also what a caller sees that looks elsewhere."""
+        self._first[verdict] = min(index, self._first.get(verdict, index))
+        if finding not in self._findings:
+            self._findings.append(finding)
+
+    def _missing(self, index: int, finding: str) -> None:
+        self._gap = True
+        self.offend("complete", index, finding)
+        self.offend("intact", index, finding)
 
     def _meet_checkpoints(self) -> None:
         size = self._tree.size
         if size in self._roots and self._roots[size] == {self._tree.root()}:
             del self._roots[size]
+            if self._cosigned and size in self._cosigned:
+                self._anchored = size
 
     def _pair(self, index: int, record: Record) -> None:
+        self._latest = max(self._latest, record.at)
         if record.phase == "intent":
             if record.decision == "allow":
-                self._open.add(record.id)
+                self._open[record.id] = index, record.at
             return
-        intent = record.intent
-        if record.phase == "progress":
-            if intent not in self._open and intent not in self._interrupted:
-                self._unpaired(f"the progress at {index} has no intent that is open")
-        elif intent in self._open:
-            self._open.remove(intent)
-            if record.result == INTERRUPTED:
+        intent, ends = record.intent, record.phase == "outcome"
+        if intent in self._open:
+            if ends:
+                del self._open[intent]
+            if ends and record.result == INTERRUPTED:
                 self._interrupted.add(intent)
         elif intent in self._interrupted:
-            self._interrupted.remove(intent)
-        elif record.result != INTERRUPTED:
+            if ends:
+                self._interrupted.remove(intent)
+        elif self._whole and not (ends and record.result == INTERRUPTED):
             # The worker's `interrupted` may come in the same moment as the outcome itself.
-            self._unpaired(f"the outcome at {index} has no intent before it")
-
-    def _unpaired(self, finding: str) -> None:
-        self._paired = False
-        self._findings.append(finding)
+            self.offend("complete", index, f"the {record.phase} at {index} has no intent before it")
 
 
 def verify_log(

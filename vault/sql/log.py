@@ -215,17 +215,32 @@ async def look_only(conn: Connection) -> None:
     await conn.execute("set transaction isolation level repeatable read, read only")
 
 
-async def sequenced(conn: Connection, region: str) -> AsyncIterator[tuple[int, Record]]:
-    """Yield the records with their places, ascending, within a transaction of the caller."""
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A place in the log: its hash, and the record, None where it was trimmed."""
+
+    index: int
+    hash: bytes
+    record: Record | None
+
+
+def leaf_of(row: asyncpg.Record) -> Leaf:
+    """Return the leaf that a row of `log_leaf`, joined with its record, holds."""
+    return Leaf(row["index"], row["leaf_hash"], record_of(row) if row["id"] else None)
+
+
+async def sequenced(conn: Connection, region: str) -> AsyncIterator[Leaf]:
+    """Yield the places of the log, ascending, within a transaction of the caller."""
     async for row in conn.cursor(
         f"""
-        select l.index, {FROM_R} from log_leaf l join access_record r on r.id = l.record
+        select l.index, l.leaf_hash, {FROM_R}
+        from log_leaf l left join access_record r on r.id = l.record
         where l.region = $1 order by l.index
         """,
         region,
         prefetch=500,
     ):
-        yield row["index"], record_of(row)
+        yield leaf_of(row)
 
 
 async def forgotten(conn: Connection, region: str) -> int:

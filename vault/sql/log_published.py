@@ -6,7 +6,13 @@ from vault.domain.records import Record
 from vault.sql.connection import Connection
 from vault.sql.log import FROM_R, insert_leaves, insert_records, note_open, record_of
 
-_REFUSING = ("access_record", "log_leaf", "log_checkpoint")
+_REFUSING = (
+    ("access_record", "insert_only"),
+    ("access_record", "floor"),
+    ("log_leaf", "insert_only"),
+    ("log_leaf", "floor"),
+    ("log_checkpoint", "insert_only"),
+)
 
 
 async def published_size(conn: Connection, region: str) -> int:
@@ -55,14 +61,14 @@ async def leaves(
 
 async def begin_rewriting(conn: Connection) -> None:
     """Switch off, until `end_rewriting` or a rollback, what refuses changes; for the owner only."""
-    for table in _REFUSING:
-        await conn.execute(f"alter table {table} disable trigger {table}_insert_only")
+    for table, what in _REFUSING:
+        await conn.execute(f"alter table {table} disable trigger {table}_{what}")
 
 
 async def end_rewriting(conn: Connection) -> None:
     """Refuse changes again."""
-    for table in _REFUSING:
-        await conn.execute(f"alter table {table} enable trigger {table}_insert_only")
+    for table, what in _REFUSING:
+        await conn.execute(f"alter table {table} enable trigger {table}_{what}")
 
 
 async def cut_log(conn: Connection, region: str, size: int) -> None:

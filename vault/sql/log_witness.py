@@ -38,6 +38,45 @@ async def witnessed_note(conn: Connection, region: str) -> tuple[int, str] | Non
     return (row["size"], row["note"]) if row else None
 
 
+async def cosigned_notes(conn: Connection, region: str, limit: int) -> list[str]:
+    """Return the newest checkpoints that a witness has cosigned, as notes."""
+    rows = await conn.fetch(
+        f"""
+        {_COSIGNED}
+        where c.region = $1 and c.size in (select size from log_cosignature where region = $1)
+        group by c.region, c.size order by c.size desc limit $2
+        """,
+        region,
+        limit,
+    )
+    return [row["note"] for row in rows]
+
+
+async def checkpoints_between(
+    conn: Connection, region: str, first: int, last: int
+) -> list[tuple[int, str]]:
+    """Return size and note of checkpoints past `first` up to `last`: cosigned, and the last."""
+    rows = await conn.fetch(
+        f"""
+        {_COSIGNED}
+        where c.region = $1 and c.size > $2 and c.size <= $3 and (w.size is not null
+            or c.size = (select max(size) from log_checkpoint
+                where region = $1 and size > $2 and size <= $3))
+        group by c.region, c.size order by c.size
+        """,
+        region,
+        first,
+        last,
+    )
+    return [(row["size"], row["note"]) for row in rows]
+
+
+async def minimum_note(conn: Connection, region: str) -> str | None:
+    """Return the signed statement of up to where records were trimmed."""
+    note: str | None = await conn.fetchval("select note from log_minimum where region = $1", region)
+    return note
+
+
 async def insert_cosignature(
     conn: Connection, region: str, size: int, witness: str, line: str, now: datetime
 ) -> None:

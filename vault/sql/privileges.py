@@ -43,6 +43,7 @@ grant usage, select on all sequences in schema public to {SERVICE_ROLE};
 grant select, insert, update, delete on all tables in schema public to {SERVICE_ROLE};
 revoke insert, update, delete on migration from {SERVICE_ROLE};
 revoke update, delete on {", ".join(ADDED_TO)} from {SERVICE_ROLE};
+grant execute on function trim_log(text, bigint, bigint) to {SERVICE_ROLE};
 """
 
 

@@ -9,5 +9,7 @@ _SIZE = {"type": "integer", "minimum": 1}
 
 LOG_SCHEMAS: dict[str, Any] = {
     "LogKeys": structure({"key": STRING, "handovers": _STRINGS}),
+    "Cosignature": structure({"size": _SIZE, "cosignature": STRING}),
+    "Cosigned": structure({"size": _SIZE, "witness": STRING}),
     "ConsistencyProof": structure({"from": _SIZE, "to": _SIZE, "proof": _STRINGS}),
 }

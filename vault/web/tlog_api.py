@@ -11,10 +11,18 @@ from aiohttp import web
 from vault.actions import prove
 from vault.domain.tiles import parse_path
 from vault.errors import InvalidRequestError
-from vault.web.requests import principal_of, query_flag, query_id, vault_of
+from vault.web.requests import (
+    json_fields,
+    needed,
+    principal_of,
+    query_flag,
+    query_id,
+    vault_of,
+)
 
 TEXT, BYTES = "text/plain", "application/octet-stream"
 DIGITS_MAX = 18
+LINE_LENGTH_MAX = 1024
 
 
 async def show_checkpoint(request: web.Request) -> web.Response:
@@ -81,6 +89,19 @@ async def prove_consistency(request: web.Request) -> web.Response:
     )
     hashes = [base64.b64encode(item).decode() for item in proof]
     return web.json_response({"from": old, "to": size, "proof": hashes})
+
+
+async def add_cosignature(request: web.Request) -> web.Response:
+    """Take what a witness says of a checkpoint."""
+    fields = await json_fields(request, size=int, cosignature=str)
+    size, region = needed(fields, "size"), request.match_info["region"]
+    if isinstance(size, bool) or not 0 < size < 10**DIGITS_MAX:
+        raise InvalidRequestError("size must be that of a checkpoint")
+    line = needed(fields, "cosignature")
+    if len(line) > LINE_LENGTH_MAX or line.count("\n") != 1 or not line.endswith("\n"):
+        raise InvalidRequestError("cosignature must be one line of a signed note")
+    name = await prove.cosign(vault_of(request), principal_of(request), region, size, line)
+    return web.json_response({"size": size, "witness": name}, status=201)
 
 
 def _number(request: web.Request, name: str) -> int | None:

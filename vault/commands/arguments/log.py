@@ -1,6 +1,7 @@
 """`portvault log`."""
 
 import argparse
+from pathlib import Path
 
 from vault.commands.arguments.tree import Tree, count
 from vault.domain.access import Purpose
@@ -11,7 +12,7 @@ def add_log(tree: Tree) -> None:
     """Add the commands of the access log."""
     log = tree.group("log", "Look into the access log and verify it.", "portvault log verify")
     tail = log.command(
-        "tail", "client.log_tail", "Show the newest records.", "portvault log tail --follow"
+        "tail", "log.tail", "Show the newest records.", "portvault log tail --follow"
     )
     tail.add_argument("--region", choices=REGIONS, help="needed with several")
     tail.add_argument("--document", help="only of this document")
@@ -22,7 +23,7 @@ def add_log(tree: Tree) -> None:
     tail.add_argument("--interval", type=float, default=2.0, help=argparse.SUPPRESS)
     search = log.command(
         "search",
-        "client.log_search",
+        "log.search",
         "Find records: about a document, by a person, for a purpose, refused, out of the region.",
         "portvault log search --order ID --action document.read",
     )
@@ -37,7 +38,79 @@ def add_log(tree: Tree) -> None:
     search.add_argument("--from", dest="since", metavar="TIME", help="from this time or date (UTC)")
     search.add_argument("--to", dest="until", metavar="TIME", help="before this time or date (UTC)")
     search.add_argument("--limit", type=count, default=1000, help="so many at most (1000)")
+    _add_export(log)
+    _add_verify(log)
+    _add_witness(log)
+    log.command(
+        "key",
+        "log_proofs.key",
+        "Print the public key that signs the log and the certificates.",
+        "portvault log key",
+    )
+    rotate = log.command(
+        "rotate-key",
+        "log_proofs.rotate",
+        "Replace the key that signs the log: begin, and later finish.",
+        "portvault log rotate-key --finish",
+    )
+    rotate.add_argument("--finish", action="store_true", help="let the new key sign alone")
+
+
+def _add_export(log: Tree) -> None:
+    export = log.command(
+        "export",
+        "log.export",
+        "Write the log into a file that proves itself, or into a table for people.",
+        "portvault log export --region uk --from 2025-01-01 --to 2025-04-01 -o quarter.jsonl",
+    )
+    export.add_argument("--region", choices=REGIONS, required=True)
+    export.add_argument("--from", dest="since", metavar="TIME", help="from this time or date (UTC)")
+    export.add_argument("--to", dest="until", metavar="TIME", help="before this time or date (UTC)")
+    export.add_argument("--format", choices=("jsonl", "csv"), default="jsonl")
+    export.add_argument("-o", "--output", metavar="FILE", required=True)
+
+
+def _add_verify(log: Tree) -> None:
     verify = log.command(
-        "verify", "operator.log_verify", "Check that nothing was edited.", "portvault log verify"
+        "verify",
+        "log_proofs.verify",
+        "Check that nothing was edited: in the database, a running vault, or a file.",
+        "portvault log verify --file quarter.jsonl --key portvault.vkey --held last.checkpoint",
     )
     verify.add_argument("--region", choices=REGIONS)
+    source = verify.add_mutually_exclusive_group()
+    source.add_argument("--file", type=Path, metavar="FILE", help="what `log export` wrote")
+    source.add_argument("--server", metavar="URL", help="the log that a running vault shows")
+    verify.add_argument("--key", metavar="VKEY", help="the public key, or a file that holds it")
+    verify.add_argument(
+        "--held",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a checkpoint that you kept from before; may be repeated",
+    )
+    verify.add_argument(
+        "--witness",
+        metavar="VKEY",
+        action="append",
+        default=[],
+        help="a witness that you trust (file and server; else `witnesses` of the settings)",
+    )
+
+
+def _add_witness(log: Tree) -> None:
+    witness = log.command(
+        "witness",
+        "witness.witness",
+        "Remember the log's checkpoints, cosign what follows them, and shout at what does not.",
+        "portvault log witness --server https://vault.example --region uk --state /var/lib/witness",
+    )
+    witness.add_argument("--server", metavar="URL", help="the vault; its token is PORTVAULT_TOKEN")
+    witness.add_argument("--region", choices=REGIONS, action="append", help="may be repeated")
+    witness.add_argument("--state", type=Path, metavar="DIR", required=True)
+    witness.add_argument("--key", metavar="VKEY", help="the log's key (the one it shows at first)")
+    witness.add_argument("--name", help="of this witness (witness.HOST)")
+    witness.add_argument("--interval", type=float, default=60.0, help="seconds between looks (60)")
+    witness.add_argument("--once", action="store_true", help="look once")
+    witness.add_argument("--print-key", action="store_true", help="print its public key, no more")

@@ -1,6 +1,6 @@
 """The routes of the access log."""
 
-from vault.web import log_api, tlog_api
+from vault.web import log_api, log_export_api, tlog_api
 from vault.web.routes.route import PAGE, Route
 
 _WITNESSED = {"witnessed": "true: the newest that a witness has cosigned."}
@@ -14,6 +14,21 @@ ROUTES = (
         200,
         "AccessRecordPage",
         query={**log_api.RECORD_FILTERS, **PAGE},
+        refusals=(422,),
+    ),
+    Route(
+        "GET",
+        "/v1/access-records/export",
+        log_export_api.export_access_records,
+        "Export a stretch of the log, with what proves it",
+        200,
+        "application/jsonl",
+        query={
+            "region": "Whose log.",
+            "format": "jsonl (which proves itself), or csv for people.",
+            "from": "From the first record of this time or date on.",
+            "to": "Up to the last record before this time or date.",
+        },
         refusals=(422,),
     ),
     Route(
@@ -75,5 +90,15 @@ ROUTES = (
         "ConsistencyProof",
         query={"from": "The earlier size.", "to": "The later size (the one that is published)."},
         refusals=(422,),
+    ),
+    Route(
+        "POST",
+        "/v1/log/{region}/cosignatures",
+        tlog_api.add_cosignature,
+        "Add what a witness says of a checkpoint (C2SP tlog-cosignature)",
+        201,
+        "Cosigned",
+        body="Cosignature",
+        refusals=(413, 422),
     ),
 )

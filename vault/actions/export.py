@@ -1,0 +1,171 @@
+"""
+Export: a stretch of the log as a file that proves itself, or as a table for people.
+
+A line of JSON each: first what the log is and what is needed to hash the stretch into its published
+checkpoint, then the records with their leaf hashes, and among them the checkpoints that hold there.
+It is read from the database page by page, in constant memory; `Access.renew` cuts it when records
+cannot be written any more.
+"""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from vault.actions.access import Access, recorded
+from vault.actions.prove import Tiles, published
+from vault.context import Vault
+from vault.domain.access import Action, Principal
+from vault.domain.checkpoint import origin
+from vault.domain.records import Record, canonical_bytes
+from vault.sql import log_export as export_sql
+from vault.sql import log_witness as witness_sql
+from vault.sql.connection import connection
+from vault.sql.log import Leaf
+
+PAGE = 1000
+FORMAT = 1
+_COLUMNS = ("index", *Record.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What is exported: places from `first` up to, and without, `last` of a log of `size`."""
+
+    region: str
+    first: int
+    last: int
+    size: int
+    note: str
+
+
+@asynccontextmanager
+async def export_log(
+    vault: Vault,
+    principal: Principal,
+    region: str,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    as_csv: bool,
+) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+    """
+    Open an export of what is published, from the first record of the time up to the last.
+
+    Records stand in the order in which they got their places, so that a few beside the time may be
+    among them: a proof has no holes.
+    """
+    known = region if region in vault.config.regions else None
+    async with recorded(vault, principal, Action.LOG_EXPORT, region=known) as access:
+        access.size_bytes = 0
+        size, note = await published(vault, region)
+        async with connection(vault.pool) as conn:
+            first, last = await export_sql.stretch(conn, region, size, since=since, until=until)
+        stretch = Stretch(region, first, last, size, note)
+        lines = (_table if as_csv else _lines)(vault, stretch)
+        counted = _counted(access, lines)
+        try:
+            yield counted
+        finally:
+            await counted.aclose()
+
+
+async def _counted(access: Access, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async for piece in pieces:
+        await access.renew()
+        yield piece
+        access.size_bytes = (access.size_bytes or 0) + len(piece)
+
+
+async def _lines(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:
+    tiles = Tiles(vault.stores[stretch.region], stretch.size)
+    async with connection(vault.pool) as conn:
+        minimum = await witness_sql.minimum_note(conn, stretch.region)
+    head = {
+        "v": FORMAT,
+        "export": origin(stretch.region),
+        "first": stretch.first,
+        "last": stretch.last,
+        "size": stretch.size,
+        "left": _texts(await tiles.compact(0, stretch.first)),
+        "right": _texts(await tiles.compact(stretch.last, stretch.size)),
+        "key": vault.signer.vkey,
+        "handovers": list(vault.signer.handovers),
+        "minimum": minimum,
+        "checkpoint": stretch.note,
+    }
+    yield json.dumps(head).encode() + b"\n"
+    async for page, notes in _pages(vault, stretch):
+        waiting = dict(notes)
+        made = []
+        for leaf in page:
+            made.append(_line(leaf))
+            if note := waiting.pop(leaf.index + 1, None):
+                made.append(json.dumps({"checkpoint": note}).encode() + b"\n")
+        yield b"".join(made)
+
+
+def _line(leaf: Leaf) -> bytes:
+    """Return a record's line; its bytes stand in it exactly as they were hashed."""
+    head = f'{{"index":{leaf.index},"leaf":"{_text(leaf.hash)}"'.encode()
+    if leaf.record is None:
+        return head + b"}\n"
+    return b'%b,"record":%b}\n' % (head, canonical_bytes(leaf.record))
+
+
+async def _table(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:
+    write, take = _csv_writer()
+    write(_COLUMNS)
+    yield take()
+    async for page, _ in _pages(vault, stretch):
+        for leaf in page:
+            if leaf.record is not None:
+                values = (getattr(leaf.record, name) for name in _COLUMNS[1:])
+                write([str(leaf.index), *map(_cell, values)])
+        yield take()
+
+
+def _csv_writer() -> tuple[Callable[[Sequence[str]], object], Callable[[], bytes]]:
+    """Return how a row is written, and how what was written since is taken."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+
+    def take() -> bytes:
+        written = file.getvalue().encode()
+        file.seek(0)
+        file.truncate()
+        return written
+
+    return writer.writerow, take
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = value.isoformat() if isinstance(value, datetime) else str(value)
+    # A spreadsheet must not take a cell for a formula.
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+async def _pages(
+    vault: Vault, stretch: Stretch
+) -> AsyncIterator[tuple[list[Leaf], list[tuple[int, str]]]]:
+    """Yield the stretch page by page, with the checkpoints that hold within each."""
+    for first in range(stretch.first, stretch.last, PAGE):
+        last = min(first + PAGE, stretch.last)
+        async with connection(vault.pool) as conn:
+            page = await export_sql.leaves(conn, stretch.region, first, last)
+            notes = await witness_sql.checkpoints_between(conn, stretch.region, first, last)
+        yield page, notes
+
+
+def _texts(hashes: Sequence[bytes]) -> list[str]:
+    return [_text(item) for item in hashes]
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -1,0 +1,160 @@
+"""`portvault log verify`, `key` and `rotate-key`: what proves the log, and who signs it."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from keys.signing import SigningKeys
+from vault.actions.records import verify_region
+from vault.actions.sequence import sequence_log
+from vault.actions.signing import rotate_key
+from vault.auditor import STATUS, Audit, AuditError
+from vault.client import call, check, session
+from vault.commands.database import opened
+from vault.commands.operator import operator, regions_of
+from vault.commands.output import facts, show
+from vault.config import load_config
+from vault.context import SIGNER_NAME
+from vault.domain.access import Role
+from vault.domain.checkpoint import origin
+from vault.errors import InvalidRequestError, VaultError
+
+
+class LogOffendedError(VaultError):
+    """The log does not hold; keep the database and the checkpoints as they are."""
+
+    def __init__(self, exit_status: int) -> None:
+        super().__init__()
+        self.exit_status = exit_status
+
+
+async def verify(args: argparse.Namespace) -> None:
+    """Check the log of the database, of a running vault or of a file; raises when it fails."""
+    held = [_read(path) for path in args.held]
+    if args.file is not None:
+        verdicts = [_audit_file(args, held)]
+    elif args.server is not None:
+        verdicts = [await _audit_server(args, held)]
+    else:
+        verdicts = await _verify_database(args, held)
+    shown = {verdict.pop("region"): verdict for verdict in verdicts}
+    text = "\n\n".join(_text(region, verdict) for region, verdict in shown.items())
+    show(shown, text, as_json=args.json)
+    failed = {name for name in STATUS for verdict in shown.values() if verdict[name] is False}
+    if failed:
+        raise LogOffendedError(sum(STATUS[name] for name in failed))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"{path} cannot be read: {error}") from None
+
+
+def _text(region: str, verdict: dict[str, Any]) -> str:
+    anchored = verdict["anchored_size"]
+    first = verdict["first_offending"]
+    return facts(
+        {
+            "region": region,
+            "records": verdict["size"],
+            **{name: verdict[name] for name in ("intact", "complete", "consistent")},
+            "in_flight": verdict["in_flight"],
+            "anchored": "no witness" if anchored is None else f"up to {anchored} records",
+            "first_offending": ", ".join(f"{name} at {at}" for name, at in first.items()) or None,
+            "findings": "; ".join(verdict["findings"]) or None,
+        }
+    )
+
+
+async def _verify_database(args: argparse.Namespace, held: Sequence[str]) -> list[dict[str, Any]]:
+    config = load_config()
+    reader = operator(config, Role.COMPLIANCE)
+    verdicts = list[dict[str, Any]]()
+    async with opened(config) as vault:
+        for region in regions_of(config, args.region):
+            await sequence_log(vault, region)
+            mine = [note for note in held if note.startswith(f"{origin(region)}\n")]
+            found = asdict(await verify_region(vault, reader, region, held=mine))
+            size = found["anchored"]
+            anchored = None if size is None else size > 0
+            verdicts.append(
+                {"region": region, **found, "anchored": anchored, "anchored_size": size}
+            )
+    return verdicts
+
+
+def _audit_file(args: argparse.Namespace, held: Sequence[str]) -> dict[str, Any]:
+    if not args.key:
+        raise InvalidRequestError("name the log's public key with --key; `portvault log key`")
+    audit = _audit(args.key, held, args)
+    try:
+        with args.file.open("rb") as lines:
+            for line in lines:
+                audit.take(line)
+    except OSError as error:
+        raise InvalidRequestError(f"{args.file} cannot be read: {error.strerror}") from None
+    except AuditError as error:
+        raise VaultError(str(error)) from None
+    return _verdict(audit)
+
+
+async def _audit_server(args: argparse.Namespace, held: Sequence[str]) -> dict[str, Any]:
+    if args.region is None:
+        raise InvalidRequestError("say which region's log: --region")
+    async with session(args.server) as http:
+        keys = await call(http, "GET", f"/v1/log/{args.region}/keys")
+        audit = _audit(args.key or keys["key"], held, args)
+        query = {"region": args.region}
+        async with http.get("/v1/access-records/export", params=query) as response:
+            await check(response)
+            async for line in response.content:
+                try:
+                    audit.take(line)
+                except AuditError as error:
+                    raise VaultError(str(error)) from None
+    return _verdict(audit)
+
+
+def _audit(key: str, held: Sequence[str], args: argparse.Namespace) -> Audit:
+    if Path(key).is_file():
+        key = _read(Path(key))
+    try:
+        return Audit(key, held, args.witness)
+    except AuditError as error:
+        raise InvalidRequestError(str(error)) from None
+
+
+def _verdict(audit: Audit) -> dict[str, Any]:
+    try:
+        found = audit.verdict()
+    except AuditError as error:
+        raise VaultError(str(error)) from None
+    return {"region": found["origin"].rpartition("/")[2], **found}
+
+
+async def key(args: argparse.Namespace) -> None:
+    """Print the public key that signs the log, and how earlier ones named it."""
+    keys = SigningKeys(load_config().signing_key_path, SIGNER_NAME)
+    shown = {"key": keys.vkey, "next": keys.following, "handovers": list(keys.handovers)}
+    text = keys.vkey
+    if keys.following:
+        text += f"\n{keys.following} takes over: portvault log rotate-key --finish"
+    show(shown, text, as_json=args.json)
+
+
+async def rotate(args: argparse.Namespace) -> None:
+    """Begin to replace the key that signs the log, or let the new one sign alone."""
+    config = load_config()
+    async with opened(config) as vault:
+        vkey = await rotate_key(vault, operator(config), finish=args.finish)
+    text = (
+        f"{vkey} signs alone; the old private key is gone"
+        if args.finish
+        else f"{vkey} signs beside the old one. Give it to auditors and witnesses, who also learn "
+        "of it by themselves; then, as soon as they have, portvault log rotate-key --finish"
+    )
+    show({"key": vkey, "finished": args.finish}, text, as_json=args.json)

@@ -1,0 +1,147 @@
+"""
+A witness of a log: somebody else, who remembers the newest checkpoint and cosigns what follows it.
+
+What it remembers is durable before a cosignature leaves, so that it never says two things. A log
+that is shorter than it was, or another one, is an alarm: what was seen is kept as evidence, and no
+checkpoint of that log is cosigned any more until a person has removed it.
+"""
+
+import json
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from keys.cosignature import Cosigner
+from keys.errors import IntegrityError
+from keys.note import AnyVerifier
+from keys.private_file import write_private
+from keys.signing import own_key, trusted
+from vault.domain.checkpoint import Checkpoint, open_checkpoint
+from vault.domain.merkle import check_consistency
+from vault.errors import ConfigurationError, VaultError
+
+ALARM = 6
+
+
+class AlarmError(VaultError):
+    """The log is not the one that was seen before."""
+
+    exit_status = ALARM
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is remembered of a log: the key that is trusted, and the newest checkpoint."""
+
+    key: str
+    note: str | None
+
+
+class Witness:
+    """One witness, in a directory of its own."""
+
+    def __init__(self, directory: Path, name: str | None = None) -> None:
+        self._directory = directory
+        self._cosigner = Cosigner(
+            name or f"witness.{socket.gethostname()}", own_key(directory / "witness.key")
+        )
+
+    @property
+    def vkey(self) -> str:
+        """Return the public key, which the vault's operator is to know as a witness's."""
+        return self._cosigner.vkey
+
+    def trust(self, region: str, key: str) -> None:
+        """Trust a log by its public key, from the first time on; another one is refused."""
+        seen = self._seen(region)
+        if seen is None:
+            self._remember(region, Seen(key.strip(), None))
+        elif seen.key != key.strip():
+            raise ConfigurationError(
+                f"this witness trusts another key of {region} since it first saw the log; if the "
+                f"key was replaced it learns of that by itself, else look into {self._directory}"
+            )
+
+    def trusts(self, region: str) -> bool:
+        """Whether the log was ever seen, or its key was given."""
+        return self._seen(region) is not None
+
+    def size(self, region: str) -> int:
+        """Return how many records the newest checkpoint has that was seen; 0 for none."""
+        seen = self._seen(region)
+        if seen is None or seen.note is None:
+            return 0
+        # It was verified before it was kept.
+        return int(seen.note.split("\n")[1])
+
+    def see(
+        self, region: str, note: str, handovers: Sequence[str], proof: Sequence[bytes], now: int
+    ) -> str | None:
+        """
+        Return the cosignature of a checkpoint that follows what was seen; None when it is the same.
+
+        `proof` shows that the log of `size` is a prefix. Raises `AlarmError` for whatever else the
+        log's owner can show, and for a log of which there is an alarm already.
+        """
+        seen = self._seen(region)
+        if seen is None:
+            raise ConfigurationError(f"the key of {region}'s log is not known yet")
+        self._require_no_alarm(region)
+        opener = AnyVerifier(trusted(seen.key, handovers))
+        try:
+            newest = open_checkpoint(note, opener, region)
+        except IntegrityError:
+            raise self._alarm(region, seen, note, "is not signed by the key it had") from None
+        if seen.note is not None:
+            before = open_checkpoint(seen.note, opener, region)
+            if what := _wrong(before, newest, proof):
+                raise self._alarm(region, seen, note, what)
+            if before == newest:
+                return None
+        text = note.rpartition("\n\n")[0] + "\n"
+        self._remember(region, Seen(seen.key, note))
+        return self._cosigner.cosign(text, now)
+
+    def _alarm(self, region: str, seen: Seen, note: str, what: str) -> AlarmError:
+        path = self._directory / f"ALARM-{region}-{time.time_ns()}"
+        evidence = f"the log {what}\n\nseen before:\n{seen.note}\nshown now:\n{note}"
+        write_private(path, evidence.encode(), replace=False)
+        return AlarmError(f"ALARM: the log of {region} {what}; both checkpoints are in {path}")
+
+    def _require_no_alarm(self, region: str) -> None:
+        for path in self._directory.glob(f"ALARM-{region}-*"):
+            raise AlarmError(
+                f"ALARM: the log of {region} is not cosigned since {path} was written; remove it "
+                "only when you know what happened"
+            )
+
+    def _path(self, region: str) -> Path:
+        return self._directory / f"{region}.json"
+
+    def _seen(self, region: str) -> Seen | None:
+        try:
+            return Seen(**json.loads(self._path(region).read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError):
+            raise ConfigurationError(f"{self._path(region)} is damaged; bring it back") from None
+
+    def _remember(self, region: str, seen: Seen) -> None:
+        data = json.dumps({"key": seen.key, "note": seen.note}).encode()
+        write_private(self._path(region), data, replace=True)
+
+
+def _wrong(before: Checkpoint, newest: Checkpoint, proof: Sequence[bytes]) -> str | None:
+    """Return what is wrong with a checkpoint after another; None when nothing is."""
+    if newest.size < before.size:
+        return f"became shorter: {newest.size} records after {before.size}"
+    if newest.size == before.size:
+        same = newest.root == before.root
+        return None if same else f"has two histories of {newest.size} records"
+    if before.size and not check_consistency(
+        before.size, before.root, newest.size, newest.root, proof
+    ):
+        return f"of {before.size} records is no prefix of the one of {newest.size}"
+    return None
