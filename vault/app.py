@@ -27,14 +27,13 @@ from vault.adapters.allocator import keep_pages
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
 from vault.adapters.recorder import GroupRecorder
-from vault.adapters.sandbox import SandboxedChildren
 from vault.adapters.sniffer import MagicSniffer
 from vault.committers import open_committers
 from vault.config import Config
 from vault.context import SIGNER_NAME, ObjectStore, Vault
-from vault.domain.fax_routes import Routes, parse_routes
 from vault.domain.retention import Policy, parse_policy
 from vault.errors import ConfigurationError
+from vault.fax_parts import load_routes, make_mailer, make_sandbox
 from vault.migrate import migrate
 from vault.policy_files import read_rules
 from vault.sql.connection import connection
@@ -53,12 +52,6 @@ def load_policy(config: Config) -> Policy:
     own = config.home / "retention.toml"
     shipped = files("vault") / "policy" / "retention.toml"
     return parse_policy((own if own.exists() else shipped).read_text(encoding="utf-8"))
-
-
-def load_routes(config: Config) -> Routes:
-    """Read where faxes go by mail, from `faxes.toml` beside the data; without it none does."""
-    own = config.home / "faxes.toml"
-    return parse_routes(own.read_text(encoding="utf-8")) if own.exists() else Routes()
 
 
 @asynccontextmanager
@@ -119,11 +112,7 @@ async def open_vault(
         committers = await open_committers(stack, config, dsn, pool, keyring)
         sniffer = MagicSniffer()
         stack.callback(sniffer.close)
-        sandbox = SandboxedChildren(
-            processes=config.sandbox_processes_max,
-            timeout_seconds=config.sandbox_timeout_seconds,
-            memory_bytes=config.sandbox_memory_bytes_max,
-        )
+        sandbox = make_sandbox(config)
         stack.push_async_callback(sandbox.close)
         vault = Vault(
             config=config,
@@ -137,6 +126,7 @@ async def open_vault(
             stores=stores,
             sniffer=sniffer,
             sandbox=sandbox,
+            mailer=make_mailer(config),
             signer=SigningKeys(config.signing_key_path, SIGNER_NAME),
             policy=load_policy(config),
             order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),

@@ -30,3 +30,12 @@ class FaxSettings:
     sandbox_processes_max: int = 2
     sandbox_timeout_seconds: float = 20.0
     sandbox_memory_bytes_max: int = 1024 * 1024 * 1024
+    #: The next hop of faxes that go by mail, as `smtp.example:25`, and how to sign in there.
+    fax_smtp: str = ""
+    fax_smtp_user: str = ""
+    fax_smtp_password_file: str = ""
+    #: Who such mail is from; reports of its delivery go there.
+    fax_mail_from: str = "fax@localhost"
+    #: How long the next hop may take for a mail, and how many are on their way at once.
+    fax_mail_seconds_max: float = 120.0
+    fax_relays_max: int = 8

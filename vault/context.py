@@ -12,7 +12,8 @@ from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.config import Config
 from vault.domain.decision import Rules
-from vault.domain.fax_routes import Routes
+from vault.domain.fax_mail import Letter
+from vault.domain.fax_routes import Domain, Route, Routes
 from vault.domain.faxes import Checked, Fax
 from vault.domain.records import Record
 from vault.domain.retention import Policy
@@ -91,6 +92,13 @@ class Sandbox(Protocol):
         """Return a TIFF-F fax as PDF, without loss."""
 
 
+class Mailer(Protocol):
+    """Hands mail to its next hop."""
+
+    async def send(self, route: Route, domain: Domain, envelope: str, letter: Letter) -> str:
+        """Return what the next hop said; raises `MailDeferredError` or `MailRefusedError`."""
+
+
 class Recorder(Protocol):
     """Makes access records durable; many callers share one commit."""
 
@@ -123,6 +131,7 @@ class Vault:
     stores: Mapping[str, ObjectStore]
     sniffer: Sniffer
     sandbox: Sandbox
+    mailer: Mailer
     signer: SigningKeys
     policy: Policy
     #: The regions of orders that were looked up lately; an order never changes its region.

@@ -84,5 +84,13 @@ class ObjectStoreUnavailableError(UnavailableError):
     """The object store is not available."""
 
 
+class MailDeferredError(VaultError):
+    """The next hop did not take the mail; it is tried again."""
+
+
+class MailRefusedError(VaultError):
+    """The next hop refused the mail for good."""
+
+
 class ObjectMissingError(VaultError):
     """The object is not in the store."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from keys.errors import KeysError
 from vault.actions.collect import collect_abandoned, purge_shredded
 from vault.actions.fax_ending import expire_faxes
+from vault.actions.fax_relay import relay_faxes
 from vault.actions.fax_sweep import forget_receipts, purge_faxes
 from vault.actions.publish import publish_log
 from vault.actions.records import close_interrupted
@@ -65,6 +66,7 @@ def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
         Reconciler("mark-sealed", mark_sealed, 1.0),
         Reconciler("purge", purge_shredded, 2.0),
         Reconciler("certify", certify, 2.0),
+        Reconciler("fax-relay", relay_faxes, 1.0),
         Reconciler("fax-expire", expire_faxes, 2.0),
         Reconciler("fax-purge", purge_faxes, 1.0),
         Reconciler("fax-receipts", forget_receipts, 3600.0),

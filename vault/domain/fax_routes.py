@@ -62,6 +62,9 @@ class Routes:
     prefixes: tuple[tuple[str, Route], ...] = ()
     domains: Mapping[str, Domain] = field(default_factory=dict)
 
+    def __bool__(self) -> bool:
+        return bool(self.exact or self.prefixes)
+
     def find(self, number: str) -> Route | None:
         """Return the number's own route, else that of its longest prefix."""
         if found := self.exact.get(number):
@@ -92,6 +95,19 @@ def parse_routes(text: str) -> Routes:
         domains[name] = domain
     ordered = sorted(prefixes.items(), key=lambda item: -len(item[0]))
     return Routes(exact, tuple((number[:-1], route) for number, route in ordered), domains)
+
+
+def check_hosts(routes: Routes, next_hop: str) -> Routes:
+    """Return the routes if each has a next hop; raises `ConfigurationError` if one has none."""
+    if next_hop:
+        parse_host(next_hop, "fax_smtp")
+        return routes
+    for route in (*routes.exact.values(), *(route for _, route in routes.prefixes)):
+        if routes.domain(route.domain).host is None:
+            raise ConfigurationError(
+                f"set fax_smtp, or a host for the domain {route.domain} in faxes.toml"
+            )
+    return routes
 
 
 def _route(name: str, row: Mapping[str, object]) -> Route:

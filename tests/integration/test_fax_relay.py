@@ -1,0 +1,233 @@
+"""Fax to email: delivered by a real Postfix, and not by peers that are slow, cut or lie."""
+
+import asyncio
+import io
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pikepdf
+import pytest
+
+from tests.fixtures_postfix import HostilePeer, Postfix, attachment, make_certificate
+from tests.fixtures_server import serving
+from tests.fixtures_telefax import CALLEE, CALLER, Faxes
+from vault.actions.fax_ending import expire_faxes
+from vault.actions.fax_relay import relay_faxes
+from vault.app import open_vault
+from vault.config import Config
+from vault.context import Vault
+
+
+@asynccontextmanager
+async def relaying(
+    config: Config, table: str, **settings: Any
+) -> AsyncIterator[tuple[Vault, Faxes]]:
+    """Serve a vault whose faxes go where this table says."""
+    config.home.mkdir(exist_ok=True)
+    (config.home / "faxes.toml").write_text(table)
+    own = replace(config, fax_mail_from="fax@vault.test", fax_retry_seconds=0.001, **settings)
+    async with open_vault(own, dsn=own.database) as vault, serving(vault) as api:
+        yield vault, Faxes(api)
+
+
+def table(
+    port: int,
+    *,
+    address: str = "inbox@acme.test",
+    ca: str = "",
+    tls: str = "required",
+    more: str = "",
+) -> str:
+    """Return a table with one route and its domain."""
+    text = f'[[routes]]\nnumber = "+442079460*"\naddress = "{address}"\n{more}\n'
+    text += f'[[domains]]\ndomain = "acme.test"\nhost = "127.0.0.1:{port}"\ntls = "{tls}"\n'
+    return text + (f'ca = "{ca}"\n' if ca else "")
+
+
+async def state_of(faxes: Faxes, fax: str) -> tuple[str, str | None]:
+    """Return a fax's state and result."""
+    _, body = await faxes.show(fax)
+    return body["state"], body["result"]
+
+
+async def test_a_fax_reaches_a_mailbox_as_pdf(config: Config, postfix: Postfix, fax: bytes) -> None:
+    """Through TLS with a certificate that verifies, with every page; then the fax is shredded."""
+    async with relaying(config, table(postfix.port, ca=postfix.ca)) as (vault, faxes):
+        identity = await faxes.taken(fax)
+        assert (await faxes.show(identity))[1]["channel"] == "mail"
+        assert await relay_faxes(vault, "uk") == 1
+        state, result = await state_of(faxes, identity)
+        assert (state, (result or "")[:4]) == ("delivered", "250 ")
+        (mail,) = await postfix.wait_for_mail()
+        assert mail["Subject"] == "Fax, 2 pages"
+        assert mail["Message-ID"] == f"<{identity}@vault.test>"
+        assert CALLER in str(mail)
+        with pikepdf.open(io.BytesIO(attachment(mail))) as pdf:
+            assert len(pdf.pages) == 2
+        assert await relay_faxes(vault, "uk") == 0
+        assert (await faxes.content(identity))[0] == 410
+    log = postfix.log()
+    assert "TLS connection established" in log or "ENCRYPTED" in log or "status=sent" in log
+
+
+async def test_what_the_next_hop_refuses_fails_and_what_it_defers_is_tried_again(
+    config: Config, postfix: Postfix, fax: bytes
+) -> None:
+    """A 5xx ends the fax, a 4xx has it wait; what was said stands in the receipt, masked."""
+    refused = table(postfix.port, ca=postfix.ca, address="gone@acme.test")
+    async with relaying(config, refused) as (vault, faxes):
+        identity = await faxes.taken(fax)
+        await relay_faxes(vault, "uk")
+        state, result = await state_of(faxes, identity)
+        assert state == "failed"
+        assert "550" in (result or "")
+        assert CALLEE not in (result or "")
+    deferred = table(postfix.port, ca=postfix.ca, address="later@acme.test")
+    async with relaying(config, deferred) as (vault, faxes):
+        identity = await faxes.taken(fax)
+        for _ in range(2):
+            await relay_faxes(vault, "uk")
+            assert (await state_of(faxes, identity))[0] == "queued"
+            await asyncio.sleep(0.05)
+        assert (await faxes.show(identity))[1]["attempts"] == 2
+    async with relaying(config, table(postfix.port, ca=postfix.ca)) as (vault, faxes):
+        await relay_faxes(vault, "uk")
+        assert (await state_of(faxes, identity))[0] == "delivered"
+
+
+async def test_without_tls_that_verifies_nothing_is_sent(
+    config: Config, postfix: Postfix, fax: bytes
+) -> None:
+    """A certificate that does not verify, or no TLS at all, keeps the fax here, unless allowed."""
+    async with relaying(config, table(postfix.port)) as (vault, faxes):
+        identity = await faxes.taken(fax)
+        await relay_faxes(vault, "uk")
+        assert (await state_of(faxes, identity))[0] == "queued"
+    async with HostilePeer({}) as peer:
+        async with relaying(config, table(peer.port)) as (vault, _):
+            await relay_faxes(vault, "uk")
+        assert "MAIL" not in peer.heard
+        allowed = table(peer.port, tls="opportunistic")
+        async with relaying(config, allowed) as (vault, faxes):
+            await relay_faxes(vault, "uk")
+            assert (await state_of(faxes, identity))[0] == "delivered"
+        assert b"Content-Type: application/pdf" in peer.data
+
+
+HOSTILE: tuple[tuple[str, dict[str, bytes | float | None], str], ...] = (
+    ("is silent", {"greeting": 5.0}, "queued"),
+    ("is slow to take it", {"dot": 5.0}, "queued"),
+    ("cuts at once", {"greeting": None}, "queued"),
+    ("cuts before its answer", {"dot": None}, "queued"),
+    ("cuts in the data", {"DATA": None}, "queued"),
+    ("talks nonsense", {"greeting": b"\xff\xfe\x00hello\r\n"}, "queued"),
+    ("never ends a line", {"greeting": b"2" * 100_000}, "queued"),
+    ("answers the mail with nonsense", {"dot": b"maybe\r\n"}, "queued"),
+    ("says yes to the wrong question", {"DATA": b"250 no need\r\n"}, "queued"),
+    ("is full", {"dot": b"452 disk full\r\n"}, "queued"),
+    ("refuses the recipient", {"RCPT": b"550 no\r\n"}, "failed"),
+    ("refuses the content", {"dot": b"554 no faxes\r\n"}, "failed"),
+    ("is not ready", {"greeting": b"421 later\r\n"}, "queued"),
+)
+
+
+async def test_a_hostile_peer_neither_loses_nor_stops_a_fax(config: Config, fax: bytes) -> None:
+    """Whatever a peer does but say 250 to the data, the fax is not called delivered."""
+    script: dict[str, bytes | float | None] = {}
+    async with HostilePeer(script) as peer:
+        text = table(peer.port, tls="opportunistic")
+        async with relaying(config, text, fax_mail_seconds_max=1.0) as (vault, faxes):
+            for what, said, expected in HOSTILE:
+                script.clear()
+                script.update(said)
+                identity = await faxes.taken(fax)
+                await relay_faxes(vault, "uk")
+                state, _ = await state_of(faxes, identity)
+                assert state == expected, what
+                if expected == "queued":
+                    await faxes.act(identity, "fail", reason="done", final=True)
+
+
+async def test_a_crash_between_the_answer_and_its_record_sends_again(
+    config: Config, fax: bytes
+) -> None:
+    """The claim runs out and the mailbox gets the same Message-ID twice; the fax ends delivered."""
+
+    class Died(BaseException):
+        """The process, in the moment after the next hop has said 250."""
+
+    async with HostilePeer({}) as peer:
+        text = table(peer.port, tls="opportunistic")
+        async with relaying(config, text, fax_attempt_seconds_max=0.5) as (vault, faxes):
+            identity = await faxes.taken(fax)
+            sent = list[bytes]()
+
+            class Dying:
+                async def send(self, *arguments: Any) -> str:
+                    await vault.mailer.send(*arguments)
+                    sent.append(peer.data)
+                    raise Died
+
+            dying = replace(vault, mailer=Dying())
+            with pytest.raises(BaseExceptionGroup) as died:
+                await relay_faxes(dying, "uk")
+            assert died.group_contains(Died)
+            assert (await state_of(faxes, identity))[0] == "delivering"
+            assert await relay_faxes(vault, "uk") == 0, "still claimed"
+            await asyncio.sleep(0.6)
+            assert await relay_faxes(vault, "uk") == 1
+            assert (await state_of(faxes, identity))[0] == "delivered"
+            name = f"Message-ID: <{identity}@vault.test>\r\n".encode()
+            assert [name in data for data in (*sent, peer.data)] == [True, True]
+
+
+async def test_two_relays_at_once_send_once(config: Config, fax: bytes) -> None:
+    """A fax that one worker has claimed is not sent by another."""
+    async with HostilePeer({}) as peer:
+        async with relaying(config, table(peer.port, tls="opportunistic")) as (vault, faxes):
+            await faxes.taken(fax)
+            counts = await asyncio.gather(*(relay_faxes(vault, "uk") for _ in range(5)))
+        assert sum(counts) == 1
+        assert peer.heard.count("DATA") == 1
+
+
+async def test_a_recipient_with_a_certificate_gets_s_mime(
+    config: Config, tmp_path: Path, fax: bytes
+) -> None:
+    """Numbers and pages are readable with the recipient's key alone, by OpenSSL."""
+    directory = tmp_path / "recipient"
+    directory.mkdir()
+    certificate, key = make_certificate(directory, common_name="inbox@acme.test")
+    async with HostilePeer({}) as peer:
+        text = table(peer.port, tls="opportunistic", more=f'certificate = "{certificate}"')
+        async with relaying(config, text) as (vault, faxes):
+            identity = await faxes.taken(fax)
+            await relay_faxes(vault, "uk")
+            assert (await state_of(faxes, identity))[0] == "delivered"
+        mail = peer.data.removesuffix(b".\r\n")
+    assert b"application/x-pkcs7-mime" in mail or b"application/pkcs7-mime" in mail
+    assert CALLER.encode() not in mail
+    opened = await asyncio.to_thread(
+        subprocess.run,
+        ["openssl", "smime", "-decrypt", "-recip", str(certificate), "-inkey", str(key)],
+        input=mail,
+        capture_output=True,
+        check=True,
+    )
+    assert CALLER.encode() in opened.stdout
+    assert b"application/pdf" in opened.stdout
+
+
+async def test_a_fax_that_goes_by_mail_expires_all_the_same(config: Config, fax: bytes) -> None:
+    """A next hop that is away for a day costs the fax, and the receipt says so."""
+    async with relaying(config, table(1)) as (vault, faxes):
+        identity = await faxes.taken(fax)
+        await relay_faxes(vault, "uk")
+        later = replace(vault, clock=lambda: vault.clock() + timedelta(hours=25))
+        assert await expire_faxes(later, "uk") == 1
+        assert (await state_of(faxes, identity))[0] == "expired"
