@@ -141,3 +141,24 @@ _apt() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get -o DPkg::Lock::Timeout=600 "$@" </dev/null >&2
 }
+
+# set_up_npm DIRECTORY installs the npm packages of a committed lock file beside the environment's
+# own, at $venv/npm/NAME. Without Node.js it says so and goes on, as above. No package's own script
+# is run.
+set_up_npm() {
+    local name place
+    name="$(basename -- "$1")"
+    place="$venv/npm/$name"
+    [[ -f $place/stamp ]] &&
+        [[ $(<"$place/stamp") == "$(sha256sum <"$root/$1/package-lock.json")" ]] && return
+    if ! command -v npm >/dev/null; then
+        say "Node.js and npm are missing; the tests of $1 will fail."
+        return 0
+    fi
+    say "Installing the npm packages of $1 (once) ..."
+    mkdir -p -- "$place"
+    cp -- "$root/$1/package.json" "$root/$1/package-lock.json" "$place/"
+    (cd -- "$place" && npm ci --ignore-scripts --no-audit --no-fund </dev/null >&2) ||
+        fail "npm could not install what $1/package-lock.json names."
+    sha256sum <"$root/$1/package-lock.json" >"$place/stamp"
+}

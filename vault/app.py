@@ -26,6 +26,7 @@ from vault.actions.published import require_not_behind
 from vault.adapters.allocator import keep_pages
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
+from vault.adapters.oidc import open_people
 from vault.adapters.recorder import GroupRecorder
 from vault.adapters.sniffer import MagicSniffer
 from vault.committers import open_committers
@@ -132,6 +133,7 @@ async def open_vault(
             order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),
             rules=read_rules(config.home),
             fax_routes=load_routes(config),
+            people=open_people(config),
             clock=_now,
             new_id=uuid.uuid4,
         )

@@ -22,6 +22,9 @@ PREFIX = "PORTVAULT_"
 FILE_NAME = "portvault.toml"
 DOCUMENT_BYTES_MAX = 25 * 1024 * 1024
 
+SECRETS = frozenset({"s3_secret_key", "oidc_client_secret"})
+#: What may lie in a file of its own, named by PORTVAULT_NAME_FILE.
+SECRET_FILES = (*sorted(SECRETS), "database")
 # Read by the command line as a client and by the scripts, not by the service.
 CLIENT_VARIABLES = frozenset({"TOKEN", "TOKEN_FILE", "SERVER", "VENV"})
 
@@ -80,6 +83,21 @@ class Config(FaxSettings):
     record_timeout_seconds: float = 5.0
     #: A stream that is open for so long records how far it is, again and again, or is cut.
     record_renewal_seconds: float = 5.0
+    #: Where people reach the vault, as `https://vault.example`; needed for their sign-in.
+    public_url: str = ""
+    #: The identity provider that people sign in at, and what the vault is called there.
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret: str = field(default="", repr=False)
+    oidc_scopes: str = "openid profile groups"
+    #: The claim that lists a person's groups, and what each group means: `GROUP=ROLE`,
+    #: `GROUP=REGION`, and `GROUP=REGION` for where they read from.
+    oidc_claim: str = "groups"
+    oidc_roles: tuple[str, ...] = ()
+    oidc_regions: tuple[str, ...] = ()
+    oidc_located: tuple[str, ...] = ()
+    #: How long a person stays signed in.
+    session_seconds: float = 28800.0
     #: How long what takes four eyes waits for the second pair, and then for its use.
     approval_seconds: float = 86400.0
     #: Public keys of those who cosign the log's checkpoints (NAME+HASH+BASE64).
@@ -117,7 +135,7 @@ class Config(FaxSettings):
         shown: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name == "s3_secret_key":
+            if item.name in SECRETS:
                 value = "***" if value else ""
             elif item.name == "database":
                 value = _without_password(value)
@@ -132,10 +150,9 @@ def load_config(environment: Mapping[str, str] | None = None) -> Config:
     variables = _variables(os.environ if environment is None else environment)
     home = Path(variables.pop("home", "") or Path.home() / ".portvault").expanduser().absolute()
     values, regions = _read_file(home / FILE_NAME)
-    if secret := variables.pop("s3_secret_key_file", None):
-        variables["s3_secret_key"] = _read_secret(Path(secret))
-    if address := variables.pop("database_file", None):
-        variables["database"] = _read_secret(Path(address))
+    for name in SECRET_FILES:
+        if path := variables.pop(f"{name}_file", None):
+            variables[name] = _read_secret(Path(path))
     values.update(variables)
     settings: dict[str, Any] = {"home": home, "region_settings": regions}
     kinds = {item.name: item.type for item in fields(Config)}
@@ -150,7 +167,7 @@ def load_config(environment: Mapping[str, str] | None = None) -> Config:
 
 def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
     known = {item.name for item in fields(Config)} - {"region_settings"}
-    known |= {"s3_secret_key_file", "database_file"}
+    known |= {f"{name}_file" for name in SECRET_FILES}
     found: dict[str, Any] = {}
     for variable, value in environment.items():
         if not variable.startswith(PREFIX) or variable.removeprefix(PREFIX) in CLIENT_VARIABLES:
@@ -220,6 +237,8 @@ def _checked(config: Config) -> Config:
         value = getattr(config, item.name)
         if (positive and value <= 0) or (item.name == "reversal_grace_seconds" and value < 0):
             raise ConfigurationError(f"{item.name} must be more than zero")
+    if config.oidc_issuer and not (config.public_url and config.oidc_client_id):
+        raise ConfigurationError("oidc_issuer needs public_url and oidc_client_id beside it")
     if len({config.objects_uri(region) for region in config.regions}) < len(config.regions):
         raise ConfigurationError("objects must give each region its own bucket; use {region}")
     return config

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Seq
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from keys.cache import Cache
@@ -15,6 +15,7 @@ from vault.domain.decision import Rules
 from vault.domain.fax_mail import Letter
 from vault.domain.fax_routes import Domain, Route, Routes
 from vault.domain.faxes import Checked, Fax
+from vault.domain.people import GroupMapping
 from vault.domain.records import Record
 from vault.domain.retention import Policy
 from vault.fax_desk import FaxDesk
@@ -116,6 +117,43 @@ class Committer(Protocol[Item_contra, Result_co]):
         """Return once it is durable; raises `DatabaseUnavailableError` in bounded time."""
 
 
+class IdentityProvider(Protocol):
+    """
+    Who people sign in at. What it says is verified before it is returned.
+
+    Raises `UnauthenticatedError` for what does not verify, `IdentityProviderUnavailableError` when
+    it is away.
+    """
+
+    @property
+    def issuer(self) -> str:
+        """What it is called."""
+
+    async def authorization_url(
+        self, *, redirect_uri: str, state: str, nonce: str, verifier: str
+    ) -> str:
+        """Return where a browser is sent to sign in."""
+
+    async def end_session_url(self, back_to: str) -> str | None:
+        """Return where a browser is sent to sign out there, too."""
+
+    async def exchange(
+        self, *, code: str, redirect_uri: str, nonce: str, verifier: str
+    ) -> Mapping[str, Any]:
+        """Return the claims that a code is good for, once."""
+
+    async def logged_out(self, logout_token: str) -> Mapping[str, Any]:
+        """Return whom a back-channel log-out speaks of."""
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """How people come in: their provider, and what its groups mean here."""
+
+    provider: IdentityProvider
+    mapping: GroupMapping
+
+
 @dataclass(frozen=True, slots=True)
 class Vault:
     """Everything an action needs. Time and ids come from here, so that tests can set them."""
@@ -138,6 +176,8 @@ class Vault:
     order_regions: Cache[UUID, str]
     rules: Rules
     fax_routes: Routes
+    #: None where no identity provider is configured.
+    people: People | None
     clock: Callable[[], datetime]
     new_id: Callable[[], UUID]
     fax_desk: FaxDesk = field(default_factory=FaxDesk)

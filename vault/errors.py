@@ -76,6 +76,10 @@ class DatabaseUnavailableError(UnavailableError):
     """The database is not available."""
 
 
+class IdentityProviderUnavailableError(UnavailableError):
+    """The identity provider does not answer as one; try again, or use break-glass."""
+
+
 class RecordsUnavailableError(UnavailableError):
     """Access records cannot be written, so nothing is handed out."""
 

@@ -46,6 +46,8 @@ class Action(StrEnum):
     TOKEN_CREATE = "token.create"
     TOKEN_LIST = "token.list"
     TOKEN_REVOKE = "token.revoke"
+    SESSION_BEGIN = "session.begin"
+    SESSION_END = "session.end"
     APPROVAL_REQUEST = "approval.request"
     APPROVAL_LIST = "approval.list"
     APPROVAL_APPROVE = "approval.approve"
@@ -80,6 +82,8 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.DOCUMENT_SHRED,
             _A.CERTIFICATE_READ,
             _A.LOG_PROVE,
+            _A.SESSION_BEGIN,
+            _A.SESSION_END,
         }
     ),
     Role.FAX_GATEWAY: frozenset(
@@ -103,6 +107,8 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.LOG_COSIGN,
             _A.APPROVAL_LIST,
             _A.APPROVAL_APPROVE,
+            _A.SESSION_BEGIN,
+            _A.SESSION_END,
         }
     ),
     Role.DPO: frozenset(
@@ -115,6 +121,8 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.APPROVAL_LIST,
             _A.APPROVAL_APPROVE,
             _A.LOG_PROVE,
+            _A.SESSION_BEGIN,
+            _A.SESSION_END,
         }
     ),
     Role.ADMIN: frozenset(
@@ -129,6 +137,8 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.LOG_ROTATE_KEY,
             _A.APPROVAL_REQUEST,
             _A.APPROVAL_LIST,
+            _A.SESSION_BEGIN,
+            _A.SESSION_END,
         }
     ),
     WORKER_ROLE: frozenset(

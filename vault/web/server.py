@@ -21,6 +21,7 @@ from vault.web.openapi import openapi
 from vault.web.problems import Handler, problem, problems
 from vault.web.requests import PRINCIPAL, VAULT
 from vault.web.routes import ROUTES
+from vault.web.routes.console import CONSOLE_ROUTES
 
 HEADER_BYTES_MAX = 8190
 SHUTDOWN_SECONDS = 20.0
@@ -52,7 +53,7 @@ def make_app(vault: Vault) -> web.Application:
     app[VAULT], app[REGISTRY], app[OPENAPI] = vault, registry, openapi()
     app.on_response_prepare.append(_add_headers)
     uploads = Uploads(vault.config.uploads_max)
-    for route in ROUTES:
+    for route in (*ROUTES, *CONSOLE_ROUTES):
         if route.body == "file":
             app.router.add_route(
                 route.method,
@@ -102,7 +103,9 @@ def _expect(size_max: int) -> Callable[[web.Request], Awaitable[web.StreamRespon
 
 def _authenticate(vault: Vault) -> Middleware:
     authenticator = Authenticator(vault)
+    # The console has its own sign-in; what it shows without one is how to sign in.
     public = {route.path for route in ROUTES if route.public}
+    public |= {route.path for route in CONSOLE_ROUTES}
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -135,4 +138,5 @@ def _measure(metrics: Metrics) -> Middleware:
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     del request
     for name, value in SECURITY_HEADERS.items():
-        response.headers[name] = value
+        # A page of the console brings a policy of its own.
+        response.headers.setdefault(name, value)

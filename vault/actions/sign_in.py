@@ -1,0 +1,153 @@
+"""
+Sign-in: a person goes to the identity provider and comes back as a principal.
+
+What was begun belongs to the browser that began it and is taken back once, so no answer of the
+provider can be replayed or pushed onto somebody else. A session is made anew at every sign-in,
+whatever the browser held before.
+"""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+
+from vault.actions.access import recorded
+from vault.context import People, Vault
+from vault.domain.access import Action, Principal
+from vault.domain.people import person_of, principal_id
+from vault.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from vault.sql import log as log_sql
+from vault.sql import sessions as sessions_sql
+from vault.sql.connection import connection, transaction
+from vault.sql.sessions import Begun, Session
+
+SECRET_BYTES = 32
+BEGUN_SECONDS = 600.0
+CALLBACK = "/console/callback"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Where the browser goes, and what it has to bring back."""
+
+    url: str
+    browser: str
+
+
+async def begin_sign_in(vault: Vault) -> Started:
+    """Begin; the answer has to come back to the same browser within ten minutes."""
+    people = _people(vault)
+    state, nonce, verifier, browser = (secrets.token_urlsafe(SECRET_BYTES) for _ in range(4))
+    url = await people.provider.authorization_url(
+        redirect_uri=_callback(vault), state=state, nonce=nonce, verifier=verifier
+    )
+    expires_at = vault.clock() + timedelta(seconds=BEGUN_SECONDS)
+    async with transaction(vault.pool) as conn:
+        await sessions_sql.begin(
+            conn, _hash(state), _hash(browser), Begun(nonce, verifier), expires_at=expires_at
+        )
+    return Started(url, browser)
+
+
+async def finish_sign_in(vault: Vault, *, state: str, code: str, browser: str) -> str:
+    """Return the secret of a new session, which only the browser keeps."""
+    people = _people(vault)
+    async with transaction(vault.pool) as conn:
+        begun = await sessions_sql.take(conn, _hash(state), _hash(browser), vault.clock())
+    if begun is None:
+        raise UnauthenticatedError("this sign-in was not begun here, or too long ago; begin again")
+    claims = await people.provider.exchange(
+        code=code, redirect_uri=_callback(vault), nonce=begun.nonce, verifier=begun.verifier
+    )
+    try:
+        person = person_of(claims, people.mapping)
+    except ForbiddenError:
+        await _refuse(vault, principal_id(str(claims["iss"]), str(claims["sub"])))
+        raise
+    secret, now = secrets.token_urlsafe(SECRET_BYTES), vault.clock()
+    session = Session(
+        person,
+        csrf=secrets.token_urlsafe(SECRET_BYTES),
+        expires_at=now + timedelta(seconds=vault.config.session_seconds),
+    )
+    sid = claims.get("sid")
+    async with (
+        recorded(
+            vault, person.principal, Action.SESSION_BEGIN, region=_region(vault, person.principal)
+        ) as access,
+        transaction(vault.pool) as conn,
+    ):
+        await sessions_sql.insert(
+            conn,
+            _hash(secret),
+            session,
+            subject=str(claims["sub"]),
+            provider_session=sid if isinstance(sid, str) else None,
+            now=now,
+        )
+        await log_sql.insert_records(conn, [access.conclude()])
+    return secret
+
+
+async def find_session(vault: Vault, secret: str | None) -> Session | None:
+    """Return who is signed in with this secret."""
+    if not secret:
+        return None
+    async with connection(vault.pool) as conn:
+        return await sessions_sql.find(conn, _hash(secret), vault.clock())
+
+
+async def sign_out(vault: Vault, secret: str, session: Session) -> str | None:
+    """End the session; returns where to sign out of the provider, too, if it has such a place."""
+    principal = session.person.principal
+    async with (
+        recorded(vault, principal, Action.SESSION_END, region=_region(vault, principal)) as access,
+        transaction(vault.pool) as conn,
+    ):
+        await sessions_sql.delete(conn, _hash(secret))
+        await log_sql.insert_records(conn, [access.conclude()])
+    if vault.people is None:
+        return None
+    return await vault.people.provider.end_session_url(vault.config.public_url + "/console")
+
+
+async def signed_out_elsewhere(vault: Vault, logout_token: str) -> int:
+    """End the sessions that the provider says have ended; returns how many."""
+    claims = await _people(vault).provider.logged_out(logout_token)
+    subject, sid = claims.get("sub"), claims.get("sid")
+    async with transaction(vault.pool) as conn:
+        ended = await sessions_sql.delete_of(conn, subject, sid)
+    for session in ended:
+        principal = session.person.principal
+        async with recorded(vault, principal, Action.SESSION_END, region=_region(vault, principal)):
+            pass
+    return len(ended)
+
+
+async def _refuse(vault: Vault, identity: str) -> None:
+    """Record that somebody signed in whom the vault has nothing for."""
+    nobody = Principal(identity, "none", frozenset())
+    try:
+        async with recorded(vault, nobody, Action.SESSION_BEGIN, region=None):
+            pass
+    except (ForbiddenError, NotFoundError):
+        return
+
+
+def _people(vault: Vault) -> People:
+    if vault.people is None:
+        raise NotFoundError("nobody signs in here: no identity provider is configured")
+    return vault.people
+
+
+def _callback(vault: Vault) -> str:
+    return vault.config.public_url + CALLBACK
+
+
+def _region(vault: Vault, principal: Principal) -> str | None:
+    mine = sorted(principal.regions & set(vault.config.regions))
+    return mine[0] if mine else None
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

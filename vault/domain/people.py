@@ -1,0 +1,101 @@
+"""
+People: from what the identity provider says of somebody to a principal.
+
+Pure. The groups of a person mean roles and regions by a mapping of the operator. Whoever has no
+role has none here either, and whoever has two has to be given one: a vault in which somebody both
+reads and administers is what the roles are there to prevent.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vault.domain.access import Principal, Role
+from vault.domain.regions import REGIONS
+from vault.errors import ConfigurationError, ForbiddenError
+
+NAME_LENGTH_MAX = 80
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMapping:
+    """What each group of the identity provider means here."""
+
+    claim: str
+    roles: Mapping[str, str]
+    regions: Mapping[str, str]
+    located: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who signed in: the principal, and how the console calls them."""
+
+    principal: Principal
+    shown_as: str
+
+
+def parse_mapping(
+    claim: str, roles: Sequence[str], regions: Sequence[str], located: Sequence[str]
+) -> GroupMapping:
+    """Return the mapping of `GROUP=MEANING` pairs; raises `ConfigurationError`."""
+    return GroupMapping(
+        claim,
+        _pairs("oidc_roles", roles, list(Role)),
+        _pairs("oidc_regions", regions, REGIONS),
+        _pairs("oidc_located", located, REGIONS),
+    )
+
+
+def _pairs(setting: str, texts: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        group, _, meaning = text.rpartition("=")
+        if not group or meaning not in known:
+            raise ConfigurationError(
+                f"{setting} holds {text!r}; write GROUP=MEANING, with one of {', '.join(known)}"
+            )
+        found[group] = meaning
+    return found
+
+
+def person_of(claims: Mapping[str, Any], mapping: GroupMapping) -> Person:
+    """
+    Return whom verified claims speak of; raises `ForbiddenError` saying what is missing.
+
+    The principal's id is a hash: subjects are often addresses or names, and it stands in the log.
+    """
+    said = claims.get(mapping.claim)
+    groups = [group for group in said if isinstance(group, str)] if isinstance(said, list) else []
+    roles = {mapping.roles[group] for group in groups if group in mapping.roles}
+    regions = {mapping.regions[group] for group in groups if group in mapping.regions}
+    located = {mapping.located[group] for group in groups if group in mapping.located}
+    if len(roles) != 1:
+        what = "has several roles here; it must be one" if roles else "has no role here"
+        raise ForbiddenError(f"your account {what}; ask who looks after the vault's groups")
+    if not regions:
+        raise ForbiddenError("your account has no region here; ask who looks after its groups")
+    if len(located) > 1:
+        raise ForbiddenError("your account is in several places; ask who looks after its groups")
+    principal = Principal(
+        principal_id(str(claims["iss"]), str(claims["sub"])),
+        roles.pop(),
+        frozenset(regions),
+        located=located.pop() if located else None,
+    )
+    return Person(principal, _shown(claims))
+
+
+def principal_id(issuer: str, subject: str) -> str:
+    """Return the opaque id of a person."""
+    digest = hashlib.sha256(f"{issuer}\n{subject}".encode()).hexdigest()
+    return f"person:{digest[:32]}"
+
+
+def _shown(claims: Mapping[str, Any]) -> str:
+    for name in ("name", "preferred_username", "email"):
+        text = claims.get(name)
+        if isinstance(text, str) and text.strip() and text.isprintable():
+            return text.strip()[:NAME_LENGTH_MAX]
+    return "you"
