@@ -22,7 +22,7 @@ COMMANDS = {
     *("approval request", "approval list", "approval approve"),
     *("token create", "token list", "token revoke"),
     *("log tail", "log search", "log export", "log verify", "log witness"),
-    *("log key", "log rotate-key"),
+    *("log key", "log rotate-key", "log receipt"),
     *("backup", "restore"),
     *("keys status", "keys seal", "keys verify", "keys rotate-custodian"),
 }

@@ -13,6 +13,7 @@ from vault.context import Vault
 from vault.domain.access import Action, Principal, Purpose
 from vault.domain.documents import metadata_context, object_name, stream_context
 from vault.domain.faxes import KIND, Channel, Direction, Fax, Numbers, State, decode_numbers
+from vault.domain.receipts import encode_receipt, receipt_of
 from vault.errors import ConflictError, NotFoundError, ShreddedError
 from vault.sql import faxes as faxes_sql
 from vault.sql.connection import connection
@@ -22,10 +23,11 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class OpenFax:
-    """A fax that is being fetched: its row, its numbers in clear, its bytes as they are opened."""
+    """A fax that is being fetched: row, numbers in clear, receipt, and bytes as they are opened."""
 
     fax: Fax
     numbers: Numbers
+    receipt: str
     chunks: AsyncGenerator[bytes, None]
 
 
@@ -57,7 +59,8 @@ async def open_fax(
         async with vault.stores[fax.region].get(object_name(identity)) as sealed:
             chunks = _decrypt(access, key, fax, sealed)
             try:
-                yield OpenFax(fax, numbers, chunks)
+                receipt = encode_receipt(receipt_of(access.intent))
+                yield OpenFax(fax, numbers, receipt, chunks)
             finally:
                 await chunks.aclose()
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from keys.keyring import KeyStatus, SealResult, Walk
 from vault.actions.access import recorded
+from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.errors import ConfigurationError
@@ -48,13 +49,14 @@ async def rotate_custodian(vault: Vault, principal: Principal, region: str) -> S
     open the root whoever holds it. No content and no data key is touched.
     """
     known = region if region in vault.config.regions else None
-    async with recorded(vault, principal, Action.KEYS_SEAL, region=known):
+    async with recorded(vault, principal, Action.KEYS_SEAL, region=known) as access:
         before = vault.config.custodian_before_uri(region)
         if before is None:
             raise ConfigurationError(
                 f"set custodian_before of {region} to the custodian that holds its key now and "
                 "custodian to the new one, start every server again, then rotate"
             )
+        await wait_published(access)
         result = await vault.keyring.seal(region, force=True)
         if result is None:
             raise ConfigurationError(f"{region} was not sealed")

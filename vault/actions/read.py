@@ -16,10 +16,12 @@ from keys.errors import IntegrityError, StaleScopeError
 from keys.stream import DataKey
 from vault.actions.access import Access, recorded
 from vault.actions.approvals import is_approved, use
+from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act
 from vault.domain.documents import Document, metadata_context, object_name, stream_context
+from vault.domain.receipts import encode_receipt, receipt_of
 from vault.errors import ConflictError, NotFoundError, ShreddedError
 from vault.sql import documents as documents_sql
 from vault.sql import orders as orders_sql
@@ -30,10 +32,11 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """An open document: its row, its file name, and its bytes as they are decrypted."""
+    """An open document: its row, its file name, its receipt, and its bytes as they are opened."""
 
     document: Document
     filename: str | None
+    receipt: str
     chunks: AsyncGenerator[bytes, None]
 
 
@@ -73,12 +76,14 @@ async def open_content(
         if agreed and approval:
             async with transaction(vault.pool) as conn:
                 await use(access, conn, approval, Act.DISCLOSURE, str(identity))
+            await wait_published(access)
         document, key = await _unwrap(vault, identity)
         store = vault.stores[document.region]
         async with store.get(object_name(identity)) as sealed:
             chunks = _decrypt(access, key, document, sealed)
             try:
-                yield Content(document, open_filename(key, document), chunks)
+                receipt = encode_receipt(receipt_of(access.intent))
+                yield Content(document, open_filename(key, document), receipt, chunks)
             finally:
                 await chunks.aclose()
 

@@ -13,6 +13,7 @@ from keys.errors import RestoreRefusedError
 from keys.keyring import Merged
 from vault.actions.access import recorded
 from vault.actions.published import adopt_published
+from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import OBJECTS_PREFIX
@@ -54,8 +55,16 @@ async def restore(
             )
         action = Action.KEYS_READ if dry_run else Action.KEYS_RESTORE
         try:
-            async with recorded(vault, principal, action, region=region):
-                return await _restore(vault, region, dry_run=dry_run, leave_unknown=leave_unknown)
+            async with recorded(vault, principal, action, region=region) as access:
+                restored = await _restore(
+                    vault, region, dry_run=dry_run, leave_unknown=leave_unknown
+                )
+                if not dry_run:
+                    # The log could not be published before it was whole again. A crash before this
+                    # seal leaves a region in which everything is dirty; the worker seals.
+                    await wait_published(access)
+                    await vault.keyring.seal(region, force=True)
+                return restored
         finally:
             await restore_sql.let_others_in(alone)
 
@@ -74,9 +83,6 @@ async def _restore(vault: Vault, region: str, *, dry_run: bool, leave_unknown: b
             await transaction.rollback()
             raise
         await (transaction.rollback() if dry_run else transaction.commit())
-    if not dry_run:
-        # A crash before this seal leaves a region in which everything is dirty; the worker seals.
-        await vault.keyring.seal(region, force=True)
     return restored
 
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from keys.keyring import SealResult
 from vault.actions.access import recorded
+from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import WORKER_ROLE, Action, Principal
 from vault.domain.certificate import Evidence, certificate_text
@@ -30,7 +31,9 @@ async def seal(
 ) -> SealResult | None:
     """Replace the region's root generation and destroy the old one; None when nothing is dirty."""
     known = region if region in vault.config.regions else None
-    async with recorded(vault, principal, Action.KEYS_SEAL, region=known):
+    async with recorded(vault, principal, Action.KEYS_SEAL, region=known) as access:
+        # Before anything: the seal ends with what cannot be undone.
+        await wait_published(access)
         return await vault.keyring.seal(region, force=force)
 
 

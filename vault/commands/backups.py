@@ -2,11 +2,15 @@
 
 import argparse
 import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import asyncpg
 
+from vault.actions.backup import backed_up
 from vault.actions.restore import Restored
 from vault.actions.restore import restore as restore_region
 from vault.adapters.postgres_tools import run_tool
@@ -16,7 +20,7 @@ from vault.commands.operator import operator, regions_of
 from vault.commands.output import show, table
 from vault.config import Config, load_config
 from vault.errors import ConfigurationError
-from vault.migrate import migrate
+from vault.migrate import migrate, pending
 from vault.sql.connection import Connection
 from vault.sql.privileges import create_role
 
@@ -30,8 +34,9 @@ async def backup(args: argparse.Namespace) -> None:
     """Dump the database into a file that only this user may read."""
     if args.file.exists():
         raise ConfigurationError(f"{args.file} is there already; name a new file")
+    config = load_config()
     with database_errors():
-        async with attached(load_config()) as dsn:
+        async with attached(config) as dsn, _recorded(config, dsn):
             os.close(os.open(args.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             try:
                 await run_tool("pg_dump", "--format=custom", f"--file={args.file}", dsn=dsn)
@@ -41,6 +46,17 @@ async def backup(args: argparse.Namespace) -> None:
     size = args.file.stat().st_size
     text = f"{args.file}: {size} bytes; objects and root keys are not in it"
     show({"file": str(args.file), "size_bytes": size}, text, as_json=args.json)
+
+
+@asynccontextmanager
+async def _recorded(config: Config, dsn: str) -> AsyncIterator[None]:
+    """Record the backup; a schema that waits for migrations cannot take records of this release."""
+    if await pending(dsn):
+        print("the schema is older than this release: not recorded in the log", file=sys.stderr)
+        yield
+        return
+    async with open_vault(config, dsn=dsn) as vault, backed_up(vault, operator(config)):
+        yield
 
 
 async def restore(args: argparse.Namespace) -> None:

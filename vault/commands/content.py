@@ -18,6 +18,7 @@ import aiohttp
 from vault.client import call, check, session
 from vault.commands.output import Progress, show
 from vault.domain.media import HEAD_BYTES, by_signature
+from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, VaultError
 
 CHUNK_BYTES = 64 * 1024
@@ -99,6 +100,9 @@ async def get(args: argparse.Namespace) -> None:
         http.get(path, headers=headers, allow_redirects=False) as response,
     ):
         await check(response)
+        if args.receipt is not None:
+            with _file_errors(args.receipt):
+                args.receipt.write_text(response.headers[RECEIPT] + "\n", encoding="ascii")
         if to_stdout:
             await _copy(response, sys.stdout.buffer, Path("standard output"))
             return

@@ -8,9 +8,15 @@ from typing import Any
 
 import aiohttp
 
+from keys.errors import IntegrityError
+from keys.note import AnyVerifier
+from keys.signing import trusted
 from vault.client import call, check, session
 from vault.commands.content import save
 from vault.commands.output import lines, show, table
+from vault.domain.proofs import check_proof
+from vault.domain.receipts import parse_receipt
+from vault.errors import InvalidRequestError, VaultError
 
 #: Records that are asked for at once while following, and how many pages back at most.
 FOLLOW_PAGE, FOLLOW_PAGES_MAX = 200, 50
@@ -113,3 +119,30 @@ async def export(args: argparse.Namespace) -> None:
         await check(response)
         size = await save(response, Path(args.output))
     show({"file": args.output, "size_bytes": size}, args.output, as_json=args.json)
+
+
+async def receipt(args: argparse.Namespace) -> None:
+    """Ask for the proof that a reading was recorded, and check it against the receipt."""
+    try:
+        held = parse_receipt(args.file.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise InvalidRequestError(f"{args.file} is no receipt: {error}") from None
+    place = f"/v1/log/{held.region}"
+    async with session() as http:
+        keys = await call(http, "GET", f"{place}/keys")
+        async with http.get(f"{place}/inclusion?record={held.record}") as response:
+            await check(response)
+            proof = await response.text()
+    key = args.key or keys["key"]
+    if Path(key).is_file():
+        key = Path(key).read_text(encoding="ascii").strip()
+    opener = AnyVerifier(trusted(key, keys["handovers"]))
+    try:
+        index, size = check_proof(proof, held.leaf, opener, held.region)
+    except (IntegrityError, ValueError):
+        raise VaultError(
+            "the vault cannot prove that it recorded this reading: keep the receipt as evidence"
+        ) from None
+    shown = {"region": held.region, "record": str(held.record), "index": index, "size": size}
+    text = f"{held.region}: record {held.record} is number {index} of {size} in the log"
+    show(shown, text, as_json=args.json)

@@ -40,6 +40,7 @@ class Action(StrEnum):
     LOG_COSIGN = "log.cosign"
     LOG_TRIM = "log.trim"
     LOG_ROTATE_KEY = "log.rotate-key"
+    BACKUP_CREATE = "backup.create"
     KEYS_READ = "keys.read"
     KEYS_SEAL = "keys.seal"
     KEYS_RESTORE = "keys.restore"
@@ -135,6 +136,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.TOKEN_REVOKE,
             _A.LOG_PROVE,
             _A.LOG_ROTATE_KEY,
+            _A.BACKUP_CREATE,
             _A.APPROVAL_REQUEST,
             _A.APPROVAL_LIST,
             _A.SESSION_BEGIN,

@@ -9,7 +9,8 @@ log is.
 import base64
 from collections.abc import Iterator, Sequence
 
-from vault.domain.merkle import node_hash, split
+from vault.domain.checkpoint import Opener, open_checkpoint
+from vault.domain.merkle import node_hash, root_from_inclusion, split
 from vault.domain.tiles import WIDTH, Tile
 
 #: The records from the first of these up to, and without, the second.
@@ -112,6 +113,19 @@ def decode_proof(text: str) -> tuple[int, list[bytes], str, bytes]:
     if encode_proof(int(number), proof, note, extra) != text:
         raise ValueError("not a proof in its one form")
     return int(number), proof, note, extra
+
+
+def check_proof(text: str, leaf: bytes, opener: Opener, region: str) -> tuple[int, int]:
+    """
+    Return at which index of a log of which size a leaf is proved to stand.
+
+    Raises ValueError, or `IntegrityError` when nobody who is trusted signed the checkpoint.
+    """
+    index, proof, note, _ = decode_proof(text)
+    checkpoint = open_checkpoint(note, opener, region)
+    if root_from_inclusion(index, checkpoint.size, leaf, proof) != checkpoint.root:
+        raise ValueError("the proof does not lead to the checkpoint")
+    return index, checkpoint.size
 
 
 def _text(data: bytes) -> str:

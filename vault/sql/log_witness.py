@@ -113,3 +113,16 @@ async def is_waiting(conn: Connection, region: str, record: UUID) -> bool:
         record,
     )
     return waiting
+
+
+async def is_published(conn: Connection, region: str, record: UUID) -> bool:
+    """Whether a record is under the checkpoint that is published."""
+    published: bool = await conn.fetchval(
+        """
+        select exists (select from log_leaf l join log_published p using (region)
+            where l.region = $1 and l.record = $2 and l.index < p.size)
+        """,
+        region,
+        record,
+    )
+    return published

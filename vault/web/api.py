@@ -22,6 +22,7 @@ from vault.actions.shred import shred
 from vault.domain.certificate import parse_certificate
 from vault.domain.documents import parse_kind
 from vault.domain.orders import Status
+from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, TruncatedUploadError
 from vault.web.problems import STREAMING
 from vault.web.requests import (
@@ -189,6 +190,7 @@ async def read_content(request: web.Request) -> web.StreamResponse:
         name = quote(content.filename or str(content.document.id), safe="")
         response.headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{name}"
         response.headers[hdrs.ACCEPT_RANGES] = "none"
+        response.headers[RECEIPT] = content.receipt
         request[STREAMING] = response
         await response.prepare(request)
         async for chunk in content.chunks:

@@ -12,6 +12,7 @@ from vault.actions.faxes import Incoming, receive_fax
 from vault.domain.access import Purpose
 from vault.domain.fax_numbers import FACTS, check_facts
 from vault.domain.faxes import Channel, Direction, State
+from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError
 from vault.web.api import content_digest, upload_body
 from vault.web.fax_schemas import fax_json
@@ -113,6 +114,7 @@ async def read(request: web.Request) -> web.StreamResponse:
         response.headers["Fax-To"] = opened.numbers.callee
         response.headers["Fax-From"] = opened.numbers.caller or "anonymous"
         response.headers[hdrs.ACCEPT_RANGES] = "none"
+        response.headers[RECEIPT] = opened.receipt
         request[STREAMING] = response
         await response.prepare(request)
         async for chunk in opened.chunks:

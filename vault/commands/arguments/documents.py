@@ -32,6 +32,12 @@ def add_documents(tree: Tree) -> None:
     get.add_argument(
         "-o", "--output", metavar="FILE", help="- for standard output, never a terminal"
     )
+    get.add_argument(
+        "--receipt",
+        type=Path,
+        metavar="FILE",
+        help="keep what proves this reading recorded",
+    )
     show = tree.command(
         "show", "client.document_show", "Show why a document is here.", "portvault show ID"
     )

@@ -47,6 +47,14 @@ def add_log(tree: Tree) -> None:
         "Print the public key that signs the log and the certificates.",
         "portvault log key",
     )
+    receipt = log.command(
+        "receipt",
+        "log.receipt",
+        "Prove that a reading is in the log, from the receipt that was given for it.",
+        "portvault log receipt scan.receipt --key portvault.vkey",
+    )
+    receipt.add_argument("file", type=Path, metavar="RECEIPT", help="what `get --receipt` kept")
+    receipt.add_argument("--key", metavar="VKEY", help="the log's key, or a file that holds it")
     rotate = log.command(
         "rotate-key",
         "log_proofs.rotate",

@@ -1,0 +1,180 @@
+"""Every way into the vault goes through the one place that decides and records: all are walked."""
+
+import argparse
+import ast
+import contextlib
+import importlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.access_records import append
+from tests.fixtures_server import Api
+from vault.app import open_vault
+from vault.commands.arguments import make_parser
+from vault.config import Config
+from vault.context import Vault
+from vault.errors import ConfigurationError, NotFoundError
+from vault.sql.connection import Pool
+from vault.web.routes import ROUTES, Route
+
+ROLES = ("porting", "compliance", "dpo", "admin", "fax-gateway")
+#: What a route needs to be understood at all, where that is more than ids in its path. A route that
+#: refuses what it is sent here before it is recorded fails the test: say here how it is called.
+QUERY = {
+    "/v1/orders/{id}/documents": "kind=passport",
+    "/v1/faxes": "region=uk&direction=inbound&to=%2B442079460123",
+    "/v1/access-records": "region=uk",
+    "/v1/access-records/export": "region=uk",
+    "/v1/log/checkpoint": "region=uk",
+    "/v1/log/{region}/inclusion": "index=0",
+    "/v1/log/{region}/consistency": "from=1",
+}
+BODY: dict[str, Any] = {
+    "NewOrder": {"region": "uk", "customer": "a", "numbers": ["+442079460123"]},
+    "OrderChange": {"status": "submitted"},
+    "ShredReason": {"reason": "withdrawn"},
+    "FaxDelivered": {"result": "0"},
+    "FaxFailed": {"reason": "busy"},
+    "NewApproval": {
+        "act": "disclosure",
+        "subject": str(uuid.uuid4()),
+        "region": "uk",
+        "reason": "T-1",
+    },
+    "Cosignature": {"size": 1, "cosignature": "— w AAAA\n"},
+}
+#: Commands that reach no document, no key's use and no record, and why.
+EXEMPT = {
+    "serve": "runs the server, whose routes are walked",
+    "worker": "runs the reconcilers, which record as the worker",
+    "migrate": "changes the schema, before there is a log",
+    "doctor": "looks whether the parts answer",
+    "config": "prints settings, with secrets masked",
+    "log key": "prints the public half of a key",
+}
+
+
+async def intents(pool: Pool) -> int:
+    """Return how many accesses were decided on."""
+    found: int = await pool.fetchval("select count(*) from access_record where phase = 'intent'")
+    return found
+
+
+def address(route: Route) -> str:
+    """Return where a route is called, with ids that nobody has."""
+    path = route.path.replace("{path:.+}", "0/000.p/1").replace("{region}", "uk")
+    query = QUERY.get(route.path, "") if route.method != "GET" or route.path in QUERY else ""
+    if route.path == "/v1/faxes" and route.method == "GET":
+        query = ""
+    return path.replace("{id}", str(uuid.uuid4())) + (f"?{query}" if query else "")
+
+
+async def test_every_route_is_recorded_whoever_asks(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """Allowed or refused, each call of each role leaves an intent before it is answered."""
+    around = []
+    for route in (route for route in ROUTES if not route.public):
+        options: dict[str, Any] = {}
+        if route.body is not None:
+            file = route.body == "file"
+            options = {"data": passport} if file else {"json": BODY[route.body]}
+        for role in ROLES:
+            before = await intents(vault.pool)
+            status, body, _ = await api.call(route.method, address(route), role=role, **options)
+            if await intents(vault.pool) <= before:
+                around.append((route.method, route.path, role, status, body))
+    assert around == []
+
+
+def commands(
+    parser: argparse.ArgumentParser, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield every command with what runs it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                run = below.get_default("run")
+                if run:
+                    yield " ".join((*path, name)), run
+                yield from commands(below, (*path, name))
+
+
+def imports(module: str) -> set[str]:
+    """Return what a module of commands imports."""
+    path = importlib.import_module(f"vault.commands.{module}").__file__
+    assert path is not None
+    return {
+        node.module
+        for node in ast.walk(ast.parse(Path(path).read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module
+    }
+
+
+ALL = dict(commands(make_parser()))
+LOCAL = {
+    name
+    for name, run in ALL.items()
+    if name not in EXEMPT
+    and imports(run.partition(".")[0]) & {"vault.app", "vault.commands.database"}
+}
+#: How the commands that open the vault themselves are called.
+CALLED = {
+    "token create": ["--role", "porting", "--region", "uk"],
+    "token list": [],
+    "token revoke": [str(uuid.uuid4())],
+    "log verify": ["--region", "uk"],
+    "log rotate-key": [],
+    "keys status": ["--region", "uk"],
+    "keys seal": ["--region", "uk"],
+    "keys verify": ["--region", "uk"],
+    "keys rotate-custodian": ["--region", "uk"],
+    "backup": ["FILE"],
+    "restore": ["--region", "uk", "--dry-run"],
+}
+
+
+def test_every_other_command_speaks_to_the_server() -> None:
+    """What neither opens the vault nor is exempt with a reason goes over HTTP: it is walked."""
+    assert set(EXEMPT) <= set(ALL)
+    assert set(CALLED) == LOCAL
+    for name in set(ALL) - LOCAL - set(EXEMPT):
+        assert "vault.client" in imports(ALL[name].partition(".")[0]), name
+
+
+@pytest.mark.parametrize("name", sorted(CALLED))
+async def test_every_command_that_opens_the_vault_is_recorded(
+    config: Config,
+    pool: asyncpg.Pool,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Done or refused, it leaves an intent under the name of the account that ran it."""
+    for variable, value in (
+        ("HOME", str(config.home)),
+        ("DATABASE", config.database),
+        ("REGIONS", "uk,sg"),
+    ):
+        monkeypatch.setenv(f"PORTVAULT_{variable}", value)
+    async with open_vault(config) as vault:
+        await append(vault, 1)
+    arguments = [str(tmp_path / "dump") if word == "FILE" else word for word in CALLED[name]]
+    args = make_parser().parse_args([*name.split(), *arguments])
+    module, _, function = args.run.partition(".")
+    before = await intents(pool)
+    run = getattr(importlib.import_module(f"vault.commands.{module}"), function)
+    # There is no such token, and no custodian to move away from.
+    with contextlib.suppress(NotFoundError, ConfigurationError):
+        await run(args)
+    assert await intents(pool) > before
+    newest = await pool.fetchval(
+        "select principal from access_record where phase = 'intent' order by at desc limit 1"
+    )
+    assert newest.startswith("operator:")

@@ -1,0 +1,40 @@
+"""
+Published first: what cannot be undone waits until its record lies outside the database's reach.
+
+Destroying a root key, restoring, and reading what a role alone may not read are begun only when the
+intent is under a checkpoint in the region's bucket: no rollback of the database can forget it.
+"""
+
+import asyncio
+
+from vault.actions.access import Access
+from vault.actions.publish import publish_log
+from vault.actions.sequence import sequence_log
+from vault.errors import RecordsUnavailableError
+from vault.sql import log_witness as witness_sql
+from vault.sql.connection import connection
+
+LOOK_SECONDS = 0.05
+
+
+async def wait_published(access: Access) -> None:
+    """
+    Return once the intent is under a published checkpoint; does itself what a worker would do.
+
+    Raises what keeps the log from being published, within `store_timeout_seconds`.
+    """
+    vault, intent = access.vault, access.intent
+    try:
+        async with asyncio.timeout(vault.config.store_timeout_seconds):
+            while True:
+                await sequence_log(vault, intent.region)
+                await publish_log(vault, intent.region)
+                async with connection(vault.pool) as conn:
+                    if await witness_sql.is_published(conn, intent.region, intent.id):
+                        return
+                # Somebody else orders or publishes at this moment.
+                await asyncio.sleep(LOOK_SECONDS)
+    except TimeoutError:
+        raise RecordsUnavailableError(
+            "the record could not be published in time, so nothing was done; try again"
+        ) from None
