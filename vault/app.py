@@ -122,6 +122,7 @@ async def open_vault(
             recorder=recorder,
             announcer=committers.announcer,
             keeper=committers.keeper,
+            finder=committers.finder,
             fax_taker=committers.fax_taker,
             fax_ender=committers.fax_ender,
             stores=stores,

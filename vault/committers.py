@@ -4,12 +4,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
+from uuid import UUID
 
 from keys.keyring import Keyring
 from vault.adapters.committer import Commit, CommitAlone, GroupCommitter
 from vault.config import Config
 from vault.domain.faxes import Fax
 from vault.sql.connection import Pool
+from vault.sql.documents import Found, find_many, find_with_key
 from vault.sql.fax_ending import Ending, end_many, end_one
 from vault.sql.fax_intake import NewFax, Taken, take_many, take_one
 from vault.sql.intake import (
@@ -30,10 +32,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Committers:
-    """The four: two for uploads, two for faxes."""
+    """The five: two for uploads, one for reads, two for faxes."""
 
     announcer: GroupCommitter[Announcement, Announced]
     keeper: GroupCommitter[Keeping, Kept]
+    finder: GroupCommitter[UUID, Found]
     fax_taker: GroupCommitter[NewFax, Taken]
     fax_ender: GroupCommitter[Ending, Fax | None]
 
@@ -66,6 +69,7 @@ async def open_committers(
             "announcer", announce_many, announce_one, config.record_timeout_seconds
         ),
         keeper=await opened("keeper", keep_many, keep_one),
+        finder=await opened("finder", find_many, find_with_key),
         fax_taker=await opened("fax-taker", take_many, take_one),
         fax_ender=await opened("fax-ender", partial(end_many, keyring), partial(end_one, keyring)),
     )

@@ -20,6 +20,7 @@ from vault.domain.records import Record
 from vault.domain.retention import Policy
 from vault.fax_desk import FaxDesk
 from vault.sql.connection import Pool
+from vault.sql.documents import Found
 from vault.sql.fax_ending import Ending
 from vault.sql.fax_intake import NewFax, Taken
 from vault.sql.intake import Announced, Announcement, Keeping, Kept
@@ -164,6 +165,8 @@ class Vault:
     recorder: Recorder
     announcer: Committer[Announcement, Announced]
     keeper: Committer[Keeping, Kept]
+    #: Looks documents up, many readers' in one statement.
+    finder: Committer[UUID, Found]
     fax_taker: Committer[NewFax, Taken]
     fax_ender: Committer[Ending, Fax | None]
     stores: Mapping[str, ObjectStore]

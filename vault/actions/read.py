@@ -55,8 +55,7 @@ async def open_content(
 
     An `approval` of its disclosure is used up before a key is unwrapped.
     """
-    async with connection(vault.pool) as conn:
-        document = await documents_sql.find(conn, identity)
+    document = (await vault.finder.submit(identity)).document
     region = document.region if document else ""
     agreed = await is_approved(vault, principal, approval, Act.DISCLOSURE, str(identity), region)
     async with recorded(
@@ -125,15 +124,13 @@ async def describe(vault: Vault, principal: Principal, identity: UUID) -> Descri
 
 async def _unwrap(vault: Vault, identity: UUID) -> tuple[Document, DataKey]:
     for _ in range(ATTEMPTS):
-        async with connection(vault.pool) as conn:
-            found = await documents_sql.find_with_key(conn, identity)
-        if found is None:
+        found = await vault.finder.submit(identity)
+        if found.document is None:
             raise NotFoundError
-        document, wrapped = found
-        if wrapped is None:
+        if found.key is None:
             raise ShreddedError
         try:
-            return document, await vault.keyring.open_key(wrapped)
+            return found.document, await vault.keyring.open_key(found.key)
         except StaleScopeError:
             continue
     raise ConflictError("the region's keys are being sealed; try again")

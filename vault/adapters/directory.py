@@ -28,6 +28,8 @@ GATHER_BYTES = 512 * 1024
 READ_BYTES = 256 * 1024
 LIST_BATCH = 500
 THREADS = 8
+#: Linux has it; elsewhere a flag that no system knows, so that each read goes to a thread.
+_NOWAIT = getattr(os, "RWF_NOWAIT", 1 << 30)
 
 T = TypeVar("T")
 
@@ -90,7 +92,10 @@ class DirectoryStore:
         # Not in a thread: a task that is cancelled meanwhile would lose the descriptor.
         descriptor = self._attempt(self._open, path)
         try:
-            yield self._read(descriptor, offset, length)
+            end = os.fstat(descriptor).st_size
+            if length is not None:
+                end = min(end, offset + length)
+            yield self._read(descriptor, offset, end)
         finally:
             os.close(descriptor)
 
@@ -160,15 +165,15 @@ class DirectoryStore:
             raise ObjectMissingError
         return descriptor
 
-    async def _read(self, descriptor: int, offset: int, length: int | None) -> AsyncIterator[bytes]:
-        left = length
-        while left is None or left > 0:
-            size = READ_BYTES if left is None else min(READ_BYTES, left)
-            chunk = await self._run(os.pread, descriptor, size, offset)
+    async def _read(self, descriptor: int, offset: int, end: int) -> AsyncIterator[bytes]:
+        while offset < end:
+            size = min(READ_BYTES, end - offset)
+            chunk = _read_cached(descriptor, size, offset)
+            if not chunk:
+                chunk = await self._run(os.pread, descriptor, size, offset)
             if not chunk:
                 return
             offset += len(chunk)
-            left = None if left is None else left - len(chunk)
             yield chunk
 
     def _purge(self, path: Path) -> int:
@@ -203,3 +208,14 @@ class DirectoryStore:
                     status = (self._root / name).stat()
                     modified = datetime.fromtimestamp(status.st_mtime, UTC)
                     yield StoredObject(name, status.st_size, modified)
+
+
+def _read_cached(descriptor: int, size: int, offset: int) -> bytes:
+    """Read what the system has in memory, which never waits for the disk; nothing otherwise."""
+    chunk = bytearray(size)
+    try:
+        read = os.preadv(descriptor, [chunk], offset, _NOWAIT)
+    except OSError:
+        # Not in memory, not known to this file system, or broken: a read that may wait says which.
+        return b""
+    return bytes(memoryview(chunk)[:read])

@@ -1,6 +1,7 @@
 """Documents and their way through custody."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -34,24 +35,42 @@ async def find(conn: Connection, document: UUID, *, lock: bool = False) -> Docum
     return _document(row) if row else None
 
 
-async def find_with_key(
-    conn: Connection, document: UUID
-) -> tuple[Document, WrappedKey | None] | None:
-    """Return the document and its wrapped key, None where it has none any more."""
-    row = await conn.fetchrow(
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document, None where there is none, and its wrapped key, None where that is gone."""
+
+    document: Document | None
+    key: WrappedKey | None
+
+
+async def find_many(conn: Connection, documents: Sequence[UUID]) -> list[Found]:
+    """Return what there is of each, in their order; nothing of what is still being received."""
+    rows = await conn.fetch(
         f"""
         select {_COLUMNS}, k.scope, k.scope_epoch, k.wrap
-        from document d left join data_key k on k.id = d.id
-        where d.id = $1 and d.custody <> 'receiving'
+        from unnest($1::uuid[]) with ordinality sought (id, place)
+            left join document d on d.id = sought.id and d.custody <> 'receiving'
+            left join data_key k on k.id = d.id
+        order by sought.place
         """,
-        document,
+        documents,
     )
-    if row is None:
-        return None
+    return [_found(row) for row in rows]
+
+
+async def find_with_key(conn: Connection, document: UUID) -> Found:
+    """Return what there is of one."""
+    (found,) = await find_many(conn, [document])
+    return found
+
+
+def _found(row: asyncpg.Record) -> Found:
+    if row["id"] is None:
+        return Found(None, None)
     if row["wrap"] is None:
-        return _document(row), None
-    key = WrappedKey(document, row["region"], row["scope"], row["scope_epoch"], row["wrap"])
-    return _document(row), key
+        return Found(_document(row), None)
+    key = WrappedKey(row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"])
+    return Found(_document(row), key)
 
 
 async def count_stored(conn: Connection, region: str) -> int:

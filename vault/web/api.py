@@ -26,6 +26,7 @@ from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, TruncatedUploadError
 from vault.web.problems import STREAMING
 from vault.web.requests import (
+    BODY_CHUNK_BYTES,
     header_id,
     identity_of,
     json_fields,
@@ -184,17 +185,22 @@ async def read_content(request: web.Request) -> web.StreamResponse:
         reference=request.headers.get("Access-Reference"),
         approval=header_id(request, "Access-Approval"),
     ) as content:
-        response = web.StreamResponse()
+        size, whole = content.document.size_bytes or 0, None
+        if size <= BODY_CHUNK_BYTES:
+            # At this size it is verified before its status is sent, and goes out with it.
+            whole = b"".join([chunk async for chunk in content.chunks])
+        response = web.StreamResponse() if whole is None else web.Response(body=whole)
         response.content_type = content.document.media_type or "application/octet-stream"
-        response.content_length = content.document.size_bytes
+        response.content_length = size
         name = quote(content.filename or str(content.document.id), safe="")
         response.headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{name}"
         response.headers[hdrs.ACCEPT_RANGES] = "none"
         response.headers[RECEIPT] = content.receipt
         request[STREAMING] = response
         await response.prepare(request)
-        async for chunk in content.chunks:
-            await response.write(chunk)
+        if whole is None:
+            async for chunk in content.chunks:
+                await response.write(chunk)
         await response.write_eof()
         return response
 
