@@ -185,22 +185,21 @@ async def read_content(request: web.Request) -> web.StreamResponse:
         reference=request.headers.get("Access-Reference"),
         approval=header_id(request, "Access-Approval"),
     ) as content:
-        size, whole = content.document.size_bytes or 0, None
+        response, size = web.StreamResponse(), content.document.size_bytes or 0
         if size <= BODY_CHUNK_BYTES:
             # At this size it is verified before its status is sent, and goes out with it.
-            whole = b"".join([chunk async for chunk in content.chunks])
-        response = web.StreamResponse() if whole is None else web.Response(body=whole)
+            response = web.Response(body=b"".join([chunk async for chunk in content.chunks]))
+        else:
+            response.content_length = size
         response.content_type = content.document.media_type or "application/octet-stream"
-        response.content_length = size
         name = quote(content.filename or str(content.document.id), safe="")
         response.headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{name}"
         response.headers[hdrs.ACCEPT_RANGES] = "none"
         response.headers[RECEIPT] = content.receipt
         request[STREAMING] = response
         await response.prepare(request)
-        if whole is None:
-            async for chunk in content.chunks:
-                await response.write(chunk)
+        async for chunk in content.chunks:
+            await response.write(chunk)
         await response.write_eof()
         return response
 
