@@ -19,7 +19,7 @@ def scan(size: int, mark: int = 0) -> bytes:
 
 
 async def handed_out(vault: Vault, document: uuid.UUID) -> int:
-    """Return how many bytes the outcome of a read says, which is recorded after the last of them."""
+    """Return how many bytes a read handed out, by its outcome, which follows the last of them."""
     async with asyncio.timeout(10):
         while True:
             found: int | None = await vault.pool.fetchval(
