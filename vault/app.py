@@ -35,6 +35,7 @@ from vault.context import SIGNER_NAME, ObjectStore, Vault
 from vault.domain.retention import Policy, parse_policy
 from vault.errors import ConfigurationError
 from vault.fax_parts import load_routes, make_mailer, make_sandbox
+from vault.meter import Meter
 from vault.migrate import migrate
 from vault.policy_files import read_rules
 from vault.sql.connection import connection
@@ -111,6 +112,8 @@ async def open_vault(
             GroupRecorder(dsn, timeout_seconds=config.record_timeout_seconds)
         )
         committers = await open_committers(stack, config, dsn, pool, keyring)
+        meter = Meter(pool, config, _now)
+        await stack.enter_async_context(_running(meter.run()))
         sniffer = MagicSniffer()
         stack.callback(sniffer.close)
         sandbox = make_sandbox(config)
@@ -134,6 +137,7 @@ async def open_vault(
             order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),
             rules=read_rules(config.home),
             fax_routes=load_routes(config),
+            meter=meter,
             people=open_people(config),
             clock=_now,
             new_id=uuid.uuid4,

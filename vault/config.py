@@ -96,6 +96,10 @@ class Config(FaxSettings):
     oidc_roles: tuple[str, ...] = ()
     oidc_regions: tuple[str, ...] = ()
     oidc_located: tuple[str, ...] = ()
+    #: What one principal may read in an hour, and of how many orders; faxes pass in larger numbers.
+    reads_per_hour_max: int = 3600
+    orders_per_hour_max: int = 1200
+    faxes_per_hour_max: int = 1_000_000
     #: How long a person stays signed in.
     session_seconds: float = 28800.0
     #: How long what takes four eyes waits for the second pair, and then for its use.

@@ -19,6 +19,7 @@ from vault.domain.people import GroupMapping
 from vault.domain.records import Record
 from vault.domain.retention import Policy
 from vault.fax_desk import FaxDesk
+from vault.meter import Meter
 from vault.sql.connection import Pool
 from vault.sql.documents import Found
 from vault.sql.fax_ending import Ending
@@ -179,6 +180,7 @@ class Vault:
     order_regions: Cache[UUID, str]
     rules: Rules
     fax_routes: Routes
+    meter: Meter
     #: None where no identity provider is configured.
     people: People | None
     clock: Callable[[], datetime]

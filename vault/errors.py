@@ -64,6 +64,13 @@ class LockedError(VaultError):
     """A hold or a restriction forbids this."""
 
 
+class LimitError(VaultError):
+    """This is more than one principal may read in an hour."""
+
+    #: When it is worth trying again.
+    retry_after_seconds: int = 1
+
+
 class ResidencyError(VaultError):
     """The content may not leave its region on any recorded basis."""
 

@@ -224,8 +224,9 @@ def test_every_denial_has_its_reason(decided: list[tuple[Case, Decision]]) -> No
 def test_every_reason_happens(decided: list[tuple[Case, Decision]]) -> None:
     """No reason stands there that no combination has, but those told elsewhere."""
     seen = {made.reason for _, made in decided}
-    # A wrong reference and the principal's own kinds are below; records are the recorder's.
-    assert set(Reason) - seen == {Reason.REFERENCE, Reason.KIND, Reason.RECORDS}
+    # A wrong reference, own kinds and limits are below; records are the recorder's.
+    below = {Reason.REFERENCE, Reason.KIND, Reason.LIMIT}
+    assert set(Reason) - seen == {*below, Reason.RECORDS}
 
 
 READ = Circumstances(
@@ -245,6 +246,16 @@ def test_a_reference_is_the_number_of_a_case(reference: str) -> None:
     desk = Principal("token:x", "porting", frozenset({"uk"}))
     case = Circumstances(**{**fields(READ), "reference": reference})
     assert decide(RULES, desk, Action.DOCUMENT_READ, case).reason is Reason.REFERENCE
+
+
+def test_a_limit_denies_what_would_be_allowed_and_nothing_else() -> None:
+    """Whoever is past a limit is told so only of what they might have had."""
+    desk = Principal("token:x", "porting", frozenset({"uk"}))
+    over = {**fields(READ), "exceeded": "so many"}
+    made = decide(RULES, desk, Action.DOCUMENT_READ, Circumstances(**over))
+    assert (made.reason, made.detail) == (Reason.LIMIT, "so many")
+    unknown = Circumstances(**{**over, "region": None})
+    assert decide(RULES, desk, Action.DOCUMENT_READ, unknown).reason is Reason.UNKNOWN
 
 
 def test_a_principal_of_some_kinds_knows_of_no_others() -> None:

@@ -32,6 +32,7 @@ from vault.domain.records import Record
 from vault.errors import (
     ConflictError,
     ForbiddenError,
+    LimitError,
     LockedError,
     NotFoundError,
     RecordsUnavailableError,
@@ -39,6 +40,7 @@ from vault.errors import (
     ShreddedError,
     VaultError,
 )
+from vault.meter import Exceeded
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection
 
@@ -122,6 +124,7 @@ async def recorded(
     own. Raises what the refusal means, or `RecordsUnavailableError`; in both cases the block does
     not run.
     """
+    over = await vault.meter.look(principal, action, order)
     case = Circumstances(
         region=region,
         at=vault.clock(),
@@ -134,6 +137,7 @@ async def recorded(
         approved=approved,
         # The vault itself reads where the thing lies.
         to=region if principal.role == WORKER_ROLE else reader_region(vault, principal),
+        exceeded=over.detail if over else None,
     )
     decision = decide(vault.rules, principal, action, case)
     intent = Record(
@@ -157,7 +161,8 @@ async def recorded(
     )
     await (begin if begin and decision.allow else vault.recorder.append)(intent)
     if not decision.allow:
-        raise _refusal(decision)
+        raise _refusal(decision, over)
+    await vault.meter.count(principal, action, order)
     access = Access(vault, intent, names=sees_names(vault.rules, principal, case))
     try:
         yield access
@@ -208,8 +213,12 @@ async def _conclude(access: Access, result: str, reason: str | None) -> None:
         log.warning("the outcome of intent %s could not be recorded", access.intent.id)
 
 
-def _refusal(decision: Decision) -> VaultError:
+def _refusal(decision: Decision, over: Exceeded | None) -> VaultError:
     reason, detail = decision.reason, decision.detail
+    if reason is Reason.LIMIT and over is not None:
+        error = LimitError(detail)
+        error.retry_after_seconds = over.retry_after_seconds
+        return error
     if reason in HIDDEN and detail is None:
         return NotFoundError()
     return _REFUSALS.get(reason, ForbiddenError)(detail)

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     NOT_STORED = "not-stored"
     RESTRICTED = "restricted"
     TRANSFER = "no-transfer-basis"
+    LIMIT = "limit-reached"
     RECORDS = "records-unavailable"
 
 
@@ -85,6 +86,8 @@ class Circumstances:
     approved: bool = False
     #: Where what is asked for would be read.
     to: str | None = None
+    #: The limit that this would be past, in a sentence.
+    exceeded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ def decide(
     Decide whether the principal may do this, here and now.
 
     First what the role may do at all, then what the principal may know of, then what content takes:
-    a purpose, a document that is there to be read, and a basis where it leaves its region.
+    a purpose, a document that is there to be read, a basis where it leaves its region, and that it
+    is not past a limit.
     """
     denial = _role(principal, action, circumstances) or _need_to_know(
         principal, action, circumstances
@@ -122,9 +126,12 @@ def decide(
         denial = _purpose(rules, principal, circumstances) or _state(rules, circumstances)
         if denial:
             return denial
+    made = Decision(True, Reason.ALLOWED)
     if action in OPENING:
-        return _transfer(rules, circumstances)
-    return Decision(True, Reason.ALLOWED)
+        made = _transfer(rules, circumstances)
+    if made.allow and circumstances.exceeded:
+        return _deny(Reason.LIMIT, circumstances.exceeded)
+    return made
 
 
 def sees_names(rules: Rules, principal: Principal, circumstances: Circumstances) -> bool:

@@ -1,11 +1,13 @@
 """What machines ask a process: is it up, can it serve, how does it do, what can it be asked."""
 
 import asyncio
+from functools import partial
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from vault.errors import DatabaseUnavailableError
+from vault.meter import Meter
 from vault.sql.connection import connection
 from vault.web.requests import VAULT
 
@@ -18,7 +20,7 @@ OPENAPI = web.AppKey("openapi", dict)
 class Metrics:
     """Counts and times of requests, by route and status; never by anything a client chose."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, meter: Meter) -> None:
         self.requests = Counter(
             "portvault_requests_total",
             "Requests.",
@@ -28,6 +30,14 @@ class Metrics:
         self.seconds = Histogram(
             "portvault_request_seconds", "Time to answer.", ["route"], registry=registry
         )
+        limits = Gauge(
+            "portvault_limit_signals",
+            "How often a principal came near its limit of reads, and how often it reached it.",
+            ["level"],
+            registry=registry,
+        )
+        for level in meter.signals:
+            limits.labels(level).set_function(partial(meter.signals.__getitem__, level))
 
 
 async def alive(request: web.Request) -> web.Response:

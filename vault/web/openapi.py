@@ -8,8 +8,8 @@ from vault.web.problems import TITLES
 from vault.web.routes import ROUTES, Route
 from vault.web.schemas import SCHEMAS
 
-# What every authenticated route may answer: who, may they, does it exist, is it all up.
-_ALWAYS = (401, 403, 404, 500, 503)
+# What every authenticated route may answer: who, may they, does it exist, how much, is it all up.
+_ALWAYS = (401, 403, 404, 429, 500, 503)
 
 
 def openapi() -> dict[str, Any]:

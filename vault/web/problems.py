@@ -49,6 +49,7 @@ STATUS: dict[type[Exception], int] = {
     errors.DigestMismatchError: 422,
     errors.TruncatedUploadError: 400,
     errors.LockedError: 423,
+    errors.LimitError: 429,
     errors.ResidencyError: 451,
     errors.UnavailableError: 503,
     CustodianUnavailableError: 503,
@@ -72,6 +73,7 @@ TITLES = {
     415: "Type not accepted",
     422: "Not acceptable as sent",
     423: "Locked",
+    429: "Too many reads",
     431: "Headers too large",
     451: "May not leave its region",
     500: "Internal error",
@@ -120,7 +122,10 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             log.info("connection cut: %s", type(error).__name__)
             return _cut(request)
         if status is not None and status != 500:
-            return problem(status, str(error))
+            answer = problem(status, str(error))
+            if isinstance(error, errors.LimitError):
+                answer.headers["Retry-After"] = str(error.retry_after_seconds)
+            return answer
         # Type and place only: a message may quote what was being handled.
         incident = str(uuid.uuid4())
         log.exception("incident %s", incident) if status is None else log.error(

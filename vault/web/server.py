@@ -42,7 +42,7 @@ def make_app(vault: Vault) -> web.Application:
     """Return the application of this vault."""
     registry = CollectorRegistry()
     app = web.Application(
-        middlewares=[_measure(Metrics(registry)), problems, _authenticate(vault)],
+        middlewares=[_measure(Metrics(registry, vault.meter)), problems, _authenticate(vault)],
         handler_args={
             "max_line_size": HEADER_BYTES_MAX,
             "max_field_size": HEADER_BYTES_MAX,

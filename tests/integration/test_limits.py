@@ -1,0 +1,107 @@
+"""A stolen token does not empty the vault: limits over real HTTP, shared by all processes."""
+
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from tests.fixtures_server import Api, serving
+from vault.actions.tokens import authenticate
+from vault.app import open_vault
+from vault.config import Config
+from vault.context import Vault
+
+
+@pytest.fixture
+def config(config: Config) -> Config:
+    """Give settings with limits that a test reaches."""
+    return replace(config, reads_per_hour_max=5, orders_per_hour_max=3)
+
+
+@pytest.fixture
+async def second(config: Config) -> AsyncIterator[Vault]:
+    """Open the vault in what stands for another process."""
+    async with open_vault(config, dsn=config.database) as opened:
+        yield opened
+
+
+async def test_reads_end_at_the_limit_and_somebody_is_told(
+    api: Api, vault: Vault, passport: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fifth read is answered, the sixth is 429 with a time, recorded, and a signal."""
+    _, document = await api.put(await api.order(), passport)
+    with caplog.at_level(logging.WARNING, "vault.meter"):
+        answers = [(await api.get(document["id"]))[0] for _ in range(7)]
+    assert answers == [200] * 5 + [429] * 2
+    path, why = f"/v1/documents/{document['id']}/content", {"Access-Purpose": "verify-identity"}
+    status, problem, response = await api.call("GET", path, headers=why)
+    assert (status, "5 reads an hour" in problem["detail"]) == (429, True)
+    assert 3000 < int(response.headers["Retry-After"]) <= 3900
+    told = [record.getMessage() for record in caplog.records if record.name == "vault.meter"]
+    assert len(told) == 2
+    async with api.session.get(api.url + "/metrics") as answer:
+        text = await answer.text()
+    assert 'portvault_limit_signals{level="near"} 1.0' in text
+    assert 'portvault_limit_signals{level="reached"} 1.0' in text
+    denied = "select count(*) from access_record where reason = 'limit-reached'"
+    assert await vault.pool.fetchval(denied) == 3
+
+
+async def test_another_principal_is_not_affected(api: Api, vault: Vault, passport: bytes) -> None:
+    """One token at its limit is no reason to keep another waiting."""
+    order = await api.order()
+    _, document = await api.put(order, passport)
+    for _ in range(6):
+        await api.get(document["id"])
+    async with serving(vault) as others:
+        others.url = api.url
+        assert (await others.get(document["id"]))[0] == 200
+
+
+async def test_so_many_orders_and_no_more(api: Api) -> None:
+    """The fourth order is not shown, by whatever call; those that were seen still are."""
+    orders = [await api.order() for _ in range(4)]
+    answers = [(await api.call("GET", f"/v1/orders/{order}"))[0] for order in orders]
+    assert answers == [200, 200, 200, 429]
+    assert (await api.call("GET", f"/v1/orders/{orders[0]}"))[0] == 200
+
+
+async def test_what_does_not_exist_is_not_told_by_the_limit(api: Api) -> None:
+    """At the limit too, an unknown order is not found."""
+    for _ in range(4):
+        await api.call("GET", f"/v1/orders/{await api.order()}")
+    unknown = "00000000-0000-4000-8000-000000000000"
+    assert (await api.call("GET", f"/v1/orders/{unknown}"))[0] == 404
+
+
+async def test_two_processes_share_one_limit(
+    api: Api, vault: Vault, second: Vault, passport: bytes
+) -> None:
+    """What was read at one process counts at the other, with no commit for each read."""
+    _, document = await api.put(await api.order(), passport)
+    async with serving(second) as there:
+        there.tokens = api.tokens
+        for server in (api, there, api, there, api):
+            assert (await server.get(document["id"]))[0] == 200
+        assert await vault.pool.fetchval("select count(*) from usage") == 0
+        for process in (vault, second, vault):
+            await process.meter.sync()
+        assert await vault.pool.fetchval("select sum(reads) from usage") == 5
+        for server in (api, there):
+            assert (await server.get(document["id"]))[0] == 429
+
+
+async def test_a_process_that_starts_anew_knows_what_was_read(
+    api: Api, vault: Vault, second: Vault, passport: bytes
+) -> None:
+    """A limit outlives the process that counted."""
+    _, document = await api.put(await api.order(), passport)
+    for _ in range(5):
+        await api.get(document["id"])
+    await vault.meter.sync()
+    known = await authenticate(second, api.tokens["porting"])
+    assert known
+    async with serving(second) as there:
+        there.tokens = api.tokens
+        assert (await there.get(document["id"]))[0] == 429

@@ -1,0 +1,175 @@
+"""
+Counts what each principal reads, for all processes together, without a commit for each read.
+
+A process counts in memory and every half second adds what it counted to the database and reads the
+sum again. So a principal that reads at several processes at once may come past its limit by what
+they hand out within that time, and not by more. A process that dies forgets as much.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from vault.config import Config
+from vault.domain.access import WORKER_ROLE, Action, Principal, Role
+from vault.domain.limits import (
+    NO_ORDER,
+    Limits,
+    Usage,
+    bucket_of,
+    exceeded,
+    first_counting,
+    is_notable,
+    retry_after_seconds,
+)
+from vault.errors import DatabaseUnavailableError
+from vault.sql import usage as usage_sql
+from vault.sql.connection import Pool, connection, transaction
+
+log = logging.getLogger(__name__)
+
+SYNC_SECONDS = 0.5
+#: Who has not read for so many rounds is read anew when they come back.
+IDLE_ROUNDS = 20
+#: What is counted, and how many reads it is.
+METERED = {Action.DOCUMENT_READ: 1, Action.FAX_READ: 1, Action.ORDER_READ: 0}
+
+#: Who passes on what they read, and so reads more.
+_MACHINES = frozenset({Role.FAX_GATEWAY, WORKER_ROLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Exceeded:
+    """A limit that is reached: in a sentence, and when it is worth trying again."""
+
+    detail: str
+    retry_after_seconds: int
+
+
+@dataclass(slots=True)
+class _Known:
+    """A principal's usage, what of it is not in the database yet, and who was told of it."""
+
+    usage: Usage
+    limits: Limits
+    pending: Counter[tuple[int, UUID]] = field(default_factory=Counter)
+    idle_rounds: int = 0
+    told: set[str] = field(default_factory=set)
+
+
+class Meter:
+    """The counts of one process; `run` keeps them together with those of the others."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        config: Config,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._pool, self._clock = pool, clock
+        self._limits = Limits(config.reads_per_hour_max, config.orders_per_hour_max)
+        # Faxes belong to no order.
+        self._fax_limits = Limits(config.faxes_per_hour_max, 1)
+        self._known: dict[str, _Known] = {}
+        #: How often a principal came near a limit, and to it: what an alarm looks at.
+        self.signals: Counter[str] = Counter(near=0, reached=0)
+
+    async def look(
+        self, principal: Principal, action: Action, order: UUID | None
+    ) -> Exceeded | None:
+        """Return the limit that this would be past, if any; the first look asks the database."""
+        if action not in METERED:
+            return None
+        known = await self._get(principal)
+        detail = exceeded(known.usage, known.limits, order or NO_ORDER, METERED[action])
+        if detail is None:
+            return None
+        self._tell("reached", principal.id, known)
+        return Exceeded(detail, retry_after_seconds(known.usage, self._clock()))
+
+    async def count(self, principal: Principal, action: Action, order: UUID | None) -> None:
+        """Count what was allowed."""
+        if action not in METERED:
+            return
+        known, bucket = await self._get(principal), bucket_of(self._clock())
+        known.usage.add(bucket, order or NO_ORDER, METERED[action])
+        known.pending[bucket, order or NO_ORDER] += METERED[action]
+        known.idle_rounds = 0
+        if is_notable(known.usage, known.limits):
+            self._tell("near", principal.id, known)
+
+    async def run(self) -> None:
+        """Exchange counts with the other processes until cancelled, and once more then."""
+        try:
+            while True:
+                await asyncio.sleep(SYNC_SECONDS)
+                try:
+                    await self.sync()
+                except DatabaseUnavailableError:
+                    log.warning("counts of reads wait: the database is away")
+        finally:
+            with suppress(DatabaseUnavailableError, TimeoutError):
+                async with asyncio.timeout(SYNC_SECONDS * 4):
+                    await self.sync()
+
+    async def sync(self) -> None:
+        """Add what was counted to the database, and read the sums again."""
+        active = {name: known for name, known in self._known.items() if known.pending}
+        counted = {
+            (name, bucket, subject): reads
+            for name, known in active.items()
+            for (bucket, subject), reads in known.pending.items()
+        }
+        first = first_counting(self._clock())
+        if counted:
+            async with transaction(self._pool) as conn:
+                await usage_sql.add(conn, counted)
+                await usage_sql.forget(conn, first)
+            for (name, bucket, subject), reads in counted.items():
+                pending = active[name].pending
+                pending[bucket, subject] -= reads
+                if pending[bucket, subject] <= 0:
+                    del pending[bucket, subject]
+        await self._read_again(first)
+
+    async def _read_again(self, first: int) -> None:
+        for name, known in list(self._known.items()):
+            known.idle_rounds += 1
+            if known.idle_rounds > IDLE_ROUNDS and not known.pending:
+                del self._known[name]
+                continue
+            async with connection(self._pool) as conn:
+                usage = await usage_sql.of(conn, name, first)
+            for (bucket, subject), reads in known.pending.items():
+                usage.add(bucket, subject, reads)
+            known.usage = usage
+            if not is_notable(usage, known.limits):
+                known.told.clear()
+
+    async def _get(self, principal: Principal) -> _Known:
+        known = self._known.get(principal.id)
+        if known is None:
+            async with connection(self._pool) as conn:
+                usage = await usage_sql.of(conn, principal.id, first_counting(self._clock()))
+            limits = self._fax_limits if principal.role in _MACHINES else self._limits
+            known = self._known.setdefault(principal.id, _Known(usage, limits))
+        return known
+
+    def _tell(self, level: str, principal: str, known: _Known) -> None:
+        """Say so once for each time that a principal comes so far."""
+        if level in known.told:
+            return
+        known.told.add(level)
+        self.signals[level] += 1
+        log.warning(
+            "%s came %s a limit: %d reads of %d orders within the hour",
+            principal,
+            "near" if level == "near" else "to",
+            known.usage.reads,
+            len(known.usage.orders),
+        )
