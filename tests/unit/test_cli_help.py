@@ -14,7 +14,7 @@ from vault.cli import main
 from vault.commands.arguments import make_parser
 
 ROOT = Path(__file__).parents[2]
-GROUPS = {"order", "approval", "token", "log", "keys"}
+GROUPS = {"fax", "order", "approval", "token", "log", "keys"}
 COMMANDS = {
     *("serve", "worker", "migrate", "doctor", "config"),
     *("order create", "order list", "order show", "order complete", "order cancel"),
@@ -24,6 +24,7 @@ COMMANDS = {
     *("log tail", "log search", "log export", "log verify", "log witness"),
     *("log key", "log rotate-key", "log receipt"),
     *("backup", "restore"),
+    *("fax received", "fax drain", "fax outbound", "fax list", "fax show"),
     *("keys status", "keys seal", "keys verify", "keys rotate-custodian"),
 }
 

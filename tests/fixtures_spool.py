@@ -1,0 +1,70 @@
+"""HylaFAX's own scripts from Debian, in a spool of the test's: real hook, real files, no modem."""
+
+import asyncio
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import vault as package
+from tests.fixtures_process import VaultProcess
+
+SCRIPTS, SETTINGS = Path("/var/spool/hylafax/bin"), Path("/etc/hylafax")
+HOOK = Path(package.__file__).parent / "hylafax" / "FaxDispatch"
+
+
+@dataclass
+class HylaFax:
+    """A spool with `bin/faxrcvd` and `etc/FaxDispatch`."""
+
+    spool: Path
+
+    def receive(self, data: bytes, name: str = "fax00001.tif") -> Path:
+        """Put a fax where HylaFAX puts what it received."""
+        path = self.spool / "recvq" / name
+        path.write_bytes(data)
+        return path
+
+    async def faxrcvd(
+        self, vault: VaultProcess, token: str, path: Path, *callids: str, commid: str = "000000007"
+    ) -> tuple[int, str]:
+        """Run HylaFAX's own script on a file, as its server does; return status and output."""
+        secret = self.spool / "portvault.token"
+        secret.write_text(token)
+        process = await asyncio.create_subprocess_exec(
+            "bin/faxrcvd",
+            f"recvq/{path.name}",
+            "ttyS0",
+            commid,
+            "",
+            *callids,
+            cwd=self.spool,
+            env={
+                **os.environ,
+                "PORTVAULT": str(Path(sys.executable).with_name("portvault")),
+                "PORTVAULT_SERVER": vault.url,
+                "PORTVAULT_TOKEN_FILE": str(secret),
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        return process.returncode or 0, said.decode()
+
+
+@pytest.fixture
+def hylafax(tmp_path: Path) -> HylaFax:
+    """Set a spool up with Debian's scripts and settings, and our hook."""
+    spool = tmp_path / "hylafax"
+    for name in ("recvq", "tmp", "status", "info", "log"):
+        (spool / name).mkdir(parents=True)
+    shutil.copytree(SCRIPTS, spool / "bin")
+    shutil.copytree(SETTINGS, spool / "etc", symlinks=True)
+    shutil.copy(HOOK, spool / "etc" / "FaxDispatch")
+    settings = (spool / "etc" / "setup.cache").read_text()
+    # FaxMaster's mail goes nowhere: what is tested is the hook.
+    (spool / "etc" / "setup.cache").write_text(settings + "\nSENDMAIL=/bin/true\n")
+    return HylaFax(spool)

@@ -1,0 +1,115 @@
+"""HylaFAX hands faxes over through its own scripts, whatever callers say and whoever is away."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import token_of
+from tests.fixtures_process import VaultProcess
+from tests.fixtures_spool import HylaFax
+
+CALLED = "+442079460123"
+HOSTILE = (
+    "$(touch pwned)",
+    "`touch pwned`; touch pwned",
+    "'; touch pwned; '",
+    "--region=hk",
+    "-h",
+    "+44 20 7946 0999\r\nBcc: x@example.com",
+    "\x1b[2J\u202e",
+    "A" * 5000,
+)
+
+
+@pytest.fixture
+async def vault(tmp_path: Path) -> AsyncIterator[VaultProcess]:
+    """Serve a vault."""
+    made = VaultProcess(tmp_path / "home")
+    await made.start()
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        await made.stop()
+
+
+async def test_the_hook_hands_over_and_only_then_removes(
+    vault: VaultProcess, hylafax: HylaFax, fax: bytes
+) -> None:
+    """Taken, repeated, refused, hostile, away and drained: HylaFAX's file goes when it is safe."""
+    token = await token_of(vault, "fax-gateway")
+    secret = token["PORTVAULT_TOKEN"]
+
+    path = hylafax.receive(fax)
+    status, said = await hylafax.faxrcvd(vault, secret, path, "020 7946 0999", "Alice", CALLED)
+    assert status == 0, said
+    assert not path.exists()
+    (taken,) = await vault.json("fax", "list", **token)
+    assert (taken["state"], taken["to_masked"]) == ("received", "+442079460***")
+    assert taken["from_masked"] is None, "a national number is no E.164, and is not kept"
+    assert taken["facts"]["commid"] == "000000007"
+
+    # A crash between the vault's answer and the removal: HylaFAX runs the hook again.
+    path = hylafax.receive(fax, "fax00002.tif")
+    command = (
+        "fax",
+        "received",
+        "--to",
+        CALLED,
+        str(path),
+        "ttyS0",
+        "8",
+        "",
+        "+442079460999",
+    )
+    first, again = [await vault.json(*command, **token) for _ in range(2)]
+    assert first["id"] == again["id"]
+    assert first["from_masked"] == "+442079460***"
+
+    for number, hostile in enumerate(HOSTILE):
+        path = hylafax.receive(fax, f"fax1{number:04}.tif")
+        status, said = await hylafax.faxrcvd(
+            vault, secret, path, hostile, hostile, CALLED, commid=f"9{number}"
+        )
+        assert status == 0, said
+        assert not path.exists(), hostile
+    assert not list(hylafax.spool.rglob("pwned"))
+    listed = await vault.json("fax", "list", **token)
+    assert len(listed) == 2 + len(HOSTILE)
+    assert all(one["from_masked"] in (None, "+442079460***") for one in listed)
+
+    broken = hylafax.receive(fax[:20_000], "fax20001.tif")
+    await hylafax.faxrcvd(vault, secret, broken, "", "", CALLED)
+    assert broken.exists(), "what the vault refuses stays with HylaFAX"
+    assert not list(hylafax.spool.glob("recvq/*.portvault"))
+
+    await vault.stop()
+    waiting = hylafax.receive(fax, "fax30001.tif")
+    await hylafax.faxrcvd(vault, secret, waiting, "private", "", CALLED, commid="31")
+    assert waiting.exists()
+    (note,) = hylafax.spool.glob("recvq/*.portvault")
+    assert note.stat().st_mode & 0o777 == 0o600
+    status, _, _ = await vault.run("fax", "drain", str(hylafax.spool / "recvq"), **token)
+    assert status == 5
+    assert waiting.exists()
+    await vault.start()
+    done = await vault.json("fax", "drain", str(hylafax.spool / "recvq"), **token)
+    assert len(done["taken"]) == 1
+    assert not waiting.exists()
+    assert not list(hylafax.spool.glob("recvq/*.portvault"))
+    shown = await vault.json("fax", "show", done["taken"][0], **token)
+    assert (shown["from_masked"], shown["facts"]["commid"]) == (None, "31")
+
+
+async def test_a_link_in_the_queue_is_not_followed(
+    vault: VaultProcess, hylafax: HylaFax, tmp_path: Path, fax: bytes
+) -> None:
+    """Whoever may write into the queue cannot have another file sent."""
+    token = await token_of(vault, "fax-gateway")
+    other = tmp_path / "other.tif"
+    other.write_bytes(fax)
+    link = hylafax.spool / "recvq" / "fax00001.tif"
+    link.symlink_to(other)
+    command = ("fax", "received", "--to", CALLED, "--", str(link), "ttyS0", "1", "")
+    status, _, _ = await vault.run(*command, **token)
+    assert status == 1
+    assert await vault.json("fax", "list", **token) == []

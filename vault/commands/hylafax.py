@@ -1,0 +1,229 @@
+"""
+HylaFAX+ and the vault: received faxes go in, queued outbound faxes go to `sendfax`.
+
+What HylaFAX knows of a caller is remote text and is taken as such: what is no number is not sent
+on, and nothing of it ever reaches a shell. A fax is in the vault's custody when `received` exits
+with 0, and only then may its file go.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import re
+import socket
+import stat
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+
+from vault.client import call, check, session
+from vault.commands.output import facts, show, table
+from vault.domain.fax_numbers import ANONYMOUS, clean_facts, read_number
+from vault.domain.media import HEAD_BYTES, by_signature
+from vault.errors import InvalidRequestError, UnavailableError, VaultError
+
+#: A note beside a file that the vault did not take yet: what `drain` has to say of it.
+NOTE_SUFFIX = ".portvault"
+NOTE_BYTES_MAX = 64 * 1024
+SENDFAX_SECONDS_MAX = 60.0
+_COLUMNS = ("id", "direction", "state", "pages", "from_masked", "to_masked", "received_at")
+
+
+async def received(args: argparse.Namespace) -> None:
+    """Take a received fax into custody; where the vault is away, leave a note for `drain`."""
+    path: Path = args.qfile
+    query = _query(args)
+    key = _key(path, args.commid)
+    try:
+        async with session() as http:
+            fax = await _send(http, path, query, key)
+    except (UnavailableError, OSError):
+        _leave_note(path, query, key)
+        raise
+    show(fax, fax["id"], as_json=args.json)
+
+
+def _query(args: argparse.Namespace) -> dict[str, str]:
+    callids: list[str] = args.callid
+    called = args.to or ""
+    if not called and args.to_callid and len(callids) >= args.to_callid:
+        called = read_number(callids[args.to_callid - 1]) or ""
+    if not called:
+        raise InvalidRequestError(
+            "say which number was called: --to NUMBER, or --to-callid N where HylaFAX knows it"
+        )
+    query = {"direction": "inbound", "to": called}
+    caller = callids[0] if callids else ""
+    # What is neither a number nor a known word for none is not passed on.
+    number = None if caller.strip().lower() in ANONYMOUS else read_number(caller)
+    query["from"] = number or "anonymous"
+    if args.region:
+        query["region"] = args.region
+    told = {"commid": args.commid, "device": args.devid, "message": args.error_msg}
+    return query | clean_facts(told)
+
+
+def _key(path: Path, commid: str) -> str:
+    """Return what is the same however often this file is sent, and for no other."""
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise VaultError(f"{path}: {error.strerror}") from None
+    told = (socket.gethostname(), path.name, commid, found.st_size, found.st_mtime_ns)
+    return "hylafax-" + hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+async def _send(
+    http: aiohttp.ClientSession, path: Path, query: dict[str, str], key: str
+) -> dict[str, Any]:
+    data = await asyncio.to_thread(_read, path)
+    headers = {
+        "Content-Type": by_signature(data[:HEAD_BYTES]) or "application/octet-stream",
+        "Idempotency-Key": key,
+    }
+    target = f"/v1/faxes?{urlencode(query)}"
+    fax: dict[str, Any] = await call(http, "POST", target, data=data, headers=headers)
+    return fax
+
+
+def _read(path: Path) -> bytes:
+    """Return a file's content; a link is not followed, since who queues files is not trusted."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InvalidRequestError(f"{path} is not a file")
+            return file.read()
+    except OSError as error:
+        raise VaultError(f"{path}: {error.strerror}") from None
+
+
+def _leave_note(path: Path, query: dict[str, str], key: str) -> None:
+    note = path.with_name(path.name + NOTE_SUFFIX)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(note, flags, 0o600), "w", encoding="utf-8") as file:
+            json.dump({"query": query, "key": key}, file)
+    except OSError as error:
+        print(f"portvault: no note for `fax drain`: {error.strerror}", file=sys.stderr)
+
+
+async def drain(args: argparse.Namespace) -> None:
+    """Send again what the vault did not take, and remove each file that it has taken now."""
+    directory: Path = args.directory
+    taken, left = list[str](), dict[str, str]()
+    async with session() as http:
+        for note in sorted(directory.glob(f"*{NOTE_SUFFIX}")):
+            path = note.with_name(note.name.removesuffix(NOTE_SUFFIX))
+            try:
+                said = json.loads(_read(note)[:NOTE_BYTES_MAX])
+                fax = await _send(http, path, said["query"], said["key"])
+            except UnavailableError:
+                raise
+            except (VaultError, ValueError, KeyError, TypeError) as error:
+                left[path.name] = str(error)
+                continue
+            # A crash between these two leaves a note without a file; the next drain names it.
+            path.unlink(missing_ok=True)
+            note.unlink()
+            taken.append(fax["id"])
+    show({"taken": taken, "left": left}, "\n".join(taken) or "nothing waits", as_json=args.json)
+    if left:
+        name, reason = min(left.items())
+        raise VaultError(f"{len(left)} faxes are left; {name}: {reason}")
+
+
+async def outbound(args: argparse.Namespace) -> None:
+    """Hand each waiting outbound fax to `sendfax`; what its queue accepts is delivered."""
+    sent, failed = list[str](), list[str]()
+    async with session() as http:
+        for fax in await _waiting(http):
+            done = await _hand_over(http, fax, args.sendfax)
+            (sent if done else failed).append(fax)
+    show({"sent": sent, "failed": failed}, "\n".join(sent) or "nothing sent", as_json=args.json)
+    if failed:
+        raise VaultError(f"sendfax refused {len(failed)} faxes; they are tried again")
+
+
+async def _waiting(http: aiohttp.ClientSession) -> list[str]:
+    """Return outbound faxes that wait for an attempt, oldest first."""
+    found = list[dict[str, Any]]()
+    for state in ("received", "queued", "delivering"):
+        cursor = ""
+        while True:
+            page = await call(
+                http, "GET", f"/v1/faxes?direction=outbound&state={state}&limit=200{cursor}"
+            )
+            found += page["data"]
+            if not page["next_cursor"]:
+                break
+            cursor = f"&cursor={page['next_cursor']}"
+    now = datetime.now(UTC)
+    due = [
+        fax
+        for fax in found
+        if fax["state"] == "received" or datetime.fromisoformat(fax["next_attempt_at"]) <= now
+    ]
+    return [fax["id"] for fax in sorted(due, key=lambda fax: str(fax["received_at"]))]
+
+
+async def _hand_over(http: aiohttp.ClientSession, fax: str, sendfax: str) -> bool:
+    async with http.get(f"/v1/faxes/{fax}/content", allow_redirects=False) as response:
+        await check(response)
+        number = response.headers["Fax-To"]
+        data = await response.read()
+    # The number is E.164, as the vault checks; the job carries the fax's id, so that one that was
+    # handed over twice is seen in HylaFAX's queue.
+    code, said = await _run([sendfax, "-n", "-i", fax, "-d", number], data)
+    # A crash here hands the fax over again once the attempt counts as lost: the called station may
+    # get it twice.
+    path = f"/v1/faxes/{fax}/actions/"
+    if code == 0:
+        await call(http, "POST", path + "deliver", json={"result": said or "sendfax"})
+        return True
+    await call(http, "POST", path + "fail", json={"reason": said or f"sendfax: exit {code}"})
+    return False
+
+
+async def _run(command: list[str], data: bytes) -> tuple[int, str]:
+    """Run `sendfax` with the fax as its standard input, and return its status and last words."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as error:
+        raise VaultError(f"{command[0]} cannot be run: {error.strerror}") from None
+    try:
+        async with asyncio.timeout(SENDFAX_SECONDS_MAX):
+            said, _ = await process.communicate(data)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return 1, "sendfax took too long"
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    text = clean_facts({"message": lines[-1] if lines else ""}).get("message", "")
+    return process.returncode or 0, re.sub(r"\s+", " ", text)
+
+
+async def fax_list(args: argparse.Namespace) -> None:
+    """List the newest faxes and receipts."""
+    async with session() as http:
+        page = await call(http, "GET", f"/v1/faxes?limit={args.limit}")
+    show(page["data"], table(page["data"], _COLUMNS), as_json=args.json)
+
+
+async def fax_show(args: argparse.Namespace) -> None:
+    """Show a fax, or its receipt."""
+    async with session() as http:
+        fax = await call(http, "GET", f"/v1/faxes/{args.fax}")
+    told = {f"fact_{name}": value for name, value in fax["facts"].items()}
+    show(fax, facts({**fax, **told}), as_json=args.json)
