@@ -32,6 +32,7 @@ from vault.adapters.sniffer import MagicSniffer
 from vault.committers import open_committers
 from vault.config import Config
 from vault.context import SIGNER_NAME, ObjectStore, Vault
+from vault.domain.log_retention import LogPolicy, parse_log_policy
 from vault.domain.retention import Policy, parse_policy
 from vault.errors import ConfigurationError
 from vault.fax_parts import load_routes, make_mailer, make_sandbox
@@ -54,6 +55,13 @@ def load_policy(config: Config) -> Policy:
     own = config.home / "retention.toml"
     shipped = files("vault") / "policy" / "retention.toml"
     return parse_policy((own if own.exists() else shipped).read_text(encoding="utf-8"))
+
+
+def load_log_policy(config: Config) -> LogPolicy:
+    """Read how long the log is kept, in the same way."""
+    own = config.home / "log.toml"
+    shipped = files("vault") / "policy" / "log.toml"
+    return parse_log_policy((own if own.exists() else shipped).read_text(encoding="utf-8"))
 
 
 @asynccontextmanager
@@ -134,6 +142,7 @@ async def open_vault(
             mailer=make_mailer(config),
             signer=SigningKeys(config.signing_key_path, SIGNER_NAME),
             policy=load_policy(config),
+            log_policy=load_log_policy(config),
             order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),
             rules=read_rules(config.home),
             fax_routes=load_routes(config),

@@ -15,6 +15,7 @@ from vault.domain.decision import Rules
 from vault.domain.fax_mail import Letter
 from vault.domain.fax_routes import Domain, Route, Routes
 from vault.domain.faxes import Checked, Fax
+from vault.domain.log_retention import LogPolicy
 from vault.domain.people import GroupMapping
 from vault.domain.records import Record
 from vault.domain.retention import Policy
@@ -176,6 +177,8 @@ class Vault:
     mailer: Mailer
     signer: SigningKeys
     policy: Policy
+    #: How long each region's log keeps what its records say.
+    log_policy: LogPolicy
     #: The regions of orders that were looked up lately; an order never changes its region.
     order_regions: Cache[UUID, str]
     rules: Rules

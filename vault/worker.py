@@ -21,6 +21,7 @@ from vault.actions.records import close_interrupted
 from vault.actions.seal import certify, mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log
 from vault.actions.shred import expire
+from vault.actions.trim import trim_log
 from vault.context import Vault
 from vault.errors import VaultError
 
@@ -60,6 +61,7 @@ def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
     return (
         Reconciler("sequence", sequence_log, 1.0),
         Reconciler("publish", publish_log, 1.0),
+        Reconciler("trim", trim_log, 3600.0),
         Reconciler("expire", expire, 2.0),
         Reconciler("seal", _seal, vault.config.seal_interval_seconds),
         Reconciler("mirror", _mirror, vault.config.mirror_interval_seconds),

@@ -9,7 +9,7 @@ database was rolled back.
 
 from collections.abc import AsyncIterator, Sequence
 
-from keys.errors import RolledBackError
+from keys.errors import IntegrityError, RolledBackError
 from vault.actions.published import CHECKPOINT, PREFIX, fetch, require_not_behind
 from vault.context import ObjectStore, Vault
 from vault.domain.merkle import root_of
@@ -25,6 +25,7 @@ from vault.domain.tiles import (
     partials,
 )
 from vault.sql import log as log_sql
+from vault.sql import log_export as export_sql
 from vault.sql import log_published as published_sql
 from vault.sql.connection import Connection, transaction
 
@@ -44,7 +45,7 @@ async def publish_log(vault: Vault, region: str) -> int:
             vault.keyring.refuse(region)
             raise
         await _publish_tiles(vault.stores[region], conn, region, size, signed.size)
-        await _put(vault.stores[region], CHECKPOINT, signed.note.encode())
+        await put_object(vault.stores[region], CHECKPOINT, signed.note.encode())
         await published_sql.set_published(conn, region, signed.size)
     return signed.size - size
 
@@ -55,10 +56,13 @@ async def _publish_tiles(
     """Write all tiles that a log of `new` records has and one of `old` has not."""
     fresh = list[bytes]()
     for tile in covering(new, 0, old):
-        leaves = await published_sql.leaves(conn, region, tile.index * WIDTH, tile.width)
-        entries = [canonical_bytes(record) for _, record in leaves]
+        first = tile.index * WIDTH
+        leaves = await export_sql.leaves(conn, region, first, first + tile.width)
+        entries = [canonical_bytes(leaf.record) for leaf in leaves if leaf.record]
+        if len(entries) < tile.width:
+            raise IntegrityError(f"records of {region} are gone that were never published")
         await _put_tile(store, Tile(BUNDLES, tile.index, tile.width), encode_entries(entries))
-        fresh += await _put_hashes(store, tile, [leaf for leaf, _ in leaves])
+        fresh += await _put_hashes(store, tile, [leaf.hash for leaf in leaves])
     level = 0
     while fresh:
         level, old = level + 1, old >> 8
@@ -84,14 +88,16 @@ async def _put_hashes(store: ObjectStore, tile: Tile, hashes: Sequence[bytes]) -
 
 
 async def _put_tile(store: ObjectStore, tile: Tile, data: bytes) -> None:
-    await _put(store, PREFIX + tile.path, data)
+    await put_object(store, PREFIX + tile.path, data)
     if tile.width == WIDTH:
         # What is whole needs its parts no more, whoever still holds a checkpoint over them.
         async for part in store.list(PREFIX + partials(tile.level, tile.index)):
             await store.purge(part.name)
 
 
-async def _put(store: ObjectStore, name: str, data: bytes) -> None:
+async def put_object(store: ObjectStore, name: str, data: bytes) -> None:
+    """Write a small object, whole or not at all."""
+
     async def chunks() -> AsyncIterator[bytes]:
         yield data
 

@@ -13,15 +13,18 @@ from vault.context import ObjectStore, Vault
 from vault.domain.checkpoint import Checkpoint, open_checkpoint, open_minimum
 from vault.domain.merkle import CompactRange, leaf_hash
 from vault.domain.records import parse
-from vault.domain.tiles import WIDTH, covering, decode_entries
+from vault.domain.tiles import WIDTH, Tile, covering, decode_entries, decode_hashes
 from vault.errors import ConfigurationError, ObjectMissingError
 from vault.sql import log as log_sql
+from vault.sql import log_export as export_sql
 from vault.sql import log_published as published_sql
+from vault.sql import log_trim as trim_sql
 from vault.sql import log_witness as witness_sql
 from vault.sql.connection import Connection
 
 PREFIX = "log/"
 CHECKPOINT = f"{PREFIX}checkpoint"
+MINIMUM = f"{PREFIX}minimum"
 #: Longer than any tile or bundle can be.
 OBJECT_BYTES_MAX = 32 * 1024 * 1024
 
@@ -54,28 +57,47 @@ async def published_checkpoint(vault: Vault, region: str) -> Published | None:
     return Published(open_checkpoint(note, vault.signer, region), note)
 
 
-async def published_entries(
-    vault: Vault, region: str, checkpoint: Checkpoint
-) -> AsyncIterator[list[bytes]]:
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Up to 256 places of the published log: their hashes, and their entries unless trimmed."""
+
+    leaves: list[bytes]
+    entries: list[bytes] | None
+
+
+async def published_pages(vault: Vault, region: str, checkpoint: Checkpoint) -> AsyncIterator[Page]:
     """
-    Yield the log's entries, up to 256 at once, in constant memory.
+    Yield the log page by page, in constant memory.
 
     They are authentic only when the last was yielded; raises `IntegrityError` when they do not
     hash into the checkpoint.
     """
-    tree = CompactRange()
-    for tile in covering(checkpoint.size):
+    tree, trimmed = CompactRange(), await published_minimum(vault, region)
+    for bundle in covering(checkpoint.size):
+        gone = (bundle.index + 1) * WIDTH <= trimmed
+        tile = Tile(0, bundle.index, bundle.width) if gone else bundle
         try:
-            entries = decode_entries(await fetch(vault.stores[region], PREFIX + tile.path))
+            data = await fetch(vault.stores[region], PREFIX + tile.path)
+            entries = None if gone else decode_entries(data)
+            leaves = decode_hashes(data) if entries is None else list(map(leaf_hash, entries))
         except (ValueError, ObjectMissingError):
             raise IntegrityError(f"{tile.path} of {region}'s log is missing or damaged") from None
-        if len(entries) != tile.width:
+        if len(leaves) != tile.width:
             raise IntegrityError(f"{tile.path} of {region}'s log is damaged")
-        for entry in entries:
-            tree.append(leaf_hash(entry))
-        yield entries
+        for leaf in leaves:
+            tree.append(leaf)
+        yield Page(leaves, entries)
     if tree.root() != checkpoint.root:
         raise IntegrityError(f"the published log of {region} does not match its checkpoint")
+
+
+async def published_minimum(vault: Vault, region: str) -> int:
+    """Return below which index the bucket's entries may be gone, as the vault's key signed it."""
+    try:
+        note = (await fetch(vault.stores[region], MINIMUM)).decode(errors="replace")
+    except ObjectMissingError:
+        return 0
+    return open_minimum(note, vault.signer, region).size
 
 
 async def trimmed_size(vault: Vault, conn: Connection, region: str) -> int:
@@ -128,23 +150,31 @@ async def adopt_published(vault: Vault, conn: Connection, region: str) -> int:
         return 0
     tree, adopted, agrees = CompactRange(), 0, True
     await published_sql.begin_rewriting(conn)
-    async for entries in published_entries(vault, region, published.checkpoint):
-        first, ours = tree.size, [leaf_hash(entry) for entry in entries]
-        records = [parse(entry) for entry in entries]
-        for leaf in ours:
+    async for page in published_pages(vault, region, published.checkpoint):
+        first = tree.size
+        for leaf in page.leaves:
             tree.append(leaf)
-        have = [leaf for leaf, _ in await published_sql.leaves(conn, region, first, WIDTH)]
-        if agrees and have[: len(ours)] == ours:
+        have = [item.hash for item in await export_sql.leaves(conn, region, first, first + WIDTH)]
+        if agrees and have[: len(page.leaves)] == page.leaves:
             continue
         if agrees:
             # From here on nothing of the database's own order stands.
             agrees = False
             await published_sql.cut_log(conn, region, first)
-        await published_sql.adopt(conn, region, first, records, ours)
-        adopted += len(set(ours) - set(have))
+        if page.entries is None:
+            await trim_sql.insert_trimmed(conn, region, first, page.leaves)
+        else:
+            records = [parse(entry) for entry in page.entries]
+            await published_sql.adopt(conn, region, first, records, page.leaves)
+        adopted += len(set(page.leaves) - set(have))
     if not agrees:
         signed = log_sql.Signed(tree.size, tree.hashes, published.note)
         await log_sql.insert_checkpoint(conn, region, signed, vault.clock())
     await published_sql.set_published(conn, region, published.checkpoint.size)
+    if trimmed := await published_minimum(vault, region):
+        note = (await fetch(vault.stores[region], MINIMUM)).decode()
+        await trim_sql.set_minimum(conn, region, trimmed, note)
+        # What the backup still says of them.
+        await trim_sql.trim(conn, region, 0, trimmed)
     await published_sql.end_rewriting(conn)
     return adopted

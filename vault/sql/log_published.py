@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vault.domain.records import Record
 from vault.sql.connection import Connection
-from vault.sql.log import FROM_R, insert_leaves, insert_records, note_open, record_of
+from vault.sql.log import insert_leaves, insert_records, note_open
 
 _REFUSING = (
     ("access_record", "insert_only"),
@@ -41,22 +41,6 @@ async def checkpoint_of_size(conn: Connection, region: str, size: int) -> str | 
         "select note from log_checkpoint where region = $1 and size = $2", region, size
     )
     return note
-
-
-async def leaves(
-    conn: Connection, region: str, first: int, count: int
-) -> list[tuple[bytes, Record]]:
-    """Return the leaf hashes and records of `count` places from `first` on."""
-    rows = await conn.fetch(
-        f"""
-        select l.leaf_hash, {FROM_R} from log_leaf l join access_record r on r.id = l.record
-        where l.region = $1 and l.index >= $2 and l.index < $2 + $3 order by l.index
-        """,
-        region,
-        first,
-        count,
-    )
-    return [(row["leaf_hash"], record_of(row)) for row in rows]
 
 
 async def begin_rewriting(conn: Connection) -> None:

@@ -1,0 +1,63 @@
+"""
+Trim: when the log's own retention is over, drop what records say and keep their hashes.
+
+The signed statement of how far comes first, in the bucket and in the transaction that drops the
+bodies, so that a verifier can tell what was trimmed from what was taken away. Whole bundles go at
+once; a crash at any point leaves work that the next look finds again.
+"""
+
+from vault.actions.access import recorded
+from vault.actions.prove import Tiles, published
+from vault.actions.publish import put_object
+from vault.actions.published import MINIMUM, PREFIX
+from vault.actions.seal import worker
+from vault.context import Vault
+from vault.domain.access import Action
+from vault.domain.checkpoint import Checkpoint, encode, minimum, origin
+from vault.domain.tiles import BUNDLES, WIDTH, Tile
+from vault.sql import log as log_sql
+from vault.sql import log_trim as trim_sql
+from vault.sql.connection import connection, transaction
+
+#: Bundles that are trimmed at once.
+BATCH = 40
+
+
+async def trim_log(vault: Vault, region: str) -> int:
+    """Trim what is due, some bundles at a time; returns how many records were."""
+    keep = vault.log_policy[region]
+    if keep is None:
+        return 0
+    async with connection(vault.pool) as conn:
+        before = await trim_sql.minimum(conn, region)
+        due = await trim_sql.first_to_keep(
+            conn, region, before.size, BATCH * WIDTH, vault.clock() - keep
+        )
+    size = due - due % WIDTH
+    if size > before.size:
+        await _trim(vault, region, before.size, size)
+    await _purge(vault, region, before.purged, max(size, before.size))
+    return max(0, size - before.size)
+
+
+async def _trim(vault: Vault, region: str, first: int, size: int) -> None:
+    async with recorded(vault, worker(vault), Action.LOG_TRIM, region=region) as access:
+        now, _ = await published(vault, region)
+        root = await Tiles(vault.stores[region], now).hash_of((0, size))
+        said = minimum(Checkpoint(origin(region), size, root))
+        note = vault.signer.sign(encode(said))
+        # A crash from here on leaves a statement of what may be gone and is still there.
+        await put_object(vault.stores[region], MINIMUM, note.encode())
+        async with transaction(vault.pool) as conn:
+            await trim_sql.set_minimum(conn, region, size, note)
+            await trim_sql.trim(conn, region, first, size)
+            await log_sql.insert_records(conn, [access.conclude()])
+
+
+async def _purge(vault: Vault, region: str, first: int, size: int) -> None:
+    """Remove the bundles whose records are gone; the tiles of their hashes stay."""
+    for index in range(first // WIDTH, size // WIDTH):
+        await vault.stores[region].purge(PREFIX + Tile(BUNDLES, index, WIDTH).path)
+    if size > first:
+        async with connection(vault.pool) as conn:
+            await trim_sql.set_purged(conn, region, size)
