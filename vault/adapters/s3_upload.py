@@ -21,12 +21,15 @@ from collections.abc import (
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
+from vault.adapters.object_names import check_size
 from vault.adapters.s3_body import Body
 from vault.adapters.s3_requests import SignedRequests
 from vault.errors import ObjectStoreUnavailableError, VaultError
 
 #: The smallest part that S3 takes before the last one; one part at a time is kept in memory.
 PART_BYTES = 5 * 1024 * 1024
+#: An object so small is gathered first, and goes out in one piece.
+SMALL_BYTES = 128 * 1024
 _UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
 
 T = TypeVar("T")
@@ -53,7 +56,17 @@ class Uploads:
                 await self._put_parts(name, first, parts)
 
     async def _put_whole(self, name: str, chunks: AsyncIterable[bytes], size_bytes: int) -> None:
-        await self._send(name, chunks, size_bytes, {}, lambda made: self._withdraw(name, made))
+        def undo(made: Headers) -> Awaitable[None]:
+            return self._withdraw(name, made)
+
+        if size_bytes > SMALL_BYTES:
+            await self._send(name, chunks, size_bytes, {}, undo)
+            return
+        whole = await _gather(chunks, size_bytes)
+        length = {"Content-Length": str(size_bytes)}
+        await self._settled(
+            _headers(self._requests.command("PUT", name, headers=length, body=whole or None)), undo
+        )
 
     async def _put_parts(
         self, name: str, part: list[bytes] | None, parts: AsyncIterator[list[bytes]]
@@ -212,6 +225,18 @@ async def _parts(chunks: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], No
             room -= len(view)
     if part:
         yield part
+
+
+async def _gather(chunks: AsyncIterable[bytes], size_bytes: int) -> bytes:
+    """Return the chunks in one; raises when they are not of the announced size."""
+    gathered, total = list[bytes](), 0
+    async for chunk in chunks:
+        gathered.append(chunk)
+        total += len(chunk)
+        if total > size_bytes:
+            break
+    check_size(total, size_bytes)
+    return b"".join(gathered)
 
 
 async def _iterate(part: list[bytes]) -> AsyncIterator[bytes]:
