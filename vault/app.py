@@ -22,6 +22,7 @@ from keys.custodians import open_custodian
 from keys.custodians.moving import MovingCustodian
 from keys.keyring import Keyring
 from keys.signing import SigningKeys
+from vault.actions.policy import start_policy
 from vault.actions.published import require_not_behind
 from vault.adapters.allocator import keep_pages
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
@@ -33,7 +34,7 @@ from vault.committers import open_committers
 from vault.config import Config
 from vault.context import SIGNER_NAME, ObjectStore, Vault
 from vault.domain.log_retention import LogPolicy, parse_log_policy
-from vault.domain.retention import Policy, parse_policy
+from vault.domain.policy import parse_policy
 from vault.errors import ConfigurationError
 from vault.fax_parts import load_routes, make_mailer, make_sandbox
 from vault.meter import Meter
@@ -50,11 +51,13 @@ EMBEDDED = "embedded:"
 ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX = 3600.0, 10_000
 
 
-def load_policy(config: Config) -> Policy:
-    """Read the retention policy: the operator's own beside the data, else the one shipped."""
+def load_policy(config: Config) -> str:
+    """Return the retention policy that is the operator's own, else the one shipped; checked."""
     own = config.home / "retention.toml"
     shipped = files("vault") / "policy" / "retention.toml"
-    return parse_policy((own if own.exists() else shipped).read_text(encoding="utf-8"))
+    text = (own if own.exists() else shipped).read_text(encoding="utf-8")
+    parse_policy(text)
+    return text
 
 
 def load_log_policy(config: Config) -> LogPolicy:
@@ -141,7 +144,7 @@ async def open_vault(
             sandbox=sandbox,
             mailer=make_mailer(config),
             signer=SigningKeys(config.signing_key_path, SIGNER_NAME),
-            policy=load_policy(config),
+            policy_text=load_policy(config),
             log_policy=load_log_policy(config),
             order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),
             rules=read_rules(config.home),
@@ -155,6 +158,11 @@ async def open_vault(
             for region in config.regions:
                 async with connection(pool) as conn:
                     await require_not_behind(vault, conn, region)
+            if not await start_policy(vault):
+                log.warning(
+                    "retention.toml is not the policy in force: `portvault retention effect` says "
+                    "what it would change, `portvault retention apply` puts it in force"
+                )
         yield vault
 
 

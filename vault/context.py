@@ -18,7 +18,6 @@ from vault.domain.faxes import Checked, Fax
 from vault.domain.log_retention import LogPolicy
 from vault.domain.people import GroupMapping
 from vault.domain.records import Record
-from vault.domain.retention import Policy
 from vault.fax_desk import FaxDesk
 from vault.meter import Meter
 from vault.sql.connection import Pool
@@ -176,7 +175,8 @@ class Vault:
     sandbox: Sandbox
     mailer: Mailer
     signer: SigningKeys
-    policy: Policy
+    #: The operator's retention policy; what is in force is what `actions/policy.py` says.
+    policy_text: str
     #: How long each region's log keeps what its records say.
     log_policy: LogPolicy
     #: The regions of orders that were looked up lately; an order never changes its region.

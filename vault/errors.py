@@ -8,6 +8,9 @@ No HTTP status stands here: `web/problems.py` is the one table that maps these t
 class VaultError(Exception):
     """The vault cannot do this."""
 
+    #: Why, as a code for the access record, where the class alone does not say it.
+    ground: str | None = None
+
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or type(self).__doc__)
 
@@ -69,6 +72,28 @@ class LimitError(VaultError):
 
     #: When it is worth trying again.
     retry_after_seconds: int = 1
+
+
+class FloorError(ConflictError):
+    """The law, or the practice of the industry, has it kept."""
+
+    ground = "legal-floor"
+
+
+class HeldError(LockedError):
+    """A hold keeps it."""
+
+    ground = "hold"
+
+
+class RestrictedError(LockedError):
+    """It is restricted (GDPR art. 18): kept, but not read."""
+
+    ground = "restricted"
+
+
+class ClockError(VaultError):
+    """This machine's clock cannot be trusted, so nothing is shredded by it."""
 
 
 class ResidencyError(VaultError):

@@ -33,7 +33,8 @@ async def test_a_scan_comes_back_as_it_was(api: Api, passport: bytes) -> None:
     assert await api.get(document["id"]) == (200, passport)
     _, shown, _ = await api.call("GET", f"/v1/documents/{document['id']}")
     assert shown["filename"] == "Jürgen.jpg"
-    assert shown["retention"]["due_at"] is None
+    assert shown["retention"]["state"] == "open"
+    assert (shown["holds"], shown["restriction"]) == ([], None)
 
 
 async def test_an_upload_of_unknown_length_is_stored(api: Api, passport: bytes) -> None:

@@ -14,11 +14,15 @@ from vault.cli import main
 from vault.commands.arguments import make_parser
 
 ROOT = Path(__file__).parents[2]
-GROUPS = {"fax", "order", "approval", "token", "log", "keys"}
+GROUPS = {"fax", "order", "retention", "hold", "approval", "token", "log", "keys"}
 COMMANDS = {
     *("serve", "worker", "migrate", "doctor", "config"),
     *("order create", "order list", "order show", "order complete", "order cancel"),
     *("put", "get", "show", "shred", "certificate"),
+    *("retention explain", "retention plan", "retention policy", "retention effect"),
+    *("retention apply", "retention instruct", "retention instructions"),
+    *("retention resolve", "retention withdraw", "restrict", "unrestrict"),
+    *("hold place", "hold list", "hold show", "hold release"),
     *("approval request", "approval list", "approval approve"),
     *("token create", "token list", "token revoke"),
     *("log tail", "log search", "log export", "log verify", "log witness"),

@@ -1,71 +1,140 @@
-"""Retention policy: complete, unambiguous, and explained."""
+"""Retention: one rule from policy and facts to a time, a sentence and a source."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
+from typing import Any
+from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vault.domain.documents import Kind
+from vault.domain.policy import Event, Rule, parse_policy
 from vault.domain.regions import REGIONS
-from vault.domain.retention import explain, parse_policy
-from vault.errors import ConfigurationError
+from vault.domain.retention import (
+    Facts,
+    Instruction,
+    State,
+    conflicts,
+    floor_sentence,
+    judge,
+)
 
-SHIPPED = (files("vault") / "policy" / "retention.toml").read_text()
-ROW = """
-[[rows]]
-kinds = ["passport"]
-regions = ["uk"]
-start_events = ["ported"]
-keep_min = "at once"
-keep_max = "P30D"
-citation = "test"
-"""
+POLICY = parse_policy((files("vault") / "policy" / "retention.toml").read_text())
+ENDED = datetime(2026, 1, 1, tzinfo=UTC)
+GRACE = timedelta(hours=1)
+HOLD = UUID(int=7)
 
 
-def test_the_shipped_policy_speaks_of_every_kind_in_every_region() -> None:
-    """There is exactly one rule for each kind and region, with a source."""
-    policy = parse_policy(SHIPPED)
-    assert set(policy) == {(kind, region) for kind in Kind for region in REGIONS}
-    assert all(rule.citation for rule in policy.values())
+def facts(kind: str, region: str = "uk", event: Event = Event.PORTED, **more: Any) -> Facts:
+    """Return facts of a document whose time began on New Year's Day."""
+    return replace(Facts(kind, region, event, ENDED, ENDED), **more)
+
+
+def instructed(days: int, *, nearest: bool = False) -> Instruction:
+    """Return an instruction to keep so many days."""
+    return Instruction(UUID(int=1), timedelta(days=days), nearest)
+
+
+def of_documents() -> list[Rule]:
+    return [rule for rule in POLICY.values() if rule.kind in set(Kind)]
+
+
+@pytest.mark.parametrize("rule", of_documents(), ids=lambda r: f"{r.row}-{r.kind}-{r.event}")
+def test_each_row_is_what_judges(rule: Rule) -> None:
+    """For each row of the policy: the ceiling counts from its event, never before the grace."""
+    verdict = judge(facts(rule.kind, rule.region, rule.event), POLICY, GRACE)
+    assert verdict.rule is rule
+    wait = timedelta(0) if rule.event is Event.STORED else GRACE
+    assert verdict.due_at == ENDED + max(rule.keep_max, wait)
+    assert verdict.citation == rule.citation
+    assert (verdict.state is State.OPEN) == (rule.event is Event.STORED)
+    if rule.event is not Event.STORED:
+        assert verdict.floor_at == ENDED + rule.keep_min
 
 
 def test_one_order_keeps_its_authorisation_after_the_scan_is_gone() -> None:
     """The passport goes when the port completes; the letter of authorisation stays its year."""
-    policy = parse_policy(SHIPPED)
-    ended = datetime(2026, 1, 1, tzinfo=UTC)
-    grace = timedelta(hours=1)
-    assert policy[Kind.PASSPORT, "uk"].due_at(ended, grace) == ended + grace
-    assert policy[Kind.LOA, "uk"].floor_at(ended) == ended + timedelta(days=365)
+    assert judge(facts("passport"), POLICY, GRACE).due_at == ENDED + GRACE
+    assert judge(facts("loa"), POLICY, GRACE).floor_at == ENDED + timedelta(days=365)
+
+
+def test_an_end_that_was_heard_of_late_has_its_grace_still() -> None:
+    """A reversal can reopen custody within the grace after the vault learned of the end."""
+    late = facts("passport", learned_at=ENDED + timedelta(days=3))
+    assert judge(late, POLICY, GRACE).due_at == ENDED + timedelta(days=3) + GRACE
+
+
+def test_while_the_order_is_open() -> None:
+    """Nothing goes but what stands still too long; where a port brings a floor, none is known."""
+    passport = judge(facts("passport", event=Event.STORED), POLICY, GRACE)
+    assert (passport.state, passport.floor_at) == (State.OPEN, ENDED)
+    assert "while the porting order is open" in passport.sentence
+    letter = judge(facts("loa", event=Event.STORED), POLICY, GRACE)
+    assert letter.floor_at is None
+    assert "floor after the port" in floor_sentence(letter)
 
 
 @pytest.mark.parametrize(
-    "old, new, says",
+    "days, nearest, state, kept",
     [
-        ('"P30D"', '"0"', "ambiguous"),
-        ('"P30D"', '"P0D"', "ambiguous"),
-        ('"P30D"', "30", "ambiguous"),
-        ('keep_min = "at once"', 'keep_min = "P31D"', "at least longer than at most"),
-        ('"passport"', '"selfie"', "unknown kind"),
-        ('"uk"', '"mars"', "unknown kind or region"),
-        ('"ported"', '"full moon"', "start at"),
-        ('citation = "test"', 'citation = " "', "source"),
-        ('citation = "test"', "", "exactly"),
-        (ROW, ROW + ROW, "again"),
-        (ROW, ROW, "no row for"),
-        (ROW, "rows", "cannot be read"),
+        (365, False, State.SCHEDULED, 365),
+        (400, False, State.SCHEDULED, 400),
+        (730, False, State.SCHEDULED, 730),
+        (364, False, State.CONFLICT, 730),
+        (731, False, State.CONFLICT, 730),
+        (364, True, State.SCHEDULED, 365),
+        (9999, True, State.SCHEDULED, 730),
     ],
 )
-def test_a_bad_policy_is_refused_with_its_row(old: str, new: str, says: str) -> None:
-    """What is ambiguous, contradictory or missing stops the start."""
-    with pytest.raises(ConfigurationError, match=says):
-        parse_policy(ROW.replace(old, new))
+def test_an_instruction_decides_between_floor_and_ceiling(
+    days: int, nearest: bool, state: State, kept: int
+) -> None:
+    """Outside it is a conflict under the ceiling, until somebody resolves it to the nearest."""
+    verdict = judge(facts("loa", instruction=instructed(days, nearest=nearest)), POLICY, GRACE)
+    assert verdict.state is state
+    assert verdict.due_at == ENDED + timedelta(days=kept)
+    assert ("somebody has to resolve" in verdict.sentence) == (state is State.CONFLICT)
 
 
-def test_the_explanation_is_a_sentence() -> None:
-    """It says why a document is here, and until when."""
-    rule = parse_policy(SHIPPED)[Kind.PASSPORT, "uk"]
-    waiting = explain(rule, None, timedelta(0))
-    assert waiting.due_at is None
-    assert "while the porting order is open" in waiting.sentence
-    ended = datetime(2026, 3, 1, tzinfo=UTC)
-    assert explain(rule, ended, timedelta(0)).due_at == ended
+def test_a_hold_stops_everything() -> None:
+    """Under a hold there is no time at which it goes, and the sentence says what would be."""
+    verdict = judge(facts("passport", holds=(HOLD,), instruction=instructed(0)), POLICY, GRACE)
+    assert (verdict.state, verdict.due_at) == (State.HELD, None)
+    assert verdict.sentence.startswith("A hold keeps it")
+    assert "Without: The porting order was ported" in verdict.sentence
+    both = judge(facts("passport", holds=(HOLD, UUID(int=8))), POLICY, GRACE)
+    assert both.sentence.startswith("2 holds keep it")
+
+
+def test_an_instruction_names_what_it_contradicts() -> None:
+    """For one kind or for all, each rule that does not allow it is named."""
+    found = conflicts(timedelta(days=400), "loa", "uk", POLICY)
+    assert [(rule.kind, rule.event) for rule in found] == [("loa", Event.CANCELLED)]
+    assert conflicts(timedelta(days=400), "loa", "us", POLICY)[0].keep_min == timedelta(days=730)
+    everything = conflicts(timedelta(days=9999), None, "hk", POLICY)
+    assert {rule.kind for rule in everything} >= set(Kind)
+
+
+@given(
+    st.sampled_from(sorted(Kind)),
+    st.sampled_from(REGIONS),
+    st.sampled_from([Event.PORTED, Event.CANCELLED]),
+    st.none() | st.builds(instructed, st.integers(0, 4000), nearest=st.booleans()),
+    st.integers(0, 10_000_000),
+)
+def test_no_instruction_leaves_the_policy(
+    kind: str, region: str, event: Event, instruction: Instruction | None, late: int
+) -> None:
+    """Whatever a customer asks for, it goes neither under its floor nor after its ceiling."""
+    learned_at = ENDED + timedelta(seconds=late)
+    verdict = judge(
+        facts(kind, region, event, instruction=instruction, learned_at=learned_at), POLICY, GRACE
+    )
+    rule = POLICY[kind, region, event]
+    assert verdict.due_at is not None
+    assert verdict.due_at >= ENDED + rule.keep_min
+    assert verdict.due_at >= learned_at + GRACE
+    assert verdict.due_at <= max(ENDED + rule.keep_max, learned_at + GRACE)

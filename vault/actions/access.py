@@ -33,10 +33,10 @@ from vault.errors import (
     ConflictError,
     ForbiddenError,
     LimitError,
-    LockedError,
     NotFoundError,
     RecordsUnavailableError,
     ResidencyError,
+    RestrictedError,
     ShreddedError,
     VaultError,
 )
@@ -115,6 +115,7 @@ async def recorded(
     reference: str | None = None,
     approved: bool = False,
     begin: Callable[[Record], Awaitable[None]] | None = None,
+    basis: str | None = None,
 ) -> AsyncIterator[Access]:
     """
     Decide, record the intent, run the block, record the outcome.
@@ -155,7 +156,7 @@ async def recorded(
         purpose=purpose if purpose in _ALL_PURPOSES else None,
         reference=reference if decision.allow else None,
         region_to=case.to if action in OPENING and region else None,
-        basis=decision.basis,
+        basis=basis or decision.basis,
         decision="allow" if decision.allow else "deny",
         reason=decision.reason.value,
     )
@@ -199,7 +200,8 @@ async def _relation(
 def _how(error: BaseException) -> tuple[str, str | None]:
     if isinstance(error, asyncio.CancelledError | GeneratorExit | ConnectionError):
         return "aborted", "disconnected"
-    return "failed", type(error).__name__
+    ground = error.ground if isinstance(error, VaultError) else None
+    return "failed", ground or type(error).__name__
 
 
 async def _conclude(access: Access, result: str, reason: str | None) -> None:
@@ -230,6 +232,6 @@ _REFUSALS: dict[Reason, type[VaultError]] = {
     Reason.REFERENCE: PurposeError,
     Reason.SHREDDED: ShreddedError,
     Reason.NOT_STORED: ConflictError,
-    Reason.RESTRICTED: LockedError,
+    Reason.RESTRICTED: RestrictedError,
     Reason.TRANSFER: ResidencyError,
 }

@@ -9,6 +9,7 @@ from keys.errors import StaleScopeError
 from keys.keyring import DataKey
 from vault.actions.access import recorded
 from vault.actions.once import Once
+from vault.actions.standing import Standing, standings
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Document
@@ -28,6 +29,7 @@ from vault.errors import ConflictError, InvalidRequestError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
 from vault.sql import orders as orders_sql
+from vault.sql import retention as retention_sql
 from vault.sql.connection import connection, transaction
 
 ATTEMPTS = 5
@@ -40,6 +42,7 @@ class OrderView:
     order: Order
     details: Details
     documents: list[Document]
+    standings: dict[UUID, Standing]
 
 
 async def create_order(
@@ -71,7 +74,7 @@ async def create_order(
             await orders_sql.insert(conn, order)
             await once.claim(conn, identity, vault.clock())
             await log_sql.insert_records(conn, [access.conclude()])
-        return OrderView(order, details, [])
+        return OrderView(order, details, [], {})
 
 
 def _new_order(
@@ -119,6 +122,7 @@ async def change_order(
                 now = vault.clock()
                 ended_at = now if status in ENDED else None
                 await orders_sql.set_status(conn, identity, status, now, ended_at)
+                await retention_sql.look_again_at_orders(conn, [identity])
             await log_sql.insert_records(conn, [access.conclude(reason=status.value)])
         return await _view(vault, principal, identity)
 
@@ -144,6 +148,7 @@ async def _view(vault: Vault, principal: Principal, identity: UUID) -> OrderView
             order = await orders_sql.find(conn, identity)
             wrapped = await orders_sql.details_key(conn, identity)
             documents = await documents_sql.of_order(conn, identity)
+            stand = await standings(vault, conn, [document.id for document in documents])
         if order is None or wrapped is None:
             raise NotFoundError
         try:
@@ -153,5 +158,5 @@ async def _view(vault: Vault, principal: Principal, identity: UUID) -> OrderView
         details = decode_details(key.open(order.details, details_context(order.region, identity)))
         kinds = principal.kinds
         known = [item for item in documents if kinds is None or item.kind in kinds]
-        return OrderView(order, details, known)
+        return OrderView(order, details, known, stand)
     raise ConflictError("the region's keys are being sealed; try again")

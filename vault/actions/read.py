@@ -9,7 +9,6 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from keys.errors import IntegrityError, StaleScopeError
@@ -17,14 +16,14 @@ from keys.stream import DataKey
 from vault.actions.access import Access, recorded
 from vault.actions.approvals import is_approved, use
 from vault.actions.published_first import wait_published
+from vault.actions.standing import Standing, standing_of
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act
 from vault.domain.documents import Document, metadata_context, object_name, stream_context
 from vault.domain.receipts import encode_receipt, receipt_of
-from vault.errors import ConflictError, NotFoundError, ShreddedError
+from vault.errors import ConflictError, NotFoundError, RestrictedError, ShreddedError
 from vault.sql import documents as documents_sql
-from vault.sql import orders as orders_sql
 from vault.sql.connection import connection, transaction
 
 ATTEMPTS = 5
@@ -67,6 +66,7 @@ async def open_content(
         order=document.order_id if document else None,
         kind=document.kind.value if document else None,
         custody=document.custody if document else None,
+        restricted=document is not None and document.restricted_at is not None,
         purpose=purpose,
         reference=reference,
         approved=agreed,
@@ -77,6 +77,8 @@ async def open_content(
                 await use(access, conn, approval, Act.DISCLOSURE, str(identity))
             await wait_published(access)
         document, key = await _unwrap(vault, identity)
+        if document.restricted_at is not None:
+            raise RestrictedError
         store = vault.stores[document.region]
         async with store.get(object_name(identity)) as sealed:
             chunks = _decrypt(access, key, document, sealed)
@@ -93,14 +95,13 @@ class Description:
 
     document: Document
     filename: str | None
-    order_ended_at: datetime | None
+    standing: Standing
 
 
 async def describe(vault: Vault, principal: Principal, identity: UUID) -> Description:
     """Return what is known about a document, and its file name to those who may read it."""
     async with connection(vault.pool) as conn:
         document = await documents_sql.find(conn, identity)
-        order = await orders_sql.find(conn, document.order_id) if document else None
     async with recorded(
         vault,
         principal,
@@ -110,16 +111,17 @@ async def describe(vault: Vault, principal: Principal, identity: UUID) -> Descri
         order=document.order_id if document else None,
         kind=document.kind.value if document else None,
     ) as access:
-        if document is None or order is None:
+        if document is None:
             raise NotFoundError
+        standing = await standing_of(vault, document)
         # The file name is personal; compliance sees that a document is there, not what it says.
         if document.metadata is None or not access.names:
-            return Description(document, None, order.ended_at)
+            return Description(document, None, standing)
         try:
             document, key = await _unwrap(vault, identity)
         except ShreddedError:
-            return Description(document, None, order.ended_at)
-        return Description(document, open_filename(key, document), order.ended_at)
+            return Description(document, None, standing)
+        return Description(document, open_filename(key, document), standing)
 
 
 async def _unwrap(vault: Vault, identity: UUID) -> tuple[Document, DataKey]:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from keys.keyring import SealResult
 from vault.actions.access import recorded
+from vault.actions.policy import shred_rule
 from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import WORKER_ROLE, Action, Principal
@@ -63,7 +64,7 @@ async def certify(vault: Vault, region: str) -> int:
         async with transaction(vault.pool) as conn:
             indices = await certificates_sql.log_indices(conn, document.id)
             now = vault.clock()
-            rule = vault.policy[document.kind, document.region]
+            rule = await shred_rule(vault, conn, document)
             evidence = Evidence(
                 custodian=status.custodian,
                 destroy_level=status.destroy_level,

@@ -86,7 +86,8 @@ async def document_shred(args: argparse.Namespace) -> None:
     """Put a document beyond use."""
     path = f"/v1/documents/{quote(args.document, safe='')}/actions/shred"
     async with session() as http:
-        document = await call(http, "POST", path, json={"reason": args.reason})
+        ground = {"ground": args.ground} if args.ground else {}
+        document = await call(http, "POST", path, json={"reason": args.reason, **ground})
     show(document, f"beyond use since {document['beyond_use_since']}", as_json=args.json)
 
 

@@ -20,6 +20,7 @@ from vault.app import EMBEDDED, attached, load_policy
 from vault.commands.database import database_errors
 from vault.commands.output import show, table
 from vault.config import Config, load_config
+from vault.domain.policy import parse_policy
 from vault.errors import VaultError
 from vault.migrate import pending
 
@@ -170,4 +171,4 @@ async def _libmagic() -> tuple[str, str]:
 
 
 async def _policy(config: Config) -> tuple[str, str]:
-    return "ok", f"{len(load_policy(config))} retention rules"
+    return "ok", f"{len(parse_policy(load_policy(config)))} retention rules"

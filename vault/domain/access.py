@@ -33,7 +33,20 @@ class Action(StrEnum):
     FAX_DELIVER = "fax.deliver"
     FAX_FAIL = "fax.fail"
     FAX_EXPIRE = "fax.expire"
+    DOCUMENT_RESTRICT = "document.restrict"
+    DOCUMENT_UNRESTRICT = "document.unrestrict"
     CERTIFICATE_READ = "certificate.read"
+    CERTIFICATE_ISSUE = "certificate.issue"
+    HOLD_PLACE = "hold.place"
+    HOLD_READ = "hold.read"
+    HOLD_RELEASE = "hold.release"
+    INSTRUCTION_GIVE = "instruction.give"
+    INSTRUCTION_READ = "instruction.read"
+    INSTRUCTION_RESOLVE = "instruction.resolve"
+    INSTRUCTION_WITHDRAW = "instruction.withdraw"
+    RETENTION_PLAN = "retention.plan"
+    POLICY_READ = "policy.read"
+    POLICY_APPLY = "policy.apply"
     LOG_READ = "log.read"
     LOG_EXPORT = "log.export"
     LOG_PROVE = "log.prove"
@@ -85,6 +98,9 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.LOG_PROVE,
             _A.SESSION_BEGIN,
             _A.SESSION_END,
+            _A.INSTRUCTION_GIVE,
+            _A.INSTRUCTION_READ,
+            _A.RETENTION_PLAN,
         }
     ),
     Role.FAX_GATEWAY: frozenset(
@@ -106,6 +122,10 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.LOG_EXPORT,
             _A.LOG_PROVE,
             _A.LOG_COSIGN,
+            _A.HOLD_READ,
+            _A.INSTRUCTION_READ,
+            _A.RETENTION_PLAN,
+            _A.POLICY_READ,
             _A.APPROVAL_LIST,
             _A.APPROVAL_APPROVE,
             _A.SESSION_BEGIN,
@@ -117,7 +137,18 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.DOCUMENT_DESCRIBE,
             _A.DOCUMENT_SHRED,
             _A.FAX_DESCRIBE,
+            _A.DOCUMENT_RESTRICT,
+            _A.DOCUMENT_UNRESTRICT,
             _A.CERTIFICATE_READ,
+            _A.HOLD_PLACE,
+            _A.HOLD_READ,
+            _A.HOLD_RELEASE,
+            _A.INSTRUCTION_GIVE,
+            _A.INSTRUCTION_READ,
+            _A.INSTRUCTION_RESOLVE,
+            _A.INSTRUCTION_WITHDRAW,
+            _A.RETENTION_PLAN,
+            _A.POLICY_READ,
             _A.APPROVAL_REQUEST,
             _A.APPROVAL_LIST,
             _A.APPROVAL_APPROVE,
@@ -137,6 +168,8 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.LOG_PROVE,
             _A.LOG_ROTATE_KEY,
             _A.BACKUP_CREATE,
+            _A.POLICY_READ,
+            _A.POLICY_APPLY,
             _A.APPROVAL_REQUEST,
             _A.APPROVAL_LIST,
             _A.SESSION_BEGIN,
@@ -152,6 +185,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.FAX_EXPIRE,
             _A.KEYS_SEAL,
             _A.LOG_TRIM,
+            _A.CERTIFICATE_ISSUE,
         }
     ),
 }

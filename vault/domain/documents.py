@@ -85,6 +85,13 @@ class Document:
     purged_at: datetime | None
     purged_versions: int | None
     sealed_at: datetime | None
+    #: On what ground it was shredded, and the row of the policy that stood then.
+    shred_ground: str | None
+    retention_row: str | None
+    #: The version of the policy that judged it last, 0 when it is to be judged anew.
+    reviewed: int
+    #: Since when nobody may read it (GDPR art. 18).
+    restricted_at: datetime | None
 
 
 def parse_kind(text: str) -> Kind | None:

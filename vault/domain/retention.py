@@ -1,132 +1,151 @@
 """
-Retention policy as data: how long each kind is kept in each region, and why.
+Retention: why a document is here, until when, and what stands in the way.
 
-The floor (`keep_min`) is law or industry practice and cannot be undercut; at the ceiling
-(`keep_max`) the document goes. Both count from the order's end. Policy that is incomplete or
-contradicts itself is refused with the row's number.
+One pure function says it, from the policy and the facts about a document; the worker shreds by it,
+requests are refused by it, and every answer quotes it. The document's time counts from when it was
+stored while its order is open, and from the order's end afterwards. Between floor and ceiling the
+customer's instruction decides; outside it is a conflict, which somebody has to resolve. A hold
+stops all of that. Restriction (GDPR art. 18) forbids reading and changes nothing here.
 """
 
-import re
-import tomllib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
 
-from vault.domain.documents import Kind
-from vault.domain.regions import REGIONS
-from vault.errors import ConfigurationError
-
-AT_ONCE = "at once"
-START_EVENTS = frozenset({"ported", "cancelled"})
-_DAYS = re.compile(r"P([1-9][0-9]{0,4})D")
+from vault.domain.policy import Event, Policy, Rule
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """One kind in one region: floor and ceiling after the start event, and the source."""
+class Instruction:
+    """What a customer asked for: keep so long after the event. `nearest`: a conflict resolved."""
 
-    kind: Kind
+    id: UUID
+    keep: timedelta
+    nearest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that the retention of one stored document depends on."""
+
+    kind: str
     region: str
-    start_events: frozenset[str]
-    keep_min: timedelta
-    keep_max: timedelta
-    citation: str
-
-    def due_at(self, ended_at: datetime, grace: timedelta) -> datetime:
-        """Return when the document goes: at the ceiling, and not before the grace has passed."""
-        return ended_at + max(self.keep_max, grace)
-
-    def floor_at(self, ended_at: datetime) -> datetime:
-        """Return the moment before which nobody may have it shredded."""
-        return ended_at + self.keep_min
+    event: Event
+    #: When that event was, by whoever reported it, and when the vault learned of it.
+    started_at: datetime
+    learned_at: datetime
+    instruction: Instruction | None = None
+    holds: tuple[UUID, ...] = ()
 
 
-Policy = dict[tuple[Kind, str], Rule]
+class State(StrEnum):
+    """`open`: the order has not ended. `conflict`: policy and instruction contradict each other."""
+
+    OPEN = "open"
+    SCHEDULED = "scheduled"
+    CONFLICT = "conflict"
+    HELD = "held"
 
 
-def parse_policy(text: str) -> Policy:
-    """Return the rule of every kind and region; raises `ConfigurationError` naming the row."""
-    try:
-        rows = tomllib.loads(text)["rows"]
-    except (ValueError, KeyError) as error:
-        raise ConfigurationError(f"the retention policy cannot be read: {error}") from error
-    policy: Policy = {}
-    for position, row in enumerate(rows, start=1):
-        for rule in _parse_row(f"retention row {position}", row):
-            if (rule.kind, rule.region) in policy:
-                raise ConfigurationError(
-                    f"retention row {position} speaks of {rule.kind} in {rule.region} again"
-                )
-            policy[rule.kind, rule.region] = rule
-    for kind in Kind:
-        for region in REGIONS:
-            if (kind, region) not in policy:
-                raise ConfigurationError(f"the retention policy has no row for {kind} in {region}")
-    return policy
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    When a document goes, or why it does not, in a sentence with its source.
+
+    `due_at` is None under a hold. `floor_at` is the moment before which nobody may have it
+    shredded; None where it cannot be said yet, because the floor counts from the order's end.
+    """
+
+    state: State
+    due_at: datetime | None
+    floor_at: datetime | None
+    sentence: str
+    rule: Rule
+
+    @property
+    def citation(self) -> str:
+        """Return the source of the row that counts."""
+        return self.rule.citation
 
 
-def _parse_row(name: str, row: dict[str, object]) -> list[Rule]:
-    wanted = {"kinds", "regions", "start_events", "keep_min", "keep_max", "citation"}
-    if set(row) != wanted:
-        raise ConfigurationError(f"{name} must have exactly {', '.join(sorted(wanted))}")
-    kinds, regions, events = (
-        _words(name, row[key]) for key in ("kinds", "regions", "start_events")
+def judge(facts: Facts, policy: Policy, grace: timedelta) -> Verdict:
+    """Say when the document goes and why; `grace` is how long an end waits for its reversal."""
+    rule = policy[facts.kind, facts.region, facts.event]
+    if facts.event is Event.STORED:
+        verdict = _while_open(facts, rule, policy)
+    else:
+        verdict = _after_the_end(facts, rule, grace)
+    return _held(facts, verdict) if facts.holds else verdict
+
+
+def _while_open(facts: Facts, rule: Rule, policy: Policy) -> Verdict:
+    ported = policy.get((facts.kind, facts.region, Event.PORTED))
+    has_floor = ported is not None and ported.keep_min > timedelta(0)
+    due_at = facts.started_at + rule.keep_max
+    sentence = (
+        "Kept while the porting order is open; its time starts when the order is ported or "
+        f"cancelled. If neither happens it goes on {_day(due_at)}, {_span(rule.keep_max)} after it "
+        "was stored."
     )
-    if not set(kinds) <= set(Kind) or not set(regions) <= set(REGIONS):
-        raise ConfigurationError(f"{name} names an unknown kind or region")
-    if not events or not set(events) <= START_EVENTS:
-        raise ConfigurationError(f"{name} must start at {' or '.join(sorted(START_EVENTS))}")
-    if not isinstance(row["citation"], str) or not row["citation"].strip():
-        raise ConfigurationError(f"{name} must say its source in citation")
-    floor = _parse_duration(name, row["keep_min"])
-    ceiling = _parse_duration(name, row["keep_max"])
-    if floor > ceiling:
-        raise ConfigurationError(f"{name} keeps at least longer than at most")
-    return [
-        Rule(
-            Kind(kind),
-            region,
-            frozenset(events),
-            floor,
-            ceiling,
-            row["citation"].strip(),
+    floor_at = None if has_floor else facts.started_at
+    return Verdict(State.OPEN, due_at, floor_at, sentence, rule)
+
+
+def _after_the_end(facts: Facts, rule: Rule, grace: timedelta) -> Verdict:
+    floor_at = facts.started_at + rule.keep_min
+    keep, instructed = rule.keep_max, facts.instruction
+    state, why = State.SCHEDULED, f"the most that row {rule.row!r} allows"
+    if instructed is not None and rule.keep_min <= instructed.keep <= rule.keep_max:
+        keep, why = instructed.keep, "as the customer instructed"
+    elif instructed is not None and instructed.nearest:
+        keep = min(max(instructed.keep, rule.keep_min), rule.keep_max)
+        why = "as near to the customer's instruction as the policy allows"
+    elif instructed is not None:
+        state = State.CONFLICT
+        side = "least" if instructed.keep < rule.keep_min else "most"
+        why = (
+            f"the most that row {rule.row!r} allows; the customer's instruction "
+            f"({_span(instructed.keep)}) contradicts the {side} that it allows, and somebody has "
+            "to resolve that"
         )
-        for kind in kinds
-        for region in regions
+    due_at = max(facts.started_at + keep, facts.learned_at + grace)
+    sentence = (
+        f"The porting order was {facts.event} on {_day(facts.started_at)}; the document goes on "
+        f"{_day(due_at)}, {_span(keep)} after that: {why}."
+    )
+    return Verdict(state, due_at, floor_at, sentence, rule)
+
+
+def _held(facts: Facts, verdict: Verdict) -> Verdict:
+    count = len(facts.holds)
+    holds = "A hold keeps" if count == 1 else f"{count} holds keep"
+    sentence = f"{holds} it, whatever its time is. Without: {verdict.sentence}"
+    return Verdict(State.HELD, None, verdict.floor_at, sentence, verdict.rule)
+
+
+def floor_sentence(verdict: Verdict) -> str:
+    """Say why a document may not be shredded on request, under its floor."""
+    if verdict.floor_at is None:
+        return f"kept until its floor after the port has passed: {verdict.citation}"
+    return f"kept until {_day(verdict.floor_at)}: {verdict.citation}"
+
+
+def conflicts(keep: timedelta, kind: str | None, region: str, policy: Policy) -> list[Rule]:
+    """Return the rules that an instruction for a kind, or for all kinds, contradicts."""
+    return [
+        rule
+        for rule in policy.values()
+        if rule.region == region
+        and rule.event in (Event.PORTED, Event.CANCELLED)
+        and rule.kind == (kind or rule.kind)
+        and not rule.keep_min <= keep <= rule.keep_max
     ]
 
 
-def _words(name: str, value: object) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise ConfigurationError(f"{name} must list words")
-    return value
+def _span(duration: timedelta) -> str:
+    return f"{duration.days} days" if duration else "at once"
 
 
-def _parse_duration(name: str, value: object) -> timedelta:
-    if value == AT_ONCE:
-        return timedelta(0)
-    match = _DAYS.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ConfigurationError(
-            f'{name}: write a duration as "P30D", or "at once"; {value!r} is ambiguous'
-        )
-    return timedelta(days=int(match[1]))
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why a document is here and until when; `due_at` is None while no event has started it."""
-
-    due_at: datetime | None
-    sentence: str
-    citation: str
-
-
-def explain(rule: Rule, ended_at: datetime | None, grace: timedelta) -> Explanation:
-    """Say in a sentence why a stored document is kept and when it goes."""
-    events = " or ".join(sorted(rule.start_events))
-    if ended_at is None:
-        sentence = f"kept while the porting order is open; its time starts when it is {events}"
-        return Explanation(None, sentence, rule.citation)
-    due_at = rule.due_at(ended_at, grace)
-    sentence = f"the porting order ended on {ended_at.date()}; it goes on {due_at.date()}"
-    return Explanation(due_at, sentence, rule.citation)
+def _day(at: datetime) -> str:
+    return at.date().isoformat()

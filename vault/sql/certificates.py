@@ -5,14 +5,14 @@ from uuid import UUID
 
 from vault.domain.documents import Document
 from vault.sql.connection import Connection
-from vault.sql.documents import _COLUMNS, _document
+from vault.sql.documents import COLUMNS, document_of
 
 
 async def uncertified(conn: Connection, region: str, limit: int) -> list[Document]:
     """Return sealed and purged documents without a certificate, all their records sequenced."""
     rows = await conn.fetch(
         f"""
-        select {_COLUMNS} from document d
+        select {COLUMNS} from document d
         where d.region = $1 and d.custody = 'sealed' and d.purged_at is not null
             and not exists (select from certificate c where c.document = d.id)
             and not exists (
@@ -23,7 +23,7 @@ async def uncertified(conn: Connection, region: str, limit: int) -> list[Documen
         region,
         limit,
     )
-    return [_document(row) for row in rows]
+    return [document_of(row) for row in rows]
 
 
 async def log_indices(conn: Connection, document: UUID) -> list[int]:

@@ -9,17 +9,18 @@ import asyncpg
 
 from keys.keyring import WrappedKey
 from vault.domain.documents import Custody, Document, Kind
-from vault.domain.retention import Rule
 from vault.sql.connection import Connection
 
-_COLUMNS = """
+COLUMNS = """
     d.id, d.region, d.order_id, d.kind, d.custody, d.media_type, d.size_bytes, d.stream_header,
     d.metadata, d.received_at, d.stored_at, d.shredded_at, d.shred_reason, d.shredded_by,
-    d.last_generation, d.purged_at, d.purged_versions, d.sealed_at
+    d.last_generation, d.purged_at, d.purged_versions, d.sealed_at, d.shred_ground, d.restricted_at,
+    d.retention_row, d.reviewed
 """
 
 
-def _document(row: asyncpg.Record) -> Document:
+def document_of(row: asyncpg.Record) -> Document:
+    """Return the document that a row holds."""
     fields = {name: row[name] for name in Document.__dataclass_fields__}
     fields["kind"], fields["custody"] = Kind(fields["kind"]), Custody(fields["custody"])
     return Document(**fields)
@@ -28,11 +29,11 @@ def _document(row: asyncpg.Record) -> Document:
 async def find(conn: Connection, document: UUID, *, lock: bool = False) -> Document | None:
     """Return the document, but not one that is still being received."""
     row = await conn.fetchrow(
-        f"select {_COLUMNS} from document d where id = $1 and custody <> 'receiving'"
+        f"select {COLUMNS} from document d where id = $1 and custody <> 'receiving'"
         + (" for update" if lock else ""),
         document,
     )
-    return _document(row) if row else None
+    return document_of(row) if row else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ async def find_many(conn: Connection, documents: Sequence[UUID]) -> list[Found]:
     """Return what there is of each, in their order; nothing of what is still being received."""
     rows = await conn.fetch(
         f"""
-        select {_COLUMNS}, k.scope, k.scope_epoch, k.wrap
+        select {COLUMNS}, k.scope, k.scope_epoch, k.wrap
         from unnest($1::uuid[]) with ordinality sought (id, place)
             left join document d on d.id = sought.id and d.custody <> 'receiving'
             left join data_key k on k.id = d.id
@@ -68,9 +69,9 @@ def _found(row: asyncpg.Record) -> Found:
     if row["id"] is None:
         return Found(None, None)
     if row["wrap"] is None:
-        return Found(_document(row), None)
+        return Found(document_of(row), None)
     key = WrappedKey(row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"])
-    return Found(_document(row), key)
+    return Found(document_of(row), key)
 
 
 async def count_stored(conn: Connection, region: str) -> int:
@@ -85,55 +86,22 @@ async def of_order(conn: Connection, order: UUID) -> list[Document]:
     """Return the order's documents, oldest first."""
     rows = await conn.fetch(
         f"""
-        select {_COLUMNS} from document d
+        select {COLUMNS} from document d
         where order_id = $1 and custody <> 'receiving' order by received_at, id
         """,
         order,
     )
-    return [_document(row) for row in rows]
-
-
-async def due(
-    conn: Connection,
-    region: str,
-    rules: Sequence[Rule],
-    *,
-    now: datetime,
-    grace_seconds: float,
-    limit: int,
-    only: Sequence[UUID] | None = None,
-) -> list[Document]:
-    """
-    Return stored documents whose time has come under the rules, locked, skipping locked ones.
-
-    `only` re-checks those that were found before. The order's row is locked against a change of
-    status until the transaction ends.
-    """
-    rows = await conn.fetch(
-        f"""
-        select {_COLUMNS} from document d join porting_order o on o.id = d.order_id
-            join unnest($2::text[], $3::interval[]) rule (kind, keep) on rule.kind = d.kind
-        where d.custody = 'stored' and d.region = $1 and o.ended_at is not null
-            and o.ended_at + greatest(rule.keep, make_interval(secs => $4)) <= $5
-            and ($7::uuid[] is null or d.id = any($7))
-        order by o.ended_at limit $6 for update of d skip locked for share of o skip locked
-        """,
-        region,
-        [rule.kind.value for rule in rules],
-        [rule.keep_max for rule in rules],
-        grace_seconds,
-        now,
-        limit,
-        list(only) if only is not None else None,
-    )
-    return [_document(row) for row in rows]
+    return [document_of(row) for row in rows]
 
 
 async def set_shredded(
     conn: Connection,
     documents: Sequence[UUID],
     *,
-    reason: str,
+    reasons: Sequence[str],
+    ground: str,
+    rules: Sequence[str],
+    policy: int,
     principal: str,
     last_generation: int,
     now: datetime,
@@ -141,26 +109,35 @@ async def set_shredded(
     """Put documents beyond use; their keys must go in the same transaction."""
     rows = await conn.fetch(
         f"""
-        update document d set custody = 'shredded', shredded_at = $2, shred_reason = $3,
-            shredded_by = $4, last_generation = $5, metadata = null
-        where id = any($1) and custody = 'stored' returning {_COLUMNS}
+        update document d set custody = 'shredded', shredded_at = $4, shred_reason = s.reason,
+            retention_row = s.rule, shred_ground = $5, shredded_by = $6, last_generation = $7,
+            reviewed = $8, metadata = null
+        from unnest($1::uuid[], $2::text[], $3::text[]) s (id, reason, rule)
+        where d.id = s.id and d.custody = 'stored' returning {COLUMNS}
         """,
         list(documents),
+        list(reasons),
+        list(rules),
         now,
-        reason,
+        ground,
         principal,
         last_generation,
+        policy,
     )
-    return [_document(row) for row in rows]
+    return [document_of(row) for row in rows]
 
 
 async def unpurged(conn: Connection, region: str, limit: int) -> list[UUID]:
-    """Return shredded documents whose objects are not known to be purged, oldest first."""
+    """Return shredded documents without a hold whose objects are not known to be purged."""
     rows = await conn.fetch(
         """
-        select id from document
-        where region = $1 and shredded_at is not null and purged_at is null
-        order by shredded_at limit $2
+        select d.id from document d left join porting_order o on o.id = d.order_id
+        where d.region = $1 and d.shredded_at is not null and d.purged_at is null
+            and not exists (
+                select from hold_target t where not t.released and (
+                    t.document = d.id or t.order_id = d.order_id
+                    or (t.region = d.region and t.customer = o.customer)))
+        order by d.shredded_at limit $2
         """,
         region,
         limit,
@@ -220,3 +197,8 @@ async def lock_receiving(conn: Connection, document: UUID) -> bool:
 async def delete_receiving(conn: Connection, document: UUID) -> None:
     """Forget an upload whose object is purged."""
     await conn.execute("delete from document where id = $1 and custody = 'receiving'", document)
+
+
+async def restrict(conn: Connection, document: UUID, at: datetime | None) -> None:
+    """Forbid the reading of a document, or allow it again with None."""
+    await conn.execute("update document set restricted_at = $2 where id = $1", document, at)

@@ -15,7 +15,7 @@ from vault.domain.documents import Document
 from vault.domain.orders import ENDED
 from vault.domain.records import Record
 from vault.sql.connection import Connection
-from vault.sql.documents import _COLUMNS, _document
+from vault.sql.documents import COLUMNS, document_of
 from vault.sql.log import record_columns, records_insert
 
 _ENDED = sorted(status.value for status in ENDED)
@@ -124,13 +124,13 @@ def _keep(locking: str) -> str:
             stored_at = s.now
         from ready s where d.id = s.id and d.custody = 'receiving'
             and (s.key is null or s.id in (select resource from claimed))
-        returning {_COLUMNS}),
+        returning {COLUMNS}),
     keys as (
         insert into data_key (id, region, scope, scope_epoch, wrap)
         select s.id, s.region, s.scope, s.epoch, s.wrap
         from sent s join stored on stored.id = s.id),
     recorded as ({records_insert(14, "where document in (select id from stored)")})
-    select k.id is null stale_scope, r.id is null swept_up, {_COLUMNS}
+    select k.id is null stale_scope, r.id is null swept_up, {COLUMNS}
     from sent s left join scopes k on k.id = s.scope and k.epoch = s.epoch
         left join receiving r on r.id = s.id left join stored d on d.id = s.id
     order by s.place
@@ -212,6 +212,6 @@ async def _kept(conn: Connection, items: Sequence[Keeping], locking: str) -> lis
         *record_columns([item.outcome() for item in items]),
     )
     return [
-        Kept(_document(row) if row["id"] else None, row["stale_scope"], row["swept_up"])
+        Kept(document_of(row) if row["id"] else None, row["stale_scope"], row["swept_up"])
         for row in rows
     ]

@@ -18,7 +18,7 @@ from vault.actions.cursor import encode_cursor
 from vault.actions.ingest import check_filename, ingest
 from vault.actions.read import describe, open_content
 from vault.actions.receive import Upload
-from vault.actions.shred import shred
+from vault.actions.standing import standing_of
 from vault.domain.certificate import parse_certificate
 from vault.domain.documents import parse_kind
 from vault.domain.orders import Status
@@ -36,7 +36,8 @@ from vault.web.requests import (
     time_cursor,
     vault_of,
 )
-from vault.web.schemas import document_json, order_json, order_summary
+from vault.web.retention_schemas import document_json
+from vault.web.schemas import order_json, order_summary
 
 _FILENAME = re.compile(
     r"""filename\*?=(?:UTF-8'[^']*'([^;]+)|"((?:[^"\\]|\\.)*)"|([^;\s]+))""", re.IGNORECASE
@@ -62,7 +63,7 @@ async def create_order(request: web.Request) -> web.Response:
         idempotency_key=request.headers.get("Idempotency-Key"),
     )
     location = {hdrs.LOCATION: f"/v1/orders/{view.order.id}"}
-    return web.json_response(order_json(vault_of(request), view), status=201, headers=location)
+    return web.json_response(order_json(view), status=201, headers=location)
 
 
 async def list_orders(request: web.Request) -> web.Response:
@@ -80,7 +81,7 @@ async def list_orders(request: web.Request) -> web.Response:
 async def show_order(request: web.Request) -> web.Response:
     """Show an order, its numbers masked, with its documents."""
     view = await orders.show_order(vault_of(request), principal_of(request), identity_of(request))
-    return web.json_response(order_json(vault_of(request), view))
+    return web.json_response(order_json(view))
 
 
 async def change_order(request: web.Request) -> web.Response:
@@ -93,7 +94,7 @@ async def change_order(request: web.Request) -> web.Response:
     view = await orders.change_order(
         vault_of(request), principal_of(request), identity_of(request), status
     )
-    return web.json_response(order_json(vault_of(request), view))
+    return web.json_response(order_json(view))
 
 
 async def ingest_document(request: web.Request) -> web.Response:
@@ -117,7 +118,8 @@ async def ingest_document(request: web.Request) -> web.Response:
         upload,
         idempotency_key=request.headers.get("Idempotency-Key"),
     )
-    shown = document_json(vault, document, filename=upload.filename)
+    standing = await standing_of(vault, document)
+    shown = document_json(document, standing, filename=upload.filename)
     location = {hdrs.LOCATION: f"/v1/documents/{document.id}"}
     return web.json_response(shown, status=201, headers=location)
 
@@ -165,14 +167,7 @@ def content_digest(values: list[str]) -> bytes | None:
 async def show_document(request: web.Request) -> web.Response:
     """Show a document's metadata, custody and retention."""
     found = await describe(vault_of(request), principal_of(request), identity_of(request))
-    return web.json_response(
-        document_json(
-            vault_of(request),
-            found.document,
-            filename=found.filename,
-            ended_at=found.order_ended_at,
-        )
-    )
+    return web.json_response(document_json(found.document, found.standing, filename=found.filename))
 
 
 async def read_content(request: web.Request) -> web.StreamResponse:
@@ -202,15 +197,6 @@ async def read_content(request: web.Request) -> web.StreamResponse:
             await response.write(chunk)
         await response.write_eof()
         return response
-
-
-async def shred_document(request: web.Request) -> web.Response:
-    """Put a document beyond use."""
-    fields = await json_fields(request, reason=str)
-    document = await shred(
-        vault_of(request), principal_of(request), identity_of(request), needed(fields, "reason")
-    )
-    return web.json_response(document_json(vault_of(request), document))
 
 
 async def show_certificate(request: web.Request) -> web.Response:

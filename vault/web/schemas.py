@@ -1,20 +1,17 @@
 """JSON shapes of the API, as OpenAPI 3.1 schemas and as the functions that fill them."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from vault.actions.orders import OrderView
-from vault.context import Vault
-from vault.domain.documents import Custody, Document
 from vault.domain.orders import Order, Status
 from vault.domain.records import PHASES, Record, mask_number
-from vault.domain.retention import explain
 from vault.domain.search import Found
 from vault.web.approvals_schemas import APPROVAL_SCHEMAS
 from vault.web.fax_schemas import FAX_SCHEMAS
 from vault.web.log_schemas import LOG_SCHEMAS
+from vault.web.retention_schemas import RETENTION_SCHEMAS, document_json
 from vault.web.shapes import ID as _ID
-from vault.web.shapes import MAYBE_NUMBER as _MAYBE_NUMBER
 from vault.web.shapes import MAYBE_STRING as _MAYBE_STRING
 from vault.web.shapes import MAYBE_TIME as _MAYBE_TIME
 from vault.web.shapes import STRING as _STRING
@@ -25,6 +22,7 @@ from vault.web.shapes import time_text
 SCHEMAS: dict[str, Any] = {
     **APPROVAL_SCHEMAS,
     **FAX_SCHEMAS,
+    **RETENTION_SCHEMAS,
     "Problem": _object(
         {"type": _STRING, "title": _STRING, "status": {"type": "integer"}, "detail": _STRING}
     ),
@@ -68,27 +66,6 @@ SCHEMAS: dict[str, Any] = {
             "next_cursor": _MAYBE_STRING,
         }
     ),
-    "Document": _object(
-        {
-            "id": _ID,
-            "order": _ID,
-            "region": _STRING,
-            "kind": _STRING,
-            "custody": {"type": "string", "enum": ["stored", "shredded", "sealed"]},
-            "media_type": _MAYBE_STRING,
-            "size_bytes": _MAYBE_NUMBER,
-            "received_at": _TIME,
-            "stored_at": _MAYBE_TIME,
-            "beyond_use_since": _MAYBE_TIME,
-            "irrecoverable_since": _MAYBE_TIME,
-        },
-        {
-            "filename": _MAYBE_STRING,
-            "shred_reason": _MAYBE_STRING,
-            "retention": _object({"due_at": _MAYBE_TIME, "reason": _STRING, "citation": _STRING}),
-        },
-    ),
-    "ShredReason": _object({"reason": _STRING}),
     "Certificate": _object({"certificate": {"type": "object"}, "note": _STRING}),
     "AccessRecord": _object(
         {
@@ -126,53 +103,16 @@ def order_summary(order: Order) -> dict[str, Any]:
     }
 
 
-def order_json(vault: Vault, view: OrderView) -> dict[str, Any]:
+def order_json(view: OrderView) -> dict[str, Any]:
     """Return an order with its numbers masked and its documents."""
     return {
         **order_summary(view.order),
         "customer_reference": view.details.customer_reference,
         "numbers_masked": [mask_number(number) for number in view.details.numbers],
         "documents": [
-            document_json(vault, document, ended_at=view.order.ended_at)
-            for document in view.documents
+            document_json(document, view.standings.get(document.id)) for document in view.documents
         ],
     }
-
-
-def document_json(
-    vault: Vault,
-    document: Document,
-    *,
-    filename: str | None = None,
-    ended_at: datetime | None = None,
-) -> dict[str, Any]:
-    """Return a document; beyond use and irrecoverable are two times, always shown apart."""
-    shown: dict[str, Any] = {
-        "id": str(document.id),
-        "order": str(document.order_id),
-        "region": document.region,
-        "kind": document.kind.value,
-        "custody": document.custody.value,
-        "media_type": document.media_type,
-        "size_bytes": document.size_bytes,
-        "received_at": time_text(document.received_at),
-        "stored_at": time_text(document.stored_at),
-        "beyond_use_since": time_text(document.shredded_at),
-        "irrecoverable_since": time_text(document.sealed_at),
-    }
-    if document.custody is Custody.STORED:
-        rule = vault.policy[document.kind, document.region]
-        grace = timedelta(seconds=vault.config.reversal_grace_seconds)
-        explanation = explain(rule, ended_at, grace)
-        shown["filename"] = filename
-        shown["retention"] = {
-            "due_at": time_text(explanation.due_at),
-            "reason": explanation.sentence,
-            "citation": explanation.citation,
-        }
-    else:
-        shown["shred_reason"] = document.shred_reason
-    return shown
 
 
 def found_json(found: Found) -> dict[str, Any]:

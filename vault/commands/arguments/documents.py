@@ -50,6 +50,9 @@ def add_documents(tree: Tree) -> None:
     )
     shred.add_argument("document", metavar="DOCUMENT")
     shred.add_argument("--reason", required=True, help="without names")
+    shred.add_argument(
+        "--ground", help="no-longer-needed (default), consent-withdrawn, objection, …"
+    )
     certificate = tree.command(
         "certificate",
         "client.certificate",

@@ -43,16 +43,6 @@ ROUTES = (
         refusals=(409, 410, 422, 423, 451),
     ),
     Route(
-        "POST",
-        "/v1/documents/{id}/actions/shred",
-        api.shred_document,
-        "Put a document beyond use",
-        200,
-        "Document",
-        body="ShredReason",
-        refusals=(409, 413, 422, 423),
-    ),
-    Route(
         "GET",
         "/v1/documents/{id}/certificate",
         api.show_certificate,

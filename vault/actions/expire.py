@@ -1,0 +1,135 @@
+"""
+Expire: shred what retention says is due, and nothing else.
+
+What is due follows from the rows alone. `due_at` says where to look; the rule is asked again under
+locks that keep the order, the holds and the document as they are, so running this twice, on several
+machines, or after a crash shreds nothing early and nothing twice. A look at nothing costs the same
+however many documents there are.
+"""
+
+from datetime import datetime
+from uuid import UUID
+
+from vault.actions.access import Access
+from vault.actions.policy import InForce, in_force
+from vault.context import Vault
+from vault.domain.access import WORKER_ROLE, Action
+from vault.domain.documents import Document
+from vault.domain.records import Record
+from vault.domain.retention import Verdict, judge
+from vault.errors import ClockError
+from vault.sql import documents as documents_sql
+from vault.sql import log as log_sql
+from vault.sql import retention as retention_sql
+from vault.sql.connection import Connection, transaction
+
+REVIEW_BATCH = 2000
+EXPIRE_BATCH = 1000
+GROUND = "retention"
+
+
+async def expire(vault: Vault, region: str) -> int:
+    """Review what changed, then shred a batch of what is due; returns how many documents."""
+    reviewed = await review(vault, region)
+    return reviewed + await shred_due(vault, region)
+
+
+async def review(vault: Vault, region: str) -> int:
+    """Ask the rule anew about documents of which something changed; returns how many."""
+    async with transaction(vault.pool) as conn:
+        current = await in_force(vault, conn)
+        found = await retention_sql.lock_unreviewed(conn, region, current.version, REVIEW_BATCH)
+        if found:
+            due_at = [judge(item.facts, current.policy, current.grace).due_at for item in found]
+            await retention_sql.set_reviewed(
+                conn, [item.document.id for item in found], due_at, current.version
+            )
+    return len(found)
+
+
+async def shred_due(vault: Vault, region: str) -> int:
+    """Shred a batch of what is due; raises `ClockError` when this clock runs ahead."""
+    async with transaction(vault.pool) as conn:
+        now = await trusted_time(vault, conn)
+        current = await in_force(vault, conn)
+        await retention_sql.freeze_holds(conn, region)
+        found = await retention_sql.lock_due(conn, region, current.version, now, EXPIRE_BATCH)
+        if not found:
+            return 0
+        verdicts = {
+            item.document.id: judge(item.facts, current.policy, current.grace) for item in found
+        }
+        due, later = list[Document](), list[UUID]()
+        for item in found:
+            at = verdicts[item.document.id].due_at
+            if at is not None and at <= now:
+                due.append(item.document)
+            else:
+                later.append(item.document.id)
+        if later:
+            # Something changed since the review; a hold has no time to wait for.
+            times = [verdicts[identity].due_at for identity in later]
+            await retention_sql.set_reviewed(conn, later, times, current.version)
+        if due:
+            await _shred(vault, conn, current, due, verdicts)
+    return len(found)
+
+
+async def trusted_time(vault: Vault, conn: Connection) -> datetime:
+    """Return the time by this clock, unless it is too far ahead of the database's."""
+    now = vault.clock()
+    ahead = (now - await retention_sql.database_time(conn)).total_seconds()
+    if ahead > vault.config.clock_ahead_seconds_max:
+        raise ClockError(
+            f"this machine's clock is {ahead:.0f} s ahead of the database's; nothing is shredded "
+            "by it until they agree: set both by NTP"
+        )
+    return now
+
+
+async def _shred(
+    vault: Vault,
+    conn: Connection,
+    current: InForce,
+    due: list[Document],
+    verdicts: dict[UUID, Verdict],
+) -> None:
+    """Record, destroy and mark, while the rows stay locked; the record comes first and alone."""
+    intents = [_intent(vault, document) for document in due]
+    # A crash from here on leaves intents without an outcome, which are closed as interrupted.
+    await vault.recorder.append_many(intents)
+    identities = [document.id for document in due]
+    generation = await vault.keyring.destroy_keys(conn, due[0].region, identities)
+    await documents_sql.set_shredded(
+        conn,
+        identities,
+        reasons=[_reason(document, verdicts[document.id]) for document in due],
+        rules=[verdicts[document.id].rule.row for document in due],
+        ground=GROUND,
+        policy=current.version,
+        principal=WORKER_ROLE,
+        last_generation=generation,
+        now=vault.clock(),
+    )
+    await log_sql.insert_records(conn, [Access(vault, intent).conclude() for intent in intents])
+
+
+def _reason(document: Document, verdict: Verdict) -> str:
+    return f"retention: {document.kind} after {verdict.rule.event}, row {verdict.rule.row}"
+
+
+def _intent(vault: Vault, document: Document) -> Record:
+    return Record(
+        id=vault.new_id(),
+        region=document.region,
+        at=vault.clock(),
+        phase="intent",
+        principal=WORKER_ROLE,
+        role=WORKER_ROLE,
+        action=Action.DOCUMENT_SHRED.value,
+        document=document.id,
+        order=document.order_id,
+        kind=document.kind.value,
+        decision="allow",
+        reason=GROUND,
+    )

@@ -1,0 +1,180 @@
+"""
+The retention policy in force: it stands in the database, so that every process judges by the same.
+
+The operator's file is where a policy comes from. The first one is put in force by the first start;
+another only by `apply_policy`, which shows the effect before, and needs a second person when it
+shortens.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from uuid import UUID
+
+from vault.actions.access import Access, recorded
+from vault.actions.approvals import use
+from vault.context import Vault
+from vault.domain.access import Action, Principal
+from vault.domain.approvals import Act
+from vault.domain.documents import Document
+from vault.domain.policy import Change, Policy, Rule, changes, parse_policy
+from vault.domain.retention import judge
+from vault.errors import ConflictError, ForbiddenError
+from vault.sql import log as log_sql
+from vault.sql import policies as policies_sql
+from vault.sql import retention as retention_sql
+from vault.sql.connection import Connection, connection, transaction
+
+BATCH = 2000
+NAMED_MAX = 200
+FIRST_BY = "first-start"
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A version of the policy, and how long an end waits for its reversal."""
+
+    version: int
+    policy: Policy
+    grace: timedelta
+
+
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> Policy:
+    return parse_policy(text)
+
+
+async def in_force(vault: Vault, conn: Connection) -> InForce:
+    """Return the policy in force; raises `ConfigurationError` if this release cannot read it."""
+    applied = await policies_sql.newest(conn)
+    grace = timedelta(seconds=vault.config.reversal_grace_seconds)
+    if applied is None:
+        return InForce(0, _parsed(vault.policy_text), grace)
+    return InForce(applied.version, _parsed(applied.text), grace)
+
+
+async def shred_rule(vault: Vault, conn: Connection, document: Document) -> Rule:
+    """Return the rule under which a document was shredded, from the policy that stood then."""
+    applied = await policies_sql.find(conn, document.reviewed)
+    policy = _parsed(applied.text) if applied else (await in_force(vault, conn)).policy
+    rules = [
+        rule
+        for rule in policy.values()
+        if (rule.kind, rule.region) == (document.kind.value, document.region)
+    ]
+    return next((rule for rule in rules if rule.row == document.retention_row), rules[0])
+
+
+async def start_policy(vault: Vault) -> bool:
+    """Put the first policy in force; returns whether the operator's file is what is in force."""
+    parse_policy(vault.policy_text)
+    async with connection(vault.pool) as conn:
+        now = vault.clock()
+        first = policies_sql.AppliedPolicy(1, vault.policy_text, now, FIRST_BY, None)
+        await policies_sql.insert(conn, first)
+        return (await in_force(vault, conn)).policy == _parsed(vault.policy_text)
+
+
+def policy_subject(text: str) -> str:
+    """Return by what an approval names a policy: the SHA-256 of its text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Effect:
+    """What a policy would change, and which documents it would let go at once."""
+
+    subject: str
+    changes: list[Change]
+    at_once: int = 0
+    documents: list[UUID] = field(default_factory=list)
+    by_kind: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def shortens(self) -> bool:
+        """Whether a second person is needed."""
+        return any(change.shortens for change in self.changes)
+
+
+async def policy_effect(vault: Vault, principal: Principal, text: str) -> Effect:
+    """Say what a policy would do; changes nothing. Raises `ConfigurationError` naming a row."""
+    async with recorded(vault, principal, Action.POLICY_READ, region=vault.config.regions[0]):
+        return await _effect(vault, text)
+
+
+async def _effect(vault: Vault, text: str) -> Effect:
+    new = _parsed(text)
+    async with connection(vault.pool) as conn:
+        now = await in_force(vault, conn)
+    effect = Effect(policy_subject(text), changes(now.policy, new))
+    for region in vault.config.regions:
+        kinds = {change.new.kind for change in effect.changes if change.new.region == region}
+        if kinds:
+            await _count(vault, region, sorted(kinds), now, new, effect)
+    return effect
+
+
+async def _count(
+    vault: Vault, region: str, kinds: list[str], now: InForce, new: Policy, effect: Effect
+) -> None:
+    after, at = None, vault.clock()
+    while True:
+        async with connection(vault.pool) as conn:
+            page = await retention_sql.stored_of_kinds(conn, region, kinds, after, BATCH)
+        for item in page:
+            before = judge(item.facts, now.policy, now.grace).due_at
+            due_at = judge(item.facts, new, now.grace).due_at
+            if due_at is not None and due_at <= at and (before is None or before > at):
+                effect.at_once += 1
+                name = f"{item.document.kind} in {region}"
+                effect.by_kind[name] = effect.by_kind.get(name, 0) + 1
+                if len(effect.documents) < NAMED_MAX:
+                    effect.documents.append(item.document.id)
+        if len(page) < BATCH:
+            return
+        after = page[-1].document.id
+
+
+async def apply_policy(
+    vault: Vault, principal: Principal, text: str, approval: UUID | None
+) -> tuple[int, Effect]:
+    """
+    Put a policy in force everywhere, and return its version with its effect.
+
+    Documents are judged anew by the worker. Raises `ForbiddenError` when it shortens and no
+    approval is named.
+    """
+    region = vault.config.regions[0]
+    async with recorded(vault, principal, Action.POLICY_APPLY, region=region) as access:
+        effect = await _effect(vault, text)
+        async with transaction(vault.pool) as conn:
+            await policies_sql.lock(conn)
+            current = await in_force(vault, conn)
+            if current.policy == _parsed(text):
+                raise ConflictError("this policy says what is in force already")
+            # Somebody may have applied another one since the effect was computed.
+            shortens = any(change.shortens for change in changes(current.policy, _parsed(text)))
+            approved_by = None
+            if shortens:
+                approved_by = await _second_person(access, conn, approval, effect)
+            version = current.version + 1
+            await policies_sql.insert(
+                conn,
+                policies_sql.AppliedPolicy(version, text, vault.clock(), principal.id, approved_by),
+            )
+            await log_sql.insert_records(conn, [access.conclude()])
+        return version, effect
+
+
+async def _second_person(
+    access: Access, conn: Connection, approval: UUID | None, effect: Effect
+) -> str | None:
+    if approval is None:
+        raise ForbiddenError(
+            f"this policy shortens what is kept, and {effect.at_once} documents would go at once: "
+            "a second person has to agree; ask with `portvault approvals request --act "
+            f"policy.shorten --subject {effect.subject} --region {access.intent.region}`"
+        )
+    used = await use(access, conn, approval, Act.POLICY_SHORTEN, effect.subject)
+    return used.approved_by

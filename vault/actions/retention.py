@@ -1,0 +1,116 @@
+"""Say why a document is here and until when, and what will go until a date."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from vault.actions.access import recorded
+from vault.actions.policy import InForce, in_force
+from vault.actions.standing import Standing, standings
+from vault.context import Vault
+from vault.domain.access import Action, Principal
+from vault.domain.documents import Document
+from vault.domain.retention import Verdict, judge
+from vault.errors import InvalidRequestError, NotFoundError
+from vault.sql import documents as documents_sql
+from vault.sql import policies as policies_sql
+from vault.sql import retention as retention_sql
+from vault.sql.connection import connection
+
+AHEAD_MAX = timedelta(days=36_500)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A document and how it stands."""
+
+    document: Document
+    standing: Standing
+
+    @property
+    def sentence(self) -> str:
+        """Say it in a sentence or two."""
+        document, verdict = self.document, self.standing.verdict
+        if verdict is not None:
+            restricted = (
+                " Nobody reads it meanwhile: it is restricted." if self.standing.restriction else ""
+            )
+            return f"{verdict.sentence}{restricted} Source: {verdict.citation}"
+        beyond = document.shredded_at.date() if document.shredded_at else "an unknown day"
+        sealed = (
+            f"irrecoverable since {document.sealed_at.date()}"
+            if document.sealed_at
+            else "irrecoverable at the next seal"
+        )
+        return f"It is gone: beyond use since {beyond} ({document.shred_reason}), {sealed}."
+
+
+async def explain_retention(vault: Vault, principal: Principal, identity: UUID) -> Explained:
+    """Say why a document is here, until when, under which clause, and which holds keep it."""
+    async with connection(vault.pool) as conn:
+        document = await documents_sql.find(conn, identity)
+    async with recorded(
+        vault,
+        principal,
+        Action.DOCUMENT_DESCRIBE,
+        region=document.region if document else None,
+        document=identity,
+        order=document.order_id if document else None,
+        kind=document.kind.value if document else None,
+    ):
+        if document is None:
+            raise NotFoundError
+        async with connection(vault.pool) as conn:
+            return Explained(document, (await standings(vault, conn, [identity]))[identity])
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A document that will go, and why."""
+
+    document: Document
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A page of what will go; `unjudged` documents wait for the worker to look at them."""
+
+    items: list[Planned]
+    unjudged: int
+
+
+async def plan_retention(
+    vault: Vault,
+    principal: Principal,
+    until: datetime,
+    after: tuple[datetime, UUID] | None,
+    limit: int,
+) -> Plan:
+    """List what will go until a time of what the principal may know of, soonest first."""
+    if until > vault.clock() + AHEAD_MAX:
+        raise InvalidRequestError("until is more than a hundred years ahead")
+    mine = sorted(principal.regions & set(vault.config.regions))
+    theirs = None if principal.customers is None else sorted(principal.customers)
+    async with (
+        recorded(vault, principal, Action.RETENTION_PLAN, region=mine[0] if mine else None),
+        connection(vault.pool) as conn,
+    ):
+        current = await in_force(vault, conn)
+        found = await retention_sql.planned(conn, mine, theirs, until, after, limit)
+        waiting = await retention_sql.unjudged(conn, mine, current.version)
+        items = [
+            Planned(item.document, judge(item.facts, current.policy, current.grace))
+            for item in found
+        ]
+        return Plan(items, waiting)
+
+
+async def show_policy(vault: Vault, principal: Principal) -> tuple[InForce, str | None]:
+    """Return the policy in force and its text; None where nothing was put in force yet."""
+    async with (
+        recorded(vault, principal, Action.POLICY_READ, region=vault.config.regions[0]),
+        connection(vault.pool) as conn,
+    ):
+        applied = await policies_sql.newest(conn)
+        return await in_force(vault, conn), applied.text if applied else None

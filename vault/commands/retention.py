@@ -1,0 +1,171 @@
+"""Commands of retention, holds and restrictions, by the HTTP API."""
+
+import argparse
+import sys
+from typing import Any
+from urllib.parse import quote
+
+from vault.client import call, session
+from vault.commands.output import facts, show, table
+
+_PAGE = 200
+_HOLD_COLUMNS = ("id", "region", "reason", "authority", "reference", "placed_at", "released_at")
+_INSTRUCTION_COLUMNS = ("id", "customer", "kind", "keep", "given_at", "resolved_at", "withdrawn_at")
+
+
+async def explain(args: argparse.Namespace) -> None:
+    """Say why a document is here, until when, and what keeps it."""
+    path = f"/v1/documents/{quote(args.document, safe='')}/retention"
+    async with session() as http:
+        found = await call(http, "GET", path)
+    holds = [
+        f"\nheld by {hold['id']}: {hold['reason']} ({hold['authority']})" for hold in found["holds"]
+    ]
+    show(found, found["sentence"] + "".join(holds), as_json=args.json)
+
+
+async def plan(args: argparse.Namespace) -> None:
+    """List what will go until a date."""
+    rows: list[dict[str, Any]] = []
+    query = {"until": args.until, "limit": str(min(_PAGE, args.limit))}
+    unjudged = 0
+    async with session() as http:
+        while len(rows) < args.limit:
+            page = await call(http, "GET", "/v1/retention/plan", params=query)
+            rows += page["data"]
+            unjudged = page["unjudged"]
+            if page["next_cursor"] is None:
+                break
+            query["cursor"] = page["next_cursor"]
+        else:
+            print(f"there may be more than {args.limit}; see --limit", file=sys.stderr)
+    if unjudged:
+        print(
+            f"{unjudged} documents were not judged yet; the worker does that; ask again",
+            file=sys.stderr,
+        )
+    shown = [
+        {**row, **{name: row["retention"][name] for name in ("due_at", "state", "row")}}
+        for row in rows[: args.limit]
+    ]
+    columns = ("due_at", "document", "order", "kind", "region", "state", "row")
+    show(rows[: args.limit], table(shown, columns), as_json=args.json)
+
+
+async def policy(args: argparse.Namespace) -> None:
+    """Show the policy in force."""
+    async with session() as http:
+        found = await call(http, "GET", "/v1/retention/policy")
+    columns = ("row", "kind", "region", "event", "keep_min", "keep_max", "citation")
+    text = f"version {found['version']}\n\n{table(found['rules'], columns)}"
+    show(found, text, as_json=args.json)
+
+
+async def effect(args: argparse.Namespace) -> None:
+    """Say what a policy would change."""
+    fields = {"text": args.file.read_text(encoding="utf-8")}
+    async with session() as http:
+        found = await call(http, "POST", "/v1/retention/policy/effect", json=fields)
+    show(found, _effect_text(found), as_json=args.json)
+
+
+async def apply(args: argparse.Namespace) -> None:
+    """Put a policy in force."""
+    fields = {"text": args.file.read_text(encoding="utf-8")}
+    if args.approval:
+        fields["approval"] = args.approval
+    async with session() as http:
+        found = await call(http, "POST", "/v1/retention/policy", json=fields)
+    text = f"version {found['version']} is in force\n{_effect_text(found)}"
+    show(found, text, as_json=args.json)
+
+
+def _effect_text(found: dict[str, Any]) -> str:
+    lines = found["changes"] or ["no time changes"]
+    lines.append(f"{found['at_once']} documents would go at once")
+    lines += [f"  {name}: {count}" for name, count in found["by_kind"].items()]
+    lines += [f"  {document}" for document in found["documents"]]
+    if found["shortens"]:
+        lines.append(
+            f"it shortens: somebody else has to agree to policy.shorten {found['subject']}"
+        )
+    return "\n".join(lines)
+
+
+async def instruct(args: argparse.Namespace) -> None:
+    """Keep a customer's instruction, and name what it contradicts."""
+    fields = {"region": args.region, "customer": args.customer, "keep": args.keep}
+    fields |= {name: value for name in ("kind", "reference") if (value := getattr(args, name))}
+    async with session() as http:
+        found = await call(http, "POST", "/v1/retention/instructions", json=fields)
+    for conflict in found["conflicts"]:
+        print(f"conflict: {conflict}", file=sys.stderr)
+    show(found, found["id"], as_json=args.json)
+
+
+async def instructions(args: argparse.Namespace) -> None:
+    """List customers' instructions."""
+    query = {"limit": str(args.limit)} | ({"customer": args.customer} if args.customer else {})
+    async with session() as http:
+        page = await call(http, "GET", "/v1/retention/instructions", params=query)
+    columns = (*_INSTRUCTION_COLUMNS, "conflicts")
+    show(page["data"], table(page["data"], columns), as_json=args.json)
+
+
+async def settle(args: argparse.Namespace) -> None:
+    """Resolve an instruction's conflicts, or withdraw it."""
+    path = f"/v1/retention/instructions/{quote(args.instruction, safe='')}/actions/{args.how}"
+    async with session() as http:
+        found = await call(http, "POST", path)
+    show(found, facts(found), as_json=args.json)
+
+
+async def hold_place(args: argparse.Namespace) -> None:
+    """Place a hold."""
+    fields = {
+        "region": args.region,
+        "reason": args.reason,
+        "authority": args.authority,
+        "documents": args.document or [],
+        "orders": args.order or [],
+        "customers": args.customer or [],
+    }
+    if args.reference:
+        fields["reference"] = args.reference
+    async with session() as http:
+        found = await call(http, "POST", "/v1/holds", json=fields)
+    show(found, found["id"], as_json=args.json)
+
+
+async def hold_list(args: argparse.Namespace) -> None:
+    """List holds."""
+    async with session() as http:
+        page = await call(http, "GET", "/v1/holds", params={"limit": str(args.limit)})
+    show(page["data"], table(page["data"], _HOLD_COLUMNS), as_json=args.json)
+
+
+async def hold_show(args: argparse.Namespace) -> None:
+    """Show a hold and what it covers."""
+    async with session() as http:
+        found = await call(http, "GET", f"/v1/holds/{quote(args.hold, safe='')}")
+    show(found, facts(found), as_json=args.json)
+
+
+async def hold_release(args: argparse.Namespace) -> None:
+    """Release a hold."""
+    path = f"/v1/holds/{quote(args.hold, safe='')}/actions/release"
+    fields = {"reason": args.reason}
+    if args.approval:
+        fields["approval"] = args.approval
+    async with session() as http:
+        found = await call(http, "POST", path, json=fields)
+    show(found, facts(found), as_json=args.json)
+
+
+async def restrict(args: argparse.Namespace) -> None:
+    """Restrict a document, or lift its restriction."""
+    path = f"/v1/documents/{quote(args.document, safe='')}/actions/{args.how}"
+    async with session() as http:
+        found = await call(http, "POST", path, json={"reason": args.reason})
+    text = "nobody reads it any more" if found["restriction"] else "it can be read again"
+    show(found, text, as_json=args.json)

@@ -1,0 +1,84 @@
+"""
+Holds and restrictions: what keeps a document, and what keeps it from being read.
+
+A hold is a case: it has a reason, an authority, and what it covers, now and in future. It stops
+shredding, purging and the customer's instruction, and nothing else. A restriction (GDPR art. 18)
+stops reading, and nothing else.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from vault.errors import InvalidRequestError
+
+TEXT_LENGTH_MAX = 200
+TARGETS_MAX = 500
+_REFERENCE = re.compile(r"(?=.*[0-9])[A-Za-z0-9._/#-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What a hold covers: documents, whole orders, whole customers, whatever is yet to come."""
+
+    documents: tuple[UUID, ...] = ()
+    orders: tuple[UUID, ...] = ()
+    customers: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.documents) + len(self.orders) + len(self.customers)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """One case; who released it needed somebody to agree."""
+
+    id: UUID
+    region: str
+    reason: str
+    authority: str
+    reference: str | None
+    placed_by: str
+    placed_at: datetime
+    released_by: str | None = None
+    release_reason: str | None = None
+    approved_by: str | None = None
+    released_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """Why a document is not read for the time being."""
+
+    id: UUID
+    document: UUID
+    reason: str
+    placed_by: str
+    placed_at: datetime
+
+
+def check_targets(targets: Targets) -> None:
+    """Raise unless a hold covers something, and not too much to be named."""
+    if not 1 <= len(targets) <= TARGETS_MAX:
+        raise InvalidRequestError(
+            f"a hold covers 1 to {TARGETS_MAX} documents, orders and customers"
+        )
+
+
+def check_text(name: str, text: str) -> str:
+    """Return a reason or an authority, trimmed; raises `InvalidRequestError`."""
+    if not text.strip() or len(text) > TEXT_LENGTH_MAX or not text.isprintable():
+        raise InvalidRequestError(
+            f"{name} must have 1 to {TEXT_LENGTH_MAX} printable characters, without names"
+        )
+    return text.strip()
+
+
+def check_reference(reference: str | None) -> str | None:
+    """Return the number of a case; raises when it may be something else, as a name."""
+    if reference is not None and not _REFERENCE.fullmatch(reference):
+        raise InvalidRequestError(
+            "reference must be a case number: 1 to 64 letters, digits and . _ / # -, with a digit"
+        )
+    return reference

@@ -1,0 +1,153 @@
+"""Holds, and what they cover."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from vault.domain.holds import Hold, Targets
+from vault.sql.connection import Connection
+
+_NAMES = tuple(Hold.__dataclass_fields__)
+_COLUMNS = ", ".join(_NAMES)
+
+
+async def insert(conn: Connection, hold: Hold, targets: Targets) -> None:
+    """Place a hold; `retention.change_holds` came before."""
+    await conn.execute(
+        """
+        insert into hold (id, region, reason, authority, reference, placed_by, placed_at)
+        values ($1, $2, $3, $4, $5, $6, $7)
+        """,
+        hold.id,
+        hold.region,
+        hold.reason,
+        hold.authority,
+        hold.reference,
+        hold.placed_by,
+        hold.placed_at,
+    )
+    await conn.execute(
+        """
+        insert into hold_target (hold, region, document, order_id, customer)
+        select $1::uuid, $2::text, t.document, t.order_id, t.customer from (
+            select document, null::uuid order_id, null::text customer
+                from unnest($3::uuid[]) document
+            union select null, order_id, null from unnest($4::uuid[]) order_id
+            union select null, null, customer from unnest($5::text[]) customer) t
+        """,
+        hold.id,
+        hold.region,
+        list(targets.documents),
+        list(targets.orders),
+        list(targets.customers),
+    )
+
+
+async def find(conn: Connection, hold: UUID, *, lock: bool = False) -> Hold | None:
+    """Return a hold; with `lock`, nobody else releases it until the transaction ends."""
+    row = await conn.fetchrow(
+        f"select {_COLUMNS} from hold where id = $1" + (" for update" if lock else ""), hold
+    )
+    return Hold(**dict(row)) if row else None
+
+
+async def find_many(conn: Connection, holds: Iterable[UUID]) -> list[Hold]:
+    """Return holds by their ids, the oldest first."""
+    wanted = list(holds)
+    if not wanted:
+        return []
+    rows = await conn.fetch(
+        f"select {_COLUMNS} from hold where id = any($1) order by placed_at, id", wanted
+    )
+    return [Hold(**dict(row)) for row in rows]
+
+
+async def targets(conn: Connection, hold: UUID) -> Targets:
+    """Return what a hold covers, or covered."""
+    rows = await conn.fetch(
+        "select document, order_id, customer from hold_target where hold = $1", hold
+    )
+    return Targets(
+        tuple(row["document"] for row in rows if row["document"]),
+        tuple(row["order_id"] for row in rows if row["order_id"]),
+        tuple(row["customer"] for row in rows if row["customer"]),
+    )
+
+
+async def page(
+    conn: Connection,
+    regions: Sequence[str],
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Hold]:
+    """Return holds of regions, newest first, that come after the cursor."""
+    at, identity = before or (None, None)
+    rows = await conn.fetch(
+        f"""
+        select {_COLUMNS} from hold
+        where region = any($1) and ($2::timestamptz is null or (placed_at, id) < ($2, $3))
+        order by placed_at desc, id desc limit $4
+        """,
+        list(regions),
+        at,
+        identity,
+        limit,
+    )
+    return [Hold(**dict(row)) for row in rows]
+
+
+async def release(
+    conn: Connection, hold: UUID, *, by: str, reason: str, approved_by: str | None, now: datetime
+) -> None:
+    """Release a hold and all that it covers."""
+    await conn.execute(
+        """
+        update hold set released_by = $2, release_reason = $3, approved_by = $4, released_at = $5
+        where id = $1
+        """,
+        hold,
+        by,
+        reason,
+        approved_by,
+        now,
+    )
+    await conn.execute("update hold_target set released = true where hold = $1", hold)
+
+
+async def shredded_among(conn: Connection, documents: Sequence[UUID]) -> list[UUID]:
+    """Return which of some documents are shredded already."""
+    rows = await conn.fetch(
+        "select id from document where id = any($1) and shredded_at is not null",
+        list(documents),
+    )
+    return [row["id"] for row in rows]
+
+
+async def regions_of_documents(conn: Connection, documents: Sequence[UUID]) -> dict[UUID, str]:
+    """Return where documents are that are known, but not those that are being received."""
+    rows = await conn.fetch(
+        "select id, region from document where id = any($1) and custody <> 'receiving'",
+        list(documents),
+    )
+    return {row["id"]: row["region"] for row in rows}
+
+
+async def regions_of_orders(conn: Connection, orders: Sequence[UUID]) -> dict[UUID, str]:
+    """Return where orders are that are known."""
+    rows = await conn.fetch("select id, region from porting_order where id = any($1)", list(orders))
+    return {row["id"]: row["region"] for row in rows}
+
+
+async def gone_orders(conn: Connection, orders: Sequence[UUID]) -> list[UUID]:
+    """Return which orders have ended and had documents, all of which are shredded."""
+    rows = await conn.fetch(
+        """
+        select o.id from porting_order o
+        where o.id = any($1) and o.ended_at is not null
+            and exists (select from document d where d.order_id = o.id)
+            and not exists (select from document d
+                where d.order_id = o.id and d.custody in ('receiving', 'stored'))
+        """,
+        list(orders),
+    )
+    return [row["id"] for row in rows]

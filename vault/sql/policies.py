@@ -1,0 +1,62 @@
+"""The retention policies that were in force, the newest last."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from vault.sql.connection import Connection
+
+_POLICY = 0x706F6C69  # "poli"
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedPolicy:
+    """A policy's text as it was applied, by whom, and who agreed where that was needed."""
+
+    version: int
+    text: str
+    applied_at: datetime
+    applied_by: str
+    approved_by: str | None
+
+
+async def lock(conn: Connection) -> None:
+    """Let nobody else apply a policy until the transaction ends."""
+    await conn.execute("select pg_advisory_xact_lock($1, 0)", _POLICY)
+
+
+async def newest(conn: Connection) -> AppliedPolicy | None:
+    """Return the policy in force."""
+    row = await conn.fetchrow(
+        """
+        select version, text, applied_at, applied_by, approved_by
+        from retention_policy order by version desc limit 1
+        """
+    )
+    return AppliedPolicy(**dict(row)) if row else None
+
+
+async def find(conn: Connection, version: int) -> AppliedPolicy | None:
+    """Return a policy that is or was in force."""
+    row = await conn.fetchrow(
+        """
+        select version, text, applied_at, applied_by, approved_by
+        from retention_policy where version = $1
+        """,
+        version,
+    )
+    return AppliedPolicy(**dict(row)) if row else None
+
+
+async def insert(conn: Connection, policy: AppliedPolicy) -> None:
+    """Put a policy in force; another of the same version stands."""
+    await conn.execute(
+        """
+        insert into retention_policy (version, text, applied_at, applied_by, approved_by)
+        values ($1, $2, $3, $4, $5) on conflict do nothing
+        """,
+        policy.version,
+        policy.text,
+        policy.applied_at,
+        policy.applied_by,
+        policy.approved_by,
+    )
