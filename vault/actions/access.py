@@ -28,6 +28,7 @@ from vault.domain.decision import (
     sees_names,
 )
 from vault.domain.documents import Custody
+from vault.domain.masking import mask_numbers
 from vault.domain.records import Record
 from vault.errors import (
     ConflictError,
@@ -154,7 +155,7 @@ async def recorded(
         kind=kind,
         # What is not a purpose may be anything, a name too: it is not written down.
         purpose=purpose if purpose in _ALL_PURPOSES else None,
-        reference=reference if decision.allow else None,
+        reference=mask_numbers(reference) if decision.allow and reference else None,
         region_to=case.to if action in OPENING and region else None,
         basis=basis or decision.basis,
         decision="allow" if decision.allow else "deny",
