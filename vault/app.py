@@ -37,6 +37,7 @@ from vault.domain.log_retention import LogPolicy, parse_log_policy
 from vault.domain.policy import parse_policy
 from vault.errors import ConfigurationError
 from vault.fax_parts import load_routes, make_mailer, make_sandbox
+from vault.mail.listener import listening
 from vault.meter import Meter
 from vault.migrate import migrate
 from vault.policy_files import read_rules
@@ -179,7 +180,11 @@ async def serve(config: Config) -> None:
     keep_pages()
     async with _owned(config) as (dsn, postgres):
         await migrate(dsn)
-        async with open_vault(config, dsn=dsn) as vault, _listening(config, vault) as address:
+        async with (
+            open_vault(config, dsn=dsn) as vault,
+            _listening(config, vault) as address,
+            listening(vault),
+        ):
             print(
                 f"Portvault serves on {address}\n"
                 "To make a token, in another terminal: "

@@ -39,3 +39,13 @@ class FaxSettings:
     #: How long the next hop may take for a mail, and how many are on their way at once.
     fax_mail_seconds_max: float = 120.0
     fax_relays_max: int = 8
+    #: Where mails that are to be faxed come in, as `127.0.0.1:2525`, and to which domains.
+    fax_listen: str = ""
+    fax_listen_domains: tuple[str, ...] = ()
+    #: Networks whose mail is taken without a token; all others sign in, over TLS.
+    fax_listen_peers: tuple[str, ...] = ()
+    fax_listen_certificate: str = ""
+    fax_listen_key: str = ""
+    fax_listen_recipients_max: int = 20
+    fax_listen_attachments_max: int = 10
+    fax_listen_connections_max: int = 20

@@ -1,0 +1,237 @@
+"""Email to fax: from a real Postfix and by hand; a 250 is custody, and nothing else is."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import aiosmtplib
+import asyncpg
+
+from tests.fixtures_postfix import Postfix, free_port, make_certificate
+from tests.fixtures_server import Api, serving
+from tests.fixtures_telefax import Faxes, altered_pdf, tiff
+from vault.app import open_vault
+from vault.config import Config
+from vault.context import Vault
+from vault.errors import ObjectStoreUnavailableError
+from vault.mail.listener import listening
+
+NUMBER = "+442079460123"
+ADDRESS = f"{NUMBER}@fax.test"
+
+
+def mail(
+    *attachments: bytes, name: str | None = "<one@acme.test>", subtype: str = "pdf"
+) -> EmailMessage:
+    """Return a mail with these attachments."""
+    made = EmailMessage()
+    made["From"], made["To"], made["Subject"] = "alice@acme.test", ADDRESS, "please fax"
+    if name:
+        made["Message-ID"] = name
+    made.set_content("Please fax this.")
+    for data in attachments:
+        made.add_attachment(data, maintype="application", subtype=subtype, filename="a." + subtype)
+    return made
+
+
+@dataclass
+class Listener:
+    """A vault that listens, and its clients."""
+
+    vault: Vault
+    api: Api
+    port: int
+
+    @property
+    def faxes(self) -> Faxes:
+        """The calls of a gateway."""
+        return Faxes(self.api)
+
+    async def say(
+        self,
+        message: EmailMessage | bytes,
+        *,
+        to: str = ADDRESS,
+        token: str | None = None,
+        tls: bool = False,
+    ) -> tuple[int, str]:
+        """Send a mail and return the first code that is no success, or the last one."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        client = aiosmtplib.SMTP(
+            hostname="127.0.0.1", port=self.port, start_tls=tls, tls_context=context, timeout=20
+        )
+        content = message if isinstance(message, bytes) else message.as_bytes()
+        try:
+            async with client:
+                if token is not None:
+                    await client.login("gateway", token)
+                _, said = await client.sendmail("alice@acme.test", [to], content)
+                return 250, said
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            return error.recipients[0].code, error.recipients[0].message
+        except aiosmtplib.SMTPResponseException as error:
+            return error.code, error.message
+
+    async def count(self) -> int:
+        """Return how many faxes there are."""
+        count: int = await self.vault.pool.fetchval("select count(*) from fax")
+        return count
+
+
+@asynccontextmanager
+async def listener(config: Config, port: int = 0, **settings: Any) -> AsyncIterator[Listener]:
+    """Serve a vault that listens on loopback, where peers need no token unless told otherwise."""
+    own: dict[str, Any] = {
+        "fax_listen": f"127.0.0.1:{port or free_port()}",
+        "fax_listen_domains": ("fax.test",),
+        "fax_listen_peers": ("127.0.0.0/8",),
+        **settings,
+    }
+    changed = replace(config, **own)
+    async with (
+        open_vault(changed, dsn=changed.database) as vault,
+        serving(vault) as api,
+        listening(vault) as address,
+    ):
+        assert address is not None
+        yield Listener(vault, api, int(address.rpartition(":")[2]))
+
+
+async def test_a_mail_becomes_a_fax(config: Config, authorisation: bytes, fax: bytes) -> None:
+    """Each attachment is an outbound fax in custody when the 250 comes, once for one Message-ID."""
+    async with listener(config) as there:
+        assert (await there.say(mail(authorisation)))[0] == 250
+        _, page, _ = await there.api.call("GET", "/v1/faxes?direction=outbound", role="fax-gateway")
+        (taken,) = page["data"]
+        assert (taken["state"], taken["to_masked"], taken["from_masked"]) == (
+            "received",
+            "+442079460***",
+            None,
+        )
+        _, content, response = await there.faxes.content(taken["id"])
+        assert content == authorisation
+        assert response.headers["Fax-To"] == NUMBER
+        assert (await there.say(mail(authorisation)))[0] == 250
+        assert await there.count() == 1, "sent again by a server that missed the answer"
+        both = mail(authorisation, name="<two@acme.test>")
+        both.add_attachment(fax, maintype="image", subtype="tiff", filename="b.tif")
+        assert (await there.say(both, to=f"FAX={NUMBER}@fax.test"))[0] == 250
+        assert await there.count() == 3
+
+
+async def test_what_is_no_fax_is_refused_at_the_end_of_the_data(
+    config: Config, authorisation: bytes, fax: bytes
+) -> None:
+    """Each refusal has its code, and leaves the mail with who sent it."""
+    scripted, small = altered_pdf(authorisation, "attachment"), tiff({})
+    size = len(scripted)
+    async with listener(config, fax_bytes_max=size, fax_listen_attachments_max=2) as there:
+        refused: dict[str, tuple[EmailMessage | bytes, int, str]] = {
+            "no attachment": (mail(), 550, "5.6.0"),
+            "another type": (mail(b"MZ" + bytes(100), subtype="octet-stream"), 550, "5.6.1"),
+            "a script": (mail(scripted), 550, "5.6.0"),
+            "a fax with a loop": (mail(tiff({})[:-8], subtype="tiff"), 550, "5.6.0"),
+            "too large a fax": (mail(scripted + b"\n"), 552, "5.3.4"),
+            "too many": (mail(*[small] * 3, subtype="tiff"), 550, "5.6.0"),
+            "too large a mail": (mail(authorisation * 3), 552, ""),
+            "nonsense": (b"\xff\x00nonsense", 550, "5.6.0"),
+        }
+        for what, (message, code, enhanced) in refused.items():
+            found, said = await there.say(message)
+            assert (found, enhanced in said) == (code, True), (what, said)
+        for address in ("alice@fax.test", f"{NUMBER}@other.test", "+33123456789@fax.test"):
+            assert (await there.say(mail(authorisation), to=address))[0] == 550
+        assert await there.count() == 0
+        assert (await there.say(mail(small, small, subtype="tiff")))[0] == 250
+        assert await there.count() == 2
+
+
+async def test_who_is_not_named_signs_in_over_tls(
+    config: Config, tmp_path: Path, authorisation: bytes
+) -> None:
+    """Only a gateway's token comes in from elsewhere, and it is never asked for in clear."""
+    certificate, key = make_certificate(tmp_path)
+    tls: Any = {"fax_listen_certificate": str(certificate), "fax_listen_key": str(key)}
+    async with listener(config, fax_listen_peers=(), **tls) as there:
+        token = there.api.tokens["fax-gateway"]
+        assert (await there.say(mail(authorisation)))[0] == 530
+        assert (await there.say(mail(authorisation), tls=True))[0] == 530
+        assert (await there.say(mail(authorisation), tls=True, token="pv_wrong"))[0] == 535
+        assert (await there.say(mail(authorisation), tls=True, token=token))[0] == 250
+        assert (await there.say(mail(authorisation), tls=True, token=there.api.tokens["porting"]))[
+            0
+        ] == 550
+        assert await there.count() == 1
+
+
+async def test_while_the_vault_cannot_keep_it_the_sender_does(
+    config: Config, authorisation: bytes
+) -> None:
+    """With the store or the database away the answer is 451, and later the mail is one fax."""
+    async with listener(config) as there:
+        store: Any = there.vault.stores["uk"]
+        put, away = store.put, True
+
+        async def failing(*arguments: Any, **named: Any) -> None:
+            if away:
+                raise ObjectStoreUnavailableError
+            await put(*arguments, **named)
+
+        store.put = failing
+        assert (await there.say(mail(authorisation)))[0] == 451
+        away = False
+        owner = await asyncpg.connect(config.database)
+        await owner.execute("alter table fax rename to fax_away")
+        code, said = await there.say(mail(authorisation))
+        assert code == 451, said
+        await owner.execute("alter table fax_away rename to fax")
+        await owner.close()
+        assert await there.count() == 0
+        assert (await there.say(mail(authorisation)))[0] == 250
+        assert await there.count() == 1
+
+
+async def test_connections_are_bounded(config: Config) -> None:
+    """As many sessions as the limit says talk at once; the next one is told to come again."""
+    async with listener(config, fax_listen_connections_max=2) as there:
+        opened = [await asyncio.open_connection("127.0.0.1", there.port) for _ in range(2)]
+        for reader, _ in opened:
+            assert (await reader.readline()).startswith(b"220")
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+        assert (await reader.readline()).startswith(b"421")
+        writer.close()
+        for _, other in opened:
+            other.close()
+        await asyncio.sleep(0.2)
+        reader, writer = await asyncio.open_connection("127.0.0.1", there.port)
+        assert (await reader.readline()).startswith(b"220")
+        writer.close()
+
+
+async def test_a_mail_server_hands_faxes_over_and_keeps_what_is_refused(
+    config: Config, postfix: Postfix, authorisation: bytes
+) -> None:
+    """Postfix delivers what the vault takes, waits while it is away, bounces what is no fax."""
+
+    async def send(message: EmailMessage) -> None:
+        await aiosmtplib.send(message, hostname="127.0.0.1", port=postfix.port, start_tls=False)
+
+    # Nobody listens yet: the mail waits in Postfix's queue.
+    await send(mail(authorisation))
+    await asyncio.sleep(1.0)
+    async with listener(config, postfix.listener) as there:
+        for _ in range(200):
+            if await there.count():
+                break
+            await asyncio.sleep(0.1)
+        assert await there.count() == 1, postfix.log()
+        await send(mail(b"MZ no fax", name="<three@acme.test>", subtype="octet-stream"))
+        (bounce,) = await postfix.wait_for_mail()
+        assert "only PDF and TIFF attachments are faxed" in str(bounce)
+        assert await there.count() == 1

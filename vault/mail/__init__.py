@@ -1,0 +1,1 @@
+"""The SMTP entrance: email to fax."""

@@ -1,0 +1,272 @@
+"""
+The SMTP listener: takes mails to fax addresses, each attachment as an outbound fax.
+
+Only those whom the operator named come in: by the address of their connection, or with a token as
+their password, over TLS. A mail is accepted with 250 after the vault has every fax of it; whatever
+goes wrong before has its SMTP code at the end of the data, and the sending server keeps the mail.
+It sends the same again, and what was taken then is known by its Message-ID. The mail itself is only
+ever in memory.
+"""
+
+import asyncio
+import hashlib
+import ipaddress
+import logging
+import ssl
+from base64 import b64decode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+
+from keys.errors import KeysError
+from vault.actions.faxes import Incoming, receive_fax, recipients_region
+from vault.actions.once import KeyReusedError
+from vault.actions.tokens import PREFIX, authenticate
+from vault.context import Vault
+from vault.domain.access import Principal, Role
+from vault.domain.fax_addresses import parse_address
+from vault.domain.fax_routes import parse_host
+from vault.domain.faxes import Direction
+from vault.errors import (
+    ConfigurationError,
+    ConflictError,
+    ContentRefusedError,
+    InvalidRequestError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedTypeError,
+    VaultError,
+)
+from vault.mail.message import faxes_in, message_id, parse
+
+IDLE_SECONDS = 60.0
+CREDENTIALS_BYTES_MAX = 1024
+#: A fax in base64, with its line ends, and what else is in a mail.
+ENCODED, REST_BYTES = 1.4, 128 * 1024
+
+# The library would write down addresses, and what went wrong with them.
+logging.getLogger("mail.log").setLevel(logging.CRITICAL + 1)
+
+_CODES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (TooLargeError, "552 5.3.4 {}"),
+    (UnsupportedTypeError, "550 5.6.1 {}"),
+    (ContentRefusedError, "550 5.6.0 {}"),
+    (KeyReusedError, "550 5.6.0 this Message-ID was used for another mail"),
+    ((UnavailableError, ConflictError, KeysError, TimeoutError), "451 4.3.0 come again later"),
+    (InvalidRequestError, "550 5.1.1 {}"),
+    (VaultError, "550 5.7.1 {}"),
+)
+
+
+class FaxHandler:
+    """What the library calls at each step of a session."""
+
+    def __init__(self, vault: Vault) -> None:
+        config = vault.config
+        self._vault = vault
+        self._domains = frozenset(name.lower() for name in config.fax_listen_domains)
+        self._peers = [ipaddress.ip_network(text) for text in config.fax_listen_peers]
+
+    def _principal(self, session: Session) -> Principal | None:
+        """Return who sends: the holder of a token, or a peer that was named."""
+        signed_in: Any = session.auth_data
+        if isinstance(signed_in, Principal):
+            return signed_in
+        peer: Any = session.peer
+        try:
+            address = ipaddress.ip_address(peer[0])
+        except (TypeError, ValueError):
+            return None
+        if any(address in peers for peers in self._peers):
+            return Principal("smtp", Role.FAX_GATEWAY, frozenset(self._vault.config.regions))
+        return None
+
+    async def auth_PLAIN(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802
+        """Take a token as the password; the library offers this over TLS only."""
+        blob: Any = args[1].encode() if len(args) > 1 else await server.challenge_auth("")
+        try:
+            plain = b64decode(blob, validate=True) if len(args) > 1 else blob
+            _, _, secret = plain[:CREDENTIALS_BYTES_MAX].decode("ascii").split("\0")
+        except (ValueError, TypeError, AttributeError):
+            return AuthResult(success=False, handled=False)
+        try:
+            known = await authenticate(self._vault, secret) if secret.startswith(PREFIX) else None
+        except UnavailableError:
+            return AuthResult(success=False, message="454 4.7.0 come again later")
+        if known is None or known.certificate is not None:
+            return AuthResult(success=False, handled=False)
+        return AuthResult(success=True, auth_data=known.principal)
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Let those in who may come."""
+        del server
+        if self._principal(session) is None:
+            return "530 5.7.0 sign in with a token, over TLS"
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 OK"
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        """Take addresses that are a number's, in a region that is served here."""
+        del server, session
+        number = parse_address(address, self._domains)
+        if number is None:
+            return "550 5.1.1 this is no fax address"
+        if len(envelope.rcpt_tos) >= self._vault.config.fax_listen_recipients_max:
+            return "452 4.5.3 too many recipients"
+        try:
+            recipients_region(self._vault, number, None)
+        except InvalidRequestError:
+            return "550 5.1.1 no faxes are sent there"
+        envelope.rcpt_tos.append(number)
+        envelope.rcpt_options.extend(options)
+        return "250 2.1.5 OK"
+
+    async def handle_DATA(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
+        """Take every fax of the mail for every recipient into custody, and only then say 250."""
+        del server
+        principal = self._principal(session)
+        if principal is None:
+            return "530 5.7.0 sign in with a token, over TLS"
+        try:
+            taken = await self._take(principal, envelope)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the sender keeps the mail
+            for kinds, code in _CODES:
+                if isinstance(error, kinds):
+                    return code.format(error)
+            logging.getLogger(__name__).error("a mail failed: %s", type(error).__name__)
+            return "451 4.3.0 come again later"
+        return f"250 2.0.0 in custody: {taken} faxes"
+
+    async def _take(self, principal: Principal, envelope: Envelope) -> int:
+        content = envelope.content if isinstance(envelope.content, bytes) else b""
+        message = parse(content)
+        faxes = faxes_in(message, self._vault.config.fax_listen_attachments_max)
+        name, count = message_id(message), 0
+        # One may come twice in a mail, and is dialled once.
+        for number in dict.fromkeys(envelope.rcpt_tos):
+            for position, data in enumerate(faxes):
+                incoming = Incoming(
+                    body=_once(data),
+                    direction=Direction.OUTBOUND,
+                    caller=None,
+                    callee=number,
+                    size_bytes=len(data),
+                )
+                key = _key(name, number, position, len(data)) if name else None
+                await receive_fax(self._vault, principal, incoming, idempotency_key=key)
+                count += 1
+        return count
+
+    async def handle_exception(self, error: Exception) -> str:
+        """Say nothing of what went wrong: it may quote what was being handled."""
+        logging.getLogger(__name__).error("an SMTP session failed: %s", type(error).__name__)
+        return "451 4.3.0 come again later"
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _key(name: str, number: str, position: int, size: int) -> str:
+    asked = repr((name, number, position, size))
+    return "smtp-" + hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()
+
+
+class _BoundedSMTP(SMTP):
+    """The library's server, of which there are so many at once and no more."""
+
+    open = 0
+
+    def __init__(self, handler: FaxHandler, connections_max: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._connections_max, self._counted = connections_max, False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Called again when TLS starts.
+        if not self._counted:
+            if _BoundedSMTP.open >= self._connections_max:
+                if isinstance(transport, asyncio.WriteTransport):
+                    transport.write(b"421 4.3.2 too many connections, come again later\r\n")
+                    transport.close()
+                return
+            self._counted = True
+            _BoundedSMTP.open += 1
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._counted:
+            self._counted = False
+            _BoundedSMTP.open -= 1
+            super().connection_lost(error)
+
+    def eof_received(self) -> bool | None:
+        closes: bool | None = super().eof_received() if self._counted else None
+        return closes
+
+    def data_received(self, data: bytes) -> None:
+        if self._counted:
+            super().data_received(data)
+
+
+@asynccontextmanager
+async def listening(vault: Vault) -> AsyncIterator[str | None]:
+    """Listen where the configuration says so; yields the address, None where it does not."""
+    config = vault.config
+    if not config.fax_listen:
+        yield None
+        return
+    host, port = parse_host(config.fax_listen, "fax_listen")
+    context = _context(vault)
+    if not config.fax_listen_domains or (context is None and not config.fax_listen_peers):
+        raise ConfigurationError(
+            "fax_listen needs fax_listen_domains, and fax_listen_certificate or fax_listen_peers"
+        )
+    handler = FaxHandler(vault)
+    size_max = int(config.fax_bytes_max * ENCODED) + REST_BYTES
+
+    def factory() -> _BoundedSMTP:
+        return _BoundedSMTP(
+            handler,
+            config.fax_listen_connections_max,
+            data_size_limit=size_max,
+            ident="fax gateway",
+            hostname=config.fax_listen_domains[0],
+            tls_context=context,
+            auth_require_tls=True,
+            auth_exclude_mechanism=["LOGIN"],
+            timeout=IDLE_SECONDS,
+            loop=asyncio.get_running_loop(),
+        )
+
+    try:
+        server = await asyncio.get_running_loop().create_server(factory, host, port)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {config.fax_listen}: {error.strerror}"
+        ) from error
+    async with server:
+        yield f"smtp://{host}:{server.sockets[0].getsockname()[1]}"
+
+
+def _context(vault: Vault) -> ssl.SSLContext | None:
+    config = vault.config
+    if not config.fax_listen_certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.fax_listen_certificate, config.fax_listen_key or None)
+    except OSError as error:
+        raise ConfigurationError(
+            f"fax_listen_certificate cannot be used: {error.strerror or type(error).__name__}"
+        ) from None
+    return context
