@@ -13,7 +13,6 @@ from importlib.resources import files
 from typing import Any
 
 import asyncpg
-from aiohttp import web
 
 from keys.announcements import listen
 from keys.cache import Cache
@@ -35,7 +34,6 @@ from vault.config import Config
 from vault.context import SIGNER_NAME, ObjectStore, Vault
 from vault.domain.log_retention import LogPolicy, parse_log_policy
 from vault.domain.policy import parse_policy
-from vault.errors import ConfigurationError
 from vault.fax_parts import load_routes, make_mailer, make_sandbox
 from vault.mail.listener import listening
 from vault.meter import Meter
@@ -43,7 +41,7 @@ from vault.migrate import migrate
 from vault.policy_files import read_rules
 from vault.sql.connection import connection
 from vault.sql.privileges import SERVICE_ROLE
-from vault.web.server import KEEPALIVE_SECONDS, SHUTDOWN_SECONDS, make_app
+from vault.web.listening import serving
 from vault.worker import work
 
 log = logging.getLogger(__name__)
@@ -182,7 +180,7 @@ async def serve(config: Config) -> None:
         await migrate(dsn)
         async with (
             open_vault(config, dsn=dsn) as vault,
-            _listening(config, vault) as address,
+            serving(config, vault) as address,
             listening(vault),
         ):
             print(
@@ -228,30 +226,6 @@ async def _running(step: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-@asynccontextmanager
-async def _listening(config: Config, vault: Vault) -> AsyncIterator[str]:
-    runner = web.AppRunner(
-        make_app(vault),
-        access_log=None,
-        shutdown_timeout=SHUTDOWN_SECONDS,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-    )
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, config.host, config.port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {config.host}:{config.port}: {error.strerror}; "
-                "set PORTVAULT_PORT to a free port"
-            ) from error
-        port = runner.addresses[0][1]
-        yield f"http://{config.host}:{port}"
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager

@@ -43,9 +43,18 @@ class Config(FaxSettings):
     """Every setting with its default; units are in the names."""
 
     home: Path = field(default_factory=lambda: Path.home() / ".portvault")
-    #: Bind address; anything but loopback wants TLS in front.
+    #: Bind address; on anything but loopback TLS, or a proxy that is trusted, is needed.
     host: str = "127.0.0.1"
     port: int = 8700
+    #: PEM files; when they change they are taken up without a restart.
+    tls_certificate: str = ""
+    tls_key: str = ""
+    #: Who signs the client certificates that tokens may be bound to.
+    tls_client_ca: str = ""
+    #: Addresses or networks of the proxies that may speak plain HTTP; nobody else may then.
+    trusted_proxies: tuple[str, ...] = ()
+    #: A connection that sends no whole request, or a reader that takes nothing, for so long is cut.
+    idle_seconds: float = 75.0
     #: The regions this deployment serves.
     regions: tuple[str, ...] = REGIONS
     #: Where this deployment's machines are: what a token of several regions reads arrives there,

@@ -33,6 +33,7 @@ from vault.web.requests import (
     needed,
     page_limit,
     principal_of,
+    send,
     time_cursor,
     vault_of,
 )
@@ -194,7 +195,7 @@ async def read_content(request: web.Request) -> web.StreamResponse:
         request[STREAMING] = response
         await response.prepare(request)
         async for chunk in content.chunks:
-            await response.write(chunk)
+            await send(request, response, chunk)
         await response.write_eof()
         return response
 

@@ -23,6 +23,7 @@ from vault.web.requests import (
     needed,
     page_limit,
     principal_of,
+    send,
     time_cursor,
     vault_of,
 )
@@ -118,7 +119,7 @@ async def read(request: web.Request) -> web.StreamResponse:
         request[STREAMING] = response
         await response.prepare(request)
         async for chunk in opened.chunks:
-            await response.write(chunk)
+            await send(request, response, chunk)
         await response.write_eof()
         return response
 

@@ -5,7 +5,7 @@ from aiohttp import hdrs, web
 from vault.actions.export import export_log
 from vault.errors import InvalidRequestError
 from vault.web.problems import STREAMING
-from vault.web.requests import principal_of, query_time, vault_of
+from vault.web.requests import principal_of, query_time, send, vault_of
 
 MEDIA_TYPES = {"jsonl": "application/jsonl", "csv": "text/csv"}
 _PARAMETERS = {"region", "format", "from", "to"}
@@ -34,6 +34,6 @@ async def export_access_records(request: web.Request) -> web.StreamResponse:
         request[STREAMING] = response
         await response.prepare(request)
         async for piece in pieces:
-            await response.write(piece)
+            await send(request, response, piece)
         await response.write_eof()
         return response

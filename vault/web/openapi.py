@@ -72,7 +72,9 @@ def _responses(route: Route) -> dict[str, Any]:
         str(route.success): {"description": "Done", "content": _content(route.answer)}
     }
     always = (500,) if route.public else _ALWAYS
-    for status in sorted({*always, *route.refusals}):
+    # A body can be cut short, or come too slowly.
+    body = (400, 413) if route.body else ()
+    for status in sorted({*always, *body, *route.refusals}):
         responses[str(status)] = {
             "description": TITLES[status],
             "content": {

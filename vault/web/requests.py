@@ -1,5 +1,6 @@
 """What a request says: who asks, and its parts, parsed at the edge; what is wrong is named."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from vault.actions.cursor import decode_cursor
 from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.errors import InvalidRequestError
+from vault.errors import InvalidRequestError, TruncatedUploadError
 
 VAULT = web.AppKey("vault", Vault)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
@@ -41,11 +42,13 @@ def identity_of(request: web.Request) -> UUID:
 
 async def json_fields(request: web.Request, **kinds: type) -> dict[str, Any]:
     """Parse a JSON object; `kinds` names the fields and their types, those unknown are refused."""
-    raw = bytearray()
-    async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
-        raw += chunk
-        if len(raw) > JSON_BYTES_MAX:
-            raise too_large(JSON_BYTES_MAX)
+    idle_seconds = vault_of(request).config.upload_idle_seconds
+    try:
+        # A small body has no reason to take longer than a pause in a large one may.
+        async with asyncio.timeout(idle_seconds):
+            raw = await _small_body(request)
+    except TimeoutError:
+        raise TruncatedUploadError(f"the body took more than {idle_seconds:g} seconds") from None
     try:
         fields = json.loads(raw)
     except ValueError:
@@ -58,6 +61,24 @@ async def json_fields(request: web.Request, **kinds: type) -> dict[str, Any]:
         if value is not None and not isinstance(value, kinds[name]):
             raise InvalidRequestError(f"{name} must be a {kinds[name].__name__}")
     return fields
+
+
+async def _small_body(request: web.Request) -> bytes:
+    raw = bytearray()
+    async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
+        raw += chunk
+        if len(raw) > JSON_BYTES_MAX:
+            raise too_large(JSON_BYTES_MAX)
+    return bytes(raw)
+
+
+async def send(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
+    """Send a piece of an answer; a reader that takes nothing of it for too long is cut off."""
+    try:
+        async with asyncio.timeout(vault_of(request).config.idle_seconds):
+            await response.write(piece)
+    except TimeoutError:
+        raise ConnectionAbortedError("the reader took nothing") from None
 
 
 def needed(fields: dict[str, Any], name: str) -> Any:

@@ -7,14 +7,14 @@ From outside in: headers and metrics, errors to problems, authentication, the ha
 import time
 from collections.abc import Awaitable, Callable
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs, web, web_response
 from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 
 from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.errors import UnavailableError
+from vault.errors import ForbiddenError, UnavailableError
 from vault.web.auth import Authenticator
 from vault.web.health import OPENAPI, REGISTRY, Metrics
 from vault.web.openapi import openapi
@@ -22,10 +22,14 @@ from vault.web.problems import Handler, problem, problems
 from vault.web.requests import PRINCIPAL, VAULT
 from vault.web.routes import ROUTES
 from vault.web.routes.console import CONSOLE_ROUTES
+from vault.web.tls import Network, may_speak_plain, networks
 
 HEADER_BYTES_MAX = 8190
+HEADERS_MAX = 64
 SHUTDOWN_SECONDS = 20.0
-KEEPALIVE_SECONDS = 75.0
+HSTS = "max-age=63072000; includeSubDomains"
+# The library answers what is no HTTP at all by itself; its versions are nobody's business.
+web_response.SERVER_SOFTWARE = "portvault"  # type: ignore[attr-defined]
 
 SECURITY_HEADERS = {
     hdrs.CACHE_CONTROL: "no-store",
@@ -33,8 +37,6 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # No server banner: the one that aiohttp would send says too much.
-    hdrs.SERVER: "portvault",
 }
 
 
@@ -42,16 +44,24 @@ def make_app(vault: Vault) -> web.Application:
     """Return the application of this vault."""
     registry = CollectorRegistry()
     app = web.Application(
-        middlewares=[_measure(Metrics(registry, vault.meter)), problems, _authenticate(vault)],
+        middlewares=[
+            _measure(Metrics(registry, vault.meter)),
+            problems,
+            _only_from(networks(vault.config.trusted_proxies)),
+            _authenticate(vault),
+        ],
         handler_args={
             "max_line_size": HEADER_BYTES_MAX,
             "max_field_size": HEADER_BYTES_MAX,
-            "keepalive_timeout": KEEPALIVE_SECONDS,
+            "max_headers": HEADERS_MAX,
+            "keepalive_timeout": vault.config.idle_seconds,
             "access_log": None,
         },
     )
     app[VAULT], app[REGISTRY], app[OPENAPI] = vault, registry, openapi()
     app.on_response_prepare.append(_add_headers)
+    if vault.config.tls_certificate or vault.config.public_url.startswith("https://"):
+        app.on_response_prepare.append(_add_hsts)
     uploads = Uploads(vault.config.uploads_max)
     for route in (*ROUTES, *CONSOLE_ROUTES):
         if route.body == "file":
@@ -135,8 +145,24 @@ def _measure(metrics: Metrics) -> Middleware:
     return measure
 
 
+def _only_from(trusted: tuple[Network, ...]) -> Middleware:
+    @web.middleware
+    async def only_from(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not may_speak_plain(request, trusted):
+            raise ForbiddenError("speak TLS, or come by the proxy")
+        return await handler(request)
+
+    return only_from
+
+
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     del request
+    response.headers.popall(hdrs.SERVER, None)
     for name, value in SECURITY_HEADERS.items():
         # A page of the console brings a policy of its own.
         response.headers.setdefault(name, value)
+
+
+async def _add_hsts(request: web.Request, response: web.StreamResponse) -> None:
+    del request
+    response.headers["Strict-Transport-Security"] = HSTS
