@@ -1,11 +1,27 @@
 """The generations of root keys, and the lock of who seals, in PostgreSQL."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
+from keys.nodes import Tree
 from keys.rows import Connection
 
 _LOCK_SPACE = 0x6B657973  # "keys"
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """
+    What a seal has before it: the tree's head, and what is dirty.
+
+    `clear` unless a seal was left half done, or the custodian holds what is not known here.
+    """
+
+    head: Tree
+    clear: bool
+    dirty_scopes: int
+    dirty_nodes: bool
 
 
 async def try_lock(conn: Connection, region: str) -> bool:
@@ -36,31 +52,8 @@ async def name_generation(conn: Connection, region: str, above: int) -> int:
     return generation
 
 
-async def set_canary(conn: Connection, region: str, generation: int, canary: bytes) -> None:
-    """Keep random bytes wrapped under the generation."""
-    await conn.execute(
-        """
-        update key_generation set canary = $3, changed = default
-        where region = $1 and generation = $2
-        """,
-        region,
-        generation,
-        canary,
-    )
-
-
-async def is_intended(conn: Connection, region: str, generation: int) -> bool:
-    """Lock the generation's row; whether it still waits to be used."""
-    state = await conn.fetchval(
-        "select state from key_generation where region = $1 and generation = $2 for update",
-        region,
-        generation,
-    )
-    return bool(state == "intended")
-
-
-async def activate(conn: Connection, region: str, generation: int) -> None:
-    """Make an intended generation the one in use; the one that was is retired."""
+async def retire_active(conn: Connection, region: str) -> None:
+    """Retire the generation in use: the next is put in its place in the same transaction."""
     await conn.execute(
         """
         update key_generation set state = 'retired', changed = default
@@ -68,14 +61,33 @@ async def activate(conn: Connection, region: str, generation: int) -> None:
         """,
         region,
     )
-    await conn.execute(
+
+
+async def activate(
+    conn: Connection, region: str, generation: int, canary: bytes, root_wrap: bytes | None = None
+) -> bool:
+    """
+    Make an intended generation the one in use; False when it is not intended any more.
+
+    `canary` are random bytes wrapped under it. With `root_wrap` the tree's root goes under it.
+    """
+    active = await conn.fetchval(
         """
-        update key_generation set state = 'active', active_at = now(), changed = default
-        where region = $1 and generation = $2 and state = 'intended'
+        with used as (
+            update key_generation set state = 'active', active_at = now(), canary = $3,
+                changed = default
+            where region = $1 and generation = $2 and state = 'intended' returning region),
+        switched as (
+            update key_tree t set generation = $2, root_wrap = $4::bytea
+            from used where t.region = used.region and $4::bytea is not null returning t.region)
+        select true from used left join switched using (region)
         """,
         region,
         generation,
+        canary,
+        root_wrap,
     )
+    return bool(active)
 
 
 async def retire_intended(conn: Connection, region: str) -> None:
@@ -121,16 +133,23 @@ async def retired(conn: Connection, region: str) -> list[tuple[int, bytes | None
     return [(row["generation"], row["canary"]) for row in rows]
 
 
-async def set_destroyed(conn: Connection, region: str, generation: int) -> None:
-    """Note that the custodian destroyed a retired generation."""
+async def set_destroyed(conn: Connection, region: str, destroyed: Sequence[int]) -> None:
+    """
+    Note that the custodian destroyed these, which are all before the tree's.
+
+    What left the tree under them can come back from nowhere any more, and is forgotten.
+    """
     await conn.execute(
         """
+        with forgotten as (
+            delete from key_gone g using key_tree t
+            where g.region = $1 and t.region = $1 and g.generation < t.generation)
         update key_generation set state = 'destroyed', destroyed_at = clock_timestamp(),
             canary = null, changed = default
-        where region = $1 and generation = $2 and state = 'retired'
+        where region = $1 and generation = any($2) and state = 'retired'
         """,
         region,
-        generation,
+        destroyed,
     )
 
 
@@ -156,11 +175,34 @@ async def destroyed_generation(conn: Connection, region: str) -> tuple[int, date
     return (row["generation"], row["destroyed_at"]) if row else None
 
 
+async def outlook(conn: Connection, region: str, living: Sequence[int]) -> Outlook | None:
+    """Return what a seal has before it; `living` is what the custodian holds."""
+    row = await conn.fetchrow(
+        """
+        select not exists (select from key_generation
+                           where region = $1 and state in ('intended', 'retired'))
+            and not exists (select from unnest($2::bigint[]) living (generation)
+                            where not exists (select from key_generation g where g.region = $1
+                                              and g.generation = living.generation)) clear,
+            (select count(*) from key_dirty where region = $1) dirty_scopes,
+            exists (select from key_node where region = $1 and dirty) dirty_nodes,
+            t.generation, t.root, t.root_wrap, t.revision
+        from key_tree t where region = $1
+        """,
+        region,
+        living,
+    )
+    if row is None:
+        return None
+    head = Tree(row["generation"], row["root"], row["root_wrap"], row["revision"])
+    return Outlook(head, row["clear"], row["dirty_scopes"], row["dirty_nodes"])
+
+
 async def waits_for_seal(conn: Connection, region: str) -> bool:
     """Whether something is dirty or a seal was left half done."""
     waits: bool = await conn.fetchval(
         """
-        select exists (select from key_scope where region = $1 and dirty)
+        select exists (select from key_dirty where region = $1)
             or exists (select from key_node where region = $1 and dirty)
             or exists (select from key_generation
                        where region = $1 and state in ('intended', 'retired'))

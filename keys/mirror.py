@@ -18,7 +18,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from keys import mirror_rows, nodes
+from keys import mirror_rows
 from keys.errors import IntegrityError, MirrorUnavailableError, RolledBackError
 from keys.mirror_rows import Progress
 from keys.nodes import Tree
@@ -122,6 +122,8 @@ class Mirror:
         now = await mirror_rows.progress(conn, self._region)
         if now is None or now.seen is None:
             return True
+        if not now.counts_on:
+            return True
         return await mirror_rows.has_changed(conn, self._region, now.seen)
 
     async def write(self, conn: Connection, root_key: bytes, *, base: bool = False) -> Tree:
@@ -132,6 +134,10 @@ class Mirror:
         """
         before = await mirror_rows.intend(conn, self._region)
         await self._compare(before.intended - 1)
+        if not before.counts_on:
+            async with conn.transaction():
+                await mirror_rows.renumber(conn, self._region)
+            base = True
         base = base or self._wants_base(before)
         written = await self._put(conn, before, root_key, base=base)
         now = replace(
@@ -142,6 +148,7 @@ class Mirror:
             segments=0 if base else before.segments + 1,
             segments_bytes=0 if base else before.segments_bytes + written.size_bytes,
             seen=written.seen,
+            counts_on=True,
         )
         if not await mirror_rows.set_written(conn, self._region, now):
             raise MirrorUnavailableError("another process wrote the mirror at the same time")
@@ -157,9 +164,8 @@ class Mirror:
         self, conn: Connection, before: Progress, root_key: bytes, *, base: bool
     ) -> Written:
         name, writer = name_of(before.intended), Writer(mac_key(root_key))
-        async with conn.transaction():
-            seen = await mirror_rows.look(conn)
-            head = await nodes.tree(conn, self._region)
+        async with conn.transaction(isolation="repeatable_read", readonly=True):
+            seen, head = await mirror_rows.moment(conn, self._region)
             if head is None:
                 raise RolledBackError
             header = Header(
@@ -175,7 +181,7 @@ class Mirror:
             if base or before.seen is None:
                 rows = mirror_rows.whole(conn, self._region)
             else:
-                rows = mirror_rows.changes(conn, self._region, before.seen)
+                rows = mirror_rows.changes(conn, self._region, head, before.seen)
             await self._bucket.put(name, _frames(header, rows, writer), size_bytes=None)
         opener = Opener(self._region, head.root, root_key)
         async for row in self.read(name, digest=writer.digest):

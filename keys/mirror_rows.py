@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from keys import nodes
+from keys.nodes import Tree
 from keys.rows import Connection
 from keys.segment import Generation, Gone, Row
 from keys.tree import Node, Scope, WrappedKey
@@ -28,6 +29,9 @@ class Progress:
     segments: int
     segments_bytes: int
     seen: str | None
+    #: Whether transactions are numbered on from those before `seen`: they are not where a dump was
+    #: loaded into another server.
+    counts_on: bool = True
 
 
 async def progress(conn: Connection, region: str) -> Progress | None:
@@ -35,7 +39,8 @@ async def progress(conn: Connection, region: str) -> Progress | None:
     row = await conn.fetchrow(
         """
         select intended, written, name, digest, base_bytes, segments, segments_bytes,
-            seen::text seen
+            seen::text seen,
+            coalesce(seen <= pg_snapshot_xmin(pg_current_snapshot()), true) counts_on
         from key_mirror where region = $1
         """,
         region,
@@ -51,7 +56,8 @@ async def intend(conn: Connection, region: str) -> Progress:
         values ($1, 1, 0, 0, 0, 0)
         on conflict (region) do update set intended = key_mirror.intended + 1
         returning intended, written, name, digest, base_bytes, segments, segments_bytes,
-            seen::text seen
+            seen::text seen,
+            coalesce(seen <= pg_snapshot_xmin(pg_current_snapshot()), true) counts_on
         """,
         region,
     )
@@ -62,6 +68,8 @@ async def set_written(conn: Connection, region: str, now: Progress) -> bool:
     """Note that the segment of the intended number is there; False when another came after it."""
     done = await conn.fetchval(
         """
+        with held as (
+            delete from key_changed where region = $1 and changed < $8::text::xid8)
         update key_mirror set written = $2, name = $3, digest = $4, base_bytes = $5, segments = $6,
             segments_bytes = $7, seen = $8::text::xid8, written_at = clock_timestamp()
         where region = $1 and intended = $2 returning true
@@ -78,11 +86,36 @@ async def set_written(conn: Connection, region: str, now: Progress) -> bool:
     return bool(done)
 
 
-async def look(conn: Connection) -> str:
-    """Show the transaction, which this must begin, one moment; returns what it does not see yet."""
+async def moment(conn: Connection, region: str) -> tuple[str, Tree | None]:
+    """Return what the transaction, which shows one moment, does not see yet; and the head."""
+    row = await conn.fetchrow(
+        """
+        select pg_snapshot_xmin(pg_current_snapshot())::text seen,
+            t.generation, t.root, t.root_wrap, t.revision
+        from (select) one left join key_tree t on t.region = $1
+        """,
+        region,
+    )
+    if row is None or row["generation"] is None:
+        return "", None
+    head = Tree(row["generation"], row["root"], row["root_wrap"], row["revision"])
+    return row["seen"], head
+
+
+async def look(conn: Connection) -> None:
+    """Have the transaction, which this must begin, show one moment."""
     await conn.execute("set transaction isolation level repeatable read, read only")
-    seen: str = await conn.fetchval("select pg_snapshot_xmin(pg_current_snapshot())::text")
-    return seen
+
+
+async def renumber(conn: Connection, region: str) -> None:
+    """Forget what the transactions of another server changed; the next segment must be a base."""
+    for table in ("data_key", "key_generation", "key_gone"):
+        await conn.execute(
+            f"update {table} set changed = default "
+            "where region = $1 and changed > pg_current_xact_id()",
+            region,
+        )
+    await conn.execute("delete from key_changed where region = $1", region)
 
 
 async def has_changed(conn: Connection, region: str, since: str) -> bool:
@@ -90,7 +123,7 @@ async def has_changed(conn: Connection, region: str, since: str) -> bool:
     found: bool = await conn.fetchval(
         " or ".join(
             f"exists (select from {table} where {_CHANGED})"
-            for table in ("key_node", "key_scope", "data_key", "key_generation", "key_gone")
+            for table in ("key_changed", "data_key", "key_generation", "key_gone")
         ).join(("select ", "")),
         region,
         since,
@@ -123,28 +156,31 @@ async def whole(conn: Connection, region: str) -> AsyncIterator[Row]:
             yield row
 
 
-async def changes(conn: Connection, region: str, since: str) -> AsyncIterator[Row]:
+async def changes(conn: Connection, region: str, head: Tree, since: str) -> AsyncIterator[Row]:
     """Yield all that changed, and what it takes to open it, from the root down."""
     for row in await _side_rows(conn, region, since):
         yield row
-    rows = await conn.fetch(f"select {_KEY} from data_key where {_CHANGED}", region, since)
-    keys = [WrappedKey(**dict(row)) for row in rows]
     rows = await conn.fetch(
         f"""
-        select {_SCOPE} from key_scope where {_CHANGED}
-        union select {_SCOPE} from key_scope where region = $1 and id = any($3)
+        with noted as (select distinct unnest(scopes) id from key_changed where {_CHANGED}),
+        given as (select distinct scope id from data_key where {_CHANGED})
+        select {_SCOPE}, noted.id is not null anew
+        from key_scope join (noted full join given using (id)) using (id) where region = $1
         """,
         region,
         since,
-        list({key.scope for key in keys}),
     )
-    scopes = [Scope(**dict(row)) for row in rows]
-    rows = await conn.fetch(f"select id from key_node where {_CHANGED}", region, since)
-    wanted = {row["id"] for row in rows} | {scope.node for scope in scopes}
-    head = await nodes.tree(conn, region)
-    if head is None:
-        return
-    found = await nodes.nodes_above(conn, region, list(wanted), head.root)
+    scopes = [Scope(row["id"], row["epoch"], row["node"], row["slot"]) for row in rows]
+    # A scope that changed is new or was re-keyed, and with it all that hangs on it.
+    rows = await conn.fetch(
+        f"select {_KEY} from data_key where ({_CHANGED}) or scope = any($3)",
+        region,
+        since,
+        [row["id"] for row in rows if row["anew"]],
+    )
+    keys = [WrappedKey(**dict(row)) for row in rows]
+    above = list({scope.node for scope in scopes})
+    found = await nodes.nodes_above(conn, region, above, head.root, since=since)
     for node in sorted(found.values(), key=lambda node: (-node.level, node.id)):
         if node.level > 0:
             yield node

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
+from keys.errors import RolledBackError
 from keys.rows import Connection
 from keys.tree import Node, Scope
 
@@ -38,6 +39,21 @@ async def tree(conn: Connection, region: str, lock: str = "") -> Tree | None:
     return Tree(**dict(row)) if row else None
 
 
+async def top(conn: Connection, region: str) -> tuple[Tree, Node]:
+    """Return the head of the tree and its root node; raises `RolledBackError` without a tree."""
+    row = await conn.fetchrow(
+        f"""
+        select {COLUMNS}, t.generation, t.root, t.root_wrap, t.revision
+        from key_tree t join key_node n on n.region = t.region and n.id = t.root
+        where t.region = $1
+        """,
+        region,
+    )
+    if row is None:
+        raise RolledBackError
+    return _tree_of(row), nodes_of([row])[0]
+
+
 async def change(conn: Connection, region: str) -> Tree | None:
     """Lock the head of the tree and count a change of its shape; returns the head as it is now."""
     row = await conn.fetchrow(
@@ -57,16 +73,6 @@ async def insert_tree(conn: Connection, region: str, head: Tree) -> None:
     )
 
 
-async def switch(conn: Connection, region: str, head: Tree) -> None:
-    """Put the tree's root under another generation."""
-    await conn.execute(
-        "update key_tree set generation = $2, root_wrap = $3 where region = $1",
-        region,
-        head.generation,
-        head.root_wrap,
-    )
-
-
 async def next_node(conn: Connection) -> int:
     """Return an id for a new node."""
     identity: int = await conn.fetchval("select nextval(pg_get_serial_sequence('key_node', 'id'))")
@@ -77,6 +83,7 @@ async def insert_node(conn: Connection, region: str, node: Node) -> None:
     """Add a node."""
     await conn.execute(
         """
+        with noted as (insert into key_changed (region, nodes) values ($1, array[$2::bigint]))
         insert into key_node (region, id, level, epoch, parent, slot, used, page)
         overriding system value values ($1, $2, $3, $4, $5, $6, $7, $8)
         """,
@@ -91,39 +98,31 @@ async def insert_node(conn: Connection, region: str, node: Node) -> None:
     )
 
 
-async def update_nodes(conn: Connection, region: str, nodes: Sequence[Node]) -> None:
-    """Write what changed of the nodes."""
+async def update_node(conn: Connection, region: str, node: Node) -> None:
+    """Write a node that got or lost a child."""
     await conn.execute(
         """
-        update key_node n set level = c.level, epoch = c.epoch, used = c.used, page = c.page,
-            dirty = c.dirty, changed = default
-        from unnest($2::bigint[], $3::int[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bool[])
-            c (id, level, epoch, used, page, dirty)
-        where n.region = $1 and n.id = c.id
+        with noted as (insert into key_changed (region, nodes) values ($1, array[$2::bigint]))
+        update key_node set level = $3, used = $4, page = $5 where region = $1 and id = $2
         """,
         region,
-        [node.id for node in nodes],
-        [node.level for node in nodes],
-        [node.epoch for node in nodes],
-        [node.used for node in nodes],
-        [node.page for node in nodes],
-        [node.dirty for node in nodes],
-    )
-
-
-async def delete_nodes(conn: Connection, region: str, nodes: Sequence[int]) -> None:
-    """Drop empty nodes."""
-    await conn.execute(
-        "delete from key_node where region = $1 and id = any($2)", region, list(nodes)
+        node.id,
+        node.level,
+        node.used,
+        node.page,
     )
 
 
 async def adopt(conn: Connection, region: str, parent: int, child: int) -> None:
     """Move all children of a node below another, each in the slot it had."""
-    for table, column in (("key_node", "parent"), ("key_scope", "node")):
+    for table, column, noted in (("key_node", "parent", "nodes"), ("key_scope", "node", "scopes")):
         await conn.execute(
-            f"update {table} set {column} = $3, changed = default "
-            f"where region = $1 and {column} = $2",
+            f"""
+            with moved as (
+                update {table} set {column} = $3 where region = $1 and {column} = $2 returning id)
+            insert into key_changed (region, {noted})
+            select $1, array_agg(id) from moved having count(*) > 0
+            """,
             region,
             parent,
             child,
@@ -168,28 +167,46 @@ async def scope_path(conn: Connection, region: str, scope: UUID) -> Path | None:
     if not rows:
         return None
     nodes, first = nodes_of(rows), rows[0]
-    head = Tree(first["generation"], first["root"], first["root_wrap"], first["revision"])
-    return Path(head, nodes, Scope(scope, first["scope_epoch"], nodes[-1].id, first["scope_slot"]))
+    place = Scope(scope, first["scope_epoch"], nodes[-1].id, first["scope_slot"])
+    return Path(_tree_of(first), nodes, place)
 
 
 async def nodes_above(
-    conn: Connection, region: str, leaves: Sequence[int], root: int, *, dirty: bool = False
+    conn: Connection,
+    region: str,
+    leaves: Sequence[int],
+    root: int,
+    *,
+    dirty: bool = False,
+    since: str | None = None,
 ) -> dict[int, Node]:
-    """Return the leaves, with `dirty` the dirty nodes too, every node above them, and the root."""
+    """
+    Return the leaves, every node above them, and the root.
+
+    With `dirty` the dirty nodes are among them; with `since` those that changed since then.
+    """
+    # Each step up is one look into the index, whatever the planner thinks of how many there are.
     rows = await conn.fetch(
         f"""
-        with recursive path as (
-            select {COLUMNS} from key_node n where region = $1 and (id = any($2) or id = $3)
+        with recursive path (id, parent) as (
+            select id, parent from key_node where region = $1 and id = any($2)
             union
-            select {COLUMNS} from key_node n where $4 and region = $1 and dirty
+            select id, parent from key_node where $3 and region = $1 and dirty
             union
-            select {COLUMNS} from key_node n join path on n.id = path.parent where n.region = $1)
-        select * from path
+            select id, parent from key_node where region = $1 and id = any(array(
+                select unnest(nodes) from key_changed
+                where region = $1 and changed >= $4::text::xid8))
+            union
+            select above.* from path cross join lateral (
+                select id, parent from key_node
+                where region = $1 and id = path.parent limit 1) above)
+        select {COLUMNS} from key_node n
+        where region = $1 and id = any(array(select id from path))
         """,
         region,
-        list(leaves),
-        root,
+        [*leaves, root],
         dirty,
+        since,
     )
     return {node.id: node for node in nodes_of(rows)}
 
@@ -206,3 +223,7 @@ def nodes_of(rows: list[asyncpg.Record]) -> list[Node]:
     """Return the nodes that rows hold."""
     names = ("id", "level", "epoch", "parent", "slot", "used", "page", "dirty")
     return [Node(*(row[name] for name in names)) for row in rows]
+
+
+def _tree_of(row: asyncpg.Record) -> Tree:
+    return Tree(row["generation"], row["root"], row["root_wrap"], row["revision"])

@@ -26,7 +26,7 @@ async def add_scope(
         key = await _add_node(conn, region, path, key)
     scope_key = wrap.new_key()
     slot = add_child(region, path[-1], key, scope_key)
-    await nodes.update_nodes(conn, region, path[-1:])
+    await nodes.update_node(conn, region, path[-1])
     await data_keys.insert_scope(conn, region, Scope(identity, FIRST_EPOCH, path[-1].id, slot))
     return scope_key
 
@@ -38,7 +38,7 @@ async def _grow(conn: Connection, region: str, root: int, root_key: bytes) -> li
     push_down(region, top, root_key, below, key)
     await nodes.adopt(conn, region, root, below.id)
     await nodes.insert_node(conn, region, below)
-    await nodes.update_nodes(conn, region, [top])
+    await nodes.update_node(conn, region, top)
     return [top]
 
 
@@ -47,7 +47,7 @@ async def _add_node(conn: Connection, region: str, path: list[Node], key: bytes)
     above, new = path[-1], wrap.new_key()
     below = empty_node(region, await nodes.next_node(conn), above.level - 1, new)
     below.slot, below.parent = add_child(region, above, key, new), above.id
-    await nodes.update_nodes(conn, region, [above])
+    await nodes.update_node(conn, region, above)
     await nodes.insert_node(conn, region, below)
     path.append(below)
     return new

@@ -8,7 +8,7 @@ with the highest place is the latest.
 from collections.abc import Sequence
 from datetime import datetime
 
-from keys import generations
+from keys import generations, mirror_rows
 from keys.nodes import Tree
 from keys.rows import Connection
 from keys.segment import Generation, Gone, Row
@@ -230,14 +230,15 @@ async def settle(conn: Connection, region: str, number: int, living: Sequence[in
         """,
         region,
     )
+    await conn.execute("delete from key_dirty where region = $1", region)
     await conn.execute(
-        "update key_scope set dirty = true, changed = default where region = $1", region
+        "insert into key_dirty (region, scope) select region, id from key_scope where region = $1",
+        region,
     )
     # A leaf that was patched and lost its last scope has none to make it dirty.
-    await conn.execute(
-        "update key_node set dirty = true, changed = default where region = $1", region
-    )
+    await conn.execute("update key_node set dirty = true where region = $1", region)
     await conn.execute("update key_tree set revision = revision + 1 where region = $1", region)
+    await mirror_rows.renumber(conn, region)
     await conn.execute(
         """
         select setval(pg_get_serial_sequence('key_node', 'id'), greatest(

@@ -10,19 +10,21 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from keys import data_keys, generations, nodes, wrap
+from keys import data_keys, generations, nodes, rekeyed_rows, wrap
 from keys.custodian import Custodian
 from keys.errors import (
     CustodianUnavailableError,
     IntegrityError,
     KeyDestroyedError,
+    KeysError,
     KeysUnavailableError,
     RolledBackError,
 )
+from keys.generations import Outlook
 from keys.mirror import Mirror
 from keys.nodes import Tree
 from keys.rekey import Rekeyed, patch, rekey
@@ -73,35 +75,37 @@ class Seal:
             if await nodes.tree(conn, self._region) is not None:
                 return
             await generations.retire_intended(conn, self._region)
-            generation = await self._new_generation(conn)
+            generation = await self._new_generation(conn, await self._living())
             root_key = wrap.new_key()
             root_wrap = await self._wrap_root(generation, root_key)
+            canary = await self._make_canary(generation)
             async with conn.transaction():
                 root = empty_node(self._region, await nodes.next_node(conn), 0, root_key)
                 await nodes.insert_node(conn, self._region, root)
-                await generations.activate(conn, self._region, generation)
+                await generations.activate(conn, self._region, generation, canary)
                 await nodes.insert_tree(conn, self._region, Tree(generation, root.id, root_wrap))
 
     async def run(self, *, force: bool) -> SealResult | None:
         """Seal when something is dirty or half done, or anyway with `force`."""
         async with self._alone() as conn:
-            # Who holds the lock may give up what a killed seal had only named, and what a primary
-            # that is no more had.
-            await generations.retire_intended(conn, self._region)
-            await generations.adopt(conn, self._region, await self._living())
-            await self._finish(conn)
-            if not force and not await generations.waits_for_seal(conn, self._region):
+            living = await self._living()
+            outlook = await self._outlook(conn, living)
+            if not outlook.clear:
+                await self._clear(conn, living)
+                if not force and not await generations.waits_for_seal(conn, self._region):
+                    return None
+            elif not force and not outlook.dirty_scopes and not outlook.dirty_nodes:
                 return None
-            old, old_root_key = await self._open_root(conn)
-            patched = await self._patch(conn, old, old_root_key)
+            old, old_root_key = outlook.head, await self._open(outlook.head)
+            patched = await self._patch(conn, old, old_root_key, outlook.dirty_scopes)
             # A crash until here leaves dirty nodes, which wait for the switch as dirty scopes do.
-            generation = await self._new_generation(conn)
+            generation = await self._new_generation(conn, living)
             root_key = wrap.new_key()
             root_wrap = await self._wrap_root(generation, root_key)
+            canary = await self._make_canary(generation)
             # A crash until here leaves a generation under which nothing but a new root key lies.
-            done = await self._switch(
-                conn, old, old_root_key, Tree(generation, old.root, root_wrap), root_key
-            )
+            new = Tree(generation, old.root, root_wrap)
+            done = await self._switch(conn, old, old_root_key, new, root_key, canary)
             # A crash here leaves two generations in the custodian; the old one has no wrap in the
             # present tree, and dies when the seal runs again.
             await self._finish(conn)
@@ -144,28 +148,39 @@ class Seal:
             conn.terminate()
             raise
 
+    async def _outlook(self, conn: Connection, living: Sequence[int]) -> Outlook:
+        found = await generations.outlook(conn, self._region, living)
+        if found is None:
+            raise RolledBackError
+        return found
+
     async def _open_root(self, conn: Connection) -> tuple[Tree, bytes]:
         head = await nodes.tree(conn, self._region)
         if head is None:
             raise RolledBackError
+        return head, await self._open(head)
+
+    async def _open(self, head: Tree) -> bytes:
         context = wrap.root_context(self._region, head.generation)
         try:
-            key = await self._custodian.unwrap(
+            return await self._custodian.unwrap(
                 self._region, head.generation, head.root_wrap, context
             )
         except KeyDestroyedError:
             raise RolledBackError from None
-        return head, key
 
-    async def _new_generation(self, conn: Connection) -> int:
+    async def _clear(self, conn: Connection, living: Sequence[int]) -> None:
+        """Finish what was left half done; only who holds the lock may."""
+        # What a killed seal had only named, and what a primary that is no more had, is given up.
+        await generations.retire_intended(conn, self._region)
+        await generations.adopt(conn, self._region, living)
+        await self._finish(conn)
+
+    async def _new_generation(self, conn: Connection, living: Sequence[int]) -> int:
         """Name a number that was never used, here or at the custodian, and have its key made."""
-        living = max(await self._living(), default=0)
-        generation = await generations.name_generation(conn, self._region, living)
+        highest = max(living, default=0)
+        generation = await generations.name_generation(conn, self._region, highest)
         await self._custodian.create(self._region, generation)
-        canary = await self._custodian.wrap(
-            self._region, generation, os.urandom(wrap.KEY_BYTES), CANARY_CONTEXT
-        )
-        await generations.set_canary(conn, self._region, generation, canary)
         return generation
 
     async def _living(self) -> list[int]:
@@ -175,85 +190,88 @@ class Seal:
         context = wrap.root_context(self._region, generation)
         return await self._custodian.wrap(self._region, generation, root_key, context)
 
-    async def _patch(self, conn: Connection, head: Tree, root_key: bytes) -> int:
+    async def _make_canary(self, generation: int) -> bytes:
+        return await self._custodian.wrap(
+            self._region, generation, os.urandom(wrap.KEY_BYTES), CANARY_CONTEXT
+        )
+
+    async def _patch(self, conn: Connection, head: Tree, root_key: bytes, dirty: int) -> int:
         """Re-key, under the nodes' present keys, what would be too much for the switch."""
         region, patched = self._region, 0
-        while await data_keys.dirty_scopes(conn, region) > SCOPES_IN_ONE_STEP:
+        while dirty > SCOPES_IN_ONE_STEP:
             async with conn.transaction():
                 await self._lock_tree(conn, head)
-                scopes, wraps = await self._dirty(conn, SCOPES_IN_ONE_STEP)
-                above = await nodes.nodes_above(
-                    conn, region, [scope.node for scope in scopes], head.root
-                )
+                scopes, wraps = await self._take_dirty(conn, SCOPES_IN_ONE_STEP)
+                leaves = list({scope.node for scope in scopes})
+                above = await nodes.nodes_above(conn, region, leaves, head.root)
                 done = patch(region, above, head.root, root_key, scopes, wraps, wrap.new_key)
-                await self._write(conn, done)
+                await rekeyed_rows.write(conn, region, done)
                 patched += len(scopes)
+            dirty = await data_keys.dirty_scopes(conn, region)
         return patched
 
     async def _switch(
-        self, conn: Connection, old: Tree, old_root_key: bytes, new: Tree, root_key: bytes
+        self,
+        conn: Connection,
+        old: Tree,
+        old_root_key: bytes,
+        new: Tree,
+        root_key: bytes,
+        canary: bytes,
     ) -> Rekeyed:
         """Re-key all that is dirty and put the root under the new generation, in one step."""
         region = self._region
         async with conn.transaction():
             await self._lock_tree(conn, old)
-            if not await generations.is_intended(conn, region, new.generation):
-                raise KeysUnavailableError(f"another seal of {region} was faster")
-            scopes, wraps = await self._dirty(conn)
-            above = await nodes.nodes_above(
-                conn, region, [scope.node for scope in scopes], old.root, dirty=True
-            )
+            scopes, wraps = await self._take_dirty(conn)
+            leaves = list({scope.node for scope in scopes})
+            above = await nodes.nodes_above(conn, region, leaves, old.root, dirty=True)
             if above[old.root].level > 0 and above[old.root].used.bit_count() == 1:
                 above = {**await nodes.children(conn, region, old.root), **above}
             done = rekey(
                 region, above, old.root, old_root_key, scopes, wraps, root_key, wrap.new_key
             )
-            await self._write(conn, done)
-            await generations.activate(conn, region, new.generation)
-            await nodes.switch(conn, region, new)
+            await rekeyed_rows.write(conn, region, done)
+            await generations.retire_active(conn, region)
+            if not await generations.activate(conn, region, new.generation, canary, new.root_wrap):
+                raise KeysUnavailableError(f"another seal of {region} was faster")
             await conn.execute("select pg_notify($1, $2)", CHANNEL, region)
         return done
 
     async def _lock_tree(self, conn: Connection, head: Tree) -> None:
         """Lock the tree; raises when the seal's lock was lost and another seal came between."""
-        await conn.execute("set constraints all deferred")
         now = await nodes.change(conn, self._region)
         if now is None or now.generation != head.generation:
             raise KeysUnavailableError(f"another seal of {self._region} was faster")
 
-    async def _dirty(
+    async def _take_dirty(
         self, conn: Connection, limit: int | None = None
     ) -> tuple[list[Scope], list[WrappedKey]]:
-        scopes = await data_keys.lock_dirty_scopes(conn, self._region, limit)
+        scopes = await data_keys.take_dirty_scopes(conn, self._region, limit)
         return scopes, await data_keys.data_keys(conn, [scope.id for scope in scopes])
-
-    async def _write(self, conn: Connection, done: Rekeyed) -> None:
-        region = self._region
-        root = next((node.id for node in done.nodes if node.parent is None), None)
-        for node in done.collapsed:
-            if root is not None:
-                await nodes.adopt(conn, region, node, root)
-        await data_keys.update_data_keys(conn, done.wraps)
-        await data_keys.update_scopes(conn, region, done.scopes)
-        await data_keys.delete_scopes(conn, region, done.dropped_scopes)
-        await nodes.update_nodes(conn, region, done.nodes)
-        await nodes.delete_nodes(conn, region, done.dropped_nodes)
 
     async def _finish(self, conn: Connection) -> None:
         """Mirror, gate, destroy: what is left to do once a tree names a newer generation."""
         retired = await generations.retired(conn, self._region)
         if not retired:
             return
-        head, root_key = await self._open_root(conn)
+        _, root_key = await self._open_root(conn)
         mirrored = await self._mirror.write(conn, root_key)
         # A crash here leaves a segment more than is needed.
         await self._gate(conn, mirrored, root_key)
         for generation, canary in retired:
-            await self._custodian.destroy(self._region, generation)
-            if canary is not None:
-                await self._check_dead(generation, canary)
-            await generations.set_destroyed(conn, self._region, generation)
-        await data_keys.forget_gone(conn, self._region, head.generation)
+            await self._destroy(generation, canary)
+        # A crash until here leaves generations that are destroyed again.
+        await generations.set_destroyed(conn, self._region, [number for number, _ in retired])
+
+    async def _destroy(self, generation: int, canary: bytes | None) -> None:
+        if canary is None:
+            # It was never in use, or not here; while it lives it can still wrap.
+            with suppress(KeysError):
+                canary = await self._make_canary(generation)
+        await self._custodian.destroy(self._region, generation)
+        if canary is not None:
+            await self._check_dead(generation, canary)
 
     async def _gate(self, conn: Connection, mirrored: Tree, root_key: bytes) -> None:
         """
@@ -262,13 +280,9 @@ class Seal:
         The present root opens, the mirror holds the tree under the same generation, and every
         standby that could be promoted has replayed the switch.
         """
-        head = await nodes.tree(conn, self._region)
-        if head is None or (head.generation, head.root_wrap) != (
-            mirrored.generation,
-            mirrored.root_wrap,
-        ):
+        head, root = await nodes.top(conn, self._region)
+        if (head.generation, head.root_wrap) != (mirrored.generation, mirrored.root_wrap):
             raise KeysUnavailableError(f"another seal of {self._region} was faster")
-        root = (await nodes.nodes_above(conn, self._region, [], head.root))[head.root]
         wrap.open_page(root_key, root.page, wrap.page_context(self._region, root.id, root.epoch))
         await wait_for_standbys(conn, self._standbys, STANDBY_WAIT_SECONDS)
 

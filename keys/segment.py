@@ -19,7 +19,7 @@ from uuid import UUID
 
 from keys import wrap
 from keys.errors import IntegrityError
-from keys.tree import Node, Scope, WrappedKey
+from keys.tree import FULL, Node, Scope, WrappedKey
 
 #: No frame is longer; what says it is, is damaged.
 FRAME_BYTES_MAX = 64 * 1024
@@ -28,6 +28,7 @@ _NODE = struct.Struct(">QBQQBQ")
 _SCOPE = struct.Struct(">16sQQB")
 _KEY = struct.Struct(">16s16sQ")
 _GONE = struct.Struct(">16sQ")
+_SLOTS = struct.Struct(f"{wrap.KEY_BYTES}s" * wrap.SLOTS)
 _NO_SLOT = 0xFF
 _MAC_PURPOSE = "mirror"
 
@@ -278,15 +279,19 @@ class Opener:
             key = wrap.child_key(self._pages[node.parent], node.slot)
         context = wrap.page_context(self._region, node.id, node.epoch)
         page = wrap.open_page(key, node.page, context)
-        if any(
-            (page[slot * 32 : slot * 32 + 32] == wrap.EMPTY) == bool(node.used >> slot & 1)
-            for slot in range(wrap.SLOTS)
-        ):
-            raise IntegrityError
+        _check_used(page, node.used)
         if node.level == 0:
             self._leaf, self._scope = (node.id, page), None
         else:
             self._pages[node.id] = page
+
+
+def _check_used(page: bytes | bytearray, used: int) -> None:
+    """Raise unless exactly the slots in `used` hold a key; most pages are full."""
+    keys = _SLOTS.unpack(page)
+    unused = [slot for slot in range(wrap.SLOTS) if not used >> slot & 1] if used != FULL else []
+    if keys.count(wrap.EMPTY) != len(unused) or any(keys[slot] != wrap.EMPTY for slot in unused):
+        raise IntegrityError
 
 
 def _frame(kind: bytes, data: bytes) -> bytes:

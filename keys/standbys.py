@@ -16,26 +16,31 @@ from keys.rows import Connection
 POLL_SECONDS = 0.05
 
 
-async def behind(conn: Connection, named: Sequence[str], position: str) -> list[str]:
-    """Return the standbys that have not replayed the log up to a position."""
+async def behind(
+    conn: Connection, named: Sequence[str], position: str | None = None
+) -> tuple[list[str], str]:
+    """Return the standbys that have not replayed the log up to a position, or to now; and it."""
     rows = await conn.fetch(
         """
-        select application_name, coalesce(replay_lsn >= $1::text::pg_lsn, false) replayed
-        from pg_stat_replication
-        where state <> 'backup' and application_name <> 'pg_receivewal'
+        select position::text, application_name, coalesce(replay_lsn >= position, false) replayed
+        from coalesce($1::text::pg_lsn, pg_current_wal_lsn()) position
+            left join pg_stat_replication
+                on state <> 'backup' and application_name <> 'pg_receivewal'
         """,
         position,
     )
+    position = rows[0]["position"]
+    rows = [row for row in rows if row["application_name"] is not None]
     late = {row["application_name"] for row in rows if not row["replayed"]}
     there = {row["application_name"] for row in rows}
-    return sorted(late | (set(named) - there))
+    return sorted(late | (set(named) - there)), position
 
 
 async def wait_for_standbys(conn: Connection, named: Sequence[str], seconds: float) -> None:
     """Return once all standbys have replayed what is committed; raises `StandbyBehindError`."""
-    position = await conn.fetchval("select pg_current_wal_lsn()::text")
+    late, position = await behind(conn, named)
     give_up_at = time.monotonic() + seconds
-    while late := await behind(conn, named, position):
+    while late:
         if time.monotonic() > give_up_at:
             raise StandbyBehindError(
                 f"{', '.join(late)} has not replayed the seal, so the old root key is kept; start "
@@ -43,3 +48,4 @@ async def wait_for_standbys(conn: Connection, named: Sequence[str], seconds: flo
                 "promoted (who reads pg_stat_replication needs the role pg_monitor)"
             )
         await asyncio.sleep(POLL_SECONDS)
+        late, _ = await behind(conn, named, position)

@@ -45,10 +45,20 @@ class Faults:
     #: Whether the process is killed instead of the call failing.
     kills: bool = False
     names: list[str] = field(default_factory=list)
+    #: Calls that were broken before, when the first of any other kind is to break.
+    known: AbstractSet[str] | None = None
+    #: What broke since it was armed.
+    broken: str | None = None
 
     def arm(self, call: int | None, *, after: bool = False) -> None:
         """Break the call of this number, counted from now."""
         self.calls, self.breaks_at, self.after, self.names = 0, call, after, []
+        self.known = self.broken = None
+
+    def arm_new(self, known: AbstractSet[str], *, after: bool = False) -> None:
+        """Break the first call that is of none of the `known` kinds."""
+        self.arm(None, after=after)
+        self.known = known
 
     @contextmanager
     def call(self, name: str) -> Iterator[None]:
@@ -56,6 +66,8 @@ class Faults:
         self.calls += 1
         self.names.append(name)
         mine = self.calls == self.breaks_at
+        if self.known is not None and self.broken is None and name not in self.known:
+            mine = True
         if mine and not self.after:
             self._break(name)
         yield
@@ -63,6 +75,7 @@ class Faults:
             self._break(name)
 
     def _break(self, name: str) -> None:
+        self.broken = name
         if self.kills:
             os.kill(os.getpid(), signal.SIGKILL)
         raise BrokenError(name)
@@ -148,6 +161,11 @@ def faulty_connection(faults: Faults) -> type[asyncpg.Connection]:
         async def _execute(self, query: str, *args: Any, **options: Any) -> Any:
             with faults.call(f"database: {' '.join(query.split())[:60]}"):
                 return await super()._execute(query, *args, **options)  # type: ignore[misc]
+
+        async def copy_records_to_table(self, table_name: str, **options: Any) -> str:
+            with faults.call(f"database: copy into {table_name}"):
+                done: str = await super().copy_records_to_table(table_name, **options)
+                return done
 
     return FaultyConnection
 

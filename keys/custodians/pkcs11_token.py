@@ -6,11 +6,13 @@ sessions, and nothing says that it stands calls from two threads. So there is on
 path, with one thread, and one `Token` in it for all custodians that mean the same.
 """
 
+import asyncio
 import contextlib
 import getpass
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -217,12 +219,52 @@ async def leave_token(library: Library) -> None:
 
 
 def _ask(address: Address) -> str:
+    elsewhere = "write it into a file that only you can read and add &pin-source=file:/PATH to the "
+    elsewhere += "custodian's address"
     if not sys.stdin.isatty():
         raise CustodianConfigurationError(
-            f"the PIN of the token {address} is not known: write it into a file that only you can "
-            "read and add &pin-source=file:/PATH to the custodian's address"
+            f"the PIN of the token {address} is not known: {elsewhere}"
         )
-    return getpass.getpass(f"PIN of the token {address}: ")
+    pin = ""
+    try:
+        with contextlib.suppress(EOFError), _interruptible():
+            pin = getpass.getpass(f"PIN of the token {address}: ")
+    except _StoppedError as stopped:
+        # Whoever hears of signals otherwise hears of this one now, and cancels.
+        signal.raise_signal(stopped.number)
+        raise asyncio.CancelledError from None
+    if not pin:
+        # Not even tried: the token would count it as a wrong one.
+        raise CustodianConfigurationError(
+            f"no PIN of the token {address} was typed: start again and type it, or {elsewhere}"
+        )
+    return pin
+
+
+class _StoppedError(BaseException):
+    """A signal ends a question."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, _frame: object) -> None:
+    raise _StoppedError(number)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a question: the event loop that would hear of it waits for the answer."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [(number, signal.signal(number, _stop)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def _attribute(token: Any, name: str) -> str:

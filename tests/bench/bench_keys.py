@@ -1,17 +1,18 @@
 """
-Shreds with their seals on a large tree, beside a bare update of as many pages.
+Shreds with their seals on a large tree, beside what bounds them.
 
 A round shreds a batch of random documents in one transaction and seals: re-key, mirror, gate and
-the custodian's destroy are all in it. The limit in the same run is one statement that writes as
-many pages of the same size as the seal writes. Then how the cost grows with the tree, what uploads
-and reads wait for while seals run every second, and what memory a seal of 10,000 needs.
+the custodian's destroy are all in it. `shred and switch` are the shred's transaction and the seal's
+re-keying one without the rest. The limit, a round of it after each of ours, is `bare_tree`: pages
+alone, re-keyed in one transaction. Then what a seal waits for on the disk, how the cost grows with
+the tree, what uploads and reads wait for while seals run every second, and what memory a seal of
+10,000 needs. The server's buffers hold the tree, as an operator's would.
 """
 
 import argparse
 import asyncio
 import os
 import random
-import resource
 import shutil
 import statistics
 import sys
@@ -21,6 +22,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -28,15 +30,19 @@ import asyncpg
 from keys.custodians import open_custodian
 from keys.errors import StaleScopeError
 from keys.keyring import Keyring
+from keys.seal import Seal
 from keys.tree import WrappedKey
+from tests.bench.bare_tree import BareTree, grow_bare
+from tests.bench.bench_ingest import forget_peak, peak_mib
 from tests.bench.grown_tree import REGION, grow
 from vault.adapters.directory import DirectoryStore
-from vault.adapters.embedded_postgres import EmbeddedPostgres
+from vault.adapters.embedded_postgres import SETTINGS, EmbeddedPostgres
 from vault.migrate import migrate
 
 ROUNDS = 5
 BATCHES = (1, 10, 100, 1000, 10_000)
 LATENCY_SECONDS = 5.0
+SHARED_BUFFERS = "1GB"
 
 
 @dataclass
@@ -47,7 +53,7 @@ class Bench:
     pool: asyncpg.Pool
     keyring: Keyring
     keys: list[UUID]
-    nodes: int
+    bare: BareTree
 
     def take(self, count: int) -> list[UUID]:
         """Take random keys out of the living."""
@@ -57,6 +63,40 @@ class Bench:
             self.keys[index], self.keys[-1] = self.keys[-1], self.keys[index]
             taken.append(self.keys.pop())
         return taken
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """The seconds of a shred with its seal, of the parts, and of the limit; and the pages."""
+
+    count: int
+    shred: float
+    switch: float
+    seal: float
+    pages: int
+    bare: float
+    bare_pages: int
+
+
+class SwitchClock:
+    """Knows how long the last switch took."""
+
+    seconds = 0.0
+
+    def start(self) -> None:
+        """Measure every switch from now on."""
+        original = Seal._switch
+
+        async def switch(*args: Any) -> Any:
+            started = time.perf_counter()
+            done = await original(*args)
+            self.seconds = time.perf_counter() - started
+            return done
+
+        Seal._switch = switch  # type: ignore[assignment,method-assign]
+
+
+CLOCK = SwitchClock()
 
 
 @asynccontextmanager
@@ -81,7 +121,9 @@ async def grown(documents: int) -> AsyncIterator[Bench]:
             await keyring.mirror(REGION)
             seconds = time.perf_counter() - started
             print(f"  a base of {documents} documents is mirrored and opened in {seconds:.1f} s")
-            yield Bench(dsn, pool, keyring, grower.keys, grower.nodes)
+            bare = await grow_bare(dsn, documents)
+            yield Bench(dsn, pool, keyring, grower.keys, bare)
+            await bare.conn.close()
         await bucket.close()
     finally:
         await server.stop()
@@ -104,32 +146,12 @@ async def shred_and_seal(bench: Bench, count: int) -> tuple[float, float, int]:
     return shredded - started, time.perf_counter() - shredded, result.nodes
 
 
-async def write_pages(bench: Bench, count: int) -> float:
-    """Return the seconds of a bare update of so many pages, committed."""
-    async with bench.pool.acquire() as conn:
-        ids = [
-            row["id"]
-            for row in await conn.fetch("select id from key_node order by random() limit $1", count)
-        ]
-        pages = [os.urandom(1949) for _ in ids]
-        await conn.execute("create temporary table if not exists bare (id bigint, page bytea)")
-        await conn.execute(
-            "create table if not exists bare_page (id bigint primary key, page bytea)"
-        )
-        await conn.execute(
-            "insert into bare_page select * from unnest($1::bigint[], $2::bytea[]) "
-            "on conflict do nothing",
-            ids,
-            pages,
-        )
-        started = time.perf_counter()
-        await conn.execute(
-            "update bare_page p set page = c.page "
-            "from unnest($1::bigint[], $2::bytea[]) c (id, page) where p.id = c.id",
-            ids,
-            pages,
-        )
-        return time.perf_counter() - started
+async def measured(bench: Bench, count: int) -> Round:
+    """Do one round of ours, and one of the limit."""
+    shred, seal, pages = await shred_and_seal(bench, count)
+    switch = CLOCK.seconds
+    bare, bare_pages = await bench.bare.shred(count)
+    return Round(count, shred, switch, seal, pages, bare, bare_pages)
 
 
 def spread(values: list[float], digits: int = 0) -> str:
@@ -141,25 +163,77 @@ def spread(values: list[float], digits: int = 0) -> str:
 async def batches(bench: Bench, sizes: tuple[int, ...]) -> dict[int, tuple[float, int]]:
     """Print and return seconds and pages of a batch, by its size."""
     found = {}
+    print("  batch, a second:      shred + seal     shred and switch         bare pages   pages")
     for count in sizes:
         if count * (ROUNDS + 1) > len(bench.keys):
             continue
-        await shred_and_seal(bench, count)
-        done = [await shred_and_seal(bench, count) for _ in range(ROUNDS)]
-        pages = int(statistics.median(item[2] for item in done))
-        bare = [await write_pages(bench, pages) for _ in range(ROUNDS)]
-        rates = [count / (shred + seal) for shred, seal, _ in done]
+        forget_peak(os.getpid())
+        before = resident_mib()
+        await measured(bench, count)
+        done = [await measured(bench, count) for _ in range(ROUNDS)]
+        ours = [count / (item.shred + item.seal) for item in done]
+        alone = [count / (item.shred + item.switch) for item in done]
+        bare = [count / item.bare for item in done]
+        pages = int(statistics.median(item.pages for item in done))
         print(
-            f"  {count:6}  {spread(rates):>24}/s   shred {_ms(done, 0)}  seal {_ms(done, 1)}   "
-            f"{pages:5} pages, bare update {statistics.median(bare) * 1000:.1f} ms"
+            f"  {count:6}  {spread(ours):>22}  {spread(alone):>22}  {spread(bare):>22}   {pages:5}"
+            f"\n          shred {_ms(done, 'shred')}, switch {_ms(done, 'switch')}, the rest "
+            f"{statistics.median(item.seal - item.switch for item in done) * 1000:.1f} ms; "
+            f"{statistics.median(ours) / statistics.median(bare):.2f} of the bare pages, without "
+            f"the rest {statistics.median(alone) / statistics.median(bare):.2f}; memory "
+            f"{before:.0f} MiB before, {peak_mib(os.getpid()):.0f} MiB at most"
         )
-        seconds = statistics.median(shred + seal for shred, seal, _ in done)
+        seconds = statistics.median(item.shred + item.seal for item in done)
         found[count] = (seconds, pages)
     return found
 
 
-def _ms(done: list[tuple[float, float, int]], part: int) -> str:
-    return f"{statistics.median(item[part] for item in done) * 1000:7.1f} ms"
+def _ms(done: list[Round], part: str) -> str:
+    return f"{statistics.median(getattr(item, part) for item in done) * 1000:.1f} ms"
+
+
+async def durability(bench: Bench) -> None:
+    """Print how often a shred with its seal waits for the disk, and how long one wait is."""
+    calls, original = 0, os.fsync
+
+    def counted(descriptor: Any) -> None:
+        nonlocal calls
+        calls += 1
+        original(descriptor)
+
+    os.fsync = counted  # type: ignore[assignment]
+    flushes = await _wal_flushes(bench)
+    try:
+        for _ in range(ROUNDS):
+            await shred_and_seal(bench, 100)
+    finally:
+        os.fsync = original
+    flushes = await _wal_flushes(bench) - flushes
+    with tempfile.TemporaryFile() as file:
+        waits = list[float]()
+        for _ in range(200):
+            file.write(bytes(4096))
+            file.flush()
+            started = time.perf_counter()
+            os.fdatasync(file.fileno())
+            waits.append((time.perf_counter() - started) * 1000)
+    each = statistics.median(waits)
+    floor = (calls + flushes) / ROUNDS * each
+    print(
+        f"  the disk: {calls / ROUNDS:.0f} fsyncs by custodian and bucket and "
+        f"{flushes / ROUNDS:.0f} by PostgreSQL for each batch, {each:.2f} ms each: "
+        f"{floor:.1f} ms, at most {100_000 / floor:.0f}/s in batches of 100"
+    )
+
+
+async def _wal_flushes(bench: Bench) -> int:
+    async with bench.pool.acquire() as conn:
+        await conn.execute("select pg_stat_force_next_flush()")
+        await asyncio.sleep(0.5)
+        found: int = await conn.fetchval(
+            "select coalesce(sum(fsyncs), 0)::bigint from pg_stat_io where object = 'wal'"
+        )
+    return found
 
 
 async def latencies(bench: Bench, *, seals: bool) -> None:
@@ -226,13 +300,17 @@ async def _read(bench: Bench, identity: UUID) -> float:
     return time.perf_counter() - started
 
 
-def peak_mib() -> float:
-    """Return the most memory that this process had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident_mib() -> float:
+    """Return how much memory this process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 async def run(documents: int) -> None:
     """Print all figures."""
+    CLOCK.start()
+    # What the tree and its indexes take; the default of the embedded server is for a small vault.
+    SETTINGS["shared_buffers"] = SHARED_BUFFERS
     cost = {}
     for size in (10_000, 100_000):
         if size >= documents:
@@ -242,10 +320,8 @@ async def run(documents: int) -> None:
             cost[size] = (await batches(bench, (100,)))[100]
     print(f"\n{documents} documents: shreds with their seal, a second")
     async with grown(documents) as bench:
-        before = peak_mib()
-        found = await batches(bench, BATCHES)
-        cost[documents] = found[100]
-        print(f"  memory: {before:.0f} MiB before, {peak_mib():.0f} MiB at most with all batches")
+        cost[documents] = (await batches(bench, BATCHES))[100]
+        await durability(bench)
         print("\nwhat uploads and reads wait for")
         for seals in (False, True):
             await latencies(bench, seals=seals)

@@ -104,3 +104,23 @@ async def test_a_tree_that_empties_shrinks_by_whole_levels(house: House) -> None
     assert (walk.nodes, walk.keys, walk.findings) == (1, 5, ())
     await house.put(80)
     assert (await house.keyring.verify(REGION)).findings == ()
+
+
+async def test_a_dump_in_another_server_is_mirrored_whole_once(house: House) -> None:
+    """Where transactions are numbered anew, a base is written, and small segments after it."""
+    keys = await house.put(40)
+    await house.keyring.mirror(REGION)
+    async with house.pool.acquire() as conn:
+        for table in ("data_key", "key_generation", "key_changed"):
+            await conn.execute(f"update {table} set changed = '99999999'")
+        await conn.execute("update key_mirror set seen = '99999999'")
+    await house.put()
+    assert await house.keyring.mirror(REGION)
+    (base,) = await house.segments()
+    await house.shred(keys[0])
+    await house.keyring.seal(REGION)
+    newest = (await house.segments())[-1]
+    sizes = [(house.place / "objects" / name).stat().st_size for name in (base, newest)]
+    assert newest != base
+    assert sizes[1] < sizes[0] / 2
+    await house.check()

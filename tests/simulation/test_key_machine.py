@@ -38,6 +38,8 @@ TABLES = (
     "key_tree",
     "key_node",
     "key_scope",
+    "key_dirty",
+    "key_changed",
     "data_key",
     "key_gone",
     "key_mirror",
