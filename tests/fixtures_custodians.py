@@ -53,12 +53,15 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Token:
     return made
 
 
-@pytest.fixture(params=["directory", "directories", "passphrase", "token", "moving"])
+@pytest.fixture(params=["directory", "directories", "passphrase", "token", "transit", "moving"])
 def custodian_address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Give the address of each kind of custodian in turn."""
     if request.param == "token":
         found: Token = request.getfixturevalue("token")
         return found.address
+    if request.param == "transit":
+        address: str = request.getfixturevalue("transit").address
+        return address
     if request.param == "directories":
         return f"file:{tmp_path}/one,{tmp_path}/two,{tmp_path}/three"
     if request.param == "passphrase":

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from keys.custodian import Custodian
 from keys.custodians.file import FileCustodian
+from keys.custodians.transit import TransitCustodian
 from keys.errors import CustodianConfigurationError
 
 
@@ -20,7 +21,11 @@ def _pkcs11(place: str) -> Custodian:
     return Pkcs11Custodian(place)
 
 
-SCHEMES: dict[str, Callable[[str], Custodian]] = {"file": FileCustodian, "pkcs11": _pkcs11}
+SCHEMES: dict[str, Callable[[str], Custodian]] = {
+    "file": FileCustodian,
+    "pkcs11": _pkcs11,
+    "transit": TransitCustodian,
+}
 
 
 def open_custodian(uri: str) -> Custodian:

@@ -116,6 +116,11 @@ async def test_it_says_who_it_is_and_what_its_destroy_is_worth(custodian: Custod
         ("pkcs11:token=x?module-path=/x.so&pin-value=1234", "file that only you can read"),
         ("pkcs11:token=x;slot=1?module-path=/x.so", "slot"),
         ("pkcs11:token=x;object=k?module-path=/x.so", "{region}"),
+        ("transit:https://bao.example", "transit:https://HOST:8200/MOUNT"),
+        ("transit:https://bao.example/transit", "token-file"),
+        ("transit:https://bao.example/transit?token=1234", "token-file"),
+        ("transit:https://x:1234@bao.example/transit?token-file=/x", "token-file"),
+        ("transit:http://bao.example/transit?token-file=/x", "https: only"),
     ],
 )
 def test_an_address_that_is_wrong_says_what_is_right(address: str, says: str) -> None:
