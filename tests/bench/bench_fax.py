@@ -1,0 +1,265 @@
+"""
+Faxes of 60 KiB a second: in, and in and out again with records, beside a bare aiohttp sink.
+
+`per core` is by CPU time of the server process alone: client, sandboxed children, PostgreSQL and
+store, which share the machine's cores, do not count; but a busy machine makes every CPU second do
+less, so compare with the sink of the same run. The worker runs in a process of its own. The S3
+server is a stand-in without disk or TLS. Figures are medians of rounds, with the least and the
+most; p99 is of a fax's whole way. Then two servers on one database. Then the soak, in a directory:
+100,000 faxes (set FAX_SOAK for another number) in and out, and what tables, bucket, memory and tree
+hold before and, once all is purged and sealed, after.
+"""
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+
+from tests.bench.bench_ingest import SINK, cpu_seconds, free_port, rate
+from tests.fixtures_process import VaultProcess
+from tests.fixtures_server import SAMPLES
+from vault.adapters.postgres_cluster import NAME, Cluster
+
+COUNT, ROUNDS = 300, 5
+SIZE = 60 * 1024
+SOAK = int(os.environ.get("FAX_SOAK", "100000"))
+SOAK_TOGETHER = 32
+SETTLE_SECONDS = 300.0
+TABLES = ("key_node", "key_scope", "data_key", "key_gone", "log_queue", "log_open", "idempotency")
+
+
+def fax() -> bytes:
+    """Return a fax of two pages and 60 KiB; what follows its last strip is not looked at."""
+    data = (SAMPLES / "fax-2p-g3.tif").read_bytes()
+    return data + os.urandom(SIZE - len(data))
+
+
+def resident_mib(pid: int) -> float:
+    """Return a process's resident memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+class Bench:
+    """One vault, or two servers of one, with the worker beside them."""
+
+    def __init__(self, home: Path, sink_port: int, **settings: str) -> None:
+        settings |= {"seal_interval_seconds": "5", "worker": "false"}
+        self.vault = VaultProcess(home, **settings)
+        self.second = VaultProcess(home, **settings)
+        self.sink_port = sink_port
+        self.data = fax()
+
+    async def start(self) -> None:
+        """Start server and worker, and make a gateway's token."""
+        await self.vault.start()
+        self.worker = await self.vault.command("worker")
+        made = await self.vault.json("token", "create", "--role", "fax-gateway", "--region", "uk")
+        self.session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {made['token']}", "Content-Type": "image/tiff"},
+            connector=aiohttp.TCPConnector(limit=0),
+        )
+
+    async def stop(self) -> None:
+        """Stop all."""
+        await self.session.close()
+        self.worker.terminate()
+        await self.worker.communicate()
+        await self.vault.stop()
+
+    def pids(self, *servers: VaultProcess) -> list[int]:
+        """Return the processes of servers."""
+        return [server.process.pid for server in servers if server.process is not None]
+
+    async def put(self, url: str) -> str:
+        """Bring a fax."""
+        said = {"direction": "inbound", "from": "+442079460999", "to": "+442079460123"}
+        async with self.session.post(f"{url}/v1/faxes", params=said, data=self.data) as response:
+            body = await response.json(content_type=None)
+            assert response.status == 201, body
+            return str(body["id"])
+
+    async def through(self, url: str) -> None:
+        """Bring a fax, fetch it and acknowledge it."""
+        path = f"{url}/v1/faxes/{await self.put(url)}"
+        async with self.session.get(path + "/content") as response:
+            assert response.status == 200
+            assert await response.read() == self.data
+        async with self.session.post(path + "/actions/deliver", json={}) as response:
+            assert response.status == 200, await response.text()
+
+    async def measure(
+        self, name: str, pids: list[int], step: Callable[[int], Awaitable[object]]
+    ) -> float:
+        """Print the rounds' medians and return the CPU milliseconds of one."""
+        rates, cpu, times = list[float](), list[float](), list[float]()
+
+        async def timed(number: int) -> None:
+            start = time.perf_counter()
+            await step(number)
+            times.append((time.perf_counter() - start) * 1000)
+
+        await rate(64, timed)
+        times.clear()
+        for _ in range(ROUNDS):
+            before = sum(map(cpu_seconds, pids))
+            rates.append(await rate(COUNT, timed))
+            cpu.append((sum(map(cpu_seconds, pids)) - before) / COUNT * 1000)
+        each, p99 = statistics.median(cpu), statistics.quantiles(times, n=100)[98]
+        print(
+            f"  {name:<22}{statistics.median(rates):>7.0f}/s [{min(rates):.0f} to {max(rates):.0f}]"
+            f"  cpu {each:.3f} ms [{min(cpu):.3f} to {max(cpu):.3f}]"
+            f"  {1000 / each:.0f}/s per core  p99 {p99:.1f} ms",
+            flush=True,
+        )
+        return each
+
+    async def speed(self, sink_pid: int) -> None:
+        """Measure the sink, in, and through; with one server, then with two."""
+        urls = [self.vault.url]
+
+        async def sink(_: int) -> None:
+            address = f"http://127.0.0.1:{self.sink_port}/sink"
+            async with self.session.post(address, data=self.data) as response:
+                assert response.status == 201
+
+        async def into(number: int) -> None:
+            await self.put(urls[number % len(urls)])
+
+        async def through(number: int) -> None:
+            await self.through(urls[number % len(urls)])
+
+        bare = await self.measure("bare sink", [sink_pid], sink)
+        one = self.pids(self.vault)
+        into_ms = await self.measure("in", one, into)
+        through_ms = await self.measure("in and out", one, through)
+        print(
+            f"  in takes the CPU of {into_ms / bare:.1f} bare sinks, in and out of "
+            f"{through_ms / bare:.1f}",
+            flush=True,
+        )
+        self.second.environment["PORTVAULT_DATABASE"] = Cluster(
+            self.vault.home, durable=True
+        ).address(NAME)
+        await self.second.start()
+        urls.append(self.second.url)
+        both = self.pids(self.vault, self.second)
+        await self.measure("in, two servers", both, into)
+        await self.measure("in and out, two", both, through)
+        await self.second.stop()
+
+    async def held(self) -> dict[str, object]:
+        """Return what is held: rows, the tree, the bucket's objects, the server's memory."""
+        conn = await asyncpg.connect(Cluster(self.vault.home, durable=True).address(NAME))
+        try:
+            found: dict[str, object] = {
+                name: await conn.fetchval(f"select count(*) from {name}") for name in TABLES
+            }
+            found["faxes in custody"] = await conn.fetchval(
+                "select count(*) from fax where custody = 'stored'"
+            )
+            found["unpurged or unsealed"] = await conn.fetchval(
+                "select count(*) from fax where purged_at is null or custody <> 'sealed'"
+            )
+            found["receipts"] = await conn.fetchval("select count(*) from fax")
+            found["records"] = await conn.fetchval("select count(*) from access_record")
+            found["fax table MiB"] = await conn.fetchval(
+                "select pg_total_relation_size('fax') / 1048576"
+            )
+            found["key tables MiB"] = await conn.fetchval(
+                "select (pg_total_relation_size('data_key') + pg_total_relation_size('key_scope') "
+                "+ pg_total_relation_size('key_node') + pg_total_relation_size('key_gone')) "
+                "/ 1048576"
+            )
+        finally:
+            await conn.close()
+        found["server MiB"] = round(resident_mib(self.pids(self.vault)[0]))
+        objects = self.vault.home / "objects" / "uk" / "documents"
+        found["objects"] = len(list(objects.iterdir())) if objects.exists() else 0
+        return found
+
+    async def settled(self) -> None:
+        """Wait until every fax that has ended is purged and sealed, and the log has its order."""
+        give_up_at = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < give_up_at:
+            held = await self.held()
+            if not held["unpurged or unsealed"] and not held["log_queue"] and not held["key_gone"]:
+                return
+            await asyncio.sleep(2)
+
+    async def soak(self) -> None:
+        """Pass many faxes through and compare what is held."""
+        await asyncio.gather(*(self.through(self.vault.url) for _ in range(SOAK_TOGETHER)))
+        await self.settled()
+        before = await self.held()
+        numbers = iter(range(SOAK))
+
+        async def work() -> None:
+            for _ in numbers:
+                await self.through(self.vault.url)
+
+        start = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(SOAK_TOGETHER):
+                group.create_task(work())
+        took = time.perf_counter() - start
+        print(f"  {SOAK} faxes in and out in {took:.0f} s, {SOAK / took:.0f}/s", flush=True)
+        await self.settled()
+        after = await self.held()
+        for name, value in before.items():
+            print(f"    {name:<22}{value!s:>10} before {after[name]!s:>10} after", flush=True)
+
+
+async def run(home: Path, sink_port: int, sink_pid: int, s3_port: int) -> None:
+    """Measure, then soak."""
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    (home / "secret").write_text("secret")
+    over_s3 = Bench(
+        home / "s3",
+        sink_port,
+        objects=f"s3+http://127.0.0.1:{s3_port}/bucket-{{region}}",
+        s3_access_key="key",
+        s3_secret_key_file=str(home / "secret"),
+    )
+    print("faxes of 60 KiB, objects in S3")
+    await over_s3.start()
+    try:
+        await over_s3.speed(sink_pid)
+    finally:
+        await over_s3.stop()
+    in_directory = Bench(home / "directory", sink_port)
+    print("soak, objects in a directory")
+    await in_directory.start()
+    try:
+        await in_directory.soak()
+    finally:
+        await in_directory.stop()
+
+
+def main() -> None:
+    """Entry of `./scripts/bench fax`."""
+    sink_port, s3_port = free_port(), free_port()
+    sink = subprocess.Popen([sys.executable, "-c", SINK, str(sink_port)])
+    s3 = subprocess.Popen([sys.executable, "-m", "tests.bench.s3_stand_in", str(s3_port)])
+    try:
+        time.sleep(2)
+        with tempfile.TemporaryDirectory() as directory:
+            asyncio.run(run(Path(directory), sink_port, sink.pid, s3_port))
+    finally:
+        for process in (sink, s3):
+            process.terminate()
+            process.wait()
+
+
+if __name__ == "__main__":
+    main()
