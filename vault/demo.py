@@ -17,6 +17,7 @@ from uuid import UUID
 
 from keys.errors import KeysError
 from vault.actions.certificate import certificate
+from vault.actions.certify import certify
 from vault.actions.collect import purge_shredded
 from vault.actions.expire import expire
 from vault.actions.ingest import ingest
@@ -24,7 +25,7 @@ from vault.actions.orders import change_order, create_order
 from vault.actions.read import open_content
 from vault.actions.receive import Upload
 from vault.actions.records import verify_region
-from vault.actions.seal import certify, mark_sealed, seal
+from vault.actions.seal import mark_sealed, seal
 from vault.actions.sequence import sequence_log
 from vault.adapters.embedded_postgres import EmbeddedPostgres
 from vault.app import open_vault

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from keys.errors import KeysError
+from vault.actions.certify import certify
 from vault.actions.collect import collect_abandoned, purge_shredded
 from vault.actions.expire import expire
 from vault.actions.fax_ending import expire_faxes
@@ -19,7 +20,7 @@ from vault.actions.fax_relay import relay_faxes
 from vault.actions.fax_sweep import forget_receipts, purge_faxes
 from vault.actions.publish import publish_log
 from vault.actions.records import close_interrupted
-from vault.actions.seal import certify, mark_sealed, seal, worker
+from vault.actions.seal import mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log
 from vault.actions.trim import trim_log
 from vault.context import Vault

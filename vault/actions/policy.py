@@ -17,8 +17,9 @@ from vault.actions.approvals import use
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act
+from vault.domain.certificate import PolicyUsed
 from vault.domain.documents import Document
-from vault.domain.policy import Change, Policy, Rule, changes, parse_policy
+from vault.domain.policy import Change, Policy, changes, parse_policy
 from vault.domain.retention import judge
 from vault.errors import ConflictError, ForbiddenError
 from vault.sql import log as log_sql
@@ -54,8 +55,8 @@ async def in_force(vault: Vault, conn: Connection) -> InForce:
     return InForce(applied.version, _parsed(applied.text), grace)
 
 
-async def shred_rule(vault: Vault, conn: Connection, document: Document) -> Rule:
-    """Return the rule under which a document was shredded, from the policy that stood then."""
+async def policy_used(vault: Vault, conn: Connection, document: Document) -> PolicyUsed:
+    """Return by which row a document was shredded, from the policy that stood then."""
     applied = await policies_sql.find(conn, document.reviewed)
     policy = _parsed(applied.text) if applied else (await in_force(vault, conn)).policy
     rules = [
@@ -63,7 +64,14 @@ async def shred_rule(vault: Vault, conn: Connection, document: Document) -> Rule
         for rule in policy.values()
         if (rule.kind, rule.region) == (document.kind.value, document.region)
     ]
-    return next((rule for rule in rules if rule.row == document.retention_row), rules[0])
+    rule = next((rule for rule in rules if rule.row == document.retention_row), rules[0])
+    return PolicyUsed(
+        version=applied.version if applied else 0,
+        row=rule.row,
+        citation=rule.citation,
+        applied_by=applied.applied_by if applied else FIRST_BY,
+        approved_by=applied.approved_by if applied else None,
+    )
 
 
 async def start_policy(vault: Vault) -> bool:

@@ -1,5 +1,5 @@
 """
-Seal: make all shreds so far irrecoverable, then certify them.
+Seal: make all shreds so far irrecoverable.
 
 The seal itself is the keyring's. A document becomes `sealed` when every generation that knew its
 key is destroyed and no process can still have one of those keys in its cache.
@@ -9,17 +9,12 @@ from datetime import timedelta
 
 from keys.keyring import SealResult
 from vault.actions.access import recorded
-from vault.actions.policy import shred_rule
 from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import WORKER_ROLE, Action, Principal
-from vault.domain.certificate import Evidence, certificate_text
-from vault.sql import certificates as certificates_sql
 from vault.sql import documents as documents_sql
 from vault.sql import fax_sweep as fax_sweep_sql
-from vault.sql.connection import connection, transaction
-
-CERTIFY_BATCH = 200
+from vault.sql.connection import transaction
 
 
 def worker(vault: Vault) -> Principal:
@@ -51,27 +46,3 @@ async def mark_sealed(vault: Vault, region: str) -> int:
             return 0
         faxes = await fax_sweep_sql.set_sealed(conn, region, generation, now)
         return faxes + await documents_sql.set_sealed(conn, region, generation, now)
-
-
-async def certify(vault: Vault, region: str) -> int:
-    """Issue certificates for what is sealed and purged; each document gets exactly one."""
-    async with connection(vault.pool) as conn:
-        documents = await certificates_sql.uncertified(conn, region, CERTIFY_BATCH)
-        if not documents:
-            return 0
-        status = await vault.keyring.status(conn, region)
-    for document in documents:
-        async with transaction(vault.pool) as conn:
-            indices = await certificates_sql.log_indices(conn, document.id)
-            now = vault.clock()
-            rule = await shred_rule(vault, conn, document)
-            evidence = Evidence(
-                custodian=status.custodian,
-                destroy_level=status.destroy_level,
-                destroy_promise=status.destroy_promise,
-                citation=rule.citation,
-                log_indices=tuple(indices),
-            )
-            note = vault.signer.sign(certificate_text(document, evidence, now))
-            await certificates_sql.insert(conn, document.id, region, note, now)
-    return len(documents)

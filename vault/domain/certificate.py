@@ -1,25 +1,46 @@
 """
-Certificate of destruction: what was destroyed, when, how and on whose word.
+Certificates of destruction: what was destroyed, when, how, by which rule and on whose word.
 
-It identifies the object by its stream header (salt and key commitment) and size, never by a digest
-of the content. After NIST SP 800-88's fields where they apply to keys. The text is signed as a
-C2SP signed note; verifying needs the public key only.
+One for each document, and one for an order when all its documents are gone. A document is named by
+its stream header (salt and key commitment) and size, never by a digest of its content. After NIST
+SP 800-88's fields where they apply to keys. The text is signed as a C2SP signed note; verifying
+needs the public key only.
 """
 
+import hashlib
 import json
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from vault.domain.documents import Document
+from vault.domain.orders import Order
 
 FORMAT = "portvault-certificate/v1"
+ORDER_FORMAT = "portvault-order-certificate/v1"
 NOT_COVERED = (
     "plaintext that was read while the document lived; the access log lists who read it",
     "memory of processes before the seal",
     "copies of the custodian's own storage, where the custodian keeps any",
 )
+ORDER_NOT_COVERED = (
+    *NOT_COVERED,
+    "documents of other orders of the same customer",
+    "the order's own numbers and references, where they are not among the documents",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUsed:
+    """The row that stood at the shred, its source, and who put its policy in force."""
+
+    version: int
+    row: str
+    citation: str
+    applied_by: str
+    approved_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +50,15 @@ class Evidence:
     custodian: str
     destroy_level: int
     destroy_promise: str
-    citation: str
+    policy: PolicyUsed
     log_indices: tuple[int, ...]
+    #: The signed checkpoint that covers every record at those indices.
+    checkpoint: str | None
 
 
 def certificate_text(document: Document, evidence: Evidence, issued_at: datetime) -> str:
     """Return the text to sign: one line that names the format, and the fields as JSON."""
+    policy = evidence.policy
     fields = {
         "document": str(document.id),
         "order": str(document.order_id),
@@ -44,8 +68,18 @@ def certificate_text(document: Document, evidence: Evidence, issued_at: datetime
         "stored_at": _time(document.stored_at),
         "beyond_use_since": _time(document.shredded_at),
         "irrecoverable_since": _time(document.sealed_at),
-        "trigger": {"reason": document.shred_reason, "principal": document.shredded_by},
-        "retention_citation": evidence.citation,
+        "trigger": {
+            "ground": document.shred_ground,
+            "reason": document.shred_reason,
+            "principal": document.shredded_by,
+        },
+        "policy": {
+            "version": policy.version,
+            "row": policy.row,
+            "citation": policy.citation,
+            "applied_by": policy.applied_by,
+            "approved_by": policy.approved_by,
+        },
         "method": "cryptographic erase: every generation of the root key above it was destroyed",
         "generation_destroyed": document.last_generation,
         "custodian": evidence.custodian,
@@ -56,19 +90,62 @@ def certificate_text(document: Document, evidence: Evidence, issued_at: datetime
         "object_versions_purged": document.purged_versions,
         "purged_at": _time(document.purged_at),
         "log_indices": list(evidence.log_indices),
+        "log_checkpoint": evidence.checkpoint,
         "not_covered": list(NOT_COVERED),
         "issued_at": _time(issued_at),
     }
-    return f"{FORMAT}\n{json.dumps(fields, sort_keys=True)}\n"
+    return _text(FORMAT, fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A document's certificate, as an order's certificate refers to it."""
+
+    document: UUID
+    kind: str
+    note: str
+    sealed_at: datetime
+
+
+def order_certificate_text(order: Order, issued: list[Issued], issued_at: datetime) -> str:
+    """Return the text to sign when every document of an order is gone."""
+    fields = {
+        "order": str(order.id),
+        "region": order.region,
+        "status": order.status.value,
+        "created_at": _time(order.created_at),
+        "ended_at": _time(order.ended_at),
+        "irrecoverable_since": _time(max(item.sealed_at for item in issued)),
+        "documents": [
+            {
+                "document": str(item.document),
+                "kind": item.kind,
+                "certificate_sha256": note_digest(item.note),
+            }
+            for item in issued
+        ],
+        "not_covered": list(ORDER_NOT_COVERED),
+        "issued_at": _time(issued_at),
+    }
+    return _text(ORDER_FORMAT, fields)
+
+
+def note_digest(note: str) -> str:
+    """Return by what the log and an order's certificate name a signed certificate."""
+    return hashlib.sha256(note.encode()).hexdigest()
 
 
 def parse_certificate(text: str) -> dict[str, Any]:
     """Return the fields of a certificate's text, signed or not; verifies nothing."""
     lines = text.split("\n")
-    if lines[0] != FORMAT:
+    if lines[0] not in (FORMAT, ORDER_FORMAT):
         raise ValueError("not a certificate of destruction")
     fields: dict[str, Any] = json.loads(lines[1])
     return fields
+
+
+def _text(title: str, fields: dict[str, Any]) -> str:
+    return f"{title}\n{json.dumps(fields, sort_keys=True)}\n"
 
 
 def _time(at: datetime | None) -> str | None:

@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+from vault.domain.certificate import Issued
 from vault.domain.documents import Document
 from vault.sql.connection import Connection
 from vault.sql.documents import COLUMNS, document_of
@@ -39,9 +40,9 @@ async def log_indices(conn: Connection, document: UUID) -> list[int]:
 
 async def insert(
     conn: Connection, document: UUID, region: str, note: str, issued_at: datetime
-) -> None:
-    """Keep a certificate; the first one stands."""
-    await conn.execute(
+) -> bool:
+    """Keep a certificate; the first one stands, and False says that this is not it."""
+    done = await conn.execute(
         """
         insert into certificate (document, region, note, issued_at) values ($1, $2, $3, $4)
         on conflict do nothing
@@ -51,9 +52,56 @@ async def insert(
         note,
         issued_at,
     )
+    return done == "INSERT 0 1"
 
 
 async def find(conn: Connection, document: UUID) -> str | None:
     """Return the signed note."""
     row = await conn.fetchrow("select note from certificate where document = $1", document)
     return row["note"] if row else None
+
+
+async def find_of_order(conn: Connection, order: UUID) -> str | None:
+    """Return the signed note of an order."""
+    row = await conn.fetchrow("select note from order_certificate where order_id = $1", order)
+    return row["note"] if row else None
+
+
+async def insert_of_order(
+    conn: Connection, order: UUID, region: str, note: str, issued_at: datetime
+) -> None:
+    """Keep an order's certificate; the order is locked."""
+    await conn.execute(
+        """
+        insert into order_certificate (order_id, region, note, issued_at) values ($1, $2, $3, $4)
+        """,
+        order,
+        region,
+        note,
+        issued_at,
+    )
+
+
+async def uncertified_of_order(conn: Connection, order: UUID) -> int:
+    """Return how many documents of an order have no certificate yet, those to come included."""
+    found: int = await conn.fetchval(
+        """
+        select count(*) from document d where d.order_id = $1
+            and not exists (select from certificate c where c.document = d.id)
+        """,
+        order,
+    )
+    return found
+
+
+async def issued_of_order(conn: Connection, order: UUID) -> list[Issued]:
+    """Return the certificates of an order's documents."""
+    rows = await conn.fetch(
+        """
+        select d.id document, d.kind, c.note, d.sealed_at
+        from document d join certificate c on c.document = d.id
+        where d.order_id = $1 order by d.received_at, d.id
+        """,
+        order,
+    )
+    return [Issued(**dict(row)) for row in rows]

@@ -13,13 +13,11 @@ from urllib.parse import quote, unquote
 from aiohttp import hdrs, web
 
 from vault.actions import orders
-from vault.actions.certificate import certificate
 from vault.actions.cursor import encode_cursor
 from vault.actions.ingest import check_filename, ingest
 from vault.actions.read import describe, open_content
 from vault.actions.receive import Upload
 from vault.actions.standing import standing_of
-from vault.domain.certificate import parse_certificate
 from vault.domain.documents import parse_kind
 from vault.domain.orders import Status
 from vault.domain.receipts import HEADER as RECEIPT
@@ -198,9 +196,3 @@ async def read_content(request: web.Request) -> web.StreamResponse:
             await send(request, response, chunk)
         await response.write_eof()
         return response
-
-
-async def show_certificate(request: web.Request) -> web.Response:
-    """Show the signed certificate of a document's destruction."""
-    note = await certificate(vault_of(request), principal_of(request), identity_of(request))
-    return web.json_response({"certificate": parse_certificate(note), "note": note})

@@ -122,7 +122,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             log.info("connection cut: %s", type(error).__name__)
             return _cut(request)
         if status is not None and status != 500:
-            answer = problem(status, str(error))
+            answer = problem(status, str(error), **_tombstone(request, error))
             if isinstance(error, errors.LimitError):
                 answer.headers["Retry-After"] = str(error.retry_after_seconds)
             return answer
@@ -132,6 +132,16 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             "incident %s: %s", incident, type(error).__name__
         )
         return problem(500, "something went wrong on our side", incident=incident)
+
+
+def _tombstone(request: web.Request, error: Exception) -> dict[str, object]:
+    """Return what is left of a shredded document: where its certificate is."""
+    identity = request.match_info.get("id")
+    if not isinstance(error, errors.ShreddedError) or identity is None:
+        return {}
+    if not request.path.startswith("/v1/documents/"):
+        return {}
+    return {"document": identity, "certificate": f"/v1/documents/{identity}/certificate"}
 
 
 def _cut(request: web.Request) -> web.StreamResponse:

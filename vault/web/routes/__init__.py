@@ -4,7 +4,16 @@ The table of routes, a file for each area.
 A route that is not here does not exist, so none can be served without a description.
 """
 
-from vault.web.routes import approvals, documents, faxes, health, log, orders, retention
+from vault.web.routes import (
+    approvals,
+    certificates,
+    documents,
+    faxes,
+    health,
+    log,
+    orders,
+    retention,
+)
 from vault.web.routes.route import Route
 
 __all__ = ["ROUTES", "Route"]
@@ -13,6 +22,7 @@ ROUTES = (
     *orders.ROUTES,
     *documents.ROUTES,
     *retention.ROUTES,
+    *certificates.ROUTES,
     *faxes.ROUTES,
     *approvals.ROUTES,
     *log.ROUTES,

@@ -42,13 +42,4 @@ ROUTES = (
         },
         refusals=(409, 410, 422, 423, 451),
     ),
-    Route(
-        "GET",
-        "/v1/documents/{id}/certificate",
-        api.show_certificate,
-        "Show the certificate of destruction",
-        200,
-        "Certificate",
-        refusals=(409,),
-    ),
 )

@@ -1,0 +1,80 @@
+"""Certificates as they are issued and served: for documents and orders, as JSON and on paper."""
+
+import asyncio
+
+from tests.fixtures_server import Api
+from tests.retention_house import PDF
+from vault.actions.certify import certify
+from vault.actions.collect import purge_shredded
+from vault.actions.expire import expire
+from vault.actions.seal import mark_sealed, seal, worker
+from vault.actions.sequence import sequence_log
+from vault.certificate_auditor import verify
+from vault.context import Vault
+from vault.domain.certificate import note_digest
+
+
+async def finish(vault: Vault) -> None:
+    """Let the worker shred, seal, purge and certify all there is."""
+    while await expire(vault, "uk"):
+        pass
+    await seal(vault, worker(vault), "uk")
+    await asyncio.sleep(vault.config.key_cache_seconds)
+    await mark_sealed(vault, "uk")
+    await purge_shredded(vault, "uk")
+    await sequence_log(vault, "uk")
+    await certify(vault, "uk")
+
+
+async def test_documents_and_orders_are_certified(api: Api, vault: Vault, passport: bytes) -> None:
+    """A document's certificate holds offline and is in the log; the order's comes with the last."""
+    order = await api.order()
+    _, scan = await api.put(order, passport)
+    _, letter = await api.put(order, PDF, kind="loa")
+    await api.call("PATCH", f"/v1/orders/{order}", json={"status": "cancelled"})
+    await finish(vault)
+    path = f"/v1/documents/{scan['id']}/certificate"
+    _, found, _ = await api.call("GET", path, role="compliance")
+    fields = verify(found["note"], vault.signer.vkey)
+    assert fields["document"] == scan["id"]
+    assert fields["policy"]["row"] == "id-scans-uk"
+    assert fields["policy"]["version"] == 1
+    assert fields["trigger"]["ground"] == "retention"
+    await sequence_log(vault, "uk")
+    _, page, _ = await api.call(
+        "GET", "/v1/access-records?region=uk&action=certificate.issue", role="compliance"
+    )
+    named = {record.get("reference") for record in page["data"]}
+    assert note_digest(found["note"]) in named
+    of_order = f"/v1/orders/{order}/certificate"
+    status, problem, _ = await api.call("GET", of_order)
+    assert (status, "1 documents of this order" in problem["detail"]) == (409, True)
+    await api.call(
+        "POST", f"/v1/documents/{letter['id']}/actions/shred", json={"reason": "withdrawn"}
+    )
+    await finish(vault)
+    status, whole, _ = await api.call("GET", of_order)
+    assert status == 200
+    fields = verify(whole["note"], vault.signer.vkey)
+    assert [item["document"] for item in fields["documents"]] == [scan["id"], letter["id"]]
+    assert fields["documents"][0]["certificate_sha256"] == note_digest(found["note"])
+
+
+async def test_what_is_gone_leaves_a_tombstone(api: Api, vault: Vault, passport: bytes) -> None:
+    """410 names where the certificate is, and the certificate prints as a page without script."""
+    _, scan = await api.put(await api.order(), passport)
+    await api.call("POST", f"/v1/documents/{scan['id']}/actions/shred", json={"reason": "asked"})
+    status, tombstone = await api.get(scan["id"])
+    assert (status, tombstone["document"]) == (410, scan["id"])
+    status, _, _ = await api.call("GET", tombstone["certificate"])
+    assert status == 409
+    await finish(vault)
+    status, page, answer = await api.call(
+        "GET", tombstone["certificate"], headers={"Accept": "text/html"}
+    )
+    text = page.decode()
+    assert (status, answer.content_type) == (200, "text/html")
+    assert "Irrecoverable since" in text
+    assert scan["id"] in text
+    assert "<script" not in text
+    assert "style-src 'sha256-" in answer.headers["Content-Security-Policy"]

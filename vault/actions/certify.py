@@ -1,0 +1,107 @@
+"""
+Certify: issue what says that a document, or all documents of an order, are gone.
+
+A certificate is issued once the document is sealed and purged and all its records have their places
+in the log, whose signed checkpoint it carries. That it was issued is a record, too, which names it
+by its digest: so the log anchors it. Certificates stay when everything else is gone.
+"""
+
+from uuid import UUID
+
+from keys.keyring import KeyStatus
+from vault.actions.access import Access
+from vault.actions.policy import policy_used
+from vault.context import Vault
+from vault.domain.access import WORKER_ROLE, Action
+from vault.domain.certificate import (
+    Evidence,
+    certificate_text,
+    note_digest,
+    order_certificate_text,
+)
+from vault.domain.documents import Document
+from vault.domain.records import Record
+from vault.sql import certificates as certificates_sql
+from vault.sql import log as log_sql
+from vault.sql import orders as orders_sql
+from vault.sql.connection import Connection, connection, transaction
+
+CERTIFY_BATCH = 200
+
+
+async def certify(vault: Vault, region: str) -> int:
+    """Issue certificates for what is sealed and purged; each document gets exactly one."""
+    async with connection(vault.pool) as conn:
+        documents = await certificates_sql.uncertified(conn, region, CERTIFY_BATCH)
+        if not documents:
+            return 0
+        status = await vault.keyring.status(conn, region)
+    for document in documents:
+        async with transaction(vault.pool) as conn:
+            # Whoever certifies another document of the order waits, and then sees this one.
+            await orders_sql.find(conn, document.order_id, lock=True)
+            await _issue(vault, conn, document, status)
+            await issue_for_order(vault, conn, document.order_id)
+    return len(documents)
+
+
+async def _issue(vault: Vault, conn: Connection, document: Document, status: KeyStatus) -> None:
+    indices = await certificates_sql.log_indices(conn, document.id)
+    checkpoint = await log_sql.latest_checkpoint(conn, document.region)
+    now = vault.clock()
+    evidence = Evidence(
+        custodian=status.custodian,
+        destroy_level=status.destroy_level,
+        destroy_promise=status.destroy_promise,
+        policy=await policy_used(vault, conn, document),
+        log_indices=tuple(indices),
+        checkpoint=checkpoint.note if checkpoint else None,
+    )
+    note = vault.signer.sign(certificate_text(document, evidence, now))
+    if await certificates_sql.insert(conn, document.id, document.region, note, now):
+        await _record(vault, conn, note, document.region, document.order_id, document)
+
+
+async def issue_for_order(vault: Vault, conn: Connection, identity: UUID) -> str | None:
+    """Issue the order's certificate when it is due, and return it; the order is locked."""
+    order = await orders_sql.find(conn, identity, lock=True)
+    if order is None:
+        return None
+    if note := await certificates_sql.find_of_order(conn, identity):
+        return note
+    if order.ended_at is None or await certificates_sql.uncertified_of_order(conn, identity):
+        return None
+    issued = await certificates_sql.issued_of_order(conn, identity)
+    if not issued:
+        return None
+    now = vault.clock()
+    note = vault.signer.sign(order_certificate_text(order, issued, now))
+    await certificates_sql.insert_of_order(conn, identity, order.region, note, now)
+    await _record(vault, conn, note, order.region, identity, None)
+    return note
+
+
+async def _record(
+    vault: Vault,
+    conn: Connection,
+    note: str,
+    region: str,
+    order: UUID | None,
+    document: Document | None,
+) -> None:
+    intent = Record(
+        id=vault.new_id(),
+        region=region,
+        at=vault.clock(),
+        phase="intent",
+        principal=WORKER_ROLE,
+        role=WORKER_ROLE,
+        action=Action.CERTIFICATE_ISSUE.value,
+        document=document.id if document else None,
+        order=order,
+        kind=document.kind.value if document else None,
+        reference=note_digest(note),
+        decision="allow",
+        reason="sealed",
+    )
+    await log_sql.insert_records(conn, [intent, Access(vault, intent).conclude()])
