@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+import vault
 from tests.access_records import append
 from tests.fixtures_server import Api
 from vault.app import open_vault
@@ -22,12 +23,14 @@ from vault.errors import ConfigurationError, NotFoundError
 from vault.sql.connection import Pool
 from vault.web.routes import ROUTES, Route
 
+RETENTION = (Path(vault.__file__).parent / "policy" / "retention.toml").read_text()
 ROLES = ("porting", "compliance", "dpo", "admin", "fax-gateway")
 #: What a route needs to be understood at all, where that is more than ids in its path. A route that
 #: refuses what it is sent here before it is recorded fails the test: say here how it is called.
 QUERY = {
     "/v1/orders/{id}/documents": "kind=passport",
     "/v1/faxes": "region=uk&direction=inbound&to=%2B442079460123",
+    "/v1/retention/plan": "until=2030-01-01",
     "/v1/access-records": "region=uk",
     "/v1/access-records/export": "region=uk",
     "/v1/log/checkpoint": "region=uk",
@@ -37,7 +40,13 @@ QUERY = {
 BODY: dict[str, Any] = {
     "NewOrder": {"region": "uk", "customer": "a", "numbers": ["+442079460123"]},
     "OrderChange": {"status": "submitted"},
-    "ShredReason": {"reason": "withdrawn"},
+    "ShredRequest": {"reason": "withdrawn"},
+    "Reason": {"reason": "contested"},
+    "NewHold": {"region": "uk", "reason": "a dispute", "authority": "court", "customers": ["a"]},
+    "HoldRelease": {"reason": "it ended", "approval": str(uuid.uuid4())},
+    "NewInstruction": {"region": "uk", "customer": "a", "keep": "P30D"},
+    "PolicyText": {"text": RETENTION},
+    "PolicyChange": {"text": RETENTION},
     "FaxDelivered": {"result": "0"},
     "FaxFailed": {"reason": "busy"},
     "NewApproval": {

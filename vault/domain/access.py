@@ -198,6 +198,25 @@ OPENING = CONTENT | {_A.ORDER_READ, _A.ORDER_CHANGE}
 #: What brings something new in.
 BRINGING = frozenset({_A.ORDER_CREATE})
 
+#: What a principal of some kinds may do: what looks at which kind it is. All else might show them
+#: what is not theirs.
+BY_KIND = frozenset(
+    {
+        _A.ORDER_CREATE,
+        _A.ORDER_READ,
+        _A.ORDER_LIST,
+        _A.ORDER_CHANGE,
+        _A.DOCUMENT_INGEST,
+        _A.DOCUMENT_DESCRIBE,
+        _A.DOCUMENT_READ,
+        _A.DOCUMENT_SHRED,
+        _A.CERTIFICATE_READ,
+        _A.LOG_PROVE,
+    }
+)
+#: What a principal of some customers may do: what looks at whose it is.
+BY_CUSTOMER = BY_KIND | {_A.INSTRUCTION_GIVE, _A.INSTRUCTION_READ, _A.RETENTION_PLAN}
+
 #: Who may read content as a matter of course; whatever policy says, nobody else does.
 READERS = frozenset({Role.PORTING, Role.FAX_GATEWAY, WORKER_ROLE})
 

@@ -13,6 +13,8 @@ from vault.domain.access import (
     ALLOWED,
     APPROVED_ONLY,
     BRINGING,
+    BY_CUSTOMER,
+    BY_KIND,
     CONTENT,
     OPENING,
     READERS,
@@ -144,6 +146,9 @@ def sees_names(rules: Rules, principal: Principal, circumstances: Circumstances)
 
 
 def _role(principal: Principal, action: Action, case: Circumstances) -> Decision | None:
+    by_customer = principal.customers is None or action in BY_CUSTOMER
+    if not (by_customer and (principal.kinds is None or action in BY_KIND)):
+        return _deny(Reason.ROLE, "this is not for who is narrowed to some customers or kinds")
     if action in ALLOWED.get(principal.role, frozenset()):
         return None
     if action in APPROVED_ONLY.get(principal.role, frozenset()):

@@ -51,7 +51,7 @@ ROUTES = (
         200,
         "application/octet-stream",
         headers={"Access-Purpose": "deliver-fax, which is meant where it is left out."},
-        refusals=(409, 410, 422),
+        refusals=(409, 410, 422, 423, 451),
     ),
     Route(
         "POST",

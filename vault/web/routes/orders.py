@@ -25,7 +25,15 @@ ROUTES = (
         query=PAGE,
         refusals=(422,),
     ),
-    Route("GET", "/v1/orders/{id}", api.show_order, "Show a porting order", 200, "Order"),
+    Route(
+        "GET",
+        "/v1/orders/{id}",
+        api.show_order,
+        "Show a porting order",
+        200,
+        "Order",
+        refusals=(409, 451),
+    ),
     Route(
         "PATCH",
         "/v1/orders/{id}",
@@ -34,6 +42,6 @@ ROUTES = (
         200,
         "Order",
         body="OrderChange",
-        refusals=(409, 413, 422),
+        refusals=(409, 413, 422, 451),
     ),
 )
