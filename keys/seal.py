@@ -40,7 +40,7 @@ CANARY_CONTEXT = b"portvault/canary/v1"
 CHANNEL = "portvault_seal"
 #: Dirty scopes that the switch re-keys at most; what is beyond is re-keyed before, in steps of so
 #: many, since uploads into a dirty scope and new scopes wait for the transaction.
-SCOPES_IN_ONE_STEP = 10_000
+SCOPES_IN_ONE_STEP = 2_000
 
 
 @dataclass(frozen=True, slots=True)
