@@ -22,7 +22,7 @@ from keys.custodians.moving import MovingCustodian
 from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.actions.policy import start_policy
-from vault.actions.published import require_not_behind
+from vault.actions.published import require_not_behind, require_own_key
 from vault.adapters.allocator import keep_pages
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
@@ -156,6 +156,7 @@ async def open_vault(
         if not restoring:
             for region in config.regions:
                 async with connection(pool) as conn:
+                    await require_own_key(vault, conn, region)
                     await require_not_behind(vault, conn, region)
             if not await start_policy(vault):
                 log.warning(

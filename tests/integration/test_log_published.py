@@ -16,6 +16,8 @@ from vault.actions.published import (
 )
 from vault.actions.records import latest_checkpoint, verify_region
 from vault.actions.sequence import sequence_log
+from vault.app import open_vault
+from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import ConfigurationError
@@ -168,3 +170,20 @@ async def test_a_damaged_bundle_is_not_taken_over(
             await adopt_published(vault, conn, "uk")
     verdict = await verify_region(vault, COMPLIANCE, "uk")
     assert verdict.good
+
+
+async def test_a_machine_with_another_signing_key_does_not_start(
+    api: Api, vault: Vault, config: Config
+) -> None:
+    """Two that sign one log with two keys would split it: the second is told what to do."""
+    await api.order()
+    await step(vault)
+    key = config.signing_key_path
+    kept = key.read_bytes()
+    key.unlink()
+    with pytest.raises(ConfigurationError, match="copy it"):
+        async with open_vault(config, dsn=config.database):
+            pass
+    key.write_bytes(kept)
+    async with open_vault(config, dsn=config.database) as again:
+        assert again.signer.vkey == vault.signer.vkey

@@ -10,6 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tlog_client import check_consistency as rfc_consistency
+from tests.tlog_client import check_inclusion as rfc_inclusion
+from tests.tlog_client import mth
 from vault.domain.merkle import (
     CompactRange,
     check_consistency,
@@ -141,3 +144,18 @@ def test_no_consistency_with_what_was_no_log(old: int, new: int) -> None:
     with pytest.raises(ValueError, match="out of range"):
         consistency_proof(old, LEAVES[:new])
     assert not check_consistency(old, OTHER, new, ROOTS[new], [])
+
+
+@given(st.integers(1, 200), st.data())
+def test_others_accept_our_proofs(size: int, data: st.DataObject) -> None:
+    """A verifier written from RFC 9162 alone takes them, and refuses them for another leaf."""
+    leaves = [leaf_hash(str(number).encode()) for number in range(size)]
+    root, index = mth(leaves), data.draw(st.integers(0, size - 1))
+    assert root_of(leaves) == root
+    rfc_inclusion(index, size, leaves[index], inclusion_proof(index, leaves), root)
+    with pytest.raises(AssertionError):
+        rfc_inclusion(index, size, root + b"x", inclusion_proof(index, leaves), root)
+    proof = consistency_proof(index + 1, leaves)
+    rfc_consistency(index + 1, size, mth(leaves[: index + 1]), root, proof)
+    with pytest.raises(AssertionError):
+        rfc_consistency(index + 1, size, leaf_hash(b"x"), root, proof)

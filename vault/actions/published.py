@@ -106,6 +106,21 @@ async def trimmed_size(vault: Vault, conn: Connection, region: str) -> int:
     return open_minimum(note, vault.signer, region).size if note else 0
 
 
+async def require_own_key(vault: Vault, conn: Connection, region: str) -> None:
+    """Raise `ConfigurationError` when the log was signed by a key that is not the one here."""
+    latest = await log_sql.latest_checkpoint(conn, region)
+    if latest is None:
+        return
+    try:
+        open_checkpoint(latest.note, vault.signer, region)
+    except IntegrityError:
+        raise ConfigurationError(
+            f"the log of {region} is signed by another key than {vault.config.signing_key_path}: "
+            "every machine of a deployment needs the same one, so copy it from where the log was "
+            "signed; if it is lost, ask before you go on: auditors will not accept another"
+        ) from None
+
+
 async def require_not_behind(vault: Vault, conn: Connection, region: str) -> None:
     """
     Raise `RolledBackError` when the bucket holds a longer log than the database, or another one.
