@@ -44,9 +44,8 @@ class Witness:
 
     def __init__(self, directory: Path, name: str | None = None) -> None:
         self._directory = directory
-        self._cosigner = Cosigner(
-            name or f"witness.{socket.gethostname()}", own_key(directory / "witness.key")
-        )
+        key = own_key(directory / "witness.key")
+        self._cosigner = Cosigner(_own_name(directory / "name", name), key)
 
     @property
     def vkey(self) -> str:
@@ -131,6 +130,17 @@ class Witness:
     def _remember(self, region: str, seen: Seen) -> None:
         data = json.dumps({"key": seen.key, "note": seen.note}).encode()
         write_private(self._path(region), data, replace=True)
+
+
+def _own_name(path: Path, wanted: str | None) -> str:
+    """Return the name this witness has since its first start: its key is known under it."""
+    if not path.exists():
+        made = wanted or f"witness.{socket.gethostname()}"
+        write_private(path, made.encode(), replace=False)
+    name = path.read_text(encoding="utf-8")
+    if wanted not in (None, name):
+        raise ConfigurationError(f"this witness is called {name} since it was made: {path}")
+    return name
 
 
 def _wrong(before: Checkpoint, newest: Checkpoint, proof: Sequence[bytes]) -> str | None:

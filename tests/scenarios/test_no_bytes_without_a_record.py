@@ -60,6 +60,7 @@ async def test_a_read_waits_for_its_record(
         await block.rollback()
     status, body, _ = await asked
     assert (status, body) == (200, passport)
+    await outcome(vault)
     intent, ended = await vault.pool.fetch(READS)
     assert (intent["phase"], intent["reference"]) == ("intent", "T-1")
     assert (ended["intent"], ended["result"]) == (intent["id"], "completed")
@@ -150,6 +151,7 @@ async def test_the_record_comes_before_the_bytes_are_even_fetched(
     await vault.stores["uk"].purge(f"documents/{document}")
     status, _, _ = await read(api, document, "T-1")
     assert status >= 500
+    await outcome(vault)
     intent, ended = await vault.pool.fetch(READS)
     assert (intent["phase"], intent["decision"]) == ("intent", "allow")
     assert (ended["result"], ended["size_bytes"]) == ("failed", 0)

@@ -216,6 +216,14 @@ async def test_a_change_of_key_is_followed_and_a_stranger_is_not(
         await look(watched_api, state, monkeypatch)
 
 
+def test_a_witness_keeps_its_name(state: Path) -> None:
+    """Its public key is known under the name of the first start, also when that is not repeated."""
+    first = Witness(state, "compliance.example")
+    assert Witness(state).vkey == Witness(state, "compliance.example").vkey == first.vkey
+    with pytest.raises(ConfigurationError, match="compliance.example"):
+        Witness(state, "other")
+
+
 async def test_only_a_known_witness_is_heard(
     api: Api, vault: Vault, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
