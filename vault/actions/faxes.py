@@ -42,7 +42,6 @@ from vault.errors import (
     ContentRefusedError,
     DigestMismatchError,
     InvalidRequestError,
-    ObjectStoreUnavailableError,
     TooLargeError,
     TruncatedUploadError,
     UnavailableError,
@@ -239,7 +238,7 @@ async def _store(
             object_name(fax.id), _iterate(pieces), size_bytes=ciphertext_size(len(data))
         )
     except BaseException:
-        await _purge(vault, fax)
+        await _purge(vault, access, fax)
         raise
     metadata = key.seal(encode_numbers(numbers), metadata_context(region, fax.id))
     new = NewFax(
@@ -261,24 +260,30 @@ async def _iterate(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 async def _keep(vault: Vault, access: Access, new: NewFax, key: DataKey) -> Fax:
     """Commit together with others; return the earlier fax where this one was sent before."""
-    # An error here may have lost the commit, or only its answer: then the object and the outcome
-    # are left to whoever closes the intent.
     for _ in range(ATTEMPTS):
-        taken = await vault.fax_taker.submit(new)
+        try:
+            taken = await vault.fax_taker.submit(new)
+        except BaseException:
+            # Once the outcome was made, the statement may have been sent, and the commit or only
+            # its answer was lost: then object and intent are left to whoever closes the intent.
+            if not access.concluded:
+                await _purge(vault, access, new.fax)
+            raise
         if taken.taken:
             return new.fax
         access.concluded = False
         if not taken.stale_scope:
             return await _give_back(vault, access, new)
         new = replace(new, key=await rewrap_fax_key(vault, key, new.key))
-    await _purge(vault, new.fax)
+    await _purge(vault, access, new.fax)
     raise ConflictError("the region's keys are being sealed; try again")
 
 
 async def _give_back(vault: Vault, access: Access, new: NewFax) -> Fax:
     """Purge what was put a second time, and return what its key was used for first."""
-    await _purge(vault, new.fax)
-    await vault.recorder.append(access.conclude(reason=NOT_TAKEN))
+    await _purge(vault, access, new.fax)
+    if not access.concluded:
+        await vault.recorder.append(access.conclude(reason=NOT_TAKEN))
     if new.idempotent:
         async with connection(vault.pool) as conn:
             earlier = await faxes_sql.find_by_key(conn, new.claim.principal, new.claim.key)
@@ -289,10 +294,11 @@ async def _give_back(vault: Vault, access: Access, new: NewFax) -> Fax:
     raise ConflictError("the fax took too long to be stored; send it again")
 
 
-async def _purge(vault: Vault, fax: Fax) -> None:
-    """Purge what was put and will not be kept, as far as that can be done now."""
+async def _purge(vault: Vault, access: Access, fax: Fax) -> None:
+    """Purge what was put and will not be kept; what cannot be now is left with its open intent."""
     try:
         async with asyncio.timeout(vault.config.store_timeout_seconds):
             await asyncio.shield(vault.stores[fax.region].purge(object_name(fax.id)))
-    except (VaultError, TimeoutError, ObjectStoreUnavailableError):
+    except (VaultError, TimeoutError):
+        access.concluded = True
         log.info("fax %s is left for the collector", fax.id)
