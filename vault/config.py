@@ -14,7 +14,7 @@ from typing import Any
 
 from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
-from vault.config_faxes import FaxSettings
+from vault.config_carriers import CarrierSettings
 from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
 
@@ -22,7 +22,9 @@ PREFIX = "PORTVAULT_"
 FILE_NAME = "portvault.toml"
 DOCUMENT_BYTES_MAX = 25 * 1024 * 1024
 
-SECRETS = frozenset({"s3_secret_key", "oidc_client_secret"})
+SECRETS = frozenset(
+    {"s3_secret_key", "oidc_client_secret", "twilio_auth_token", "bandwidth_credentials"}
+)
 #: What may lie in a file of its own, named by PORTVAULT_NAME_FILE.
 SECRET_FILES = (*sorted(SECRETS), "database")
 # Read by the command line as a client and by the scripts, not by the service.
@@ -39,7 +41,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Config(FaxSettings):
+class Config(CarrierSettings):
     """Every setting with its default; units are in the names."""
 
     home: Path = field(default_factory=lambda: Path.home() / ".portvault")

@@ -2,19 +2,20 @@
 
 import hashlib
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from keys.errors import StaleScopeError
 from keys.keyring import DataKey
 from vault.actions.access import recorded
 from vault.actions.once import Once
+from vault.actions.order_events import settle
 from vault.actions.standing import Standing, standings
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Document
+from vault.domain.order_events import DESK, OrderEvent, check_time, fold
 from vault.domain.orders import (
-    ENDED,
     TRANSITIONS,
     Details,
     Order,
@@ -28,9 +29,9 @@ from vault.domain.orders import (
 from vault.errors import ConflictError, InvalidRequestError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
+from vault.sql import order_events as events_sql
 from vault.sql import orders as orders_sql
-from vault.sql import retention as retention_sql
-from vault.sql.connection import connection, transaction
+from vault.sql.connection import Connection, connection, transaction
 
 ATTEMPTS = 5
 
@@ -72,6 +73,8 @@ async def create_order(
             key, _ = await vault.keyring.create_scope(conn, region, identity, identity)
             order = _new_order(identity, region, customer, details, key, vault.clock())
             await orders_sql.insert(conn, order)
+            first = OrderEvent(DESK, str(identity), order.status, order.created_at)
+            await events_sql.insert(conn, identity, first, order.created_at)
             await once.claim(conn, identity, vault.clock())
             await log_sql.insert_records(conn, [access.conclude()])
         return OrderView(order, details, [], {})
@@ -106,7 +109,11 @@ async def list_orders(
 
 
 async def change_order(
-    vault: Vault, principal: Principal, identity: UUID, status: Status
+    vault: Vault,
+    principal: Principal,
+    identity: UUID,
+    status: Status,
+    effective_at: datetime | None = None,
 ) -> OrderView:
     """Move the order; `ported` and `cancelled` start the retention of its documents."""
     region = await _region_of(vault, identity)
@@ -119,12 +126,28 @@ async def change_order(
                 raise NotFoundError
             if status is not order.status:
                 _check_transition(order.status, status)
-                now = vault.clock()
-                ended_at = now if status in ENDED else None
-                await orders_sql.set_status(conn, identity, status, now, ended_at)
-                await retention_sql.look_again_at_orders(conn, [identity])
+                occurred_at = await _occurred_at(vault, conn, order, effective_at)
+                event = OrderEvent(DESK, str(vault.new_id()), status, occurred_at)
+                await settle(vault, conn, order, event)
             await log_sql.insert_records(conn, [access.conclude(reason=status.value)])
         return await _view(vault, principal, identity)
+
+
+async def _occurred_at(
+    vault: Vault, conn: Connection, order: Order, effective_at: datetime | None
+) -> datetime:
+    """Return when the desk's word counts from: after all that was said before."""
+    now = vault.clock()
+    last_at = fold(await events_sql.of_order(conn, order.id)).last_at
+    if effective_at is None:
+        return max(now, last_at + timedelta(microseconds=1))
+    check_time(effective_at, order.created_at, now)
+    if effective_at <= last_at:
+        raise ConflictError(
+            f"something was said of this order for {last_at.isoformat()}; effective_at must be "
+            "later"
+        )
+    return effective_at
 
 
 def _check_transition(old: Status, new: Status) -> None:

@@ -23,6 +23,7 @@ class Action(StrEnum):
     ORDER_READ = "order.read"
     ORDER_LIST = "order.list"
     ORDER_CHANGE = "order.change"
+    ORDER_EVENT = "order.event"
     DOCUMENT_INGEST = "document.ingest"
     DOCUMENT_DESCRIBE = "document.describe"
     DOCUMENT_READ = "document.read"
@@ -81,6 +82,8 @@ class Purpose(StrEnum):
 
 # The vault itself: its reconcilers act under retention policy, never on a person's word.
 WORKER_ROLE = "worker"
+# A carrier that its signature vouches for: it says where orders stand, and learns nothing.
+CARRIER_ROLE = "carrier"
 
 _A = Action
 ALLOWED: dict[str, frozenset[Action]] = {
@@ -176,6 +179,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.SESSION_END,
         }
     ),
+    CARRIER_ROLE: frozenset({_A.ORDER_EVENT}),
     WORKER_ROLE: frozenset(
         {
             _A.DOCUMENT_SHRED,

@@ -8,6 +8,7 @@ import asyncio
 import re
 from base64 import b64decode
 from collections.abc import AsyncIterator
+from datetime import datetime
 from urllib.parse import quote, unquote
 
 from aiohttp import hdrs, web
@@ -85,15 +86,27 @@ async def show_order(request: web.Request) -> web.Response:
 
 async def change_order(request: web.Request) -> web.Response:
     """Move an order along the carrier's status axis."""
-    fields = await json_fields(request, status=str)
+    fields = await json_fields(request, status=str, effective_at=str)
     try:
         status = Status(needed(fields, "status"))
     except ValueError:
         raise InvalidRequestError(f"status must be one of {', '.join(Status)}") from None
     view = await orders.change_order(
-        vault_of(request), principal_of(request), identity_of(request), status
+        vault_of(request),
+        principal_of(request),
+        identity_of(request),
+        status,
+        _moment(fields.get("effective_at")),
     )
     return web.json_response(order_json(view))
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Return a time as it was sent; whether it may be that time is the action's to say."""
+    try:
+        return datetime.fromisoformat(text) if text is not None else None
+    except ValueError:
+        raise InvalidRequestError("effective_at must be a time like 2026-03-01T12:00:00Z") from None
 
 
 async def ingest_document(request: web.Request) -> web.Response:

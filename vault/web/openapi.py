@@ -28,7 +28,15 @@ def openapi() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": SCHEMAS,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "carrier": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "telnyx-signature-ed25519",
+                    "description": "The carrier's own signature; each operation names its own.",
+                },
+            },
         },
     }
 
@@ -44,7 +52,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "parameters": _parameters(route),
         "responses": _responses(route),
-        "security": [] if route.public else [{"token": []}],
+        "security": _security(route),
     }
     if route.body == "file":
         binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
@@ -52,6 +60,13 @@ def _operation(route: Route) -> dict[str, Any]:
     elif route.body:
         operation["requestBody"] = {"required": True, "content": _content(route.body)}
     return operation
+
+
+def _security(route: Route) -> list[dict[str, Any]]:
+    """Return how an operation is authenticated: by a token, or by a carrier's own signature."""
+    if not route.public:
+        return [{"token": []}]
+    return [{"carrier": []}] if 401 in route.refusals else []
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:

@@ -34,7 +34,12 @@ SCHEMAS: dict[str, Any] = {
         },
         {"customer_reference": _MAYBE_STRING},
     ),
-    "OrderChange": _object({"status": {"type": "string", "enum": [s.value for s in Status]}}),
+    "OrderChange": _object(
+        {"status": {"type": "string", "enum": [s.value for s in Status]}},
+        {"effective_at": _MAYBE_TIME},
+    ),
+    "CarrierLink": _object({"carrier": _STRING, "reference": _STRING}),
+    "HookResult": _object({"result": _STRING}),
     "OrderSummary": _object(
         {
             "id": _ID,

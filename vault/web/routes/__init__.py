@@ -10,6 +10,7 @@ from vault.web.routes import (
     documents,
     faxes,
     health,
+    hooks,
     log,
     orders,
     retention,
@@ -20,6 +21,7 @@ __all__ = ["ROUTES", "Route"]
 
 ROUTES = (
     *orders.ROUTES,
+    *hooks.ROUTES,
     *documents.ROUTES,
     *retention.ROUTES,
     *certificates.ROUTES,

@@ -1,0 +1,244 @@
+"""Carriers' webhooks over real HTTP: signed or refused, repeated without effect, in any order."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tests.fixtures_server import Api, serving
+from vault.actions.expire import expire
+from vault.actions.sequence import sequence_log
+from vault.app import open_vault
+from vault.config import Config
+from vault.context import Vault
+
+KEY = Ed25519PrivateKey.generate()
+PUBLIC = base64.b64encode(KEY.public_key().public_bytes_raw()).decode()
+ADDRESS = "https://vault.example"
+TOKEN, CREDENTIALS = "twilio-token", "band:width"
+
+
+@dataclass
+class Carriers:
+    """A vault that carriers may call, and what they send."""
+
+    vault: Vault
+    api: Api
+
+    async def post(self, path: str, body: bytes, **headers: str) -> tuple[int, Any]:
+        """Post without a token."""
+        async with self.api.session.post(
+            self.api.url + path, data=body, headers=headers
+        ) as response:
+            return response.status, await response.json(content_type=None)
+
+    async def telnyx(self, event: dict[str, Any], *, at: int = 0) -> tuple[int, Any]:
+        """Send a signed event."""
+        body, when = json.dumps({"data": event}).encode(), str(int(time.time()) + at)
+        signature = base64.b64encode(KEY.sign(when.encode() + b"|" + body)).decode()
+        return await self.post(
+            "/v1/hooks/telnyx",
+            body,
+            **{"telnyx-timestamp": when, "telnyx-signature-ed25519": signature},
+        )
+
+    async def status(self, order: str) -> str:
+        """Return where an order stands."""
+        _, shown, _ = await self.api.call("GET", f"/v1/orders/{order}")
+        return str(shown["status"])
+
+
+@pytest.fixture
+async def carriers(config: Config) -> AsyncIterator[Carriers]:
+    """Serve a vault with the secrets of three carriers."""
+    settings = replace(
+        config,
+        regions=("uk",),
+        public_url=ADDRESS,
+        telnyx_public_key=PUBLIC,
+        twilio_auth_token=TOKEN,
+        bandwidth_credentials=CREDENTIALS,
+    )
+    async with open_vault(settings, dsn=config.database) as vault, serving(vault) as api:
+        yield Carriers(vault, api)
+
+
+def moved(order: str, status: str, identity: str, at: str) -> dict[str, Any]:
+    """Return a Telnyx event with fields that nobody knows."""
+    return {
+        "id": identity,
+        "event_type": "porting_order.status_changed",
+        "occurred_at": at,
+        "record_type": "event",
+        "payload": {
+            "id": "eef10fb8-f3df-4c67-97c5-e18179723222",
+            "customer_reference": order,
+            "status": {"value": status, "details": [{"code": "X"}]},
+            "news": [1],
+        },
+    }
+
+
+def soon(seconds: int) -> str:
+    """Return a time after the orders of this test were opened."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + seconds))
+
+
+async def test_telnyx_ports_an_order(carriers: Carriers, passport: bytes) -> None:
+    """A signed event moves the order; retention starts; the record names the carrier."""
+    order = await carriers.api.order()
+    _, scan = await carriers.api.put(order, passport)
+    assert await carriers.telnyx(moved(order, "ported", "e1", soon(0))) == (
+        200,
+        {"result": "taken"},
+    )
+    assert await carriers.status(order) == "ported"
+    while await expire(carriers.vault, "uk"):
+        pass
+    assert (await carriers.api.get(scan["id"]))[0] == 410
+    await sequence_log(carriers.vault, "uk")
+    _, page, _ = await carriers.api.call(
+        "GET", "/v1/access-records?region=uk&action=order.event", role="compliance"
+    )
+    assert {record["principal"] for record in page["data"]} == {"carrier:telnyx"}
+
+
+async def test_the_same_event_many_times(carriers: Carriers) -> None:
+    """A thousand deliveries of one event have its effect once."""
+    order = await carriers.api.order()
+    event = moved(order, "submitted", "same", soon(0))
+    done = []
+    for _ in range(20):
+        done += await asyncio.gather(*(carriers.telnyx(event) for _ in range(50)))
+    assert {status for status, _ in done} == {200}
+    assert sorted(answer["result"] for _, answer in done).count("taken") == 1
+    assert await carriers.status(order) == "submitted"
+
+
+async def test_events_converge_in_any_order(carriers: Carriers) -> None:
+    """Late and contradictory events leave two orders in the same state."""
+    steps = [("submitted", 1), ("foc-date-confirmed", 2), ("ported", 3), ("exception", 4)]
+    orders = [await carriers.api.order() for _ in range(2)]
+    for order, sequence in zip(orders, (steps, steps[::-1]), strict=True):
+        for status, at in sequence:
+            await carriers.telnyx(moved(order, status, f"{order[:8]}-{at}", soon(at)))
+    assert [await carriers.status(order) for order in orders] == ["exception"] * 2
+
+
+@pytest.mark.parametrize("at, status", [(-400, 401), (400, 401), (-200, 200)])
+async def test_a_signature_is_of_its_time(carriers: Carriers, at: int, status: int) -> None:
+    """A signature of more than five minutes before or after is a replay."""
+    order = await carriers.api.order()
+    assert (await carriers.telnyx(moved(order, "submitted", "t", soon(0)), at=at))[0] == status
+
+
+@pytest.mark.parametrize("carrier", ["telnyx", "twilio", "bandwidth"])
+async def test_what_is_not_signed_is_refused(carriers: Carriers, carrier: str) -> None:
+    """Without, or with another's signature, nothing is read."""
+    body = json.dumps({"data": moved("x", "ported", "e", soon(0))}).encode()
+    for headers in (
+        {},
+        {"telnyx-timestamp": str(int(time.time())), "telnyx-signature-ed25519": "AAAA"},
+        {"X-Twilio-Signature": "AAAA", "Content-Type": "application/x-www-form-urlencoded"},
+        {"Authorization": "Basic AAAA"},
+        {"Authorization": f"Bearer {carriers.api.tokens['porting']}"},
+    ):
+        assert (await carriers.post(f"/v1/hooks/{carrier}", body, **headers))[0] == 401
+
+
+async def test_a_carrier_that_is_not_set_up_is_refused(api: Api) -> None:
+    """A vault without a carrier's key takes no webhook of it."""
+    for carrier in ("telnyx", "twilio", "bandwidth"):
+        async with api.session.post(f"{api.url}/v1/hooks/{carrier}", data=b"{}") as response:
+            assert response.status == 401
+
+
+def twilio_signature(text: str) -> str:
+    """Return what Twilio puts into its header."""
+    return base64.b64encode(hmac.digest(TOKEN.encode(), text.encode(), "sha1")).decode()
+
+
+async def test_twilio_by_form_and_by_json(carriers: Carriers) -> None:
+    """Both ways of signing hold; the request's own id leads to the linked order."""
+    order = await carriers.api.order()
+    link = f"/v1/orders/{order}/actions/link"
+    fields = {"carrier": "twilio", "reference": "KW1"}
+    assert (await carriers.api.call("POST", link, json=fields))[0] == 200
+    form = {"port_in_request_sid": "KW1", "status": "In Progress", "new": "field"}
+    url = f"{ADDRESS}/v1/hooks/twilio"
+    said = url + "".join(f"{name}{form[name]}" for name in sorted(form))
+    status, answer = await carriers.post(
+        "/v1/hooks/twilio",
+        urlencode(form).encode(),
+        **{
+            "X-Twilio-Signature": twilio_signature(said),
+            "Content-Type": "application/x-www-form-urlencoded",
+        },
+    )
+    assert (status, answer["result"]) == (200, "taken")
+    assert await carriers.status(order) == "submitted"
+    body = json.dumps({"port_in_request_sid": "KW1", "status": "PortInCompleted"}).encode()
+    path = f"/v1/hooks/twilio?bodySHA256={hashlib.sha256(body).hexdigest()}"
+    headers = {
+        "X-Twilio-Signature": twilio_signature(ADDRESS + path),
+        "Content-Type": "application/json",
+    }
+    assert (await carriers.post(path, body, **headers))[0] == 200
+    assert (await carriers.post(path, body + b" ", **headers))[0] == 401
+    assert await carriers.status(order) == "ported"
+
+
+async def test_bandwidth_by_basic_authentication(carriers: Carriers) -> None:
+    """An order notification moves the order that was given as the customer's order id."""
+    order = await carriers.api.order()
+    headers = {"Authorization": "Basic " + base64.b64encode(CREDENTIALS.encode()).decode()}
+    body = (
+        "<?xml version='1.0'?><Notification><Status>EXCEPTION</Status><OrderId>b-1</OrderId>"
+        f"<OrderType>portins</OrderType><CustomerOrderId>{order}</CustomerOrderId>"
+        "<Message>something</Message></Notification>"
+    )
+    status, answer = await carriers.post("/v1/hooks/bandwidth", body.encode(), **headers)
+    assert (status, answer["result"]) == (200, "taken")
+    assert await carriers.status(order) == "exception"
+    other = body.replace("portins", "disconnects").encode()
+    _, answer = await carriers.post("/v1/hooks/bandwidth", other, **headers)
+    assert answer["result"] == "ignored"
+
+
+async def test_unknown_orders_and_other_events(carriers: Carriers) -> None:
+    """An order that is not here is not found; a comment is ignored; the future is refused."""
+    unknown = moved("00000000-0000-4000-8000-000000000000", "ported", "u", soon(0))
+    assert (await carriers.telnyx(unknown))[0] == 404
+    comment = {**unknown, "event_type": "porting_order.new_comment"}
+    assert (await carriers.telnyx(comment))[1] == {"result": "ignored"}
+    order = await carriers.api.order()
+    assert (await carriers.telnyx(moved(order, "ported", "f", "2999-01-01T00:00:00Z")))[0] == 422
+    assert (await carriers.post("/v1/hooks/telnyx", bytes(300_000)))[0] == 413
+
+
+@pytest.mark.parametrize(
+    "at, status",
+    [("2026-01-01T00:00:00", 422), ("2999-01-01T00:00:00Z", 422), ("soon", 422)],
+)
+async def test_a_desk_says_since_when(carriers: Carriers, at: str, status: int) -> None:
+    """Naive, far-future and malformed times are refused; an illegal step names the legal ones."""
+    order = await carriers.api.order()
+    path = f"/v1/orders/{order}"
+    fields = {"status": "submitted", "effective_at": at}
+    assert (await carriers.api.call("PATCH", path, json=fields))[0] == status
+    _, problem, _ = await carriers.api.call("PATCH", path, json={"status": "cancel-pending"})
+    assert "it can become cancelled, exception" in problem["detail"]
+    later = {"status": "ported", "effective_at": soon(5)}
+    status, shown, _ = await carriers.api.call("PATCH", path, json=later)
+    assert (status, shown["ended_at"]) == (200, later["effective_at"])
+    earlier = {"status": "exception", "effective_at": soon(3)}
+    assert (await carriers.api.call("PATCH", path, json=earlier))[0] == 409

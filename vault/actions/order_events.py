@@ -1,0 +1,94 @@
+"""What carriers and the desk say of an order, and what follows from it."""
+
+from uuid import UUID
+
+from vault.actions.access import recorded
+from vault.context import Vault
+from vault.domain.access import CARRIER_ROLE, Action, Principal
+from vault.domain.carriers import CARRIERS, REFERENCE, CarrierEvent
+from vault.domain.order_events import AHEAD_MAX, OrderEvent, fold
+from vault.domain.orders import Order
+from vault.errors import ConflictError, InvalidRequestError, NotFoundError
+from vault.sql import log as log_sql
+from vault.sql import order_events as events_sql
+from vault.sql import orders as orders_sql
+from vault.sql import retention as retention_sql
+from vault.sql.connection import Connection, connection, transaction
+
+
+async def settle(vault: Vault, conn: Connection, order: Order, event: OrderEvent) -> bool:
+    """Take an event of a locked order and make the order what all add up to; False: known."""
+    if not await events_sql.insert(conn, order.id, event, vault.clock()):
+        return False
+    folded = fold(await events_sql.of_order(conn, order.id))
+    if (folded.status, folded.ended_at) != (order.status, order.ended_at):
+        await orders_sql.set_status(conn, order.id, folded.status, vault.clock(), folded.ended_at)
+        await retention_sql.look_again_at_orders(conn, [order.id])
+    return True
+
+
+async def take_event(vault: Vault, event: CarrierEvent) -> bool:
+    """Take what a carrier reports, whose signature was checked; False when it is known already."""
+    principal = Principal(f"carrier:{event.carrier}", CARRIER_ROLE, frozenset(vault.config.regions))
+    now = vault.clock()
+    occurred_at = event.occurred_at or now
+    if occurred_at > now + AHEAD_MAX:
+        raise InvalidRequestError("the event is of the future")
+    async with connection(vault.pool) as conn:
+        identity = await _order_of(conn, event)
+        order = await orders_sql.find(conn, identity) if identity else None
+    async with recorded(
+        vault,
+        principal,
+        Action.ORDER_EVENT,
+        region=order.region if order else None,
+        order=order.id if order else None,
+    ) as access:
+        if order is None:
+            raise NotFoundError
+        async with transaction(vault.pool) as conn:
+            locked = await orders_sql.find(conn, order.id, lock=True)
+            if locked is None:
+                raise NotFoundError
+            said = OrderEvent(
+                event.carrier, event.event, event.status, max(occurred_at, locked.created_at)
+            )
+            taken = await settle(vault, conn, locked, said)
+            what = event.status.value if taken else "known"
+            await log_sql.insert_records(conn, [access.conclude(reason=what)])
+        return taken
+
+
+async def _order_of(conn: Connection, event: CarrierEvent) -> UUID | None:
+    """Return the order that the carrier's id was linked to, or that it was given as a reference."""
+    if found := await events_sql.linked(conn, event.carrier, event.reference):
+        return found
+    try:
+        return UUID(event.customer_reference or "")
+    except ValueError:
+        return None
+
+
+async def link_order(
+    vault: Vault, principal: Principal, identity: UUID, carrier: str, reference: str
+) -> None:
+    """Note what a carrier calls an order, so that its webhooks find it."""
+    if carrier not in CARRIERS or not REFERENCE.fullmatch(reference):
+        raise InvalidRequestError(
+            f"carrier must be one of {', '.join(CARRIERS)}, and reference its id of the order"
+        )
+    async with connection(vault.pool) as conn:
+        order = await orders_sql.find(conn, identity)
+    async with (
+        recorded(
+            vault,
+            principal,
+            Action.ORDER_CHANGE,
+            region=order.region if order else None,
+            order=identity,
+        ) as access,
+        transaction(vault.pool) as conn,
+    ):
+        if not await events_sql.link(conn, carrier, reference, identity):
+            raise ConflictError(f"{carrier} calls another order so already")
+        await log_sql.insert_records(conn, [access.conclude(reason="linked")])

@@ -1,0 +1,190 @@
+"""
+Carriers' webhooks: their signatures and their own words, as their public documentation gives them.
+
+Pure. What is not of a porting order's status is None and ignored; fields that are not known are
+ignored, too. `docs/decisions.md` says which parts could not be confirmed.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from vault.domain.orders import Status
+from vault.errors import InvalidRequestError, UnauthenticatedError
+
+TELNYX, TWILIO, BANDWIDTH = "telnyx", "twilio", "bandwidth"
+CARRIERS = (TELNYX, TWILIO, BANDWIDTH)
+#: A Telnyx signature older than this, or so far ahead, is a replay.
+TOLERANCE_SECONDS = 300
+REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_ELEMENT = re.compile(r"<(Status|OrderId|OrderType|CustomerOrderId|LastModified)>([^<]*)</\1>")
+
+_TWILIO = {
+    "inreview": Status.IN_PROCESS,
+    "waitingforsignature": Status.IN_PROCESS,
+    "inprogress": Status.SUBMITTED,
+    "actionrequired": Status.EXCEPTION,
+    "completed": Status.PORTED,
+    "canceled": Status.CANCELLED,
+    "expired": Status.CANCELLED,
+}
+_BANDWIDTH = {
+    "PENDING_DOCUMENTS": Status.IN_PROCESS,
+    "SUBMITTED": Status.SUBMITTED,
+    "FOC": Status.FOC_DATE_CONFIRMED,
+    "REQUESTED_SUPP": Status.IN_PROCESS,
+    "EXCEPTION": Status.EXCEPTION,
+    "COMPLETE": Status.PORTED,
+    "REQUESTED_CANCEL": Status.CANCEL_PENDING,
+    "CANCELLED": Status.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CarrierEvent:
+    """A status that a carrier reports; `occurred_at` is None where it does not say when."""
+
+    carrier: str
+    event: str
+    reference: str
+    customer_reference: str | None
+    status: Status
+    occurred_at: datetime | None
+
+
+def check_telnyx(headers: Mapping[str, str], body: bytes, public_key: str, now: datetime) -> None:
+    """Raise unless Ed25519 over `timestamp|body` holds, and the timestamp is of now."""
+    timestamp = headers.get("telnyx-timestamp", "")
+    if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 12:
+        raise UnauthenticatedError("the webhook is not signed")
+    if abs(now.timestamp() - int(timestamp)) > TOLERANCE_SECONDS:
+        raise UnauthenticatedError("the webhook's signature is of another time")
+    try:
+        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key, validate=True))
+        signature = base64.b64decode(headers.get("telnyx-signature-ed25519", ""), validate=True)
+        key.verify(signature, timestamp.encode() + b"|" + body)
+    except (ValueError, binascii.Error, InvalidSignature):
+        raise UnauthenticatedError("the webhook's signature does not hold") from None
+
+
+def check_twilio(
+    headers: Mapping[str, str], body: bytes, url: str, query: Mapping[str, str], token: str
+) -> None:
+    """
+    Raise unless X-Twilio-Signature (HMAC-SHA1 of the URL and the form's fields) holds.
+
+    A JSON body is named by its SHA-256 in the query, `bodySHA256`, which the URL then contains.
+    """
+    signed = url
+    if "json" in headers.get("Content-Type", ""):
+        digest = hashlib.sha256(body).hexdigest()
+        if not hmac.compare_digest(query.get("bodySHA256", "").lower(), digest):
+            raise UnauthenticatedError("the webhook's body is not the one that is signed")
+    else:
+        pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
+        signed += "".join(f"{name}{value}" for name, value in sorted(set(pairs)))
+    made = hmac.new(token.encode(), signed.encode(), hashlib.sha1).digest()
+    sent = headers.get("X-Twilio-Signature", "").encode()
+    if not hmac.compare_digest(base64.b64encode(made), sent):
+        raise UnauthenticatedError("the webhook's signature does not hold")
+
+
+def check_bandwidth(headers: Mapping[str, str], credentials: str) -> None:
+    """Raise unless the credentials (`USER:PASSWORD`) came by basic authentication."""
+    made = b"Basic " + base64.b64encode(credentials.encode())
+    if not hmac.compare_digest(headers.get("Authorization", "").encode(), made):
+        raise UnauthenticatedError("the webhook's credentials are not those that were agreed")
+
+
+def read_telnyx(body: bytes) -> CarrierEvent | None:
+    """Return what `porting_order.status_changed` says."""
+    data = _object(_json(body).get("data"))
+    if data.get("event_type") != "porting_order.status_changed":
+        return None
+    payload = _object(data.get("payload"))
+    value = _object(payload.get("status")).get("value")
+    if value not in list(Status):
+        return None
+    return CarrierEvent(
+        TELNYX,
+        _text(data, "id"),
+        _text(payload, "id"),
+        payload.get("customer_reference"),
+        Status(value),
+        _time(data.get("occurred_at")),
+    )
+
+
+def read_twilio(body: bytes, content_type: str) -> CarrierEvent | None:
+    """Return what a notification of a port-in request says; those of single numbers are ignored."""
+    if "json" in content_type:
+        fields = _json(body)
+    else:
+        fields = dict(parse_qsl(body.decode("utf-8", "replace")))
+    if fields.get("phone_number_sid") or fields.get("port_in_phone_number_sid"):
+        return None
+    word = re.sub(r"[^a-z]", "", str(fields.get("status", "")).lower()).removeprefix("portin")
+    if word not in _TWILIO:
+        return None
+    # Twilio's notifications have no id: the same words are the same event.
+    return CarrierEvent(
+        TWILIO,
+        hashlib.sha256(body).hexdigest(),
+        _text(fields, "port_in_request_sid"),
+        None,
+        _TWILIO[word],
+        _time(fields.get("last_updated_date") or fields.get("date_updated")),
+    )
+
+
+def read_bandwidth(body: bytes) -> CarrierEvent | None:
+    """Return what an order notification of `portins` says; its XML is looked at, never parsed."""
+    found = _ELEMENT.findall(body.decode("utf-8", "replace"))
+    fields = {name: value.strip() for name, value in found}
+    if fields.get("OrderType") != "portins" or fields.get("Status") not in _BANDWIDTH:
+        return None
+    return CarrierEvent(
+        BANDWIDTH,
+        hashlib.sha256(body).hexdigest(),
+        _text(fields, "OrderId"),
+        fields.get("CustomerOrderId"),
+        _BANDWIDTH[fields["Status"]],
+        _time(fields.get("LastModified")),
+    )
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        return _object(json.loads(body))
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("the body must be JSON") from None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not REFERENCE.fullmatch(value):
+        raise InvalidRequestError(f"{name} is missing, or no id")
+    return value
+
+
+def _time(value: Any) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
