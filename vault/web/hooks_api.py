@@ -4,6 +4,8 @@ Carriers' webhooks. No token: each authenticates by its own signature, or is ref
 What is signed and is not of a porting order's status is answered and ignored.
 """
 
+from urllib.parse import parse_qsl
+
 from aiohttp import hdrs, web
 
 from vault.actions.order_events import link_order, take_event
@@ -30,9 +32,11 @@ async def twilio_hook(request: web.Request) -> web.Response:
     vault, body = vault_of(request), await _body(request)
     token = _configured(vault.config.twilio_auth_token)
     url = _configured(vault.config.public_url).rstrip("/") + request.path_qs
-    carriers.check_twilio(request.headers, body, url, request.query, token)
-    kind = request.headers.get(hdrs.CONTENT_TYPE, "")
-    return await _take(vault, carriers.read_twilio(body, kind))
+    is_json = "json" in request.headers.get(hdrs.CONTENT_TYPE, "")
+    text = "" if is_json else body.decode("utf-8", "replace")
+    form = parse_qsl(text, keep_blank_values=True)
+    carriers.check_twilio(request.headers, body, form, url, request.query, token)
+    return await _take(vault, carriers.read_twilio(body, form))
 
 
 async def bandwidth_hook(request: web.Request) -> web.Response:
