@@ -3,13 +3,19 @@
 import asyncio
 import os
 import shutil
+import socket
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import vault as package
+from tests.fixtures_postfix import free_port
 from tests.fixtures_process import VaultProcess
 
 SCRIPTS, SETTINGS = Path("/var/spool/hylafax/bin"), Path("/etc/hylafax")
@@ -53,6 +59,51 @@ class HylaFax:
         )
         said, _ = await process.communicate()
         return process.returncode or 0, said.decode()
+
+
+@dataclass
+class FaxServer:
+    """HylaFAX's scheduler and protocol server, which have no modem to send with."""
+
+    spool: Path
+    port: int
+
+    def jobs(self) -> list[dict[str, str]]:
+        """Return the jobs that wait to be sent, as their queue files say."""
+        found = []
+        for path in sorted((self.spool / "sendq").glob("q*")):
+            lines = [line.partition(":") for line in path.read_text().splitlines()]
+            found.append({name: value for name, _, value in lines})
+        return found
+
+
+@pytest.fixture
+def fax_server() -> Iterator[FaxServer]:
+    """Run faxq and hfaxd on a spool of their own."""
+    if os.geteuid() != 0:
+        pytest.skip("HylaFAX starts as root only")
+    # Not under pytest's directory, which other accounts may not enter.
+    home = Path(tempfile.mkdtemp(prefix="hylafax-"))
+    home.chmod(0o755)
+    spool, port = home / "spool", free_port()
+    subprocess.run(["cp", "-a", str(SCRIPTS.parent), str(spool)], check=True)
+    subprocess.run(["cp", "-a", f"{SETTINGS}/.", str(spool / "etc")], check=True)
+    processes = []
+    try:
+        for command in (["faxq", "-D"], ["hfaxd", "-d", "-i", str(port)]):
+            name = f"/usr/sbin/{command[0]}"
+            processes.append(subprocess.Popen([name, "-q", str(spool), *command[1:]]))
+        for _ in range(200):
+            with socket.socket() as attempt:
+                if attempt.connect_ex(("127.0.0.1", port)) == 0 and (spool / "FIFO").exists():
+                    break
+            time.sleep(0.05)
+        yield FaxServer(spool, port)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

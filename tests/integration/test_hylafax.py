@@ -1,13 +1,15 @@
 """HylaFAX hands faxes over through its own scripts, whatever callers say and whoever is away."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.command_line import token_of
 from tests.fixtures_process import VaultProcess
-from tests.fixtures_spool import HylaFax
+from tests.fixtures_spool import FaxServer, HylaFax
 
 CALLED = "+442079460123"
 HOSTILE = (
@@ -25,7 +27,7 @@ HOSTILE = (
 @pytest.fixture
 async def vault(tmp_path: Path) -> AsyncIterator[VaultProcess]:
     """Serve a vault."""
-    made = VaultProcess(tmp_path / "home")
+    made = VaultProcess(tmp_path / "home", fax_retry_seconds="1")
     await made.start()
     yield made
     if made.process is not None and made.process.poll() is None:
@@ -113,3 +115,34 @@ async def test_a_link_in_the_queue_is_not_followed(
     status, _, _ = await vault.run(*command, **token)
     assert status == 1
     assert await vault.json("fax", "list", **token) == []
+
+
+async def test_outbound_faxes_go_into_hylafaxs_queue(
+    vault: VaultProcess, fax_server: FaxServer, fax: bytes
+) -> None:
+    """The real sendfax queues each once, with its number and id; one it refuses waits here."""
+    token = await token_of(vault, "fax-gateway")
+    headers = {"Authorization": f"Bearer {token['PORTVAULT_TOKEN']}"}
+    query = {"direction": "outbound", "to": CALLED}
+    async with (
+        aiohttp.ClientSession(vault.url, headers=headers) as http,
+        http.post("/v1/faxes", params=query, data=fax) as response,
+    ):
+        assert response.status == 201
+        identity = (await response.json())["id"]
+    status, _, says = await vault.run("fax", "outbound", "--sendfax", "false", **token)
+    assert (status, "they are tried again" in says) == (1, True)
+    waiting = await vault.json("fax", "show", identity, **token)
+    assert (waiting["state"], waiting["attempts"]) == ("queued", 1)
+    await asyncio.sleep(1.1)
+    server = {"FAXSERVER": "localhost", "FAXSERVICE": str(fax_server.port)}
+    sent = await vault.json("fax", "outbound", **token, **server)
+    assert sent == {"sent": [identity], "failed": []}
+    (job,) = fax_server.jobs()
+    assert (job["external"], job["jobtag"]) == (CALLED, identity)
+    (document,) = (fax_server.spool / "docq").glob("doc*")
+    assert document.read_bytes() == fax
+    receipt = await vault.json("fax", "show", identity, **token)
+    assert (receipt["state"], receipt["custody"] != "stored") == ("delivered", True)
+    assert receipt["result"].startswith("request id is")
+    assert await vault.json("fax", "outbound", **token, **server) == {"sent": [], "failed": []}
