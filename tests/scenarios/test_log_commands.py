@@ -29,8 +29,14 @@ async def test_a_log_is_exported_audited_and_its_key_replaced(
     assert (await made.run(*order, PORTVAULT_TOKEN=porting))[0] == 0
 
     # In the database, of the running vault, of a file: with the key from before the change.
-    verdict = (await made.json("log", "verify"))["uk"]
+    held = made.home / "objects/uk/log/checkpoint"
+    kept = tmp_path / "held"
+    kept.write_bytes(held.read_bytes())
+    verdict = (await made.json("log", "verify", "--held", str(kept)))["uk"]
     assert (verdict["intact"], verdict["complete"], verdict["findings"]) == (True, True, [])
+    kept.write_text(kept.read_text().replace("portvault/uk\n", "portvault/uk\n9", 1))
+    status, out, _ = await made.run("log", "verify", "--held", str(kept), "--json")
+    assert (status, json.loads(out)["uk"]["consistent"]) == (32, False)
     live = ("log", "verify", "--server", made.url, "--region", "uk", "--key", first_key)
     verdict = (await made.json(*live, PORTVAULT_TOKEN=token))["uk"]
     assert (verdict["intact"], verdict["consistent"], verdict["findings"]) == (True, True, [])
