@@ -41,19 +41,25 @@ class Record:
     size_bytes: int | None = None
 
 
+_NAMES = tuple(sorted(Record.__dataclass_fields__))
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def canonical_bytes(record: Record) -> bytes:
     """Return the one encoding of a record: JSON, keys sorted, nothing left to taste."""
-    shown: dict[str, Any] = {"v": FORMAT}
-    for field in fields(record):
-        value = getattr(record, field.name)
+    shown: dict[str, Any] = {}
+    for name in _NAMES:
+        value = getattr(record, name)
         if value is None:
             continue
-        if isinstance(value, UUID):
+        if name in _IDS:
             value = str(value)
-        elif isinstance(value, datetime):
+        elif name == "at":
             value = _time_text(value)
-        shown[field.name] = value
-    return json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        shown[name] = value
+    # It sorts behind every field.
+    shown["v"] = FORMAT
+    return _encode(shown).encode()
 
 
 def _time_text(at: datetime) -> str:
