@@ -24,6 +24,7 @@ from keys.signing import SigningKeys
 from vault.actions.policy import start_policy
 from vault.actions.published import require_not_behind, require_own_key
 from vault.adapters.allocator import keep_pages
+from vault.adapters.courier import HttpCourier
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
 from vault.adapters.oidc import open_people
@@ -143,6 +144,7 @@ async def open_vault(
             sandbox=sandbox,
             mailer=make_mailer(config),
             signer=SigningKeys(config.signing_key_path, SIGNER_NAME),
+            courier=HttpCourier(),
             policy_text=load_policy(config),
             log_policy=load_log_policy(config),
             order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),

@@ -15,6 +15,7 @@ from typing import Any
 from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
 from vault.config_carriers import CarrierSettings
+from vault.config_webhooks import Webhook, parse_webhooks
 from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
 
@@ -125,6 +126,10 @@ class Config(CarrierSettings):
     #: Whether `serve` runs the reconcilers too.
     worker: bool = True
     region_settings: Mapping[str, Region] = field(default_factory=dict)
+    #: Where signals go, by name: `[webhook.NAME]` in the file.
+    webhooks: Mapping[str, Webhook] = field(default_factory=dict)
+    #: So long before a document goes, that is told.
+    due_soon_seconds: float = 7 * 86400.0
 
     def objects_uri(self, region: str) -> str:
         """Return the address of the region's bucket."""
@@ -158,6 +163,8 @@ class Config(CarrierSettings):
                 value = _without_password(value)
             elif item.name == "region_settings":
                 value = {name: _without_nothing(region) for name, region in value.items()}
+            elif item.name == "webhooks":
+                value = {name: webhook.url for name, webhook in value.items()}
             shown[item.name] = str(value) if isinstance(value, Path) else value
         return shown
 
@@ -170,8 +177,9 @@ def load_config(environment: Mapping[str, str] | None = None) -> Config:
     for name in SECRET_FILES:
         if path := variables.pop(f"{name}_file", None):
             variables[name] = _read_secret(Path(path))
+    webhooks = values.pop("webhooks", {})
     values.update(variables)
-    settings: dict[str, Any] = {"home": home, "region_settings": regions}
+    settings: dict[str, Any] = {"home": home, "region_settings": regions, "webhooks": webhooks}
     kinds = {item.name: item.type for item in fields(Config)}
     for name, value in values.items():
         if name not in kinds or name in settings:
@@ -183,7 +191,7 @@ def load_config(environment: Mapping[str, str] | None = None) -> Config:
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
-    known = {item.name for item in fields(Config)} - {"region_settings"}
+    known = {item.name for item in fields(Config)} - {"region_settings", "webhooks"}
     known |= {f"{name}_file" for name in SECRET_FILES}
     found: dict[str, Any] = {}
     for variable, value in environment.items():
@@ -203,6 +211,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Region]]:
         return {}, {}
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    values["webhooks"] = parse_webhooks(values.pop("webhook", {}))
     regions: dict[str, Region] = {}
     for name, table in values.pop("region", {}).items():
         if name not in REGIONS or not set(table) <= {"objects", "custodian", "custodian_before"}:

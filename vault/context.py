@@ -156,6 +156,15 @@ class People:
     mapping: GroupMapping
 
 
+class Courier(Protocol):
+    """Carries signals to endpoints over the network."""
+
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, allow_private: bool
+    ) -> int:
+        """Return the status; raises OSError, ClientError or TimeoutError, in bounded time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vault:
     """Everything an action needs. Time and ids come from here, so that tests can set them."""
@@ -175,6 +184,7 @@ class Vault:
     sandbox: Sandbox
     mailer: Mailer
     signer: SigningKeys
+    courier: Courier
     #: The operator's retention policy; what is in force is what `actions/policy.py` says.
     policy_text: str
     #: How long each region's log keeps what its records say.

@@ -22,6 +22,7 @@ from vault.actions.publish import publish_log
 from vault.actions.records import close_interrupted
 from vault.actions.seal import mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log
+from vault.actions.signal import deliver_signals, tell_due_soon
 from vault.actions.trim import trim_log
 from vault.context import Vault
 from vault.errors import VaultError
@@ -69,6 +70,8 @@ def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
         Reconciler("mark-sealed", mark_sealed, 1.0),
         Reconciler("purge", purge_shredded, 2.0),
         Reconciler("certify", certify, 2.0),
+        Reconciler("due-soon", tell_due_soon, 5.0),
+        Reconciler("deliver", deliver_signals, 1.0),
         Reconciler("fax-relay", relay_faxes, 1.0),
         Reconciler("fax-expire", expire_faxes, 2.0),
         Reconciler("fax-purge", purge_faxes, 1.0),

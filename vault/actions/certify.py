@@ -11,6 +11,7 @@ from uuid import UUID
 from keys.keyring import KeyStatus
 from vault.actions.access import Access
 from vault.actions.policy import policy_used
+from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import WORKER_ROLE, Action
 from vault.domain.certificate import (
@@ -21,6 +22,7 @@ from vault.domain.certificate import (
 )
 from vault.domain.documents import Document
 from vault.domain.records import Record
+from vault.domain.signals import SignalType, document_signal
 from vault.sql import certificates as certificates_sql
 from vault.sql import log as log_sql
 from vault.sql import orders as orders_sql
@@ -60,6 +62,7 @@ async def _issue(vault: Vault, conn: Connection, document: Document, status: Key
     note = vault.signer.sign(certificate_text(document, evidence, now))
     if await certificates_sql.insert(conn, document.id, document.region, note, now):
         await _record(vault, conn, note, document.region, document.order_id, document)
+        await tell(vault, conn, [document_signal(SignalType.SEALED, document, now)])
 
 
 async def issue_for_order(vault: Vault, conn: Connection, identity: UUID) -> str | None:

@@ -12,16 +12,19 @@ from uuid import UUID
 
 from vault.actions.access import Access
 from vault.actions.policy import InForce, in_force
+from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import WORKER_ROLE, Action
 from vault.domain.documents import Document
 from vault.domain.records import Record
-from vault.domain.retention import Verdict, judge
+from vault.domain.retention import State, Verdict, judge
+from vault.domain.signals import SignalType, document_signal
 from vault.errors import ClockError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, transaction
+from vault.sql.retention import Judged
 
 REVIEW_BATCH = 2000
 EXPIRE_BATCH = 1000
@@ -40,11 +43,36 @@ async def review(vault: Vault, region: str) -> int:
         current = await in_force(vault, conn)
         found = await retention_sql.lock_unreviewed(conn, region, current.version, REVIEW_BATCH)
         if found:
-            due_at = [judge(item.facts, current.policy, current.grace).due_at for item in found]
+            verdicts = [judge(item.facts, current.policy, current.grace) for item in found]
             await retention_sql.set_reviewed(
-                conn, [item.document.id for item in found], due_at, current.version
+                conn,
+                [item.document.id for item in found],
+                [verdict.due_at for verdict in verdicts],
+                current.version,
             )
+            await _tell_reviewed(vault, conn, found, verdicts)
     return len(found)
+
+
+async def _tell_reviewed(
+    vault: Vault, conn: Connection, found: list[Judged], verdicts: list[Verdict]
+) -> None:
+    """Tell of new documents and of new conflicts; what was told before is not told again."""
+    now = vault.clock()
+    signals = [
+        document_signal(SignalType.STORED, item.document, now)
+        for item in found
+        if item.document.reviewed == 0
+    ]
+    for item, verdict in zip(found, verdicts, strict=True):
+        if verdict.state is State.CONFLICT and item.facts.instruction is not None:
+            about = str(item.facts.instruction.id)
+            signals.append(
+                document_signal(
+                    SignalType.CONFLICT, item.document, now, about=about, instruction=about
+                )
+            )
+    await tell(vault, conn, signals)
 
 
 async def shred_due(vault: Vault, region: str) -> int:
@@ -112,6 +140,9 @@ async def _shred(
         now=vault.clock(),
     )
     await log_sql.insert_records(conn, [Access(vault, intent).conclude() for intent in intents])
+    now = vault.clock()
+    told = [document_signal(SignalType.SHREDDED, item, now, ground=GROUND) for item in due]
+    await tell(vault, conn, told)
 
 
 def _reason(document: Document, verdict: Verdict) -> str:

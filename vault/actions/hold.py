@@ -11,11 +11,13 @@ from uuid import UUID
 
 from vault.actions.access import recorded
 from vault.actions.approvals import use
+from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act
 from vault.domain.holds import Hold, Targets, check_reference, check_targets, check_text
 from vault.domain.orders import check_customer
+from vault.domain.signals import SignalType, hold_signal
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
 from vault.sql import holds as holds_sql
 from vault.sql import log as log_sql
@@ -69,6 +71,8 @@ async def place_hold(
             await retention_sql.change_holds(conn, region)
             await _check_there(conn, region, targets)
             await holds_sql.insert(conn, hold, targets)
+            placed = hold_signal(SignalType.HOLD_PLACED, hold.id, region, hold.placed_at)
+            await tell(vault, conn, [placed])
             await _look_again(conn, region, targets)
             await log_sql.insert_records(conn, [access.conclude()])
         return HoldView(hold, targets)
@@ -175,6 +179,8 @@ async def release_hold(
             )
             targets = await holds_sql.targets(conn, identity)
             await _look_again(conn, hold.region, targets)
+            released = hold_signal(SignalType.HOLD_RELEASED, identity, hold.region, vault.clock())
+            await tell(vault, conn, [released])
             await log_sql.insert_records(conn, [access.conclude()])
             hold = await holds_sql.find(conn, identity)
         if hold is None:

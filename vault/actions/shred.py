@@ -12,11 +12,13 @@ from uuid import UUID
 
 from vault.actions.access import Access, recorded
 from vault.actions.policy import in_force
+from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Custody, Document
 from vault.domain.holds import check_text
 from vault.domain.retention import Verdict, floor_sentence, judge
+from vault.domain.signals import SignalType, document_signal
 from vault.errors import FloorError, HeldError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
@@ -108,4 +110,6 @@ async def _shred_one(
         last_generation=generation,
         now=vault.clock(),
     )
+    told = document_signal(SignalType.SHREDDED, shredded[0], vault.clock(), ground=ground.value)
+    await tell(vault, conn, [told])
     return shredded[0]

@@ -46,6 +46,8 @@ class Action(StrEnum):
     INSTRUCTION_RESOLVE = "instruction.resolve"
     INSTRUCTION_WITHDRAW = "instruction.withdraw"
     RETENTION_PLAN = "retention.plan"
+    SIGNAL_READ = "signal.read"
+    SIGNAL_REPLAY = "signal.replay"
     POLICY_READ = "policy.read"
     POLICY_APPLY = "policy.apply"
     LOG_READ = "log.read"
@@ -173,6 +175,8 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.BACKUP_CREATE,
             _A.POLICY_READ,
             _A.POLICY_APPLY,
+            _A.SIGNAL_READ,
+            _A.SIGNAL_REPLAY,
             _A.APPROVAL_REQUEST,
             _A.APPROVAL_LIST,
             _A.SESSION_BEGIN,

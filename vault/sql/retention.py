@@ -241,3 +241,28 @@ async def database_time(conn: Connection) -> datetime:
     """Return the database's clock."""
     at: datetime = await conn.fetchval("select clock_timestamp()")
     return at
+
+
+async def lock_unannounced(
+    conn: Connection, region: str, until: datetime, limit: int
+) -> list[tuple[Document, datetime]]:
+    """Return documents that go until then and of which that was not told, locked."""
+    rows = await conn.fetch(
+        f"""
+        select {COLUMNS}, d.due_at from document d
+        where d.region = $1 and d.custody = 'stored' and d.due_at is not null and d.due_at <= $2
+            and d.announced_due_at is distinct from d.due_at
+        order by d.due_at limit $3 for update skip locked
+        """,
+        region,
+        until,
+        limit,
+    )
+    return [(document_of(row), row["due_at"]) for row in rows]
+
+
+async def set_announced(conn: Connection, documents: Sequence[UUID]) -> None:
+    """Note that it was told when locked documents go."""
+    await conn.execute(
+        "update document set announced_due_at = due_at where id = any($1)", list(documents)
+    )

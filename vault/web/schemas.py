@@ -18,11 +18,13 @@ from vault.web.shapes import STRING as _STRING
 from vault.web.shapes import TIME as _TIME
 from vault.web.shapes import structure as _object
 from vault.web.shapes import time_text
+from vault.web.signals_api import SIGNAL_SCHEMAS
 
 SCHEMAS: dict[str, Any] = {
     **APPROVAL_SCHEMAS,
     **FAX_SCHEMAS,
     **RETENTION_SCHEMAS,
+    **SIGNAL_SCHEMAS,
     "Problem": _object(
         {"type": _STRING, "title": _STRING, "status": {"type": "integer"}, "detail": _STRING}
     ),

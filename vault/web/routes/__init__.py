@@ -14,6 +14,7 @@ from vault.web.routes import (
     log,
     orders,
     retention,
+    signals,
 )
 from vault.web.routes.route import Route
 
@@ -24,6 +25,7 @@ ROUTES = (
     *hooks.ROUTES,
     *documents.ROUTES,
     *retention.ROUTES,
+    *signals.ROUTES,
     *certificates.ROUTES,
     *faxes.ROUTES,
     *approvals.ROUTES,

@@ -1,0 +1,78 @@
+"""The handlers of signals: what was told to whom, and telling it again."""
+
+from typing import Any
+
+from aiohttp import web
+
+from vault.actions.cursor import encode_cursor
+from vault.actions.signal import list_signals, replay_signal
+from vault.errors import InvalidRequestError
+from vault.sql.signals import Delivery
+from vault.web.requests import (
+    identity_of,
+    page_limit,
+    principal_of,
+    time_cursor,
+    vault_of,
+)
+from vault.web.shapes import ID, MAYBE_STRING, MAYBE_TIME, STRING, TIME, structure, time_text
+
+STATES = ("waiting", "delivered", "dead")
+SIGNAL_SCHEMAS: dict[str, Any] = {
+    "Signal": structure(
+        {
+            "id": ID,
+            "endpoint": STRING,
+            "region": STRING,
+            "type": STRING,
+            "at": TIME,
+            "state": {"type": "string", "enum": list(STATES)},
+            "attempts": {"type": "integer"},
+            "next_at": TIME,
+            "last_failure": MAYBE_STRING,
+            "delivered_at": MAYBE_TIME,
+        }
+    ),
+    "SignalPage": structure(
+        {
+            "data": {"type": "array", "items": {"$ref": "#/components/schemas/Signal"}},
+            "next_cursor": MAYBE_STRING,
+        }
+    ),
+    "Replayed": structure({"endpoints": {"type": "integer"}}),
+}
+
+
+def _json(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "id": str(delivery.signal),
+        "endpoint": delivery.endpoint,
+        "region": delivery.region,
+        "type": delivery.type,
+        "at": time_text(delivery.at),
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "next_at": time_text(delivery.next_at),
+        "last_failure": delivery.last_failure,
+        "delivered_at": time_text(delivery.delivered_at),
+    }
+
+
+async def list_deliveries(request: web.Request) -> web.Response:
+    """List signals and how they fare, newest first."""
+    state = request.query.get("state")
+    if state is not None and state not in STATES:
+        raise InvalidRequestError(f"state must be one of {', '.join(STATES)}")
+    limit = page_limit(request)
+    found = await list_signals(
+        vault_of(request), principal_of(request), state, time_cursor(request), limit + 1
+    )
+    page, more = found[:limit], len(found) > limit
+    cursor = encode_cursor(page[-1].at, page[-1].signal) if more else None
+    return web.json_response({"data": [_json(item) for item in page], "next_cursor": cursor})
+
+
+async def replay_delivery(request: web.Request) -> web.Response:
+    """Send a signal again to every endpoint."""
+    count = await replay_signal(vault_of(request), principal_of(request), identity_of(request))
+    return web.json_response({"endpoints": count})
