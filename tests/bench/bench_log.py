@@ -88,10 +88,6 @@ async def appends(dsn: str) -> None:
         "create table bare (like access_record including defaults including constraints)"
     )
     await conn.execute("alter table bare add primary key (id)")
-    print(
-        f"{'waiters':>8} {'appends/s':>12} {'bare unnest/s':>14} {'ratio':>6}   bare 1 row: ",
-        end="",
-    )
 
     def bare(rows: int) -> Callable[[], Awaitable[int]]:
         async def insert() -> int:
