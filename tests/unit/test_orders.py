@@ -10,6 +10,7 @@ from vault.domain.orders import (
     REFERENCE_LENGTH_MAX,
     TRANSITIONS,
     Details,
+    PortType,
     Status,
     check_customer,
     check_details,
@@ -58,8 +59,31 @@ def test_a_customer_is_an_opaque_id(customer: str) -> None:
     assert check_customer("a" * 64)
 
 
-@given(st.lists(st.text(), min_size=1), st.none() | st.text())
-def test_details_survive_encoding(numbers: list[str], reference: str | None) -> None:
+@given(
+    st.lists(st.text(), min_size=1),
+    st.none() | st.text(),
+    st.none() | st.sampled_from(PortType),
+    st.none() | st.text(),
+)
+def test_details_survive_encoding(
+    numbers: list[str], reference: str | None, port_type: PortType | None, carrier: str | None
+) -> None:
     """Decoding gives back what was encoded."""
-    details = Details(tuple(numbers), reference)
+    details = Details(tuple(numbers), reference, port_type, carrier, carrier)
     assert decode_details(encode_details(details)) == details
+
+
+def test_details_of_before_open() -> None:
+    """What was sealed before orders had a type and carriers is read as having none."""
+    details = decode_details(b'{"numbers": ["+442079460123"], "customer_reference": null}')
+    assert details == Details(("+442079460123",), None)
+
+
+@pytest.mark.parametrize(
+    "change", [{"port_type": "half"}, {"losing_carrier": ""}, {"gaining_carrier": "x" * 101}]
+)
+def test_type_and_carriers_are_checked(change: dict[str, str]) -> None:
+    """Full or partial, and carriers that can be named."""
+    with pytest.raises(InvalidRequestError):
+        check_details(["+442079460123"], None, **change)
+    check_details(["+442079460123"], None, port_type="partial", losing_carrier="x" * 100)

@@ -54,14 +54,23 @@ async def create_order(
     customer: str,
     numbers: list[str],
     customer_reference: str | None = None,
+    port_type: str | None = None,
+    losing_carrier: str | None = None,
+    gaining_carrier: str | None = None,
     idempotency_key: str | None = None,
 ) -> OrderView:
     """Open an order in a region, with a scope of its own in the region's key tree."""
     if region not in vault.config.regions:
         raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
-    details = check_details(numbers, customer_reference)
+    details = check_details(
+        numbers,
+        customer_reference,
+        port_type=port_type,
+        losing_carrier=losing_carrier,
+        gaining_carrier=gaining_carrier,
+    )
     check_customer(customer)
-    asked = repr((region, customer, details.numbers, details.customer_reference))
+    asked = repr((region, customer, details))
     once = Once(principal, idempotency_key, hashlib.sha256(asked.encode()).digest())
     identity = vault.new_id()
     async with recorded(

@@ -15,6 +15,8 @@ async def order_create(args: argparse.Namespace) -> None:
     fields = {"region": args.region, "customer": args.customer, "numbers": args.number}
     if args.reference:
         fields["customer_reference"] = args.reference
+    names = ("type", "losing_carrier", "gaining_carrier")
+    fields |= {name: value for name in names if (value := getattr(args, name))}
     async with session() as http:
         order = await call(http, "POST", "/v1/orders", json=fields)
     show(order, order["id"], as_json=args.json)

@@ -19,6 +19,7 @@ from vault.errors import InvalidRequestError
 NUMBERS_MAX = 500
 CUSTOMER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 REFERENCE_LENGTH_MAX = 128
+CARRIER_LENGTH_MAX = 100
 
 
 class Status(StrEnum):
@@ -71,12 +72,23 @@ class Order:
     ended_at: datetime | None
 
 
+class PortType(StrEnum):
+    """Whether the whole account moves."""
+
+    FULL = "full"
+    PARTIAL = "partial"
+
+
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What is personal about an order: E.164 numbers and the customer's own reference."""
+    """What is sealed of an order: E.164 numbers, the customer's own reference, and the carriers."""
 
     numbers: tuple[str, ...]
     customer_reference: str | None
+    #: Whether all numbers of the customer's account move, or some.
+    type: PortType | None = None
+    losing_carrier: str | None = None
+    gaining_carrier: str | None = None
 
 
 def check_customer(text: str) -> str:
@@ -88,7 +100,14 @@ def check_customer(text: str) -> str:
     return text
 
 
-def check_details(numbers: list[str], customer_reference: str | None) -> Details:
+def check_details(
+    numbers: list[str],
+    customer_reference: str | None,
+    *,
+    port_type: str | None = None,
+    losing_carrier: str | None = None,
+    gaining_carrier: str | None = None,
+) -> Details:
     """Return the details with every number valid E.164, or raise `InvalidRequestError`."""
     if not 1 <= len(numbers) <= NUMBERS_MAX:
         raise InvalidRequestError(f"numbers must hold 1 to {NUMBERS_MAX} telephone numbers")
@@ -99,7 +118,22 @@ def check_details(numbers: list[str], customer_reference: str | None) -> Details
     for position, number in enumerate(numbers):
         if not _is_e164(number):
             raise InvalidRequestError(f"numbers[{position}] is not a valid E.164 telephone number")
-    return Details(tuple(dict.fromkeys(numbers)), customer_reference)
+    if port_type is not None and port_type not in list(PortType):
+        raise InvalidRequestError(f"type must be one of {', '.join(PortType)}")
+    for name, carrier in (("losing", losing_carrier), ("gaining", gaining_carrier)):
+        if carrier is not None and not (
+            1 <= len(carrier) <= CARRIER_LENGTH_MAX and carrier.isprintable()
+        ):
+            raise InvalidRequestError(
+                f"{name}_carrier must have 1 to {CARRIER_LENGTH_MAX} printable characters"
+            )
+    return Details(
+        tuple(dict.fromkeys(numbers)),
+        customer_reference,
+        PortType(port_type) if port_type else None,
+        losing_carrier,
+        gaining_carrier,
+    )
 
 
 def _is_e164(number: str) -> bool:
@@ -114,14 +148,27 @@ def _is_e164(number: str) -> bool:
 def encode_details(details: Details) -> bytes:
     """Return the bytes that are sealed under the order's key."""
     return json.dumps(
-        {"numbers": details.numbers, "customer_reference": details.customer_reference}
+        {
+            "numbers": details.numbers,
+            "customer_reference": details.customer_reference,
+            "type": details.type,
+            "losing_carrier": details.losing_carrier,
+            "gaining_carrier": details.gaining_carrier,
+        }
     ).encode()
 
 
 def decode_details(data: bytes) -> Details:
     """Return what `encode_details` was given."""
     fields = json.loads(data)
-    return Details(tuple(fields["numbers"]), fields["customer_reference"])
+    # Orders of before have fewer fields.
+    return Details(
+        tuple(fields["numbers"]),
+        fields["customer_reference"],
+        PortType(fields["type"]) if fields.get("type") else None,
+        fields.get("losing_carrier"),
+        fields.get("gaining_carrier"),
+    )
 
 
 def details_context(region: str, order: UUID) -> bytes:

@@ -48,7 +48,14 @@ _SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
 async def create_order(request: web.Request) -> web.Response:
     """Open a porting order."""
     fields = await json_fields(
-        request, region=str, customer=str, customer_reference=str, numbers=list
+        request,
+        region=str,
+        customer=str,
+        customer_reference=str,
+        numbers=list,
+        type=str,
+        losing_carrier=str,
+        gaining_carrier=str,
     )
     numbers = needed(fields, "numbers")
     if not all(isinstance(number, str) for number in numbers):
@@ -60,6 +67,9 @@ async def create_order(request: web.Request) -> web.Response:
         customer=needed(fields, "customer"),
         numbers=numbers,
         customer_reference=fields.get("customer_reference"),
+        port_type=fields.get("type"),
+        losing_carrier=fields.get("losing_carrier"),
+        gaining_carrier=fields.get("gaining_carrier"),
         idempotency_key=request.headers.get("Idempotency-Key"),
     )
     location = {hdrs.LOCATION: f"/v1/orders/{view.order.id}"}

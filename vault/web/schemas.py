@@ -34,7 +34,12 @@ SCHEMAS: dict[str, Any] = {
             "customer": _STRING,
             "numbers": {"type": "array", "items": _STRING, "minItems": 1},
         },
-        {"customer_reference": _MAYBE_STRING},
+        {
+            "customer_reference": _MAYBE_STRING,
+            "type": _MAYBE_STRING,
+            "losing_carrier": _MAYBE_STRING,
+            "gaining_carrier": _MAYBE_STRING,
+        },
     ),
     "OrderChange": _object(
         {"status": {"type": "string", "enum": [s.value for s in Status]}},
@@ -63,6 +68,9 @@ SCHEMAS: dict[str, Any] = {
             "changed_at": _TIME,
             "ended_at": _MAYBE_TIME,
             "customer_reference": _MAYBE_STRING,
+            "type": _MAYBE_STRING,
+            "losing_carrier": _MAYBE_STRING,
+            "gaining_carrier": _MAYBE_STRING,
             "numbers_masked": {"type": "array", "items": _STRING},
             "documents": {"type": "array", "items": {"$ref": "#/components/schemas/Document"}},
         }
@@ -115,6 +123,9 @@ def order_json(view: OrderView) -> dict[str, Any]:
     return {
         **order_summary(view.order),
         "customer_reference": view.details.customer_reference,
+        "type": view.details.type,
+        "losing_carrier": view.details.losing_carrier,
+        "gaining_carrier": view.details.gaining_carrier,
         "numbers_masked": [mask_number(number) for number in view.details.numbers],
         "documents": [
             document_json(document, view.standings.get(document.id)) for document in view.documents

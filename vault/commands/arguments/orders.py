@@ -1,6 +1,7 @@
 """`portvault order`."""
 
 from vault.commands.arguments.tree import Tree, count
+from vault.domain.orders import PortType
 from vault.domain.regions import REGIONS
 
 
@@ -21,6 +22,9 @@ def add_orders(above: Tree) -> None:
     create.add_argument("--customer", required=True, help="the customer's id, not a name")
     create.add_argument("--number", required=True, action="append", help="E.164; may be repeated")
     create.add_argument("--reference", help="the customer's own reference")
+    create.add_argument("--type", choices=list(PortType), help="whether the whole account moves")
+    create.add_argument("--losing-carrier", help="who has the numbers now")
+    create.add_argument("--gaining-carrier", help="who is to have them")
     listed = tree.command(
         "list", "client.order_list", "List the newest orders.", "portvault order list"
     )
