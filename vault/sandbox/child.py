@@ -1,8 +1,8 @@
 """
 The sandboxed child: reads a fax from its standard input, says what it is, and keeps nothing.
 
-It may write no file, open no connection, and use so much memory and time; it has no environment
-and no keys. A TIFF is read here, in plain Python that nothing can overrun. A PDF is read by a
+It may open no file and no connection, and use so much memory and time; it has no environment and
+no keys. A TIFF is read here, in plain Python that nothing can overrun. A PDF is read by a
 library in C++, so each one gets a process of its own, forked for it alone: what takes that one over
 sees no other fax.
 """
@@ -19,6 +19,7 @@ from vault.domain.fax_pdf import fax_pdf
 from vault.domain.tiff_fax import read_pages
 from vault.errors import ContentRefusedError
 from vault.sandbox import frames
+from vault.sandbox.confine import leave_files
 from vault.sandbox.pdf import count_pages
 
 #: What the library's own files and threads need; no more can be opened.
@@ -57,6 +58,7 @@ def limit(memory_bytes: int) -> None:
         (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX),
     ):
         resource.setrlimit(kind, (value, value))
+    leave_files(libc)
 
 
 def answer(letter: bytes, content: bytes, pages_max: int) -> bytes:

@@ -36,7 +36,9 @@ def count_pages(data: bytes, pages_max: int) -> int:
     except pikepdf.PasswordError:
         raise ContentRefusedError("the PDF is encrypted") from None
     except (pikepdf.PdfError, ValueError, TypeError, KeyError, RuntimeError, RecursionError):
-        raise ContentRefusedError("the PDF is malformed") from None
+        # To open what is encrypted the library would need files that the sandbox does not give.
+        what = "encrypted" if b"/Encrypt" in data else "malformed"
+        raise ContentRefusedError(f"the PDF is {what}") from None
 
 
 def _check_sides(pdf: pikepdf.Pdf) -> None:

@@ -1,0 +1,118 @@
+"""The sandboxed child: what it may not, and that a child that hangs or dies costs no fax."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures_telefax import tiff
+from vault.adapters.sandbox import SandboxedChildren
+from vault.domain.documents import PDF, TIFF
+from vault.errors import ContentRefusedError
+
+TRY = """
+import ctypes, socket, sys
+from vault.sandbox import child, confine
+child.limit(1 << 30)
+for name, attempt in (
+    ("read", lambda: open("/etc/passwd").read()),
+    ("write", lambda: open("/tmp/sandbox-wrote-this", "w").write("x")),
+    ("connect", lambda: socket.create_connection(("127.0.0.1", int(sys.argv[1])), 2)),
+):
+    try:
+        attempt()
+        print(name)
+    except OSError:
+        pass
+print("landlock" if confine.leave_files(ctypes.CDLL(None)) else "no landlock")
+"""
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[SandboxedChildren]:
+    """Give a sandbox of one child, which has a second for an answer."""
+    made = SandboxedChildren(processes=1, timeout_seconds=3.0, memory_bytes=1 << 30)
+    yield made
+    await made.close()
+
+
+def child_of(sandbox: SandboxedChildren) -> int:
+    child = sandbox._free._queue[-1]  # type: ignore[attr-defined]
+    pid: int = child.pid
+    return pid
+
+
+async def test_a_child_has_limits_and_nothing_to_give_away(sandbox: SandboxedChildren) -> None:
+    """No environment, no core, no file that it could write, and so much memory."""
+    await sandbox.check(tiff({}), TIFF, pages_max=1)
+    place = Path(f"/proc/{child_of(sandbox)}")
+    assert (place / "environ").read_bytes() == b""
+    limits = (place / "limits").read_text()
+    for name, value in (
+        ("Max core file size", "0"),
+        ("Max file size", "0"),
+        ("Max open files", "32"),
+        ("Max address space", str(1 << 30)),
+    ):
+        (line,) = [line for line in limits.splitlines() if line.startswith(name)]
+        assert line.removeprefix(name).split()[:2] == [value, value]
+
+
+async def test_a_child_reaches_no_file_and_no_peer() -> None:
+    """Where the kernel can forbid it, nothing is read and nothing connected; nothing is written."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", TRY, str(port)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    server.close()
+    said = done.stdout.split("\n")
+    assert (
+        not Path("/tmp/sandbox-wrote-this").exists()
+        or not Path("/tmp/sandbox-wrote-this").read_bytes()
+    )
+    if "landlock" in said:
+        assert "read" not in said
+        assert "write" not in said
+        assert not Path("/tmp/sandbox-wrote-this").exists()
+
+
+async def test_a_child_that_hangs_or_dies_is_replaced(sandbox: SandboxedChildren) -> None:
+    """A fax that finds a child stopped or dead is looked into by the next one."""
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        await sandbox.check(tiff({}), TIFF, pages_max=1)
+        before = child_of(sandbox)
+        subprocess.run(["kill", f"-{number.value}", str(before)], check=True)
+        assert (await sandbox.check(tiff({}, {}), TIFF, pages_max=2)).pages == 2
+        assert child_of(sandbox) != before
+
+
+async def test_who_stops_waiting_leaves_no_answer_to_the_next(sandbox: SandboxedChildren) -> None:
+    """A question that was cancelled is not answered to somebody else."""
+    await sandbox.check(tiff({}), TIFF, pages_max=1)
+    subprocess.run(["kill", "-STOP", str(child_of(sandbox))], check=True)
+    task = asyncio.create_task(sandbox.check(tiff({}), TIFF, pages_max=1))
+    await asyncio.sleep(0.2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await sandbox.check(tiff({}, {}, {}), TIFF, pages_max=9)).pages == 3
+
+
+async def test_what_no_child_can_read_is_refused(authorisation: bytes) -> None:
+    """A file that takes more memory than a child may have is refused, and the next one is read."""
+    small = SandboxedChildren(processes=1, timeout_seconds=20.0, memory_bytes=400 * 1024 * 1024)
+    try:
+        with pytest.raises(ContentRefusedError):
+            await small.check(b"II*\0" + bytes(450 * 1024 * 1024), TIFF, pages_max=1)
+        assert (await small.check(authorisation, PDF, pages_max=1)).pages == 1
+    finally:
+        await small.close()
