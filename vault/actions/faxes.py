@@ -11,14 +11,14 @@ import asyncio
 import hashlib
 import hmac
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from keys.keyring import DataKey
 from keys.stream import HEADER_BYTES, ciphertext_size
 from vault.actions.access import Access, recorded
+from vault.actions.fax_memory import fax_too_large, reserved
 from vault.actions.fax_scopes import new_fax_key, rewrap_fax_key
 from vault.actions.once import KEY_PATTERN, KeyReusedError
 from vault.context import Vault
@@ -42,9 +42,7 @@ from vault.errors import (
     ContentRefusedError,
     DigestMismatchError,
     InvalidRequestError,
-    TooLargeError,
     TruncatedUploadError,
-    UnavailableError,
     UnsupportedTypeError,
     VaultError,
 )
@@ -97,7 +95,7 @@ async def receive_fax(
     ) as access:
         try:
             async with asyncio.timeout(vault.config.fax_receive_seconds_max):
-                with _reserved(vault, incoming.size_bytes) as size_max:
+                with reserved(vault, incoming.size_bytes) as size_max:
                     data = await _read(incoming, size_max)
                     media_type, checked = await _look_into(vault, incoming, data)
                     if checked.seconds is not None:
@@ -129,27 +127,6 @@ def recipients_region(vault: Vault, callee: str, said: str | None) -> str:
     if region not in vault.config.regions:
         raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
     return region
-
-
-@contextmanager
-def _reserved(vault: Vault, declared: int | None) -> Iterator[int]:
-    """Take the fax's share of memory, and give the most it may have; faxes are looked at whole."""
-    size_max = vault.config.fax_bytes_max
-    if declared is not None and declared > size_max:
-        raise fax_too_large(size_max)
-    share = size_max if declared is None else declared
-    if vault.fax_desk.memory_bytes + share > vault.config.fax_memory_bytes_max:
-        raise UnavailableError("too many faxes are being received; try again")
-    vault.fax_desk.memory_bytes += share
-    try:
-        yield share
-    finally:
-        vault.fax_desk.memory_bytes -= share
-
-
-def fax_too_large(size_max: int) -> TooLargeError:
-    """Return the refusal that names the limit."""
-    return TooLargeError(f"a fax may have at most {size_max} bytes")
 
 
 async def _read(incoming: Incoming, size_max: int) -> bytes:
