@@ -69,10 +69,24 @@ def token() -> str:
 @asynccontextmanager
 async def session(given: str | None = None) -> AsyncIterator[aiohttp.ClientSession]:
     """Open a session with a vault; raises `UnavailableError` when the connection fails."""
+    async with _session(given, {"Authorization": f"Bearer {token()}"}) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def anonymous() -> AsyncIterator[aiohttp.ClientSession]:
+    """Open a session without a token, for the calls that need none."""
+    async with _session(None, {}) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _session(
+    given: str | None, headers: dict[str, str]
+) -> AsyncIterator[aiohttp.ClientSession]:
     timeout = aiohttp.ClientTimeout(
         total=None, sock_connect=CONNECT_SECONDS, sock_read=IDLE_SECONDS
     )
-    headers = {"Authorization": f"Bearer {token()}"}
     address = server_address(given)
     try:
         async with aiohttp.ClientSession(address, headers=headers, timeout=timeout) as opened:

@@ -77,7 +77,7 @@ class Meter:
         self._fax_limits = Limits(config.faxes_per_hour_max, 1)
         self._known: dict[str, _Known] = {}
         #: How often a principal came near a limit, and to it: what an alarm looks at.
-        self.signals: Counter[str] = Counter(near=0, reached=0)
+        self.signals: Counter[str] = Counter({"near": 0, "reached": 0, "break-glass": 0})
 
     async def look(
         self, principal: Principal, action: Action, order: UUID | None

@@ -14,9 +14,10 @@ import pytest
 
 from tests.command_line import UNKNOWN
 from tests.fixtures_server import Api
-from tests.integration.test_everything_is_recorded import BODY, ROLES, address
+from tests.integration.test_everything_is_recorded import BODY, ROLES, address, example
 from vault.context import Vault
 from vault.web.routes import ROUTES
+from vault.web.schemas import SCHEMAS
 
 DESK, AUDIT, DPO, ADMIN, GATEWAY = ROLES
 EVERYBODY = set(ROLES)
@@ -27,6 +28,8 @@ MAY: dict[str, set[str]] = {
     "GET /v1/orders/{id}": {DESK},
     "PATCH /v1/orders/{id}": {DESK},
     "POST /v1/orders/{id}/documents": {DESK},
+    "POST /v1/orders/{id}/actions/link": {DESK},
+    "GET /v1/orders/{id}/certificate": {DESK, AUDIT, DPO},
     "GET /v1/documents/{id}": {DESK, AUDIT, DPO},
     # The dpo, too, but only with an approval.
     "GET /v1/documents/{id}/content": {DESK},
@@ -57,6 +60,10 @@ MAY: dict[str, set[str]] = {
     "POST /v1/approvals": {DPO},
     "GET /v1/approvals": {AUDIT, DPO, ADMIN},
     "POST /v1/approvals/{id}/actions/approve": {AUDIT, DPO},
+    "GET /v1/signals": {ADMIN},
+    "POST /v1/signals/{id}/actions/replay": {ADMIN},
+    # The administrator, but only with an approval.
+    "POST /v1/break-glass": set(),
     "GET /v1/access-records": {AUDIT},
     "GET /v1/access-records/export": {AUDIT},
     "GET /v1/log/checkpoint": EVERYBODY,
@@ -82,7 +89,11 @@ async def test_every_role_is_told_no_where_it_may_not(api: Api, passport: bytes)
     for name, route in SERVED.items():
         options: dict[str, Any] = {}
         if route.body is not None:
-            options = {"data": passport} if route.body == "file" else {"json": BODY[route.body]}
+            options = (
+                {"data": passport}
+                if route.body == "file"
+                else {"json": BODY.get(route.body) or example(SCHEMAS[route.body])}
+            )
         where = address(route)
         for role in ROLES:
             status, _, _ = await api.call(route.method, where, role=role, **options)

@@ -50,6 +50,12 @@ BODY: dict[str, Any] = {
     "PolicyChange": {"text": RETENTION},
     "FaxDelivered": {"result": "0"},
     "FaxFailed": {"reason": "busy"},
+    "NewBreakGlass": {
+        "role": "dpo",
+        "regions": ["uk"],
+        "days": 9,
+        "approval": str(uuid.uuid4()),
+    },
     "NewApproval": {
         "act": "disclosure",
         "subject": str(uuid.uuid4()),
@@ -65,6 +71,7 @@ PUBLIC = {
     "/readyz": "says that the database answers",
     "/metrics": "counts, by route and status",
     "/openapi.json": "says what can be called",
+    "/v1/break-glass/actions/open": "has its credential in the body, and is recorded as that",
     "/v1/hooks/telnyx": "signed by the carrier, and recorded as it when it changes an order",
     "/v1/hooks/twilio": "the same",
     "/v1/hooks/bandwidth": "the same",

@@ -14,7 +14,7 @@ from vault.cli import main
 from vault.commands.arguments import make_parser
 
 ROOT = Path(__file__).parents[2]
-GROUPS = {"fax", "order", "retention", "hold", "approval", "token", "log", "keys"}
+GROUPS = {"fax", "order", "retention", "hold", "approval", "break-glass", "token", "log", "keys"}
 COMMANDS = {
     *("serve", "worker", "migrate", "doctor", "config"),
     *("order create", "order list", "order show", "order complete", "order cancel"),
@@ -23,6 +23,7 @@ COMMANDS = {
     *("retention apply", "retention instruct", "retention instructions"),
     *("retention resolve", "retention withdraw", "restrict", "unrestrict"),
     *("hold place", "hold list", "hold show", "hold release"),
+    *("break-glass seal", "break-glass open"),
     *("approval request", "approval list", "approval approve"),
     *("token create", "token list", "token revoke"),
     *("log tail", "log search", "log export", "log verify", "log witness"),

@@ -63,6 +63,8 @@ class Action(StrEnum):
     TOKEN_CREATE = "token.create"
     TOKEN_LIST = "token.list"
     TOKEN_REVOKE = "token.revoke"
+    BREAK_GLASS_SEAL = "break-glass.seal"
+    BREAK_GLASS_OPEN = "break-glass.open"
     SESSION_BEGIN = "session.begin"
     SESSION_END = "session.end"
     APPROVAL_REQUEST = "approval.request"
@@ -101,6 +103,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.DOCUMENT_SHRED,
             _A.CERTIFICATE_READ,
             _A.LOG_PROVE,
+            _A.BREAK_GLASS_OPEN,
             _A.SESSION_BEGIN,
             _A.SESSION_END,
             _A.INSTRUCTION_GIVE,
@@ -133,6 +136,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.POLICY_READ,
             _A.APPROVAL_LIST,
             _A.APPROVAL_APPROVE,
+            _A.BREAK_GLASS_OPEN,
             _A.SESSION_BEGIN,
             _A.SESSION_END,
         }
@@ -158,6 +162,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.APPROVAL_LIST,
             _A.APPROVAL_APPROVE,
             _A.LOG_PROVE,
+            _A.BREAK_GLASS_OPEN,
             _A.SESSION_BEGIN,
             _A.SESSION_END,
         }
@@ -179,6 +184,8 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.SIGNAL_REPLAY,
             _A.APPROVAL_REQUEST,
             _A.APPROVAL_LIST,
+            _A.BREAK_GLASS_SEAL,
+            _A.BREAK_GLASS_OPEN,
             _A.SESSION_BEGIN,
             _A.SESSION_END,
         }

@@ -32,7 +32,7 @@ class Metrics:
         )
         limits = Gauge(
             "portvault_limit_signals",
-            "How often a principal came near its limit of reads, and how often it reached it.",
+            "How often a principal came near its limit of reads, reached it, or broke the glass.",
             ["level"],
             registry=registry,
         )

@@ -8,6 +8,7 @@ from vault.domain.orders import Order, Status
 from vault.domain.records import PHASES, Record, mask_number
 from vault.domain.search import Found
 from vault.web.approvals_schemas import APPROVAL_SCHEMAS
+from vault.web.break_glass_schemas import BREAK_GLASS_SCHEMAS
 from vault.web.fax_schemas import FAX_SCHEMAS
 from vault.web.log_schemas import LOG_SCHEMAS
 from vault.web.retention_schemas import RETENTION_SCHEMAS, document_json
@@ -22,6 +23,7 @@ from vault.web.signals_api import SIGNAL_SCHEMAS
 
 SCHEMAS: dict[str, Any] = {
     **APPROVAL_SCHEMAS,
+    **BREAK_GLASS_SCHEMAS,
     **FAX_SCHEMAS,
     **RETENTION_SCHEMAS,
     **SIGNAL_SCHEMAS,

@@ -5,6 +5,7 @@ import argparse
 from vault import __version__
 from vault.commands.arguments.approvals import add_approvals
 from vault.commands.arguments.backups import add_backups
+from vault.commands.arguments.break_glass import add_break_glass
 from vault.commands.arguments.documents import add_documents
 from vault.commands.arguments.faxes import add_faxes
 from vault.commands.arguments.keys import add_keys
@@ -22,6 +23,7 @@ _AREAS = (
     add_documents,
     add_retention,
     add_approvals,
+    add_break_glass,
     add_tokens,
     add_log,
     add_keys,
@@ -41,8 +43,8 @@ _EXITS = """\
 exit status: 0 done, 1 failed, 2 wrong usage, 3 not found or gone, 4 not permitted,
 5 temporarily unavailable (try again), 130 interrupted
 
-order, put, get, show, shred, retention, hold, restrict, certificate, approval, fax, log tail and
-log search speak to a running vault:
+order, put, get, show, shred, retention, hold, restrict, certificate, approval, break-glass, fax,
+log tail and log search speak to a running vault:
   PORTVAULT_SERVER    its address (http://127.0.0.1:8700)
   PORTVAULT_TOKEN     a token, or PORTVAULT_TOKEN_FILE, a file that holds it
 All others work on the machine of the vault, with its settings; see `portvault config`.

@@ -6,6 +6,7 @@ A route that is not here does not exist, so none can be served without a descrip
 
 from vault.web.routes import (
     approvals,
+    break_glass,
     certificates,
     documents,
     faxes,
@@ -29,6 +30,7 @@ ROUTES = (
     *certificates.ROUTES,
     *faxes.ROUTES,
     *approvals.ROUTES,
+    *break_glass.ROUTES,
     *log.ROUTES,
     *health.ROUTES,
 )

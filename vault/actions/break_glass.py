@@ -1,0 +1,116 @@
+"""
+Break-glass: a credential that was sealed ahead, for the day the identity provider is down.
+
+Sealing one takes four eyes. Opening it is possible once: it gives a token for an hour, is recorded
+under a published checkpoint before the token exists, and is as loud as the vault can be.
+"""
+
+import logging
+import secrets
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from vault.actions.access import recorded
+from vault.actions.approvals import use
+from vault.actions.published_first import wait_published
+from vault.actions.tokens import PREFIX as TOKEN_PREFIX
+from vault.actions.tokens import SECRET_BYTES, hash_secret
+from vault.context import Vault
+from vault.domain.access import Action, Principal, Role
+from vault.domain.approvals import Act
+from vault.domain.grants import Grant, check_grant
+from vault.domain.purposes import is_reference
+from vault.errors import ForbiddenError, InvalidRequestError
+from vault.sql import break_glass as break_glass_sql
+from vault.sql import log as log_sql
+from vault.sql import tokens as tokens_sql
+from vault.sql.connection import connection, transaction
+
+log = logging.getLogger(__name__)
+
+PREFIX = "pvglass_"
+DAYS_MAX = 400
+
+
+async def seal_credential(
+    vault: Vault,
+    principal: Principal,
+    *,
+    role: str,
+    regions: list[str],
+    days: int,
+    approval: UUID,
+) -> tuple[UUID, str, datetime]:
+    """Make a credential and return its secret, which is not kept; `approval` is of the role."""
+    check_grant(Grant(role, frozenset(regions)), vault.config.regions)
+    if role == Role.FAX_GATEWAY:
+        raise InvalidRequestError("a gateway signs in at no identity provider; make a token")
+    if not 1 <= days <= DAYS_MAX:
+        raise InvalidRequestError(f"days must be 1 to {DAYS_MAX}")
+    identity, secret = vault.new_id(), PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    now = vault.clock()
+    expires_at = now + timedelta(days=days)
+    async with (
+        recorded(vault, principal, Action.BREAK_GLASS_SEAL, region=min(regions)) as access,
+        transaction(vault.pool) as conn,
+    ):
+        if not set(regions) <= principal.regions:
+            raise ForbiddenError("a credential is sealed for one's own regions only")
+        await use(access, conn, approval, Act.BREAK_GLASS, role)
+        await break_glass_sql.insert(
+            conn,
+            identity,
+            hash_secret(secret),
+            role=role,
+            regions=sorted(set(regions)),
+            sealed_by=principal.id,
+            sealed_at=now,
+            expires_at=expires_at,
+        )
+        made = access.conclude(reason=f"{role} break-glass:{identity}")
+        await log_sql.insert_records(conn, [made])
+    return identity, secret, expires_at
+
+
+async def open_credential(vault: Vault, secret: str, reference: str) -> tuple[str, datetime]:
+    """Open a credential for a case, once; return a token of its role, and until when it is good."""
+    if not is_reference(reference):
+        raise InvalidRequestError("reference must be the number of the incident")
+    key = hash_secret(secret)
+    async with connection(vault.pool) as conn:
+        who = await break_glass_sql.find(conn, key, vault.clock())
+    if who is None:
+        raise _unknown()
+    async with recorded(
+        vault, who, Action.BREAK_GLASS_OPEN, region=min(who.regions), reference=reference
+    ) as access:
+        await wait_published(access)
+        token, made = vault.new_id(), TOKEN_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        now = vault.clock()
+        until = now + timedelta(seconds=vault.config.break_glass_seconds)
+        async with transaction(vault.pool) as conn:
+            # Of two who open it at once, the second finds it opened.
+            if await break_glass_sql.find(conn, key, now, lock=True) is None:
+                raise _unknown()
+            await tokens_sql.insert(
+                conn,
+                token,
+                hash_secret(made),
+                label="break-glass",
+                grant=Grant(who.role, who.regions),
+                created_by=who.id,
+                created_at=now,
+                expires_at=until,
+            )
+            await break_glass_sql.set_opened(conn, key, token, now)
+            done = access.conclude(reason=f"{who.role} token:{token}")
+            await log_sql.insert_records(conn, [done])
+    vault.meter.signals["break-glass"] += 1
+    log.critical(
+        "BREAK-GLASS: %s opened as %s for %s, until %s", who.id, who.role, reference, until
+    )
+    return made, until
+
+
+def _unknown() -> ForbiddenError:
+    return ForbiddenError("this credential is unknown, expired or opened already")
