@@ -181,7 +181,7 @@ async def _second_person(
     if approval is None:
         raise ForbiddenError(
             f"this policy shortens what is kept, and {effect.at_once} documents would go at once: "
-            "a second person has to agree; ask with `portvault approvals request --act "
+            "a second person has to agree; ask with `portvault approval request --act "
             f"policy.shorten --subject {effect.subject} --region {access.intent.region}`"
         )
     used = await use(access, conn, approval, Act.POLICY_SHORTEN, effect.subject)

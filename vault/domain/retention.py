@@ -112,7 +112,7 @@ def _after_the_end(facts: Facts, rule: Rule, grace: timedelta) -> Verdict:
     due_at = max(facts.started_at + keep, facts.learned_at + grace)
     sentence = (
         f"The porting order was {facts.event} on {_day(facts.started_at)}; the document goes on "
-        f"{_day(due_at)}, {_span(keep)} after that: {why}."
+        f"{_day(due_at)}, {_span(keep)}{' after that' if keep else ''}: {why}."
     )
     return Verdict(state, due_at, floor_at, sentence, rule)
 
