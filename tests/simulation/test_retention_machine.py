@@ -201,6 +201,23 @@ class RetentionMachine(RuleBasedStateMachine):
             target == {"documents": key, "orders": known.order, "customers": known.customer}[how]
         )
 
+    @rule(
+        customer=st.sampled_from(CUSTOMERS),
+        how=st.sampled_from(["documents", "orders", "customers"]),
+    )
+    def end_while_held(self, customer: str, how: str) -> None:
+        """A case begins, the order ends, and more time passes than any ceiling allows."""
+        self._run(self._upload, customer, {Kind.PASSPORT, Kind.INVOICE})
+        order = list(self.orders)[-1]
+        document = next(key for key, known in self.documents.items() if known.order == order)
+        self._run(
+            self._place, how, {"documents": document, "orders": order, "customers": customer}[how]
+        )
+        self._run(end, self.vault, order, Status.PORTED)
+        self.orders[order] = customer, Status.PORTED, self.clock.now
+        self.clock.forward(days=800)
+        self._run(self._sweep)
+
     @precondition(lambda self: self.held_by)
     @rule(data=st.data())
     def release_hold(self, data: st.DataObject) -> None:
