@@ -37,7 +37,13 @@ SYNC_SECONDS = 0.5
 #: Who has not read for so many rounds is read anew when they come back.
 IDLE_ROUNDS = 20
 #: What is counted, and how many reads it is.
-METERED = {Action.DOCUMENT_READ: 1, Action.FAX_READ: 1, Action.ORDER_READ: 0}
+METERED = {
+    Action.DOCUMENT_READ: 1,
+    Action.FAX_READ: 1,
+    Action.ORDER_READ: 0,
+    # Its answer shows the order, too.
+    Action.ORDER_CHANGE: 0,
+}
 
 #: Who passes on what they read, and so reads more.
 _MACHINES = frozenset({Role.FAX_GATEWAY, WORKER_ROLE})
@@ -82,7 +88,11 @@ class Meter:
     async def look(
         self, principal: Principal, action: Action, order: UUID | None
     ) -> Exceeded | None:
-        """Return the limit that this would be past, if any; the first look asks the database."""
+        """
+        Return the limit that this would be past, if any; the first look asks the database.
+
+        Who counts what is allowed before waiting for anything else lets no other read in between.
+        """
         if action not in METERED:
             return None
         known = await self._get(principal)
@@ -102,6 +112,13 @@ class Meter:
         known.idle_rounds = 0
         if is_notable(known.usage, known.limits):
             self._tell("near", principal.id, known)
+
+    def take_back(self, principal: Principal, action: Action, order: UUID | None) -> None:
+        """Count a read less: it was allowed, and then could not be recorded."""
+        known = self._known.get(principal.id)
+        if action in METERED and known is not None:
+            known.usage.reads -= METERED[action]
+            known.pending[bucket_of(self._clock()), order or NO_ORDER] -= METERED[action]
 
     async def run(self) -> None:
         """Exchange counts with the other processes until cancelled, and once more then."""

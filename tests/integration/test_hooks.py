@@ -197,6 +197,37 @@ async def test_twilio_by_form_and_by_json(carriers: Carriers) -> None:
     assert await carriers.status(order) == "ported"
 
 
+async def test_a_twilio_form_in_another_order_is_the_same_event(carriers: Carriers) -> None:
+    """A recorded form, its fields moved about so that the signature still holds, moves nothing."""
+    order = await carriers.api.order()
+    link, fields = f"/v1/orders/{order}/actions/link", {"carrier": "twilio", "reference": "KW1"}
+    assert (await carriers.api.call("POST", link, json=fields))[0] == 200
+    form = [("port_in_request_sid", "KW1"), ("status", "In Progress")]
+    said = f"{ADDRESS}/v1/hooks/twilio" + "".join(f"{name}{value}" for name, value in form)
+    headers = {
+        "X-Twilio-Signature": twilio_signature(said),
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    bodies = (
+        urlencode(form),
+        urlencode(form[::-1]),
+        urlencode(form) + "&status=In%20Progress",
+        urlencode([("port_in_request_sid", "KW1"), ("statusIn", " Progress")]),
+    )
+    answers = [await carriers.post("/v1/hooks/twilio", body.encode(), **headers) for body in bodies]
+    assert [answer.get("result") for _, answer in answers] == ["taken", "known", "known", "ignored"]
+    await carriers.telnyx(moved(order, "exception", "later", soon(1)))
+    assert (await carriers.post("/v1/hooks/twilio", bodies[1].encode(), **headers))[0] == 200
+    assert await carriers.status(order) == "exception"
+
+
+async def test_a_reference_that_is_no_text_is_none(carriers: Carriers) -> None:
+    """A signed event whose customer reference is a number leads to no order, and to no fault."""
+    event = moved("x", "ported", "n", soon(0))
+    event["payload"]["customer_reference"] = 5
+    assert (await carriers.telnyx(event))[0] == 404
+
+
 async def test_bandwidth_by_basic_authentication(carriers: Carriers) -> None:
     """An order notification moves the order that was given as the customer's order id."""
     order = await carriers.api.order()

@@ -1,9 +1,11 @@
 """A stolen token does not empty the vault: limits over real HTTP, shared by all processes."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from tests.fixtures_server import Api, serving
@@ -78,13 +80,12 @@ async def test_what_does_not_exist_is_not_told_by_the_limit(api: Api) -> None:
 async def test_two_processes_share_one_limit(
     api: Api, vault: Vault, second: Vault, passport: bytes
 ) -> None:
-    """What was read at one process counts at the other, with no commit for each read."""
+    """What was read at one process counts at the other."""
     _, document = await api.put(await api.order(), passport)
     async with serving(second) as there:
         there.tokens = api.tokens
         for server in (api, there, api, there, api):
             assert (await server.get(document["id"]))[0] == 200
-        assert await vault.pool.fetchval("select count(*) from usage") == 0
         for process in (vault, second, vault):
             await process.meter.sync()
         assert await vault.pool.fetchval("select sum(reads) from usage") == 5
@@ -105,3 +106,30 @@ async def test_a_process_that_starts_anew_knows_what_was_read(
     async with serving(second) as there:
         there.tokens = api.tokens
         assert (await there.get(document["id"]))[0] == 429
+
+
+async def test_many_at_once_find_no_more_than_the_limit(api: Api, passport: bytes) -> None:
+    """Forty reads at the same moment are five answers: none is counted after the others looked."""
+    _, document = await api.put(await api.order(), passport)
+    answers = await asyncio.gather(*(api.get(document["id"]) for _ in range(40)))
+    assert sorted(status for status, _ in answers) == [200] * 5 + [429] * 35
+
+
+async def test_a_change_shows_an_order_and_counts(api: Api) -> None:
+    """A step to where an order stands already is a look at it, and the fourth is refused."""
+    orders = [await api.order() for _ in range(4)]
+    changes = [
+        await api.call("PATCH", f"/v1/orders/{order}", json={"status": "draft"}) for order in orders
+    ]
+    assert [status for status, _, _ in changes] == [200, 200, 200, 429]
+
+
+async def test_what_could_not_be_recorded_is_not_counted(
+    api: Api, vault: Vault, pool: asyncpg.Pool, passport: bytes
+) -> None:
+    """Reads that are refused because records cannot be written cost the reader nothing."""
+    _, document = await api.put(await api.order(), passport)
+    await pool.execute("alter table access_record rename to away")
+    assert [(await api.get(document["id"]))[0] for _ in range(6)] == [503] * 6
+    await pool.execute("alter table away rename to access_record")
+    assert [(await api.get(document["id"]))[0] for _ in range(6)] == [200] * 5 + [429]

@@ -126,12 +126,13 @@ async def recorded(
     own. Raises what the refusal means, or `RecordsUnavailableError`; in both cases the block does
     not run.
     """
+    relation = await _relation(vault, principal, order, customer)
     over = await vault.meter.look(principal, action, order)
     case = Circumstances(
         region=region,
         at=vault.clock(),
         kind=kind,
-        relation=await _relation(vault, principal, order, customer),
+        relation=relation,
         custody=custody,
         restricted=restricted,
         purpose=purpose,
@@ -142,6 +143,9 @@ async def recorded(
         exceeded=over.detail if over else None,
     )
     decision = decide(vault.rules, principal, action, case)
+    if decision.allow:
+        # At once, so that many at the same moment do not all find the last read free.
+        await vault.meter.count(principal, action, order)
     intent = Record(
         id=vault.new_id(),
         region=region or vault.config.regions[0],
@@ -161,10 +165,14 @@ async def recorded(
         decision="allow" if decision.allow else "deny",
         reason=decision.reason.value,
     )
-    await (begin if begin and decision.allow else vault.recorder.append)(intent)
+    try:
+        await (begin if begin and decision.allow else vault.recorder.append)(intent)
+    except BaseException:
+        if decision.allow:
+            vault.meter.take_back(principal, action, order)
+        raise
     if not decision.allow:
         raise _refusal(decision, over)
-    await vault.meter.count(principal, action, order)
     access = Access(vault, intent, names=sees_names(vault.rules, principal, case))
     try:
         yield access

@@ -150,4 +150,4 @@ def _region(vault: Vault, principal: Principal) -> str | None:
 
 
 def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()

@@ -84,9 +84,11 @@ def check_twilio(
     url: str,
     query: Mapping[str, str],
     token: str,
-) -> None:
+) -> str:
     """
-    Raise unless X-Twilio-Signature (HMAC-SHA1 of the URL and the form's fields) holds.
+    Return a digest of what X-Twilio-Signature (HMAC-SHA1 of the URL and the form's fields) signs.
+
+    Raises unless it holds. The same fields in another order, or escaped otherwise, sign alike.
 
     A JSON body is named by its SHA-256 in the query, `bodySHA256`, which the URL then contains.
     """
@@ -98,15 +100,17 @@ def check_twilio(
     else:
         signed += "".join(f"{name}{value}" for name, value in sorted(set(form)))
     made = hmac.new(token.encode(), signed.encode(), hashlib.sha1).digest()
-    sent = headers.get("X-Twilio-Signature", "").encode()
+    sent = headers.get("X-Twilio-Signature", "").encode(errors="surrogatepass")
     if not hmac.compare_digest(base64.b64encode(made), sent):
         raise UnauthenticatedError("the webhook's signature does not hold")
+    return hashlib.sha256(signed.encode()).hexdigest()
 
 
 def check_bandwidth(headers: Mapping[str, str], credentials: str) -> None:
     """Raise unless the credentials (`USER:PASSWORD`) came by basic authentication."""
     made = b"Basic " + base64.b64encode(credentials.encode())
-    if not hmac.compare_digest(headers.get("Authorization", "").encode(), made):
+    sent = headers.get("Authorization", "").encode(errors="surrogatepass")
+    if not hmac.compare_digest(sent, made):
         raise UnauthenticatedError("the webhook's credentials are not those that were agreed")
 
 
@@ -123,24 +127,28 @@ def read_telnyx(body: bytes) -> CarrierEvent | None:
         TELNYX,
         _text(data, "id"),
         _text(payload, "id"),
-        payload.get("customer_reference"),
+        reference if isinstance(reference := payload.get("customer_reference"), str) else None,
         Status(value),
         _time(data.get("occurred_at")),
     )
 
 
-def read_twilio(body: bytes, form: Sequence[tuple[str, str]]) -> CarrierEvent | None:
-    """Return what a notification of a port-in request says; those of single numbers are ignored."""
+def read_twilio(body: bytes, form: Sequence[tuple[str, str]], signed: str) -> CarrierEvent | None:
+    """
+    Return what a notification of a port-in request says; those of single numbers are ignored.
+
+    `signed` is what `check_twilio` returned.
+    """
     fields: dict[str, Any] = dict(form) or _json(body)
     if fields.get("phone_number_sid") or fields.get("port_in_phone_number_sid"):
         return None
     word = re.sub(r"[^a-z]", "", str(fields.get("status", "")).lower()).removeprefix("portin")
     if word not in _TWILIO:
         return None
-    # Twilio's notifications have no id: the same words are the same event.
+    # Twilio's notifications have no id: what is signed alike is the same event.
     return CarrierEvent(
         TWILIO,
-        hashlib.sha256(body).hexdigest(),
+        signed,
         _text(fields, "port_in_request_sid"),
         None,
         _TWILIO[word],

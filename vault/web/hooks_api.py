@@ -9,12 +9,11 @@ from urllib.parse import parse_qsl
 from aiohttp import hdrs, web
 
 from vault.actions.order_events import link_order, take_event
-from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain import carriers
 from vault.domain.carriers import CarrierEvent
 from vault.errors import UnauthenticatedError
-from vault.web.requests import identity_of, json_fields, needed, principal_of, vault_of
+from vault.web.requests import identity_of, json_fields, needed, principal_of, small_body, vault_of
 
 BODY_BYTES_MAX = 256 * 1024
 
@@ -35,8 +34,8 @@ async def twilio_hook(request: web.Request) -> web.Response:
     is_json = "json" in request.headers.get(hdrs.CONTENT_TYPE, "")
     text = "" if is_json else body.decode("utf-8", "replace")
     form = parse_qsl(text, keep_blank_values=True)
-    carriers.check_twilio(request.headers, body, form, url, request.query, token)
-    return await _take(vault, carriers.read_twilio(body, form))
+    signed = carriers.check_twilio(request.headers, body, form, url, request.query, token)
+    return await _take(vault, carriers.read_twilio(body, form, signed))
 
 
 async def bandwidth_hook(request: web.Request) -> web.Response:
@@ -53,12 +52,7 @@ def _configured(secret: str) -> str:
 
 
 async def _body(request: web.Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.content.iter_chunked(64 * 1024):
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise too_large(BODY_BYTES_MAX)
-    return bytes(body)
+    return await small_body(request, BODY_BYTES_MAX)
 
 
 async def _take(vault: Vault, event: CarrierEvent | None) -> web.Response:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 from aiohttp import web
@@ -42,13 +43,7 @@ def identity_of(request: web.Request) -> UUID:
 
 async def json_fields(request: web.Request, **kinds: type) -> dict[str, Any]:
     """Parse a JSON object; `kinds` names the fields and their types, those unknown are refused."""
-    idle_seconds = vault_of(request).config.upload_idle_seconds
-    try:
-        # A small body has no reason to take longer than a pause in a large one may.
-        async with asyncio.timeout(idle_seconds):
-            raw = await _small_body(request)
-    except TimeoutError:
-        raise TruncatedUploadError(f"the body took more than {idle_seconds:g} seconds") from None
+    raw = await small_body(request, JSON_BYTES_MAX)
     try:
         fields = json.loads(raw)
     except ValueError:
@@ -63,13 +58,25 @@ async def json_fields(request: web.Request, **kinds: type) -> dict[str, Any]:
     return fields
 
 
-async def _small_body(request: web.Request) -> bytes:
-    raw = bytearray()
-    async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
-        raw += chunk
-        if len(raw) > JSON_BYTES_MAX:
-            raise too_large(JSON_BYTES_MAX)
-    return bytes(raw)
+async def form_fields(request: web.Request) -> dict[str, str]:
+    """Parse a form without files: the library would spool those to a disk."""
+    raw = await small_body(request, JSON_BYTES_MAX)
+    return dict(parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True))
+
+
+async def small_body(request: web.Request, size_max: int) -> bytes:
+    """Return a body that has no reason to take longer than a pause in a large one may."""
+    idle_seconds = vault_of(request).config.upload_idle_seconds
+    try:
+        async with asyncio.timeout(idle_seconds):
+            raw = bytearray()
+            async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
+                raw += chunk
+                if len(raw) > size_max:
+                    raise too_large(size_max)
+            return bytes(raw)
+    except TimeoutError:
+        raise TruncatedUploadError(f"the body took more than {idle_seconds:g} seconds") from None
 
 
 async def send(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.errors import ForbiddenError, UnavailableError
+from vault.errors import ForbiddenError, NotFoundError, UnavailableError
 from vault.web.auth import Authenticator
 from vault.web.health import OPENAPI, REGISTRY, Metrics
 from vault.web.openapi import openapi
@@ -119,6 +119,8 @@ def _authenticate(vault: Vault) -> Middleware:
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if "\0" in request.query_string:
+            raise NotFoundError("nothing here has a name with a NUL in it")
         resource = request.match_info.route.resource
         if resource is None or resource.canonical not in public:
             principal: Principal = await authenticator.principal(request)

@@ -25,7 +25,7 @@ from vault.errors import ForbiddenError, InvalidRequestError, UnauthenticatedErr
 from vault.sql.sessions import Session
 from vault.web.console.pages import page
 from vault.web.problems import TITLES, status_of
-from vault.web.requests import vault_of
+from vault.web.requests import form_fields, vault_of
 from vault.web.shapes import time_text
 
 SESSION, BEGUN = "portvault-session", "portvault-sign-in"
@@ -111,9 +111,8 @@ async def end(request: web.Request) -> web.Response:
 
 async def end_elsewhere(request: web.Request) -> web.Response:
     """Take the identity provider's word that somebody has signed out (back-channel log-out)."""
-    form = await request.post()
-    token = form.get("logout_token")
-    if not isinstance(token, str):
+    token = (await form_fields(request)).get("logout_token")
+    if token is None:
         raise InvalidRequestError("logout_token is missing")
     try:
         await signed_out_elsewhere(vault_of(request), token)
@@ -131,9 +130,8 @@ async def _check_own_form(request: web.Request, session: Session) -> None:
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     origin = request.headers.get("Origin")
     own = vault_of(request).config.public_url
-    form = await request.post()
-    token = form.get("csrf")
-    good = isinstance(token, str) and hmac.compare_digest(token.encode(), session.csrf.encode())
+    token = (await form_fields(request)).get("csrf", "")
+    good = hmac.compare_digest(token.encode(), session.csrf.encode())
     if not good or site != "same-origin" or (origin is not None and origin != own):
         raise ForbiddenError("this form did not come from the console; go back and try again")
 
