@@ -41,7 +41,7 @@ async def seal_credential(
     days: int,
     approval: UUID,
 ) -> tuple[UUID, str, datetime]:
-    """Make a credential and return its secret, which is not kept; `approval` is of the role."""
+    """Make a credential and return its secret, which is not kept; `approval` is of `subject_of`."""
     check_grant(Grant(role, frozenset(regions)), vault.config.regions)
     if role == Role.FAX_GATEWAY:
         raise InvalidRequestError("a gateway signs in at no identity provider; make a token")
@@ -56,7 +56,7 @@ async def seal_credential(
     ):
         if not set(regions) <= principal.regions:
             raise ForbiddenError("a credential is sealed for one's own regions only")
-        await use(access, conn, approval, Act.BREAK_GLASS, role)
+        await use(access, conn, approval, Act.BREAK_GLASS, subject_of(role, regions))
         await break_glass_sql.insert(
             conn,
             identity,
@@ -70,6 +70,11 @@ async def seal_credential(
         made = access.conclude(reason=f"{role} break-glass:{identity}")
         await log_sql.insert_records(conn, [made])
     return identity, secret, expires_at
+
+
+def subject_of(role: str, regions: list[str]) -> str:
+    """Return what is agreed to: a role with every region that it will reach, as `dpo/sg/uk`."""
+    return "/".join([role, *sorted(set(regions))])
 
 
 async def open_credential(vault: Vault, secret: str, reference: str) -> tuple[str, datetime]:

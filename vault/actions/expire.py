@@ -22,6 +22,7 @@ from vault.domain.signals import SignalType, document_signal
 from vault.errors import ClockError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
+from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, transaction
 from vault.sql.retention import Judged
@@ -79,6 +80,7 @@ async def shred_due(vault: Vault, region: str) -> int:
     """Shred a batch of what is due; raises `ClockError` when this clock runs ahead."""
     async with transaction(vault.pool) as conn:
         now = await trusted_time(vault, conn)
+        await policies_sql.freeze(conn)
         current = await in_force(vault, conn)
         await retention_sql.freeze_holds(conn, region)
         found = await retention_sql.lock_due(conn, region, current.version, now, EXPIRE_BATCH)

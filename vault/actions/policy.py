@@ -162,9 +162,10 @@ async def apply_policy(
             if current.policy == _parsed(text):
                 raise ConflictError("this policy says what is in force already")
             # Somebody may have applied another one since the effect was computed.
-            shortens = any(change.shortens for change in changes(current.policy, _parsed(text)))
+            found = changes(current.policy, _parsed(text))
+            _check_own(vault, principal, found)
             approved_by = None
-            if shortens:
+            if any(change.shortens for change in found):
                 approved_by = await _second_person(access, conn, approval, effect)
             version = current.version + 1
             await policies_sql.insert(
@@ -173,6 +174,13 @@ async def apply_policy(
             )
             await log_sql.insert_records(conn, [access.conclude()])
         return version, effect
+
+
+def _check_own(vault: Vault, principal: Principal, found: list[Change]) -> None:
+    """Raise unless every region whose documents are judged otherwise is the principal's own."""
+    touched = {change.new.region for change in found} & set(vault.config.regions)
+    if others := sorted(touched - principal.regions):
+        raise ForbiddenError(f"this policy changes {', '.join(others)}, and that is not yours")
 
 
 async def _second_person(

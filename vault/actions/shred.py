@@ -22,6 +22,7 @@ from vault.domain.signals import SignalType, document_signal
 from vault.errors import FloorError, HeldError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
+from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
 
@@ -61,6 +62,7 @@ async def shred(
         if document is None:
             raise NotFoundError
         async with transaction(vault.pool) as conn:
+            await policies_sql.freeze(conn)
             await retention_sql.freeze_holds(conn, document.region)
             found = await retention_sql.lock_judged(conn, identity)
             if found is None:

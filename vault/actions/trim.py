@@ -7,6 +7,7 @@ once; a crash at any point leaves work that the next look finds again.
 """
 
 from vault.actions.access import recorded
+from vault.actions.expire import trusted_time
 from vault.actions.prove import Tiles, published
 from vault.actions.publish import put_object
 from vault.actions.published import MINIMUM, PREFIX
@@ -30,9 +31,9 @@ async def trim_log(vault: Vault, region: str) -> int:
         return 0
     async with connection(vault.pool) as conn:
         before = await trim_sql.minimum(conn, region)
-        due = await trim_sql.first_to_keep(
-            conn, region, before.size, BATCH * WIDTH, vault.clock() - keep
-        )
+        # A clock that runs ahead would have it signed that young records may be gone.
+        now = await trusted_time(vault, conn)
+        due = await trim_sql.first_to_keep(conn, region, before.size, BATCH * WIDTH, now - keep)
     size = due - due % WIDTH
     if size > before.size:
         await _trim(vault, region, before.size, size)

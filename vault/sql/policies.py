@@ -20,8 +20,13 @@ class AppliedPolicy:
 
 
 async def lock(conn: Connection) -> None:
-    """Let nobody else apply a policy until the transaction ends."""
+    """Wait for whoever shreds by the policy in force, and let nobody else apply one or shred."""
     await conn.execute("select pg_advisory_xact_lock($1, 0)", _POLICY)
+
+
+async def freeze(conn: Connection) -> None:
+    """Keep the policy in force as it is until the transaction ends."""
+    await conn.execute("select pg_advisory_xact_lock_shared($1, 0)", _POLICY)
 
 
 async def newest(conn: Connection) -> AppliedPolicy | None:

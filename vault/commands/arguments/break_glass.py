@@ -17,7 +17,7 @@ def add_break_glass(tree: Tree) -> None:
     seal = glass.command(
         "seal",
         "break_glass.seal",
-        "Make a credential to be locked away, and print it, once; takes an approval of its role.",
+        "Make a credential to be locked away, and print it, once; takes an approval of both.",
         "portvault break-glass seal --role dpo --region uk --days 365 --approval ID",
     )
     seal.add_argument(
@@ -25,7 +25,7 @@ def add_break_glass(tree: Tree) -> None:
     )
     seal.add_argument("--region", required=True, action="append", choices=REGIONS)
     seal.add_argument("--days", required=True, type=count, help="how long it can be opened")
-    seal.add_argument("--approval", required=True, help="of the act break-glass, for the role")
+    seal.add_argument("--approval", required=True, help="of the act break-glass, for ROLE/REGION/…")
     opened = glass.command(
         "open",
         "break_glass.open_sealed",
