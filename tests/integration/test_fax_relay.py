@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,8 @@ from typing import Any
 
 import pikepdf
 import pytest
+from aiosmtpd.handlers import Sink
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from tests.fixtures_postfix import HostilePeer, Postfix, attachment, make_certificate
 from tests.fixtures_server import serving
@@ -133,6 +136,10 @@ HOSTILE: tuple[tuple[str, dict[str, bytes | float | None], str], ...] = (
     ("refuses the recipient", {"RCPT": b"550 no\r\n"}, "failed"),
     ("refuses the content", {"dot": b"554 no faxes\r\n"}, "failed"),
     ("is not ready", {"greeting": b"421 later\r\n"}, "queued"),
+    ("refuses every session", {"greeting": b"554 not from there\r\n"}, "queued"),
+    ("wants a sign-in first", {"MAIL": b"530 sign in\r\n"}, "queued"),
+    ("takes it and then is silent", {"QUIT": 5.0}, "delivered"),
+    ("takes it and then cuts", {"QUIT": None}, "delivered"),
 )
 
 
@@ -151,6 +158,57 @@ async def test_a_hostile_peer_neither_loses_nor_stops_a_fax(config: Config, fax:
                 assert state == expected, what
                 if expected == "queued":
                     await faxes.act(identity, "fail", reason="done", final=True)
+
+
+async def test_a_refused_sign_in_costs_no_fax(config: Config, tmp_path: Path, fax: bytes) -> None:
+    """A wrong password has faxes wait, with the right one they go out."""
+    certificate, key = make_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+
+    def signed_in(_: Any, __: Any, ___: Any, ____: str, given: LoginPassword) -> AuthResult:
+        return AuthResult(success=given.password == b"right", handled=False)
+
+    def factory() -> SMTP:
+        options = {"authenticator": signed_in, "auth_exclude_mechanism": ["LOGIN"]}
+        return SMTP(Sink(), tls_context=context, **options)
+
+    server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+    port, password = server.sockets[0].getsockname()[1], tmp_path / "password"
+    rows = '[[routes]]\nnumber = "+442079460*"\naddress = "inbox@acme.test"\n'
+    rows += f'[[domains]]\ndomain = "acme.test"\nca = "{certificate}"\n'
+    settings = {
+        "fax_smtp": f"127.0.0.1:{port}",
+        "fax_smtp_user": "vault",
+        "fax_smtp_password_file": str(password),
+    }
+    async with server, relaying(config, rows, **settings) as (vault, faxes):
+        identity = await faxes.taken(fax)
+        for said, state, answer in (("wrong", "queued", "535"), ("right", "delivered", "250")):
+            password.write_text(said)
+            await relay_faxes(vault, "uk")
+            found, result = await state_of(faxes, identity)
+            assert (found, (result or "")[:3]) == (state, answer)
+            await asyncio.sleep(0.05)
+
+
+async def test_the_password_goes_to_the_hop_that_it_is_for(
+    config: Config, tmp_path: Path, fax: bytes
+) -> None:
+    """A domain's own host does not get the password of `fax_smtp`, whatever it offers."""
+    (tmp_path / "password").write_text("secret")
+    async with HostilePeer({"EHLO": b"250-peer\r\n250 AUTH PLAIN LOGIN\r\n"}) as peer:
+        text = table(peer.port, tls="opportunistic")
+        settings = {
+            "fax_smtp": "127.0.0.1:1",
+            "fax_smtp_user": "vault",
+            "fax_smtp_password_file": str(tmp_path / "password"),
+        }
+        async with relaying(config, text, **settings) as (vault, faxes):
+            identity = await faxes.taken(fax)
+            await relay_faxes(vault, "uk")
+            assert (await state_of(faxes, identity))[0] == "delivered"
+        assert "AUTH" not in peer.heard
 
 
 async def test_a_crash_between_the_answer_and_its_record_sends_again(

@@ -2,11 +2,13 @@
 Sends a mail to its next hop, over TLS unless the operator allows otherwise.
 
 A reply of 4xx, a connection that is cut and a peer that is too slow are all `MailDeferredError`:
-the next hop did not say that it has the mail. Only a 5xx is `MailRefusedError`. Nothing is written
-to disk, and a bounce is asked to carry headers only.
+the next hop did not say that it has the mail. Only a 5xx to the recipient or to the data is
+`MailRefusedError`; one that is said before, to the greeting, the sign-in or the sender, is about us
+and not about the mail. Nothing is written to disk, and a bounce is asked to carry headers only.
 """
 
 import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ from vault.domain.fax_routes import Domain, Route, Tls, parse_host
 from vault.errors import MailDeferredError, MailRefusedError
 
 IMPLICIT_TLS_PORT = 465
+#: How long the next hop may take to say goodbye after it took the mail.
+QUIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +48,31 @@ class SmtpMailer:
             raise MailDeferredError(
                 f"a certificate of {route.domain} cannot be used: {type(error).__name__}"
             ) from None
+        client = self._client(domain, context)
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                return await self._send(route, domain, context, envelope, message)
+                said = await self._send(client, route, domain, envelope, message)
         except aiosmtplib.SMTPRecipientsRefused as error:
             refused = error.recipients[0]
             raise _refusal(refused.code, refused.message) from None
-        except aiosmtplib.SMTPResponseException as error:
+        except aiosmtplib.SMTPDataError as error:
             raise _refusal(error.code, error.message) from None
+        except aiosmtplib.SMTPResponseException as error:
+            raise MailDeferredError(f"{error.code} {error.message}") from None
         except (aiosmtplib.SMTPException, TimeoutError, OSError, ValueError) as error:
             raise MailDeferredError(f"next hop: {type(error).__name__}") from None
+        else:
+            # It has the mail: whether it answers the goodbye changes nothing.
+            with contextlib.suppress(aiosmtplib.SMTPException, OSError):
+                await client.quit(timeout=QUIT_SECONDS)
+            return said
+        finally:
+            client.close()
 
-    async def _send(
-        self, route: Route, domain: Domain, context: ssl.SSLContext, envelope: str, message: bytes
-    ) -> str:
+    def _client(self, domain: Domain, context: ssl.SSLContext) -> aiosmtplib.SMTP:
         host, port = parse_host(domain.host or self.host, "fax_smtp")
         implicit = port == IMPLICIT_TLS_PORT
-        client = aiosmtplib.SMTP(
+        return aiosmtplib.SMTP(
             hostname=host,
             port=port,
             use_tls=implicit,
@@ -69,18 +81,23 @@ class SmtpMailer:
             tls_context=context,
             timeout=self.timeout_seconds,
         )
-        async with client:
-            if self.user:
-                password = Path(self.password_file).read_text(encoding="utf-8").strip()
-                await client.login(self.user, password)
-            dsn = client.supports_extension("dsn")
-            _, reply = await client.sendmail(
-                self.sender,
-                [route.address],
-                message,
-                mail_options=["RET=HDRS", f"ENVID={envelope}"] if dsn else [],
-                rcpt_options=["NOTIFY=SUCCESS,FAILURE"] if dsn else [],
-            )
+
+    async def _send(
+        self, client: aiosmtplib.SMTP, route: Route, domain: Domain, envelope: str, message: bytes
+    ) -> str:
+        await client.connect()
+        # The password is for `fax_smtp` alone, and only once its certificate was verified.
+        if self.user and domain.host is None and domain.tls is Tls.REQUIRED:
+            password = Path(self.password_file).read_text(encoding="utf-8").strip()
+            await client.login(self.user, password)
+        dsn = client.supports_extension("dsn")
+        _, reply = await client.sendmail(
+            self.sender,
+            [route.address],
+            message,
+            mail_options=["RET=HDRS", f"ENVID={envelope}"] if dsn else [],
+            rcpt_options=["NOTIFY=SUCCESS,FAILURE"] if dsn else [],
+        )
         return f"250 {reply}"
 
 
