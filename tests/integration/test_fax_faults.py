@@ -11,6 +11,7 @@ import pytest
 from tests.fixtures_server import serving
 from tests.fixtures_telefax import Faxes
 from tests.fixtures_wire import Wire
+from vault.actions.fax_sweep import purge_faxes
 from vault.actions.records import close_interrupted
 from vault.actions.sequence import sequence_log
 from vault.app import open_vault
@@ -90,6 +91,36 @@ async def test_the_custodian_goes_away_while_a_fax_is_taken(
     status, taken = await faxes.send(fax, headers=KEY)
     assert status == 201
     assert (await faxes.content(taken["id"]))[1] == fax
+
+
+async def test_the_custodian_goes_away_after_a_fax_was_put(
+    vault: Vault, config: Config, faxes: Faxes, fax: bytes
+) -> None:
+    """A seal meanwhile has the key wrapped again; where it cannot be, what was put is purged."""
+    earlier = await faxes.taken(fax)
+    keys = config.signing_key_path.parent
+    away = keys.with_name("away")
+    away.mkdir()
+    store: Any = vault.stores["uk"]
+    put = store.put
+
+    async def put_and_seal(*arguments: Any, **named: Any) -> None:
+        await put(*arguments, **named)
+        store.put = put
+        await faxes.act(earlier, "deliver")
+        await vault.keyring.seal("uk")
+        vault.keyring.forget()
+        for path in keys.glob("uk-*.key"):
+            path.rename(away / path.name)
+
+    store.put = put_and_seal
+    assert (await faxes.send(fax, headers=KEY))[0] == 503
+    assert await vault.pool.fetchval("select count(*) from fax") == 1
+    await purge_faxes(vault, "uk")
+    assert await objects(vault) == 0
+    for path in list(away.iterdir()):
+        path.rename(keys / path.name)
+    assert (await faxes.send(fax, headers=KEY))[0] == 201
 
 
 async def test_a_fax_that_comes_too_slowly_is_dropped(config: Config, fax: bytes) -> None:

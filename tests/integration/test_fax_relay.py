@@ -170,8 +170,8 @@ async def test_a_refused_sign_in_costs_no_fax(config: Config, tmp_path: Path, fa
         return AuthResult(success=given.password == b"right", handled=False)
 
     def factory() -> SMTP:
-        options = {"authenticator": signed_in, "auth_exclude_mechanism": ["LOGIN"]}
-        return SMTP(Sink(), tls_context=context, **options)
+        offered: Any = {"authenticator": signed_in, "auth_exclude_mechanism": ["LOGIN"]}
+        return SMTP(Sink(), tls_context=context, **offered)
 
     server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     port, password = server.sockets[0].getsockname()[1], tmp_path / "password"

@@ -95,6 +95,23 @@ async def test_a_child_that_hangs_or_dies_is_replaced(sandbox: SandboxedChildren
         assert child_of(sandbox) != before
 
 
+async def test_who_is_cancelled_twice_gives_the_place_back() -> None:
+    """A second cancellation, while the child is being ended, costs no place in the sandbox."""
+    sandbox = SandboxedChildren(processes=1, timeout_seconds=3.0, memory_bytes=1 << 30)
+    await sandbox.check(tiff({}), TIFF, pages_max=1)
+    subprocess.run(["kill", f"-{signal.SIGSTOP.value}", str(child_of(sandbox))], check=True)
+    asking = asyncio.create_task(sandbox.check(tiff({}), TIFF, pages_max=1))
+    await asyncio.sleep(0.05)
+    for _ in range(2):
+        asking.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    assert sandbox._free.qsize() == 1
+    assert (await sandbox.check(tiff({}), TIFF, pages_max=1)).pages == 1
+    await sandbox.close()
+
+
 async def test_who_stops_waiting_leaves_no_answer_to_the_next(sandbox: SandboxedChildren) -> None:
     """A question that was cancelled is not answered to somebody else."""
     await sandbox.check(tiff({}), TIFF, pages_max=1)

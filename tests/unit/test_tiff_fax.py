@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 from PIL.TiffImagePlugin import TiffImageFile
 
 from tests.fixtures_server import SAMPLES
-from tests.fixtures_telefax import G3_STRIP, loop, tiff
+from tests.fixtures_telefax import G3_STRIP, G4_STRIP, loop, tiff
 from vault.domain.fax_pdf import fax_pdf
 from vault.domain.tiff_fax import HEIGHT_MAX, REVERSED, WIDTH_MAX, read_pages
 from vault.errors import ContentRefusedError
@@ -180,3 +180,11 @@ def test_an_altered_fax_is_pages_or_a_refusal(data):
     except ContentRefusedError:
         return
     fax_pdf(bytes(fax), pages)
+
+
+def test_a_file_whose_pages_share_their_strips_is_refused():
+    """Pages that lie over one another would make the PDF larger than the fax, page by page."""
+    strip = bytes(10_000) + G4_STRIP
+    assert len(read_pages(tiff({}, strip=strip), 500)) == 1
+    with pytest.raises(ContentRefusedError, match="overlap"):
+        read_pages(tiff(*[{}] * 500, strip=strip), 500)

@@ -237,22 +237,25 @@ async def _iterate(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 async def _keep(vault: Vault, access: Access, new: NewFax, key: DataKey) -> Fax:
     """Commit together with others; return the earlier fax where this one was sent before."""
+    try:
+        return await _commit(vault, access, new, key)
+    except BaseException:
+        # Once the outcome was made, the statement may have been sent, and the commit or only its
+        # answer was lost: then object and intent are left to whoever closes the intent.
+        if not access.concluded:
+            await _purge(vault, access, new.fax)
+        raise
+
+
+async def _commit(vault: Vault, access: Access, new: NewFax, key: DataKey) -> Fax:
     for _ in range(ATTEMPTS):
-        try:
-            taken = await vault.fax_taker.submit(new)
-        except BaseException:
-            # Once the outcome was made, the statement may have been sent, and the commit or only
-            # its answer was lost: then object and intent are left to whoever closes the intent.
-            if not access.concluded:
-                await _purge(vault, access, new.fax)
-            raise
+        taken = await vault.fax_taker.submit(new)
         if taken.taken:
             return new.fax
         access.concluded = False
         if not taken.stale_scope:
             return await _give_back(vault, access, new)
         new = replace(new, key=await rewrap_fax_key(vault, key, new.key))
-    await _purge(vault, access, new.fax)
     raise ConflictError("the region's keys are being sealed; try again")
 
 

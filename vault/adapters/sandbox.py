@@ -73,11 +73,13 @@ class SandboxedChildren:
                 whole = True
                 return found, content
         finally:
-            # A child that was left in the middle of an answer would give it to the next one.
-            if not whole:
-                await asyncio.shield(_end(child))
-                child = None
-            self._free.put_nowait(child)
+            # A child that was left in the middle of an answer would give it to the next one. Its
+            # place is given back even where waiting for its end is cancelled, too.
+            try:
+                if not whole:
+                    await asyncio.shield(_end(child))
+            finally:
+                self._free.put_nowait(child if whole else None)
 
     async def _start(self) -> asyncio.subprocess.Process:
         cpu_seconds = str(max(1, int(self._timeout_seconds)))

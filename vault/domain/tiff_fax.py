@@ -81,7 +81,7 @@ def read_pages(data: bytes, pages_max: int) -> list[Page]:
 
 def _pages(data: bytes, order: str, pages_max: int) -> Iterator[Page]:
     (offset,) = struct.unpack_from(order + "I", data, 4)
-    seen = set[int]()
+    seen, coded = set[int](), 0
     while offset:
         if offset in seen:
             raise _refused("its directories form a loop")
@@ -89,7 +89,12 @@ def _pages(data: bytes, order: str, pages_max: int) -> Iterator[Page]:
             raise _refused(f"it has more than {pages_max} pages")
         seen.add(offset)
         tags, offset = _directory(data, order, offset)
-        yield _page(data, tags, len(seen))
+        page = _page(data, tags, len(seen))
+        # Else a small file would be many times as large as PDF, and as long to read.
+        coded += sum(size for _, size in page.strips)
+        if coded > len(data):
+            raise _refused("its strips overlap")
+        yield page
 
 
 def _directory(data: bytes, order: str, offset: int) -> tuple[dict[int, list[int]], int]:
