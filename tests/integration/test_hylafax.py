@@ -117,11 +117,8 @@ async def test_a_link_in_the_queue_is_not_followed(
     assert await vault.json("fax", "list", **token) == []
 
 
-async def test_outbound_faxes_go_into_hylafaxs_queue(
-    vault: VaultProcess, fax_server: FaxServer, fax: bytes
-) -> None:
-    """The real sendfax queues each once, with its number and id; one it refuses waits here."""
-    token = await token_of(vault, "fax-gateway")
+async def outgoing(vault: VaultProcess, token: dict[str, str], fax: bytes) -> str:
+    """Have a fax wait to be sent, and return its id."""
     headers = {"Authorization": f"Bearer {token['PORTVAULT_TOKEN']}"}
     query = {"direction": "outbound", "to": CALLED}
     async with (
@@ -129,9 +126,31 @@ async def test_outbound_faxes_go_into_hylafaxs_queue(
         http.post("/v1/faxes", params=query, data=fax) as response,
     ):
         assert response.status == 201
-        identity = (await response.json())["id"]
+        identity: str = (await response.json())["id"]
+        return identity
+
+
+async def test_a_fax_that_cannot_be_fetched_holds_up_no_other(
+    vault: VaultProcess, tmp_path: Path, fax: bytes
+) -> None:
+    """The oldest has lost its object: it is named, and those behind it are sent."""
+    token = await token_of(vault, "fax-gateway")
+    lost, sound = [await outgoing(vault, token, fax) for _ in range(2)]
+    (stored,) = (tmp_path / "home").rglob(f"documents/{lost}")
+    stored.unlink()
+    status, _, says = await vault.run("fax", "outbound", "--sendfax", "true", **token)
+    assert (status, lost in says, sound in says) == (1, True, False)
+    assert (await vault.json("fax", "show", sound, **token))["state"] == "delivered"
+
+
+async def test_outbound_faxes_go_into_hylafaxs_queue(
+    vault: VaultProcess, fax_server: FaxServer, fax: bytes
+) -> None:
+    """The real sendfax queues each once, with its number and id; one it refuses waits here."""
+    token = await token_of(vault, "fax-gateway")
+    identity = await outgoing(vault, token, fax)
     status, _, says = await vault.run("fax", "outbound", "--sendfax", "false", **token)
-    assert (status, "they are tried again" in says) == (1, True)
+    assert (status, "are tried again" in says) == (1, True)
     waiting = await vault.json("fax", "show", identity, **token)
     assert (waiting["state"], waiting["attempts"]) == ("queued", 1)
     await asyncio.sleep(1.1)

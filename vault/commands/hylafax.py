@@ -26,7 +26,7 @@ from vault.client import call, check, session
 from vault.commands.output import facts, show, table
 from vault.domain.fax_numbers import ANONYMOUS, clean_facts, read_number
 from vault.domain.media import HEAD_BYTES, by_signature
-from vault.errors import InvalidRequestError, UnavailableError, VaultError
+from vault.errors import InvalidRequestError, UnauthenticatedError, UnavailableError, VaultError
 
 #: A note beside a file that the vault did not take yet: what `drain` has to say of it.
 NOTE_SUFFIX = ".portvault"
@@ -139,16 +139,27 @@ async def drain(args: argparse.Namespace) -> None:
         raise VaultError(f"{len(left)} faxes are left; {name}: {reason}")
 
 
+class SendfaxMissingError(VaultError):
+    """`sendfax` cannot be run, for this fax or any other."""
+
+
 async def outbound(args: argparse.Namespace) -> None:
     """Hand each waiting outbound fax to `sendfax`; what its queue accepts is delivered."""
     sent, failed = list[str](), list[str]()
     async with session() as http:
         for fax in await _waiting(http):
-            done = await _hand_over(http, fax, args.sendfax)
+            try:
+                done = await _hand_over(http, fax, args.sendfax)
+            except (UnavailableError, UnauthenticatedError, SendfaxMissingError):
+                raise
+            except VaultError as error:
+                # One that was shredded meanwhile, or may not be read here, holds up no other.
+                print(f"{fax}: {error}", file=sys.stderr)
+                done = False
             (sent if done else failed).append(fax)
     show({"sent": sent, "failed": failed}, "\n".join(sent) or "nothing sent", as_json=args.json)
     if failed:
-        raise VaultError(f"sendfax refused {len(failed)} faxes; they are tried again")
+        raise VaultError(f"{len(failed)} faxes were not sent; those that wait are tried again")
 
 
 async def _waiting(http: aiohttp.ClientSession) -> list[str]:
@@ -201,7 +212,7 @@ async def _run(command: list[str], data: bytes) -> tuple[int, str]:
             stderr=asyncio.subprocess.STDOUT,
         )
     except OSError as error:
-        raise VaultError(f"{command[0]} cannot be run: {error.strerror}") from None
+        raise SendfaxMissingError(f"{command[0]} cannot be run: {error.strerror}") from None
     try:
         async with asyncio.timeout(SENDFAX_SECONDS_MAX):
             said, _ = await process.communicate(data)
