@@ -228,7 +228,7 @@ async def test_pages_follow_each_other(api: Api) -> None:
     assert seen == made[::-1]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "cursor=%00", "cursor=YQ=="])
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "cursor=%01", "cursor=YQ=="])
 async def test_bad_paging_is_refused(api: Api, query: str) -> None:
     """A limit out of bounds or a made-up cursor is refused."""
     status, _, _ = await api.call("GET", f"/v1/orders?{query}")
