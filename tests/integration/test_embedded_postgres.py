@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from keys.rows import AWAY
 from vault.adapters import postgres_launcher
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.errors import ConfigurationError, DatabaseUnavailableError
@@ -155,7 +156,7 @@ async def test_supervised_server_comes_back_after_kill(server):
     while number is None:
         try:
             number = await execute(address, "select number from kept")
-        except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
+        except AWAY:
             await asyncio.sleep(0.02)
     assert number == 7
     await server.stop()

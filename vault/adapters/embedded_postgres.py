@@ -20,6 +20,7 @@ from pathlib import Path
 
 import asyncpg
 
+from keys.rows import AWAY
 from vault.adapters.home_lock import HomeLock
 from vault.adapters.postgres_cluster import NAME, Cluster, ended, program_path
 from vault.errors import ConfigurationError, DatabaseUnavailableError
@@ -149,7 +150,7 @@ class EmbeddedPostgres:
         while not self._stopping:
             process = self._cluster.spawn("postgres", "-D", str(self._cluster.data), *options)
             self._process = process
-            if await self._answers(process, deadline):
+            if await self._answers(process, deadline) or self._stopping:
                 return
             # Orphans of a killed postmaster hold its memory until they notice, within moments.
             why = self._cluster.complaint()
@@ -161,7 +162,7 @@ class EmbeddedPostgres:
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 await self._ensure_database()
-            except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
+            except AWAY:
                 await asyncio.sleep(0.02)
             else:
                 return True
