@@ -3,12 +3,15 @@
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from vault.adapters.directory import DirectoryStore
+from vault.adapters.directory_partial import sweep
 from vault.adapters.objects import open_store
 from vault.errors import ConfigurationError, ObjectMissingError, ObjectStoreUnavailableError
 
@@ -124,6 +127,28 @@ async def test_what_a_killed_writer_left_is_swept(root: Path) -> None:
             await store.check()
         assert files(root) == []
         await store.close()
+
+
+async def test_no_writer_loses_its_file_to_a_sweeper(store: DirectoryStore, root: Path) -> None:
+    """However often others sweep while it writes, every put is kept."""
+    done = threading.Event()
+
+    def keep_sweeping() -> None:
+        while not done.is_set():
+            sweep(root)
+
+    with ThreadPoolExecutor(3) as sweepers:
+        for _ in range(3):
+            sweepers.submit(keep_sweeping)
+        try:
+            for first in range(0, 1600, 8):
+                names = [f"documents/{first + more}" for more in range(8)]
+                await asyncio.gather(
+                    *(store.put(name, blocks(1), size_bytes=None) for name in names)
+                )
+        finally:
+            done.set()
+    assert len([item async for item in store.list()]) == 1600
 
 
 async def test_only_the_owner_may_read(store: DirectoryStore, root: Path) -> None:

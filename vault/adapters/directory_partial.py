@@ -18,7 +18,7 @@ class Partial:
     def __init__(self, root: Path, name: str) -> None:
         self._root = root
         self._target = root / name
-        self._name = secrets.token_hex(16) + SUFFIX
+        self._name = _new_name()
         self._folder: int | None = None
         self._file: int | None = None
         self._shown = False
@@ -75,10 +75,10 @@ class Partial:
             made = os.open(self._name, flags, 0o600, dir_fd=self._folder)
             if _lock(made) and os.fstat(made).st_nlink:
                 return made
-            # A sweeper saw the file before it was locked, and takes it.
+            # A sweeper saw the file before it was locked, and takes it: by its name, which therefore
+            # is not used again.
             os.close(made)
-            with suppress(FileNotFoundError):
-                os.unlink(self._name, dir_fd=self._folder)
+            self._name = _new_name()
 
     def _rename(self) -> None:
         # By its path, so that this fails when the root is not where it was.
@@ -127,6 +127,10 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _new_name() -> str:
+    return secrets.token_hex(16) + SUFFIX
 
 
 def _lock(descriptor: int) -> bool:
