@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -222,11 +223,17 @@ async def raw(api: Api, data: bytes, *, wait_seconds: float = 5.0) -> bytes:
     ],
 )
 async def test_what_is_not_plainly_http_is_refused(api: Api, head: bytes) -> None:
-    """Too long, too many, ambiguous or smuggled headers: 400, without a word of what answers."""
-    answer = await raw(api, head)
-    assert answer.split(b" ", 2)[1] == b"400", answer[:80]
-    assert b"aiohttp" not in answer
-    assert b"Python" not in answer
+    """Too long, too many, ambiguous or smuggled headers: a problem 400, and no server's name."""
+    top, _, body = (await raw(api, head)).partition(b"\r\n\r\n")
+    assert top.split(b" ", 2)[1] == b"400", top
+    assert b"\r\ncontent-type: application/problem+json" in top.lower()
+    assert b"\r\nserver:" not in top.lower()
+    assert json.loads(body) == {
+        "type": "about:blank",
+        "title": "Bad request",
+        "status": 400,
+        "detail": "this is not HTTP/1.1",
+    }
 
 
 async def test_a_client_that_never_ends_its_head_is_cut(vault: Vault) -> None:
@@ -245,6 +252,21 @@ async def test_a_client_that_never_ends_its_body_is_answered(vault: Vault) -> No
             b"Authorization: Bearer " + api.tokens["porting"].encode() + b"\r\n\r\n{"
         )
         assert b"HTTP/1.1 400" in await raw(api, head, wait_seconds=20.0)
+
+
+async def test_an_upload_that_drips_is_cut(vault: Vault, passport: bytes) -> None:
+    """Bytes that come one by one, never idle, hold their place no longer than an upload may."""
+    config = replace(vault.config, receiving_seconds_max=0.5)
+
+    async def drip() -> AsyncIterator[bytes]:
+        yield passport[:8192]
+        for byte in range(8192, len(passport)):
+            await asyncio.sleep(0.02)
+            yield passport[byte : byte + 1]
+
+    async with serving(replace(vault, config=config)) as api:
+        status, answer = await api.put(await api.order(), drip())
+        assert (status, "in whole" in answer["detail"]) == (400, True)
 
 
 async def test_a_reader_that_takes_nothing_is_cut(vault: Vault, passport: bytes) -> None:

@@ -1,12 +1,13 @@
 """Four eyes, over every role, act and state: who may ask, who may agree, what it is good for."""
 
 import uuid
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from vault.domain.access import ALLOWED, Action, Role
+from vault.domain.access import ALLOWED, Action, Principal, Role
 from vault.domain.approvals import (
     APPROVERS,
     REQUESTERS,
@@ -27,7 +28,14 @@ ASKED = Approval(
 APPROVED = replace(ASKED, approved_by="token:b", approved_at=NOW)
 USED = replace(APPROVED, used_at=NOW)
 OF_STATE = {State.REQUESTED: ASKED, State.APPROVED: APPROVED, State.USED: USED}
+SERVED = ("sg", "uk")
 USE = (Act.HOLD_RELEASE, "hold-1", "uk", "token:a")
+
+
+def agreeing(
+    name: str = "token:b", role: str = "dpo", regions: Collection[str] = SERVED
+) -> Principal:
+    return Principal(name, role, frozenset(regions))
 
 
 @pytest.mark.parametrize("act", Act)
@@ -50,7 +58,7 @@ def test_no_other_role_asks_or_agrees(role: Role, act: Act) -> None:
             check_request(role, act, "hold-1", "the case ended")
     if role not in APPROVERS[act]:
         with pytest.raises(ForbiddenError, match="may not approve"):
-            check_approval(replace(ASKED, act=act), "token:b", role, NOW)
+            check_approval(replace(ASKED, act=act), agreeing(role=role), SERVED, NOW)
 
 
 @pytest.mark.parametrize("subject", ["", "Jane Doe", "x" * 129, "hold\n1"])
@@ -70,15 +78,39 @@ def test_a_request_has_a_reason(reason: str) -> None:
 def test_nobody_agrees_with_oneself() -> None:
     """The second pair of eyes belongs to another principal."""
     with pytest.raises(ForbiddenError, match="somebody else"):
-        check_approval(ASKED, "token:a", "dpo", NOW)
-    check_approval(ASKED, "token:b", "dpo", NOW)
+        check_approval(ASKED, agreeing("token:a"), SERVED, NOW)
+    check_approval(ASKED, agreeing(), SERVED, NOW)
+
+
+@pytest.mark.parametrize(
+    "act, subject, regions, agreed",
+    [
+        (Act.HOLD_RELEASE, "hold-1", {"uk"}, True),
+        (Act.HOLD_RELEASE, "hold-1", {"sg"}, False),
+        (Act.POLICY_SHORTEN, "a" * 64, {"uk"}, False),
+        (Act.POLICY_SHORTEN, "a" * 64, {"sg", "uk"}, True),
+        (Act.BREAK_GLASS, "dpo/sg/uk", {"uk"}, False),
+        (Act.BREAK_GLASS, "dpo/sg/uk", {"sg", "uk"}, True),
+        (Act.BREAK_GLASS, "dpo/uk", {"uk"}, True),
+    ],
+)
+def test_who_agrees_is_of_every_region_that_it_reaches(
+    act: Act, subject: str, regions: set[str], agreed: bool
+) -> None:
+    """Nobody of the UK alone agrees to a policy, or a credential, that reaches Singapore."""
+    asked = replace(ASKED, act=act, subject=subject)
+    if agreed:
+        check_approval(asked, agreeing(regions=regions), SERVED, NOW)
+    else:
+        with pytest.raises(ForbiddenError, match="reaches"):
+            check_approval(asked, agreeing(regions=regions), SERVED, NOW)
 
 
 def test_only_a_living_request_is_agreed_to() -> None:
     """What lapsed, was approved or was used is not approved again."""
     for approval, now in ((ASKED, LATER), (APPROVED, NOW), (USED, NOW)):
         with pytest.raises(ConflictError):
-            check_approval(approval, "token:c", "dpo", now)
+            check_approval(approval, agreeing("token:c"), SERVED, now)
 
 
 @pytest.mark.parametrize(

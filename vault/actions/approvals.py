@@ -89,7 +89,7 @@ async def approve(vault: Vault, principal: Principal, identity: UUID) -> Approva
             now = vault.clock()
             # Sent again by who approved it, it is answered as the first time.
             if approval.approved_by != principal.id:
-                check_approval(approval, principal.id, principal.role, now)
+                check_approval(approval, principal, vault.config.regions, now)
                 until = now + timedelta(seconds=vault.config.approval_seconds)
                 await approvals_sql.set_approved(
                     conn, identity, by=principal.id, now=now, expires_at=until

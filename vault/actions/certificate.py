@@ -46,7 +46,7 @@ async def order_certificate(vault: Vault, principal: Principal, identity: UUID) 
     async with recorded(
         vault,
         principal,
-        Action.CERTIFICATE_READ,
+        Action.CERTIFICATE_READ_ORDER,
         region=order.region if order else None,
         order=identity,
     ):

@@ -75,8 +75,8 @@ class Partial:
             made = os.open(self._name, flags, 0o600, dir_fd=self._folder)
             if _lock(made) and os.fstat(made).st_nlink:
                 return made
-            # A sweeper saw the file before it was locked, and takes it: by its name, which therefore
-            # is not used again.
+            # A sweeper saw the file before it was locked, and takes it by its name: that is not
+            # used again.
             os.close(made)
             self._name = _new_name()
 

@@ -37,6 +37,7 @@ class Action(StrEnum):
     DOCUMENT_RESTRICT = "document.restrict"
     DOCUMENT_UNRESTRICT = "document.unrestrict"
     CERTIFICATE_READ = "certificate.read"
+    CERTIFICATE_READ_ORDER = "certificate.read-order"
     CERTIFICATE_ISSUE = "certificate.issue"
     HOLD_PLACE = "hold.place"
     HOLD_READ = "hold.read"
@@ -102,6 +103,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.DOCUMENT_READ,
             _A.DOCUMENT_SHRED,
             _A.CERTIFICATE_READ,
+            _A.CERTIFICATE_READ_ORDER,
             _A.LOG_PROVE,
             _A.BREAK_GLASS_OPEN,
             _A.SESSION_BEGIN,
@@ -126,6 +128,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.DOCUMENT_DESCRIBE,
             _A.FAX_DESCRIBE,
             _A.CERTIFICATE_READ,
+            _A.CERTIFICATE_READ_ORDER,
             _A.LOG_READ,
             _A.LOG_EXPORT,
             _A.LOG_PROVE,
@@ -149,6 +152,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.DOCUMENT_RESTRICT,
             _A.DOCUMENT_UNRESTRICT,
             _A.CERTIFICATE_READ,
+            _A.CERTIFICATE_READ_ORDER,
             _A.HOLD_PLACE,
             _A.HOLD_READ,
             _A.HOLD_RELEASE,
@@ -230,7 +234,13 @@ BY_KIND = frozenset(
     }
 )
 #: What a principal of some customers may do: what looks at whose it is.
-BY_CUSTOMER = BY_KIND | {_A.INSTRUCTION_GIVE, _A.INSTRUCTION_READ, _A.RETENTION_PLAN}
+BY_CUSTOMER = BY_KIND | {
+    # It names documents of every kind.
+    _A.CERTIFICATE_READ_ORDER,
+    _A.INSTRUCTION_GIVE,
+    _A.INSTRUCTION_READ,
+    _A.RETENTION_PLAN,
+}
 
 #: Who may read content as a matter of course; whatever policy says, nobody else does.
 READERS = frozenset({Role.PORTING, Role.FAX_GATEWAY, WORKER_ROLE})

@@ -6,12 +6,13 @@ is the business of `actions/approvals.py`.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from vault.domain.access import Role
+from vault.domain.access import Principal, Role
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError
 
 SUBJECT_LENGTH_MAX = 128
@@ -95,13 +96,31 @@ def check_request(role: str, act: Act, subject: str, reason: str) -> None:
         )
 
 
-def check_approval(approval: Approval, principal: str, role: str, now: datetime) -> None:
+def reach(approval: Approval, served: Collection[str]) -> frozenset[str]:
+    """Return the regions, of those that are served, in which the act is felt."""
+    match approval.act:
+        case Act.POLICY_SHORTEN:
+            # Its subject does not say which rows it changes.
+            return frozenset(served)
+        case Act.BREAK_GLASS:
+            return frozenset({approval.region, *approval.subject.split("/")[1:]})
+        case _:
+            return frozenset({approval.region})
+
+
+def check_approval(
+    approval: Approval, who: Principal, served: Collection[str], now: datetime
+) -> None:
     """Raise unless this principal may agree to this request now."""
-    if role not in APPROVERS[approval.act]:
+    if who.role not in APPROVERS[approval.act]:
         agrees = ", ".join(sorted(APPROVERS[approval.act]))
-        raise ForbiddenError(f"the role {role} may not approve {approval.act}; {agrees} may")
-    if principal == approval.requested_by:
+        raise ForbiddenError(f"the role {who.role} may not approve {approval.act}; {agrees} may")
+    if who.id == approval.requested_by:
         raise ForbiddenError("who asked for it cannot approve it; somebody else has to")
+    if others := sorted(reach(approval, served) - who.regions):
+        raise ForbiddenError(
+            f"it reaches {', '.join(others)}, too: somebody of all these regions has to agree"
+        )
     match approval.state(now):
         case State.LAPSED:
             raise ConflictError("the request has lapsed; it has to be made again")

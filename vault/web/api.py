@@ -6,6 +6,7 @@ No rule stands here. A handler parses at the edge, calls one action, and shapes 
 
 import asyncio
 import re
+import time
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -19,6 +20,7 @@ from vault.actions.ingest import check_filename, ingest
 from vault.actions.read import describe, open_content
 from vault.actions.receive import Upload
 from vault.actions.standing import standing_of
+from vault.config import Config
 from vault.domain.documents import parse_kind
 from vault.domain.orders import Status
 from vault.domain.receipts import HEADER as RECEIPT
@@ -126,7 +128,7 @@ async def ingest_document(request: web.Request) -> web.Response:
     if kind is None:
         raise InvalidRequestError("say what it is: ?kind=passport, national_id, loa, …")
     upload = Upload(
-        body=upload_body(request, vault.config.upload_idle_seconds),
+        body=upload_body(request, vault.config),
         media_type=request.headers.get(hdrs.CONTENT_TYPE),
         filename=check_filename(_filename(request.headers.get(hdrs.CONTENT_DISPOSITION, ""))),
         size_bytes=request.content_length,
@@ -146,20 +148,27 @@ async def ingest_document(request: web.Request) -> web.Response:
     return web.json_response(shown, status=201, headers=location)
 
 
-async def upload_body(request: web.Request, idle_seconds: float) -> AsyncIterator[bytes]:
-    """Yield the body as it comes; raises `TruncatedUploadError` when it ends or rests too early."""
+async def upload_body(request: web.Request, config: Config) -> AsyncIterator[bytes]:
+    """Yield the body as it comes; raises `TruncatedUploadError` when it ends early or is slow."""
+    give_up_at = time.monotonic() + config.receiving_seconds_max
     try:
         while True:
             # What is there needs no time limit, and no copy; there is at most what aiohttp holds.
             chunk = request.content.read_nowait()
             if not chunk:
-                async with asyncio.timeout(idle_seconds):
+                if time.monotonic() > give_up_at:
+                    raise TruncatedUploadError(
+                        f"it was not here in whole after {config.receiving_seconds_max:g} seconds"
+                    )
+                async with asyncio.timeout(config.upload_idle_seconds):
                     chunk = await request.content.readany()
             if not chunk:
                 return
             yield chunk
     except TimeoutError:
-        raise TruncatedUploadError(f"nothing came for {idle_seconds:g} seconds") from None
+        raise TruncatedUploadError(
+            f"nothing came for {config.upload_idle_seconds:g} seconds"
+        ) from None
     except web.RequestPayloadError:
         raise TruncatedUploadError from None
 

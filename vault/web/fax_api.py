@@ -47,7 +47,7 @@ async def receive(request: web.Request) -> web.Response:
     if unknown := set(query) - _RECEIVE:
         raise InvalidRequestError(f"there is no parameter {min(unknown)!r}")
     incoming = Incoming(
-        body=upload_body(request, vault.config.upload_idle_seconds),
+        body=upload_body(request, vault.config),
         direction=query.get("direction", ""),
         caller=_number(request, "from"),
         callee=_number(request, "to") or "",

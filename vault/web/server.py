@@ -7,7 +7,7 @@ From outside in: headers and metrics, errors to problems, authentication, the ha
 import time
 from collections.abc import Awaitable, Callable
 
-from aiohttp import hdrs, web, web_response
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 
@@ -17,6 +17,7 @@ from vault.domain.access import Principal
 from vault.errors import ForbiddenError, NotFoundError, UnavailableError
 from vault.web.auth import Authenticator
 from vault.web.health import OPENAPI, REGISTRY, Metrics
+from vault.web.not_http import answer_ourselves
 from vault.web.openapi import openapi
 from vault.web.problems import Handler, problem, problems
 from vault.web.requests import PRINCIPAL, VAULT
@@ -28,8 +29,6 @@ HEADER_BYTES_MAX = 8190
 HEADERS_MAX = 64
 SHUTDOWN_SECONDS = 20.0
 HSTS = "max-age=63072000; includeSubDomains"
-# The library answers what is no HTTP at all by itself; its versions are nobody's business.
-web_response.SERVER_SOFTWARE = "portvault"  # type: ignore[attr-defined]
 
 SECURITY_HEADERS = {
     hdrs.CACHE_CONTROL: "no-store",
@@ -42,6 +41,7 @@ SECURITY_HEADERS = {
 
 def make_app(vault: Vault) -> web.Application:
     """Return the application of this vault."""
+    answer_ourselves()
     registry = CollectorRegistry()
     app = web.Application(
         middlewares=[
