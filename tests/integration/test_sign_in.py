@@ -174,8 +174,11 @@ async def test_pages_run_no_script_and_stand_in_no_frame(browser: Browser) -> No
     assert "<script" not in shown.text
 
 
-async def test_a_provider_that_is_away_is_said_so(signing_vault: Vault, place: Place) -> None:
-    """Without the provider nobody signs in, and the page says that it is not one's own fault."""
+async def test_a_provider_that_is_away_is_said_so(
+    signing_vault: Vault, place: Place, browser: Browser
+) -> None:
+    """Without the provider nobody signs in, and the page says so; who is signed in still ends."""
+    before = await browser.sign_in("desk+uk")
     gone = Browser(replace(place, issuer="http://127.0.0.1:1"))
     provider = signing_vault.people.provider if signing_vault.people else None
     object.__setattr__(provider, "issuer", "http://127.0.0.1:1")
@@ -183,3 +186,7 @@ async def test_a_provider_that_is_away_is_said_so(signing_vault: Vault, place: P
     shown = await gone.go("/console/sign-in")
     assert (shown.status, "identity provider" in shown.text) == (503, True)
     await gone.session.close()
+    left = await browser.fill_in(before)
+    assert (left.url, "Sign in" in left.text) == (place.url + "/console", True)
+    assert browser.cookie() is None
+    assert await signing_vault.pool.fetchval(SESSIONS) == 0

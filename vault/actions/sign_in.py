@@ -15,7 +15,12 @@ from vault.actions.access import recorded
 from vault.context import People, Vault
 from vault.domain.access import Action, Principal
 from vault.domain.people import person_of, principal_id
-from vault.errors import ForbiddenError, NotFoundError, UnauthenticatedError
+from vault.errors import (
+    ForbiddenError,
+    IdentityProviderUnavailableError,
+    NotFoundError,
+    UnauthenticatedError,
+)
 from vault.sql import log as log_sql
 from vault.sql import sessions as sessions_sql
 from vault.sql.connection import connection, transaction
@@ -108,7 +113,11 @@ async def sign_out(vault: Vault, secret: str, session: Session) -> str | None:
         await log_sql.insert_records(conn, [access.conclude()])
     if vault.people is None:
         return None
-    return await vault.people.provider.end_session_url(vault.config.public_url + "/console")
+    try:
+        return await vault.people.provider.end_session_url(vault.config.public_url + "/console")
+    except IdentityProviderUnavailableError:
+        # Here it has ended; the provider's own session is not ours to end.
+        return None
 
 
 async def signed_out_elsewhere(vault: Vault, logout_token: str) -> int:

@@ -31,4 +31,6 @@ def page(
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; "
         f"form-action {to}; frame-ancestors 'none'"
     )
+    # With none at all, browsers hide from us, too, which page a form comes from.
+    response.headers["Referrer-Policy"] = "same-origin"
     return response
