@@ -1,11 +1,13 @@
 """Where signals go: `[webhook.NAME]` in portvault.toml."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
+from vault.domain.signals import Signal
 from vault.errors import ConfigurationError
 
 _NAMES = {"url", "secret_file", "allow_private", "types"}
@@ -20,6 +22,18 @@ class Webhook:
     allow_private: bool = False
     #: Which types of signals it gets; none named means all.
     types: tuple[str, ...] = ()
+
+
+def deliveries(
+    signals: Sequence[Signal], webhooks: Mapping[str, Webhook]
+) -> list[tuple[UUID, str]]:
+    """Return which signal goes to which endpoint, by name."""
+    return [
+        (signal.id, name)
+        for signal in signals
+        for name, webhook in webhooks.items()
+        if not webhook.types or signal.type in webhook.types
+    ]
 
 
 def parse_webhooks(tables: Mapping[str, Any]) -> dict[str, Webhook]:

@@ -16,6 +16,7 @@ from datetime import datetime
 from uuid import UUID
 
 from vault.config import Config
+from vault.config_webhooks import deliveries
 from vault.domain.access import WORKER_ROLE, Action, Principal, Role
 from vault.domain.limits import (
     NO_ORDER,
@@ -27,11 +28,15 @@ from vault.domain.limits import (
     is_notable,
     retry_after_seconds,
 )
+from vault.domain.signals import Signal, SignalType, limit_signal
 from vault.errors import DatabaseUnavailableError
+from vault.sql import signals as signals_sql
 from vault.sql import usage as usage_sql
 from vault.sql.connection import Pool, connection, transaction
 
 log = logging.getLogger(__name__)
+
+_TYPES = {"near": SignalType.LIMIT_NEAR, "reached": SignalType.LIMIT_REACHED}
 
 SYNC_SECONDS = 0.5
 #: Who has not read for so many rounds is read anew when they come back.
@@ -77,7 +82,8 @@ class Meter:
         config: Config,
         clock: Callable[[], datetime],
     ) -> None:
-        self._pool, self._clock = pool, clock
+        self._pool, self._clock, self._config = pool, clock, config
+        self._untold: list[Signal] = []
         self._limits = Limits(config.reads_per_hour_max, config.orders_per_hour_max)
         # Faxes belong to no order.
         self._fax_limits = Limits(config.faxes_per_hour_max, 1)
@@ -99,7 +105,7 @@ class Meter:
         detail = exceeded(known.usage, known.limits, order or NO_ORDER, METERED[action])
         if detail is None:
             return None
-        self._tell("reached", principal.id, known)
+        self._tell("reached", principal, known)
         return Exceeded(detail, retry_after_seconds(known.usage, self._clock()))
 
     async def count(self, principal: Principal, action: Action, order: UUID | None) -> None:
@@ -111,7 +117,7 @@ class Meter:
         known.pending[bucket, order or NO_ORDER] += METERED[action]
         known.idle_rounds = 0
         if is_notable(known.usage, known.limits):
-            self._tell("near", principal.id, known)
+            self._tell("near", principal, known)
 
     def take_back(self, principal: Principal, action: Action, order: UUID | None) -> None:
         """Count a read less: it was allowed, and then could not be recorded."""
@@ -142,11 +148,16 @@ class Meter:
             for name, known in active.items()
             for (bucket, subject), reads in known.pending.items()
         }
-        first = first_counting(self._clock())
-        if counted:
+        first, told = first_counting(self._clock()), list(self._untold)
+        if counted or told:
             async with transaction(self._pool) as conn:
-                await usage_sql.add(conn, counted)
-                await usage_sql.forget(conn, first)
+                if counted:
+                    await usage_sql.add(conn, counted)
+                    await usage_sql.forget(conn, first)
+                if told:
+                    endpoints = deliveries(told, self._config.webhooks)
+                    await signals_sql.insert(conn, told, endpoints)
+            del self._untold[: len(told)]
             for (name, bucket, subject), reads in counted.items():
                 pending = active[name].pending
                 pending[bucket, subject] -= reads
@@ -177,15 +188,26 @@ class Meter:
             known = self._known.setdefault(principal.id, _Known(usage, limits))
         return known
 
-    def _tell(self, level: str, principal: str, known: _Known) -> None:
-        """Say so once for each time that a principal comes so far."""
+    def _tell(self, level: str, principal: Principal, known: _Known) -> None:
+        """Say so once for each time that a principal comes so far; the signal goes with `sync`."""
         if level in known.told:
             return
         known.told.add(level)
         self.signals[level] += 1
+        now, served = self._clock(), self._config.regions
+        signal = limit_signal(
+            _TYPES[level],
+            principal.id,
+            min(principal.regions & set(served), default=served[0]),
+            now,
+            bucket=bucket_of(now),
+            reads=known.usage.reads,
+        )
+        if deliveries([signal], self._config.webhooks):
+            self._untold.append(signal)
         log.warning(
             "%s came %s a limit: %d reads of %d orders within the hour",
-            principal,
+            principal.id,
             "near" if level == "near" else "to",
             known.usage.reads,
             len(known.usage.orders),

@@ -30,6 +30,7 @@ from vault.actions.instruct import give_instruction
 from vault.actions.seal import mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log
 from vault.actions.signal import deliver_signals, tell_due_soon
+from vault.app import open_vault
 from vault.config import Config
 from vault.config_webhooks import Webhook
 from vault.context import Vault
@@ -156,6 +157,34 @@ async def test_failures_back_off_die_and_are_replayed(config: Config, receiver: 
         _, page, _ = await api.call("GET", "/v1/signals?state=delivered", role="admin")
         assert [item["id"] for item in page["data"]] == [dead["id"]]
         assert (await api.call("GET", "/v1/signals?state=lost", role="admin"))[0] == 422
+
+
+async def test_who_reads_too_much_is_told_of(
+    config: Config, receiver: Receiver, passport: bytes
+) -> None:
+    """Near a limit, and at it, the endpoint hears once of each, from several processes as well."""
+    webhook = Webhook(
+        receiver.url, SECRET, allow_private=True, types=("limit.near", "limit.reached")
+    )
+    config = replace(config, reads_per_hour_max=5, webhooks={"security": webhook})
+    async with (
+        open_vault(config, dsn=config.database) as vault,
+        open_vault(config, dsn=config.database) as other,
+        serving(vault) as api,
+    ):
+        _, document = await api.put(await api.order(), passport)
+        statuses = [(await api.get(document["id"]))[0] for _ in range(7)]
+        assert statuses == [200] * 5 + [429] * 2
+        await vault.meter.sync()
+        async with serving(other) as there:
+            there.tokens = api.tokens
+            assert (await there.get(document["id"]))[0] == 429
+        await other.meter.sync()
+        await deliver(vault)
+    told = [json.loads(body) for _, body in receiver.came]
+    assert sorted(one["type"] for one in told) == ["limit.near", "limit.reached"]
+    assert {tuple(sorted(one["data"])) for one in told} == {("principal", "reads", "region")}
+    assert all(one["data"]["principal"].startswith("token:") for one in told)
 
 
 async def test_a_redirect_is_not_followed(config: Config, receiver: Receiver) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 import aiohttp
 
 from vault.actions.access import recorded
+from vault.config_webhooks import deliveries
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.signals import (
@@ -36,13 +37,7 @@ DUE_SOON_BATCH = 1000
 
 async def tell(vault: Vault, conn: Connection, signals: Sequence[Signal]) -> None:
     """Write signals in the transaction of what they tell of."""
-    endpoints = [
-        (signal.id, name)
-        for signal in signals
-        for name, webhook in vault.config.webhooks.items()
-        if not webhook.types or signal.type in webhook.types
-    ]
-    if endpoints:
+    if endpoints := deliveries(signals, vault.config.webhooks):
         await signals_sql.insert(conn, signals, endpoints)
 
 

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -34,6 +35,8 @@ class SignalType(StrEnum):
     CONFLICT = "document.conflict"
     HOLD_PLACED = "hold.placed"
     HOLD_RELEASED = "hold.released"
+    LIMIT_NEAR = "limit.near"
+    LIMIT_REACHED = "limit.reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,16 @@ def hold_signal(kind: SignalType, hold: UUID, region: str, at: datetime) -> Sign
     return _signal(kind, region, str(hold), at, {"hold": str(hold), "region": region})
 
 
+def limit_signal(
+    kind: SignalType, principal: str, region: str, at: datetime, *, bucket: int, reads: int
+) -> Signal:
+    """Return the signal that a principal reads so much; it is told once in a bucket of time."""
+    data = {"principal": principal, "region": region, "reads": str(reads)}
+    return _signal(kind, region, f"{principal}/{bucket}", at, data)
+
+
 def _signal(
-    kind: SignalType, region: str, about: str, at: datetime, data: dict[str, str | None]
+    kind: SignalType, region: str, about: str, at: datetime, data: Mapping[str, str | None]
 ) -> Signal:
     identity = uuid5(_SPACE, f"{kind}/{about}")
     body = {"type": kind.value, "timestamp": _time(at), "data": data}
