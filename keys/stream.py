@@ -6,6 +6,8 @@ format: 16 KiB chunks, bound to a context, committed to its key, truncation dete
 cipher of our own here.
 """
 
+import hmac
+
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 
@@ -74,6 +76,10 @@ class DataKey:
     def open(self, sealed: bytes, context: bytes) -> bytes:
         """Open what `seal` made; raises `IntegrityError`."""
         return open_sealed(derive(self._key, "metadata"), sealed, context)
+
+    def mac(self, message: bytes, purpose: str) -> bytes:
+        """Return the HMAC-SHA-256 of a message, under a key for this purpose alone."""
+        return hmac.digest(derive(self._key, purpose), message, "sha256")
 
     def reveal(self) -> bytes:
         """Return the bytes, for the keyring to wrap; nobody else calls this."""

@@ -91,6 +91,8 @@ class Config(CarrierSettings):
     reversal_grace_seconds: float = 3600.0
     #: Nothing is shredded by its time while this clock is further ahead of the database's.
     clock_ahead_seconds_max: float = 60.0
+    #: How old the key gets that orders are found by; then they move to another one.
+    number_index_days: int = 90
     #: An upload that has not ended by then is cut off, and swept up.
     receiving_seconds_max: float = 3600.0
     #: How long a request waits for its access record to be durable before it is refused.

@@ -8,12 +8,14 @@ from uuid import UUID
 from keys.errors import StaleScopeError
 from keys.keyring import DataKey
 from vault.actions.access import recorded
+from vault.actions.number_index import index_key
 from vault.actions.once import Once
 from vault.actions.order_events import settle
 from vault.actions.standing import Standing, standings
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Document
+from vault.domain.number_index import macs
 from vault.domain.order_events import DESK, OrderEvent, check_time, fold
 from vault.domain.orders import (
     TRANSITIONS,
@@ -29,6 +31,7 @@ from vault.domain.orders import (
 from vault.errors import ConflictError, InvalidRequestError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
+from vault.sql import number_index as index_sql
 from vault.sql import order_events as events_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import Connection, connection, transaction
@@ -78,10 +81,14 @@ async def create_order(
     ) as access:
         if earlier := await once.earlier(vault):
             return await _view(vault, principal, earlier)
+        index, data_key_of_index = await index_key(vault, region)
         async with transaction(vault.pool) as conn:
             key, _ = await vault.keyring.create_scope(conn, region, identity, identity)
             order = _new_order(identity, region, customer, details, key, vault.clock())
             await orders_sql.insert(conn, order)
+            marks = macs(data_key_of_index, details.numbers)
+            # Where the index's key was replaced meanwhile, the worker moves the order to the new.
+            await index_sql.insert(conn, region, index, identity, marks)
             first = OrderEvent(DESK, str(identity), order.status, order.created_at)
             await events_sql.insert(conn, identity, first, order.created_at)
             await once.claim(conn, identity, vault.clock())

@@ -100,6 +100,13 @@ def check_customer(text: str) -> str:
     return text
 
 
+def check_number(number: str) -> str:
+    """Return the number if it is valid E.164, or raise `InvalidRequestError`."""
+    if not _is_e164(number):
+        raise InvalidRequestError("number is not a valid E.164 telephone number")
+    return number
+
+
 def check_details(
     numbers: list[str],
     customer_reference: str | None,

@@ -1,5 +1,6 @@
 """Porting orders."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -66,6 +67,8 @@ async def page(
     customers: list[str] | None,
     before: tuple[datetime, UUID] | None,
     limit: int,
+    *,
+    among: Sequence[UUID] | None = None,
 ) -> list[Order]:
     """Return orders of the regions and customers, newest first, that come after the cursor."""
     at, identity = before or (None, None)
@@ -74,6 +77,7 @@ async def page(
         select {_COLUMNS} from porting_order
         where region = any($1) and ($2::timestamptz is null or (created_at, id) < ($2, $3))
             and ($5::text[] is null or customer = any($5))
+            and ($6::uuid[] is null or id = any($6))
         order by created_at desc, id desc limit $4
         """,
         regions,
@@ -81,6 +85,7 @@ async def page(
         identity,
         limit,
         customers,
+        among if among is None else list(among),
     )
     return [_order(row) for row in rows]
 

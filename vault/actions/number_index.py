@@ -1,0 +1,152 @@
+"""
+Find orders by a telephone number, and replace the key that they are found by.
+
+A new key becomes the present one, the orders move to it one by one, and when none is left the old
+key is destroyed, with what stood under it. Each step is a transaction and derives from the rows
+what is left to do, so that it may end, or happen twice, between any two.
+"""
+
+from contextlib import suppress
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+
+from keys.errors import StaleScopeError
+from keys.keyring import DataKey
+from vault.actions.access import recorded
+from vault.context import Vault
+from vault.domain.access import Action, Principal
+from vault.domain.number_index import index_key_id, macs
+from vault.domain.orders import Order, check_number, decode_details, details_context
+from vault.errors import ConflictError, InvalidRequestError
+from vault.sql import number_index as index_sql
+from vault.sql import orders as orders_sql
+from vault.sql.connection import connection, transaction
+from vault.sql.number_index import IndexKey
+
+ATTEMPTS = 5
+BATCH = 200
+
+
+async def find_orders(
+    vault: Vault,
+    principal: Principal,
+    region: str,
+    number: str,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Order]:
+    """Return a page of the region's orders that move the number, newest first."""
+    if region not in vault.config.regions:
+        raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
+    check_number(number)
+    async with recorded(vault, principal, Action.ORDER_LIST, region=region):
+        found = await _orders_of(vault, region, number)
+        theirs = None if principal.customers is None else sorted(principal.customers)
+        async with connection(vault.pool) as conn:
+            return await orders_sql.page(conn, [region], theirs, before, limit, among=found)
+
+
+async def _orders_of(vault: Vault, region: str, number: str) -> list[UUID]:
+    keys = await _keys(vault, region)
+    for _ in range(ATTEMPTS):
+        known = [key for key in keys if key.wrapped is not None]
+        with suppress(StaleScopeError):
+            marks = [macs(await _opened(vault, key), [number])[0] for key in known]
+            async with connection(vault.pool) as conn:
+                found = await index_sql.orders_of(conn, region, [key.id for key in known], marks)
+        # An order may have moved to a key that came after the keys were read.
+        seen, keys = keys, await _keys(vault, region)
+        if seen == keys:
+            return found
+    raise ConflictError("the region's keys are being sealed; try again")
+
+
+async def index_key(vault: Vault, region: str) -> tuple[UUID, DataKey]:
+    """Return the key that new orders are indexed under; makes the region's first one."""
+    for _ in range(ATTEMPTS):
+        present = _present(await _keys(vault, region))
+        if present is None or present.wrapped is None:
+            await _replace(vault, region, present)
+            continue
+        with suppress(StaleScopeError):
+            return present.id, await _opened(vault, present)
+    raise ConflictError("the region's keys are being sealed; try again")
+
+
+async def renew_index(vault: Vault, region: str) -> int:
+    """Take one step of replacing the index's key, if it is time; returns how much it did."""
+    days = timedelta(days=vault.config.number_index_days)
+    keys = await _keys(vault, region)
+    present = _present(keys)
+    if present is not None and (
+        present.wrapped is None or vault.clock() - present.created_at >= days
+    ):
+        await _replace(vault, region, present)
+        return 1
+    async with connection(vault.pool) as conn:
+        orders = await index_sql.waiting(conn, region, BATCH)
+    if orders:
+        return await _move(vault, region, orders)
+    retired = [key.id for key in keys if key.retired_at is not None]
+    for key in retired:
+        async with transaction(vault.pool) as conn:
+            await vault.keyring.destroy_keys(conn, region, [key])
+            await index_sql.forget_key(conn, key)
+    return len(retired)
+
+
+async def forget_ended(vault: Vault, region: str) -> int:
+    """Take orders out of the index that have ended for good, with all their documents."""
+    before = vault.clock() - timedelta(seconds=vault.config.reversal_grace_seconds)
+    async with connection(vault.pool) as conn:
+        await index_sql.forget_ended(conn, region, before)
+    return 0
+
+
+async def _move(vault: Vault, region: str, orders: list[UUID]) -> int:
+    identity, key = await index_key(vault, region)
+    for order in orders:
+        numbers = await _numbers(vault, order)
+        async with transaction(vault.pool) as conn:
+            if numbers is None:
+                await index_sql.forget_order(conn, order)
+            elif await index_sql.is_present(conn, identity):
+                await index_sql.move(conn, region, identity, order, macs(key, numbers))
+    return len(orders)
+
+
+async def _numbers(vault: Vault, identity: UUID) -> tuple[str, ...] | None:
+    """Return an order's numbers; None when nobody can know them any more."""
+    async with connection(vault.pool) as conn:
+        order = await orders_sql.find(conn, identity)
+        wrapped = await orders_sql.details_key(conn, identity)
+    if order is None or wrapped is None:
+        return None
+    key = await vault.keyring.open_key(wrapped)
+    return decode_details(key.open(order.details, details_context(order.region, identity))).numbers
+
+
+async def _keys(vault: Vault, region: str) -> list[IndexKey]:
+    async with connection(vault.pool) as conn:
+        return await index_sql.index_keys(conn, region)
+
+
+def _present(keys: list[IndexKey]) -> IndexKey | None:
+    return next((key for key in keys if key.retired_at is None), None)
+
+
+async def _opened(vault: Vault, key: IndexKey) -> DataKey:
+    if key.wrapped is None:
+        raise StaleScopeError
+    return await vault.keyring.open_key(key.wrapped)
+
+
+async def _replace(vault: Vault, region: str, old: IndexKey | None) -> None:
+    new = index_key_id(vault.new_id())
+    # Whoever comes second finds another one present, and its own is rolled back.
+    with suppress(asyncpg.UniqueViolationError):
+        async with transaction(vault.pool) as conn:
+            await vault.keyring.create_scope(conn, region, new, new)
+            await index_sql.replace_key(conn, region, old.id if old else None, new, vault.clock())
