@@ -261,7 +261,7 @@ def _checked(config: Config) -> Config:
     if not 0 <= config.port <= 65535:
         raise ConfigurationError("port must be between 0 and 65535")
     for item in fields(config):
-        positive = item.name.endswith(("_seconds", "_max")) and item.name != (
+        positive = item.name.endswith(("_seconds", "_max", "_days")) and item.name != (
             "reversal_grace_seconds"
         )
         value = getattr(config, item.name)

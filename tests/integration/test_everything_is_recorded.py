@@ -41,6 +41,7 @@ QUERY = {
 BODY: dict[str, Any] = {
     "NewOrder": {"region": "uk", "customer": "a", "numbers": ["+442079460123"]},
     "OrderChange": {"status": "submitted"},
+    "OrderSearch": {"region": "uk", "number": "+442079460123"},
     "ShredRequest": {"reason": "withdrawn"},
     "Reason": {"reason": "contested"},
     "NewHold": {"region": "uk", "reason": "a dispute", "authority": "court", "customers": ["a"]},

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 GROUPS = {"fax", "order", "retention", "hold", "approval", "break-glass", "token", "log", "keys"}
 COMMANDS = {
     *("serve", "worker", "migrate", "doctor", "config"),
-    *("order create", "order list", "order show", "order complete", "order cancel"),
+    *("order create", "order list", "order find", "order show", "order complete", "order cancel"),
     *("put", "get", "show", "shred", "certificate"),
     *("retention explain", "retention plan", "retention policy", "retention effect"),
     *("retention apply", "retention instruct", "retention instructions"),

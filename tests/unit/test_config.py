@@ -71,3 +71,16 @@ def test_secrets_are_not_shown(tmp_path: Path) -> None:
     assert config.s3_secret_key == "hunter2"
     assert "hunter2" not in repr(config.shown())
     assert "hunter2" not in repr(config)
+
+
+@pytest.mark.parametrize("days, taken", [("1", True), ("0", False)])
+def test_the_index_of_numbers_has_a_key_for_a_day_at_least(
+    tmp_path: Path, days: str, taken: bool
+) -> None:
+    """One day is a time to replace a key after; none is not."""
+    environment = {"PORTVAULT_HOME": str(tmp_path), "PORTVAULT_NUMBER_INDEX_DAYS": days}
+    if taken:
+        assert load_config(environment).number_index_days == 1
+    else:
+        with pytest.raises(ConfigurationError, match="number_index_days must be more than zero"):
+            load_config(environment)

@@ -16,6 +16,7 @@ from keys.errors import IntegrityError
 from keys.seal import CANARY_CONTEXT
 from keys.stream import DataKey, ciphertext_size
 from vault.domain.documents import stream_context
+from vault.domain.number_index import macs
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wraps.json").read_text("utf-8"))
 SEALED = {vector["what"]: vector for vector in VECTORS["sealed"]}
@@ -121,6 +122,15 @@ def test_only_keys_of_32_bytes_are_wrapped(size: int) -> None:
         wrap.wrap(bytes(32), bytes(size), b"context")
     with pytest.raises(IntegrityError):
         wrap.seal_page(bytes(32), bytes(wrap.PAGE_BYTES + size - 32), b"context")
+
+
+def test_a_known_number_stands_in_the_index_as_its_mac() -> None:
+    """HMAC-SHA-256 of the number in E.164 under the index's derived key, and no other number's."""
+    known = VECTORS["number"]
+    derived = {item["purpose"]: raw(item["derived"]) for item in VECTORS["derived"]}["number-index"]
+    assert hmac.digest(derived, known["number"].encode("ascii"), sha256) == raw(known["mac"])
+    marks = macs(DataKey(raw(known["key"])), [known["number"], "+442079460124"])
+    assert marks[0] == raw(known["mac"]) != marks[1]
 
 
 def test_a_known_stream_opens() -> None:

@@ -37,7 +37,7 @@ async def find_orders(
     before: tuple[datetime, UUID] | None,
     limit: int,
 ) -> list[Order]:
-    """Return a page of the region's orders that move the number, newest first."""
+    """Return a page of the principal's orders in a region that move a number, newest first."""
     if region not in vault.config.regions:
         raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
     check_number(number)
@@ -49,16 +49,17 @@ async def find_orders(
 
 
 async def _orders_of(vault: Vault, region: str, number: str) -> list[UUID]:
-    keys = await _keys(vault, region)
     for _ in range(ATTEMPTS):
+        keys = await _keys(vault, region)
         known = [key for key in keys if key.wrapped is not None]
-        with suppress(StaleScopeError):
+        try:
             marks = [macs(await _opened(vault, key), [number])[0] for key in known]
-            async with connection(vault.pool) as conn:
-                found = await index_sql.orders_of(conn, region, [key.id for key in known], marks)
+        except StaleScopeError:
+            continue
+        async with connection(vault.pool) as conn:
+            found = await index_sql.orders_of(conn, region, [key.id for key in known], marks)
         # An order may have moved to a key that came after the keys were read.
-        seen, keys = keys, await _keys(vault, region)
-        if seen == keys:
+        if [key.id for key in await _keys(vault, region)] == [key.id for key in keys]:
             return found
     raise ConflictError("the region's keys are being sealed; try again")
 
@@ -85,24 +86,17 @@ async def renew_index(vault: Vault, region: str) -> int:
     ):
         await _replace(vault, region, present)
         return 1
+    retired = [key.id for key in keys if key.retired_at is not None]
     async with connection(vault.pool) as conn:
-        orders = await index_sql.waiting(conn, region, BATCH)
+        orders = await index_sql.waiting(conn, region, retired, BATCH)
     if orders:
         return await _move(vault, region, orders)
-    retired = [key.id for key in keys if key.retired_at is not None]
+    # Nothing is added under a retired key: who adds holds the row against being retired.
     for key in retired:
         async with transaction(vault.pool) as conn:
             await vault.keyring.destroy_keys(conn, region, [key])
             await index_sql.forget_key(conn, key)
     return len(retired)
-
-
-async def forget_ended(vault: Vault, region: str) -> int:
-    """Take orders out of the index that have ended for good, with all their documents."""
-    before = vault.clock() - timedelta(seconds=vault.config.reversal_grace_seconds)
-    async with connection(vault.pool) as conn:
-        await index_sql.forget_ended(conn, region, before)
-    return 0
 
 
 async def _move(vault: Vault, region: str, orders: list[UUID]) -> int:
@@ -111,21 +105,25 @@ async def _move(vault: Vault, region: str, orders: list[UUID]) -> int:
         numbers = await _numbers(vault, order)
         async with transaction(vault.pool) as conn:
             if numbers is None:
-                await index_sql.forget_order(conn, order)
-            elif await index_sql.is_present(conn, identity):
+                await index_sql.forget_orders(conn, [order])
+            else:
                 await index_sql.move(conn, region, identity, order, macs(key, numbers))
     return len(orders)
 
 
 async def _numbers(vault: Vault, identity: UUID) -> tuple[str, ...] | None:
     """Return an order's numbers; None when nobody can know them any more."""
-    async with connection(vault.pool) as conn:
-        order = await orders_sql.find(conn, identity)
-        wrapped = await orders_sql.details_key(conn, identity)
-    if order is None or wrapped is None:
-        return None
-    key = await vault.keyring.open_key(wrapped)
-    return decode_details(key.open(order.details, details_context(order.region, identity))).numbers
+    for _ in range(ATTEMPTS):
+        async with connection(vault.pool) as conn:
+            order = await orders_sql.find(conn, identity)
+            wrapped = await orders_sql.details_key(conn, identity)
+        if order is None or wrapped is None:
+            return None
+        with suppress(StaleScopeError):
+            key = await vault.keyring.open_key(wrapped)
+            sealed = key.open(order.details, details_context(order.region, identity))
+            return decode_details(sealed).numbers
+    raise ConflictError("the region's keys are being sealed; try again")
 
 
 async def _keys(vault: Vault, region: str) -> list[IndexKey]:

@@ -1,6 +1,7 @@
 """Open a porting order, look at it, and move it along the carrier's status axis."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -81,19 +82,30 @@ async def create_order(
     ) as access:
         if earlier := await once.earlier(vault):
             return await _view(vault, principal, earlier)
-        index, data_key_of_index = await index_key(vault, region)
-        async with transaction(vault.pool) as conn:
-            key, _ = await vault.keyring.create_scope(conn, region, identity, identity)
-            order = _new_order(identity, region, customer, details, key, vault.clock())
-            await orders_sql.insert(conn, order)
-            marks = macs(data_key_of_index, details.numbers)
-            # Where the index's key was replaced meanwhile, the worker moves the order to the new.
-            await index_sql.insert(conn, region, index, identity, marks)
-            first = OrderEvent(DESK, str(identity), order.status, order.created_at)
-            await events_sql.insert(conn, identity, first, order.created_at)
-            await once.claim(conn, identity, vault.clock())
-            await log_sql.insert_records(conn, [access.conclude()])
-        return OrderView(order, details, [], {})
+        for _ in range(ATTEMPTS):
+            index, key = await index_key(vault, region)
+            with suppress(StaleScopeError):
+                async with transaction(vault.pool) as conn:
+                    order = await _open(vault, conn, identity, region, customer, details)
+                    marks = macs(key, details.numbers)
+                    if not await index_sql.insert(conn, region, index, identity, marks):
+                        # The index's key was replaced meanwhile: nothing goes under the old one.
+                        raise StaleScopeError
+                    await once.claim(conn, identity, vault.clock())
+                    await log_sql.insert_records(conn, [access.conclude()])
+                return OrderView(order, details, [], {})
+        raise ConflictError("the region's keys are being sealed; try again")
+
+
+async def _open(
+    vault: Vault, conn: Connection, identity: UUID, region: str, customer: str, details: Details
+) -> Order:
+    key, _ = await vault.keyring.create_scope(conn, region, identity, identity)
+    order = _new_order(identity, region, customer, details, key, vault.clock())
+    await orders_sql.insert(conn, order)
+    first = OrderEvent(DESK, str(identity), order.status, order.created_at)
+    await events_sql.insert(conn, identity, first, order.created_at)
+    return order
 
 
 def _new_order(

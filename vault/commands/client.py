@@ -26,6 +26,18 @@ async def order_list(args: argparse.Namespace) -> None:
     """List the newest orders."""
     async with session() as http:
         page = await call(http, "GET", f"/v1/orders?limit={args.limit}")
+    _show_orders(page, args)
+
+
+async def order_find(args: argparse.Namespace) -> None:
+    """List the newest orders that move a number."""
+    fields = {"region": args.region, "number": args.number}
+    async with session() as http:
+        page = await call(http, "POST", f"/v1/orders/search?limit={args.limit}", json=fields)
+    _show_orders(page, args)
+
+
+def _show_orders(page: dict[str, Any], args: argparse.Namespace) -> None:
     columns = ("id", "region", "customer", "status", "created_at")
     show(page["data"], table(page["data"], columns), as_json=args.json)
 

@@ -8,7 +8,7 @@ from the rows of an old backup.
 from collections.abc import Iterable
 from uuid import UUID
 
-from keys.keyring import DataKey
+from keys.stream import DataKey
 
 _PURPOSE = "number-index"
 _VERSION = 8

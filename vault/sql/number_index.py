@@ -44,14 +44,6 @@ async def index_keys(conn: Connection, region: str) -> list[IndexKey]:
     return [_index_key(row) for row in rows]
 
 
-async def is_present(conn: Connection, key: UUID) -> bool:
-    """Whether new rows may stand under the key; it stays so until the transaction ends."""
-    found: bool | None = await conn.fetchval(
-        "select retired_at is null from number_index_key where id = $1 for share", key
-    )
-    return bool(found)
-
-
 async def replace_key(
     conn: Connection, region: str, old: UUID | None, new: UUID, now: datetime
 ) -> None:
@@ -71,28 +63,34 @@ async def replace_key(
 
 async def insert(
     conn: Connection, region: str, key: UUID, order: UUID, macs: Sequence[bytes]
-) -> None:
-    """Index an order."""
-    await conn.execute(
+) -> bool:
+    """Index an order; False when the key is not the present one any more, and nothing was done."""
+    done = await conn.execute(
         """
+        with present as (
+            select from number_index_key where id = $2 and retired_at is null for share)
         insert into number_index (region, key, mac, "order")
-        select $1, $2, mac, $3 from unnest($4::bytea[]) mac
+        select $1, $2, mac, $3 from present, unnest($4::bytea[]) mac
         """,
         region,
         key,
         order,
         list(macs),
     )
+    return done != "INSERT 0 0"
 
 
 async def move(
     conn: Connection, region: str, key: UUID, order: UUID, macs: Sequence[bytes]
 ) -> None:
-    """Have an order stand under this key only, unless meanwhile it stands nowhere any more."""
+    """Have an order stand under this key only, if it stands anywhere and the key is present."""
     await conn.execute(
         """
-        with gone as (
+        with present as (
+            select from number_index_key where id = $2 and retired_at is null for share),
+        gone as (
             delete from number_index where "order" = $3 and key is distinct from $2
+                and exists (select from present)
             returning "order")
         insert into number_index (region, key, mac, "order")
         select $1, $2, mac, $3 from unnest($4::bytea[]) mac where exists (select from gone)
@@ -104,16 +102,17 @@ async def move(
     )
 
 
-async def waiting(conn: Connection, region: str, limit: int) -> list[UUID]:
+async def waiting(conn: Connection, region: str, retired: Sequence[UUID], limit: int) -> list[UUID]:
     """Return orders that stand under no key, or under a retired one."""
     rows = await conn.fetch(
         """
         select distinct "order" from (
-            select "order" from number_index where region = $1 and (key is null or key in (
-                select id from number_index_key where region = $1 and retired_at is not null))
-            limit $2) found
+            (select "order" from number_index where region = $1 and key is null limit $3)
+            union all
+            (select "order" from number_index where region = $1 and key = any($2) limit $3)) found
         """,
         region,
+        list(retired),
         limit,
     )
     return [row["order"] for row in rows]
@@ -135,26 +134,12 @@ async def orders_of(
     return [row["order"] for row in rows]
 
 
-async def forget_order(conn: Connection, order: UUID) -> None:
-    """Take an order out of the index."""
-    await conn.execute('delete from number_index where "order" = $1', order)
+async def forget_orders(conn: Connection, orders: Sequence[UUID]) -> None:
+    """Take orders out of the index."""
+    await conn.execute('delete from number_index where "order" = any($1)', list(orders))
 
 
 async def forget_key(conn: Connection, key: UUID) -> None:
     """Delete a retired key and what still stands under it."""
     await conn.execute("delete from number_index where key = $1", key)
     await conn.execute("delete from number_index_key where id = $1", key)
-
-
-async def forget_ended(conn: Connection, region: str, before: datetime) -> None:
-    """Take out the orders that ended before then and have no document left."""
-    await conn.execute(
-        """
-        delete from number_index n using porting_order o
-        where n.region = $1 and o.id = n."order" and o.ended_at < $2 and not exists (
-            select from document d
-            where d.order_id = o.id and d.custody in ('receiving', 'stored'))
-        """,
-        region,
-        before,
-    )

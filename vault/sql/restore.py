@@ -11,13 +11,13 @@ from vault.sql.connection import Connection
 #: The actions whose completed outcomes say that a key left the tree.
 _SHREDS = "('document.shred', 'fax.deliver', 'fax.fail', 'fax.expire')"
 
-# Every document that a row, a key or the log knows of, and what is left of it.
+# Every document that a row, a key or the log knows of, and what is left of it. A key that has its
+# scope's id is no document's: it is that of an order's details, or of the index of numbers.
 _LINES = f"""
     with known as (
         select id from document where region = $1 and custody <> 'receiving'
         union select id from fax where region = $1
-        union select id from data_key k where region = $1
-            and not exists (select from porting_order p where p.id = k.id)
+        union select id from data_key where region = $1 and id <> scope
         union select document from access_record where region = $1
             and action in ('document.ingest', 'fax.receive') and phase = 'outcome'
             and result = 'completed' and reason is null),
@@ -88,6 +88,19 @@ async def shredded_by_log(conn: Connection, region: str) -> list[UUID]:
             coalesce(d.custody, f.custody) in ('shredded', 'sealed') or exists (
             select from access_record r where r.document = k.id and r.action in {_SHREDS}
                 and r.phase = 'outcome' and r.result = 'completed' and r.reason is null))
+        """,
+        region,
+    )
+    return [row["id"] for row in rows]
+
+
+async def unknown_index_keys(conn: Connection, region: str) -> list[UUID]:
+    """Return keys of the index of numbers that were made after the backup: nothing needs them."""
+    rows = await conn.fetch(
+        """
+        select id from data_key k where region = $1 and id = scope
+            and substr(id::text, 15, 1) = '8'
+            and not exists (select from number_index_key n where n.id = k.id)
         """,
         region,
     )

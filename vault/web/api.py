@@ -15,7 +15,6 @@ from urllib.parse import quote, unquote
 from aiohttp import hdrs, web
 
 from vault.actions import orders
-from vault.actions.cursor import encode_cursor
 from vault.actions.ingest import check_filename, ingest
 from vault.actions.read import describe, open_content
 from vault.actions.receive import Upload
@@ -39,7 +38,7 @@ from vault.web.requests import (
     vault_of,
 )
 from vault.web.retention_schemas import document_json
-from vault.web.schemas import order_json, order_summary
+from vault.web.schemas import order_json, order_page
 
 _FILENAME = re.compile(
     r"""filename\*?=(?:UTF-8'[^']*'([^;]+)|"((?:[^"\\]|\\.)*)"|([^;\s]+))""", re.IGNORECASE
@@ -84,10 +83,7 @@ async def list_orders(request: web.Request) -> web.Response:
     found = await orders.list_orders(
         vault_of(request), principal_of(request), time_cursor(request), limit + 1
     )
-    page, more = found[:limit], len(found) > limit
-    cursor = encode_cursor(page[-1].created_at, page[-1].id) if more else None
-    body = {"data": [order_summary(order) for order in page], "next_cursor": cursor}
-    return web.json_response(body)
+    return web.json_response(order_page(found, limit))
 
 
 async def show_order(request: web.Request) -> web.Response:

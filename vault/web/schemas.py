@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from vault.actions.cursor import encode_cursor
 from vault.actions.orders import OrderView
 from vault.domain.orders import Order, Status
 from vault.domain.records import PHASES, Record, mask_number
@@ -47,6 +48,7 @@ SCHEMAS: dict[str, Any] = {
         {"status": {"type": "string", "enum": [s.value for s in Status]}},
         {"effective_at": _MAYBE_TIME},
     ),
+    "OrderSearch": _object({"region": _STRING, "number": _STRING}),
     "CarrierLink": _object({"carrier": _STRING, "reference": _STRING}),
     "HookResult": _object({"result": _STRING}),
     "OrderSummary": _object(
@@ -118,6 +120,13 @@ def order_summary(order: Order) -> dict[str, Any]:
         "changed_at": time_text(order.changed_at),
         "ended_at": time_text(order.ended_at),
     }
+
+
+def order_page(found: list[Order], limit: int) -> dict[str, Any]:
+    """Return a page of orders; one more than the page takes says that another follows."""
+    page, more = found[:limit], len(found) > limit
+    cursor = encode_cursor(page[-1].created_at, page[-1].id) if more else None
+    return {"data": [order_summary(order) for order in page], "next_cursor": cursor}
 
 
 def order_json(view: OrderView) -> dict[str, Any]:

@@ -9,7 +9,7 @@ def add_orders(above: Tree) -> None:
     """Add the commands of porting orders."""
     tree = above.group(
         "order",
-        "Open, list, show, complete or cancel porting orders.",
+        "Open, list, find, show, complete or cancel porting orders.",
         "portvault order create --region uk --customer acme --number +442079460123",
     )
     create = tree.command(
@@ -29,6 +29,15 @@ def add_orders(above: Tree) -> None:
         "list", "client.order_list", "List the newest orders.", "portvault order list"
     )
     listed.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
+    find = tree.command(
+        "find",
+        "client.order_find",
+        "List the newest orders that move a number.",
+        "portvault order find --region uk --number +442079460123",
+    )
+    find.add_argument("--region", required=True, choices=REGIONS)
+    find.add_argument("--number", required=True, help="E.164")
+    find.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
     show = tree.command(
         "show", "client.order_show", "Show an order and its documents.", "portvault order show ID"
     )

@@ -1,6 +1,7 @@
 """The routes of porting orders."""
 
 from vault.web import api
+from vault.web.order_search_api import search_orders
 from vault.web.routes.route import IDEMPOTENCY, PAGE, Route
 
 ROUTES = (
@@ -24,6 +25,17 @@ ROUTES = (
         "OrderPage",
         query=PAGE,
         refusals=(422,),
+    ),
+    Route(
+        "POST",
+        "/v1/orders/search",
+        search_orders,
+        "List the porting orders that move a number, newest first",
+        200,
+        "OrderPage",
+        body="OrderSearch",
+        query=PAGE,
+        refusals=(409, 413, 422),
     ),
     Route(
         "GET",

@@ -1,0 +1,151 @@
+"""Orders are found by their telephone numbers, through an index whose key is replaced."""
+
+import pytest
+
+from keys.errors import StaleScopeError
+from tests.fixtures_server import NUMBERS, PORTING, Api
+from tests.integration.test_tokens import token
+from tests.retention_house import clocked, new_order
+from vault.actions.number_index import find_orders, index_key, renew_index
+from vault.actions.orders import create_order
+from vault.actions.seal import seal, worker
+from vault.config import Config
+from vault.context import Vault
+from vault.domain.number_index import macs
+from vault.domain.orders import Order
+from vault.sql import number_index as index_sql
+from vault.sql import restore as restore_sql
+from vault.sql.connection import connection, transaction
+
+SEARCH = "/v1/orders/search"
+WANTED = {"region": "uk", "number": NUMBERS[0]}
+
+
+async def found(vault: Vault, number: str = NUMBERS[0]) -> list[Order]:
+    """Find orders as the desk does."""
+    return await find_orders(vault, PORTING, "uk", number, None, 50)
+
+
+async def renewed(vault: Vault) -> None:
+    """Let the worker replace the index's key, if it is time."""
+    while await renew_index(vault, "uk"):
+        pass
+
+
+async def test_an_order_is_found_by_each_of_its_numbers(vault: Vault, api: Api) -> None:
+    """Newest first, a page at a time; by a number that nobody moves there is nothing."""
+    orders = [await api.order() for _ in range(3)]
+    _, page, _ = await api.call("POST", f"{SEARCH}?limit=2", json=WANTED)
+    assert [item["id"] for item in page["data"]] == orders[:0:-1]
+    cursor = page["next_cursor"]
+    _, page, _ = await api.call("POST", f"{SEARCH}?limit=2&cursor={cursor}", json=WANTED)
+    assert ([item["id"] for item in page["data"]], page["next_cursor"]) == (orders[:1], None)
+    _, page, _ = await api.call("POST", SEARCH, json={**WANTED, "number": "+442079460124"})
+    assert page["data"] == []
+    rows = await vault.pool.fetch("select mac from number_index")
+    assert all(b"7946" not in row["mac"] for row in rows)
+
+
+async def test_only_ones_own_orders_are_found(vault: Vault, api: Api) -> None:
+    """Another customer's order is as one that is not there, and so is another region."""
+    await token(vault, api, "acme", customers=frozenset({"acme"}))
+    await token(vault, api, "other", customers=frozenset({"other"}))
+    order = await api.order()
+    for role, expected in (("acme", [order]), ("other", []), ("porting", [order])):
+        _, page, _ = await api.call("POST", SEARCH, json=WANTED, role=role)
+        assert [item["id"] for item in page["data"]] == expected
+    assert (await api.call("POST", SEARCH, json=WANTED, role="porting-sg"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"number": "02079460123"}, {"number": ""}, {"region": "fr"}, {"region": None}]
+)
+async def test_what_is_no_number_or_region_is_refused(api: Api, wrong: dict[str, str]) -> None:
+    """The refusal says what is wrong, and does not repeat the number."""
+    status, problem, _ = await api.call("POST", SEARCH, json={**WANTED, **wrong})
+    assert status == 422
+    assert "7946" not in problem["detail"]
+
+
+async def test_the_record_of_a_search_holds_no_number(vault: Vault, api: Api) -> None:
+    """It says that orders were listed, by whom and where."""
+    await api.call("POST", SEARCH, json=WANTED)
+    rows = await vault.pool.fetch("select * from access_record where action = 'order.list'")
+    assert len(rows) == 2
+    assert "794601" not in str([dict(row) for row in rows])
+
+
+async def test_the_key_is_replaced_at_its_age_and_orders_are_found_all_the_same(
+    config: Config,
+) -> None:
+    """A moment before nothing happens; then every order moves, and the old key is destroyed."""
+    async with clocked(config, number_index_days=30) as (vault, clock):
+        order = await new_order(vault)
+        old, _ = await index_key(vault, "uk")
+        clock.forward(days=30, seconds=-1)
+        await renewed(vault)
+        assert (await index_key(vault, "uk"))[0] == old
+        clock.forward(seconds=1)
+        assert await renew_index(vault, "uk")
+        assert [item.id for item in await found(vault)] == [order], "half way"
+        await renewed(vault)
+        assert (await index_key(vault, "uk"))[0] != old
+        assert [item.id for item in await found(vault)] == [order]
+        left = await vault.pool.fetchval("select count(*) from data_key where id = $1", old)
+        assert left == 0
+        assert await vault.pool.fetchval("select count(*) from number_index") == 1
+
+
+async def test_an_old_index_is_sealed_away_with_its_key(config: Config) -> None:
+    """After the renewal and a seal, what a backup has of the old key does not open any more."""
+    async with clocked(config, number_index_days=30) as (vault, clock):
+        await new_order(vault)
+        async with connection(vault.pool) as conn:
+            (before,) = await index_sql.index_keys(conn, "uk")
+        assert before.wrapped is not None
+        clock.forward(days=30)
+        await renewed(vault)
+        await seal(vault, worker(vault), "uk")
+        with pytest.raises(StaleScopeError):
+            await vault.keyring.open_key(before.wrapped)
+
+
+async def test_nothing_new_goes_under_a_key_that_was_retired(config: Config) -> None:
+    """Whoever read the key before it was replaced is told, and indexes under the new one."""
+    async with clocked(config, number_index_days=30) as (vault, clock):
+        order = await new_order(vault)
+        old, key = await index_key(vault, "uk")
+        clock.forward(days=30)
+        await renew_index(vault, "uk")
+        async with transaction(vault.pool) as conn:
+            marks = macs(key, NUMBERS)
+            assert not await index_sql.insert(conn, "uk", old, order, marks)
+        await new_order(vault)
+        assert len(await found(vault)) == 2
+
+
+async def test_orders_of_before_the_index_are_indexed_by_the_worker(vault: Vault) -> None:
+    """A row without a key says which: it is replaced by the numbers' rows."""
+    numbers = [NUMBERS[0], "+442079460124"]
+    view = await create_order(vault, PORTING, region="uk", customer="acme", numbers=numbers)
+    await vault.pool.execute("delete from number_index")
+    await vault.pool.execute(
+        """insert into number_index (region, "order") values ('uk', $1)""", view.order.id
+    )
+    assert await found(vault) == []
+    await renewed(vault)
+    for number in numbers:
+        assert [item.id for item in await found(vault, number)] == [view.order.id]
+
+
+async def test_a_restore_knows_keys_that_are_no_documents(vault: Vault) -> None:
+    """Keys of orders and of the index are not unknown documents; an index key of later goes."""
+    await new_order(vault)
+    key, _ = await index_key(vault, "uk")
+    async with transaction(vault.pool) as conn:
+        await restore_sql.keep_objects(conn, [], first=True)
+        assert await restore_sql.lines(conn, "uk", "documents/") == []
+        assert await restore_sql.unknown_index_keys(conn, "uk") == []
+        await conn.execute("delete from number_index")
+        await conn.execute("delete from number_index_key")
+        assert await restore_sql.unknown_index_keys(conn, "uk") == [key]
