@@ -19,6 +19,7 @@ from vault.actions.fax_ending import expire_faxes
 from vault.actions.fax_relay import relay_faxes
 from vault.actions.fax_sweep import forget_receipts, purge_faxes
 from vault.actions.number_index import renew_index
+from vault.actions.order_details import forget_orders
 from vault.actions.publish import publish_log
 from vault.actions.records import close_interrupted
 from vault.actions.seal import mark_sealed, seal, worker
@@ -66,6 +67,7 @@ def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
         Reconciler("publish", publish_log, 1.0),
         Reconciler("trim", trim_log, 3600.0),
         Reconciler("expire", expire, 2.0),
+        Reconciler("order-details", forget_orders, 2.0),
         Reconciler("number-index", renew_index, 5.0),
         Reconciler("seal", _seal, vault.config.seal_interval_seconds),
         Reconciler("mirror", _mirror, vault.config.mirror_interval_seconds),

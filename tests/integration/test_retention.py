@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from keys.errors import RolledBackError
 from tests.fixtures_server import PORTING, Api
 from tests.retention_house import (
     ADMIN,
@@ -28,6 +29,7 @@ from vault.actions.approvals import approve, request_approval
 from vault.actions.collect import purge_shredded
 from vault.actions.expire import expire, shred_due
 from vault.actions.instruct import give_instruction, resolve_instruction, withdraw_instruction
+from vault.actions.order_details import forget_orders
 from vault.actions.orders import change_order
 from vault.actions.policy import apply_policy, policy_effect
 from vault.actions.retention import explain_retention, plan_retention
@@ -532,3 +534,22 @@ async def test_what_cannot_be_recorded_is_not_shredded(config: Config, house: Ho
         await owner.close()
     await sweep(vault)
     assert await custody(vault, passport) == "shredded"
+
+
+async def test_keys_that_cannot_be_destroyed_leave_no_record_of_it(house: House) -> None:
+    """However often it is tried, nothing is said to be shredded, or about to be."""
+    vault, clock = house
+    order = await new_order(vault)
+    passport = await put(vault, order)
+    await end(vault, order)
+    clock.forward(days=1)
+    empty = await new_order(vault)
+    await end(vault, empty)
+    clock.forward(days=1)
+    vault.keyring.refuse("uk")
+    for step in (expire, expire, forget_orders):
+        with pytest.raises(RolledBackError):
+            await step(vault, "uk")
+    assert await custody(vault, passport) == "stored"
+    tried = "select count(*) from access_record where action in ('document.shred', 'order.forget')"
+    assert await vault.pool.fetchval(tried) == 0

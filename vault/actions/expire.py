@@ -124,12 +124,16 @@ async def _shred(
     due: list[Document],
     verdicts: dict[UUID, Verdict],
 ) -> None:
-    """Record, destroy and mark, while the rows stay locked; the record comes first and alone."""
+    """
+    Destroy, record and mark, while the rows stay locked; all but the intents at the commit.
+
+    The intents are durable before it. Keys that cannot be destroyed leave none behind.
+    """
+    identities = [document.id for document in due]
+    generation = await vault.keyring.destroy_keys(conn, due[0].region, identities)
     intents = [_intent(vault, document) for document in due]
     # A crash from here on leaves intents without an outcome, which are closed as interrupted.
     await vault.recorder.append_many(intents)
-    identities = [document.id for document in due]
-    generation = await vault.keyring.destroy_keys(conn, due[0].region, identities)
     await documents_sql.set_shredded(
         conn,
         identities,

@@ -13,12 +13,12 @@ from uuid import UUID
 import asyncpg
 
 from keys.errors import StaleScopeError
-from keys.keyring import DataKey
+from keys.keyring import DataKey, WrappedKey
 from vault.actions.access import recorded
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.number_index import index_key_id, macs
-from vault.domain.orders import Order, check_number, decode_details, details_context
+from vault.domain.orders import Details, Order, check_number, decode_details, details_context
 from vault.errors import ConflictError, InvalidRequestError
 from vault.sql import number_index as index_sql
 from vault.sql import orders as orders_sql
@@ -117,13 +117,20 @@ async def _numbers(vault: Vault, identity: UUID) -> tuple[str, ...] | None:
         async with connection(vault.pool) as conn:
             order = await orders_sql.find(conn, identity)
             wrapped = await orders_sql.details_key(conn, identity)
-        if order is None or wrapped is None:
+        if order is None:
             return None
         with suppress(StaleScopeError):
-            key = await vault.keyring.open_key(wrapped)
-            sealed = key.open(order.details, details_context(order.region, identity))
-            return decode_details(sealed).numbers
+            details = await opened(vault, order, wrapped)
+            return details.numbers if details else None
     raise ConflictError("the region's keys are being sealed; try again")
+
+
+async def opened(vault: Vault, order: Order, wrapped: WrappedKey | None) -> Details | None:
+    """Open an order's details; None when they or their key are gone."""
+    if order.details is None or wrapped is None:
+        return None
+    key = await vault.keyring.open_key(wrapped)
+    return decode_details(key.open(order.details, details_context(order.region, order.id)))
 
 
 async def _keys(vault: Vault, region: str) -> list[IndexKey]:

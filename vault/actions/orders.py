@@ -9,7 +9,7 @@ from uuid import UUID
 from keys.errors import StaleScopeError
 from keys.keyring import DataKey
 from vault.actions.access import recorded
-from vault.actions.number_index import index_key
+from vault.actions.number_index import index_key, opened
 from vault.actions.once import Once
 from vault.actions.order_events import settle
 from vault.actions.standing import Standing, standings
@@ -25,7 +25,6 @@ from vault.domain.orders import (
     Status,
     check_customer,
     check_details,
-    decode_details,
     details_context,
     encode_details,
 )
@@ -42,10 +41,10 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
-    """An order with its details opened and its documents."""
+    """An order with its details opened, as long as there are any, and its documents."""
 
     order: Order
-    details: Details
+    details: Details | None
     documents: list[Document]
     standings: dict[UUID, Standing]
 
@@ -200,13 +199,12 @@ async def _view(vault: Vault, principal: Principal, identity: UUID) -> OrderView
             wrapped = await orders_sql.details_key(conn, identity)
             documents = await documents_sql.of_order(conn, identity)
             stand = await standings(vault, conn, [document.id for document in documents])
-        if order is None or wrapped is None:
+        if order is None:
             raise NotFoundError
         try:
-            key = await vault.keyring.open_key(wrapped)
+            details = await opened(vault, order, wrapped)
         except StaleScopeError:
             continue
-        details = decode_details(key.open(order.details, details_context(order.region, identity)))
         kinds = principal.kinds
         known = [item for item in documents if kinds is None or item.kind in kinds]
         return OrderView(order, details, known, stand)

@@ -17,6 +17,7 @@ from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import OBJECTS_PREFIX
+from vault.sql import order_details as details_sql
 from vault.sql import restore as restore_sql
 from vault.sql.connection import Connection, connection
 from vault.sql.restore import Line
@@ -104,6 +105,7 @@ async def _reconcile(vault: Vault, conn: Connection, region: str) -> Restored:
     await restore_sql.note_anew(conn, region, generation)
     await restore_sql.shred_without_key(conn, region, generation, vault.clock())
     await restore_sql.end_faxes_without_key(conn, region, generation, vault.clock())
+    await details_sql.set_gone_without_key(conn, region, vault.clock())
     await _keep_objects(vault, conn, region)
     documents = await restore_sql.lines(conn, region, OBJECTS_PREFIX)
     return Restored(region, merged, records, len(again), tuple(documents))

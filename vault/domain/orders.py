@@ -60,16 +60,21 @@ ENDED = frozenset({Status.PORTED, Status.CANCELLED})
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One porting order as its row says; `details` is sealed under the order's own key."""
+    """
+    One porting order as its row says.
+
+    `details` is sealed under the order's own key; None once that is gone, see `details_gone_at`.
+    """
 
     id: UUID
     region: str
     customer: str
     status: Status
-    details: bytes
+    details: bytes | None
     created_at: datetime
     changed_at: datetime
     ended_at: datetime | None
+    details_gone_at: datetime | None = None
 
 
 class PortType(StrEnum):

@@ -10,7 +10,9 @@ from keys.keyring import WrappedKey
 from vault.domain.orders import Order, Status
 from vault.sql.connection import Connection
 
-_COLUMNS = "id, region, customer, status, details, created_at, changed_at, ended_at"
+_COLUMNS = """
+    id, region, customer, status, details, created_at, changed_at, ended_at, details_gone_at
+"""
 
 
 def _order(row: asyncpg.Record) -> Order:

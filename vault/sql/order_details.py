@@ -1,0 +1,126 @@
+"""Orders whose sealed details are to go, and which of them are to be looked at."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from vault.domain.orders import Status
+from vault.domain.policy import ORDER_DETAILS, Event
+from vault.domain.retention import Facts
+from vault.sql.connection import Connection
+
+
+async def look(conn: Connection, orders: Sequence[UUID]) -> None:
+    """Have the worker look at orders that have ended: something changed of them."""
+    await conn.execute(
+        """
+        insert into order_look (region, order_id) select region, id from porting_order
+        where id = any($1) and ended_at is not null and details is not null
+        """,
+        list(orders),
+    )
+
+
+async def look_at_customers(conn: Connection, region: str, customers: Sequence[str]) -> None:
+    """Do the same for all orders of customers in a region."""
+    await conn.execute(
+        """
+        insert into order_look (region, order_id) select region, id from porting_order
+        where region = $1 and customer = any($2) and ended_at is not null
+            and details is not null
+        """,
+        region,
+        list(customers),
+    )
+
+
+async def look_later(
+    conn: Connection, region: str, orders: Sequence[UUID], times: Sequence[datetime]
+) -> None:
+    """Have the worker look at orders when their time has come."""
+    await conn.execute(
+        """
+        insert into order_look (region, order_id, look_at)
+        select $1, * from unnest($2::uuid[], $3::timestamptz[])
+        """,
+        region,
+        list(orders),
+        list(times),
+    )
+
+
+async def take_looks(conn: Connection, region: str, now: datetime, limit: int) -> list[UUID]:
+    """Return orders to look at; they are not returned again if the transaction commits."""
+    rows = await conn.fetch(
+        """
+        with taken as (
+            delete from order_look where ctid = any(array(
+                select ctid from order_look where region = $1 and look_at <= $2
+                order by look_at limit $3 for update skip locked))
+            returning order_id)
+        select distinct order_id from taken
+        """,
+        region,
+        now,
+        limit,
+    )
+    return [row["order_id"] for row in rows]
+
+
+async def lock_without_documents(conn: Connection, orders: Sequence[UUID]) -> dict[UUID, Facts]:
+    """Return what to judge details by, of orders that have ended and have no document, locked."""
+    # What hangs on the orders is read by a statement of its own: it sees what this one waited for.
+    rows = await conn.fetch(
+        """
+        select id from porting_order
+        where id = any($1) and ended_at is not null and details is not null
+        order by id for update
+        """,
+        list(orders),
+    )
+    rows = await conn.fetch(
+        """
+        select o.id, o.region, o.status, o.ended_at, o.changed_at, array(
+            select t.hold from hold_target t where not t.released and (
+                t.order_id = o.id or (t.region = o.region and t.customer = o.customer))) holds
+        from porting_order o where o.id = any($1) and not exists (
+            select from document d
+            where d.order_id = o.id and d.custody in ('receiving', 'stored'))
+        """,
+        [row["id"] for row in rows],
+    )
+    return {
+        row["id"]: Facts(
+            kind=ORDER_DETAILS,
+            region=row["region"],
+            event=Event(Status(row["status"]).value),
+            started_at=row["ended_at"],
+            learned_at=row["changed_at"],
+            holds=tuple(row["holds"]),
+        )
+        for row in rows
+    }
+
+
+async def set_gone(conn: Connection, orders: Sequence[UUID], now: datetime) -> None:
+    """Take the details away, and the orders out of the index; their keys go with them."""
+    await conn.execute(
+        """
+        with found_no_more as (delete from number_index where "order" = any($1))
+        update porting_order set details = null, details_gone_at = $2 where id = any($1)
+        """,
+        list(orders),
+        now,
+    )
+
+
+async def set_gone_without_key(conn: Connection, region: str, now: datetime) -> None:
+    """Say of details that have no key any more, after a restore, that they are gone."""
+    rows = await conn.fetch(
+        """
+        select id from porting_order o where region = $1 and details is not null
+            and not exists (select from data_key k where k.id = o.id)
+        """,
+        region,
+    )
+    await set_gone(conn, [row["id"] for row in rows], now)
