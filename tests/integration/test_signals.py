@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
-from tests.fixtures_server import serving
+from tests.fixtures_server import Api, serving
 from tests.retention_house import (
     DPO,
     Clock,
@@ -29,13 +29,14 @@ from vault.actions.collect import purge_shredded
 from vault.actions.instruct import give_instruction
 from vault.actions.seal import mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log
-from vault.actions.signal import deliver_signals, tell_due_soon
+from vault.actions.signal import deliver_signals, tell, tell_due_soon
 from vault.app import open_vault
 from vault.config import Config
 from vault.config_webhooks import Webhook
 from vault.context import Vault
 from vault.domain.documents import Kind
-from vault.domain.signals import ATTEMPTS_MAX, signature
+from vault.domain.signals import ATTEMPTS_MAX, SignalType, hold_signal, signature
+from vault.sql.connection import transaction
 
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldY"
 
@@ -157,6 +158,43 @@ async def test_failures_back_off_die_and_are_replayed(config: Config, receiver: 
         _, page, _ = await api.call("GET", "/v1/signals?state=delivered", role="admin")
         assert [item["id"] for item in page["data"]] == [dead["id"]]
         assert (await api.call("GET", "/v1/signals?state=lost", role="admin"))[0] == 422
+
+
+async def test_what_commits_late_is_listed_after_what_was_seen(
+    config: Config, receiver: Receiver
+) -> None:
+    """Whatever its time says, a signal never comes in behind what a reader has seen."""
+    async with telling(config, receiver.url) as (vault, _), serving(vault) as api:
+        await put(vault, await new_order(vault))
+        async with transaction(vault.pool) as conn:
+            early = hold_signal(SignalType.HOLD_PLACED, vault.new_id(), "uk", vault.clock())
+            await tell(vault, conn, [early])
+            await sweep(vault)
+            await deliver_signals(vault, "uk")
+            seen = await listed(api)
+            assert [item["type"] for item in seen] == ["document.stored"]
+        await deliver_signals(vault, "uk")
+        assert [item["type"] for item in await listed(api)] == ["hold.placed", "document.stored"]
+
+
+async def listed(api: Api) -> list[dict[str, Any]]:
+    """Return all that is listed, one to a page."""
+    found, cursor = list[dict[str, Any]](), ""
+    while True:
+        path = f"/v1/signals?limit=1&cursor={cursor}"
+        _, page, _ = await api.call("GET", path, role="admin")
+        found += page["data"]
+        if page["next_cursor"] is None:
+            return found
+        cursor = page["next_cursor"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "1" * 19])
+async def test_a_made_up_cursor_of_signals_is_refused(api: Api, cursor: str) -> None:
+    """Eighteen digits are a number; what is more, or none, is not."""
+    assert (await api.call("GET", f"/v1/signals?cursor={cursor}", role="admin"))[0] == 422
+    good = f"/v1/signals?cursor={'9' * 18}"
+    assert (await api.call("GET", good, role="admin"))[0] == 200
 
 
 async def test_who_reads_too_much_is_told_of(

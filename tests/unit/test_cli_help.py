@@ -14,7 +14,18 @@ from vault.cli import main
 from vault.commands.arguments import make_parser
 
 ROOT = Path(__file__).parents[2]
-GROUPS = {"fax", "order", "retention", "hold", "approval", "break-glass", "token", "log", "keys"}
+GROUPS = {
+    "fax",
+    "order",
+    "retention",
+    "hold",
+    "signal",
+    "approval",
+    "break-glass",
+    "token",
+    "log",
+    "keys",
+}
 COMMANDS = {
     *("serve", "worker", "migrate", "doctor", "config"),
     *("order create", "order list", "order find", "order show", "order complete", "order cancel"),
@@ -22,6 +33,7 @@ COMMANDS = {
     *("retention explain", "retention plan", "retention policy", "retention effect"),
     *("retention apply", "retention instruct", "retention instructions"),
     *("retention resolve", "retention withdraw", "restrict", "unrestrict"),
+    *("signal list", "signal replay"),
     *("hold place", "hold list", "hold show", "hold release"),
     *("break-glass seal", "break-glass open"),
     *("approval request", "approval list", "approval approve"),

@@ -8,7 +8,7 @@ come twice, under the same id, and in another order.
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import aiohttp
@@ -33,6 +33,7 @@ from vault.sql.signals import Delivery
 
 DELIVER_BATCH = 16
 DUE_SOON_BATCH = 1000
+NUMBERS_BATCH = 1000
 
 
 async def tell(vault: Vault, conn: Connection, signals: Sequence[Signal]) -> None:
@@ -66,6 +67,8 @@ async def tell_due_soon(vault: Vault, region: str) -> int:
 
 async def deliver_signals(vault: Vault, region: str) -> int:
     """Deliver what waits, several at once; several workers share the work."""
+    async with transaction(vault.pool) as conn:
+        await signals_sql.give_numbers(conn, region, NUMBERS_BATCH)
     async with transaction(vault.pool) as conn:
         waiting = await signals_sql.lock_waiting(conn, region, vault.clock(), DELIVER_BATCH)
         async with asyncio.TaskGroup() as group:
@@ -106,7 +109,7 @@ async def list_signals(
     vault: Vault,
     principal: Principal,
     state: str | None,
-    before: tuple[datetime, UUID] | None,
+    before: int | None,
     limit: int,
 ) -> list[Delivery]:
     """Return a page of deliveries of the principal's regions, newest first."""

@@ -119,10 +119,12 @@ async def lock_due(
 
     Their orders are locked against a change of status; holds do not change, see `freeze_holds`.
     """
+    # `+ 0` keeps the planner off `document_unreviewed`: every document that was judged has this
+    # version, and to look through them all for what is due costs more the more there are.
     rows = await conn.fetch(
         f"""
         select {COLUMNS}, {_FACTS}
-        where d.region = $1 and d.custody = 'stored' and d.due_at <= $2 and d.reviewed = $3
+        where d.region = $1 and d.custody = 'stored' and d.due_at <= $2 and d.reviewed + 0 = $3
         order by d.due_at limit $4 for update of d skip locked for share of o skip locked
         """,
         region,

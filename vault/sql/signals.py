@@ -24,11 +24,15 @@ class Delivery:
     next_at: datetime
     last_failure: str | None
     delivered_at: datetime | None
+    #: Its place in the list; None until the worker has given it one.
+    number: int | None
 
+
+_NUMBERS = 0x7369676E  # "sign"
 
 _COLUMNS = """
     s.id signal, d.endpoint, s.region, s.type, s.at, s.payload, d.state, d.attempts, d.next_at,
-    d.last_failure, d.delivered_at
+    d.last_failure, d.delivered_at, d.number
     from signal_delivery d join signal s on s.id = d.signal
 """
 
@@ -122,25 +126,39 @@ async def replay(conn: Connection, signal: UUID, now: datetime) -> int:
     return int(done.split()[-1])
 
 
+async def give_numbers(conn: Connection, region: str, limit: int) -> None:
+    """
+    Give deliveries that are committed their places in the list.
+
+    One at a time, over all regions, until the transaction ends: so whoever sees a number sees all
+    that are lower, and nothing comes in below it afterwards.
+    """
+    await conn.execute("select pg_advisory_xact_lock($1, 0)", _NUMBERS)
+    await conn.execute(
+        """
+        update signal_delivery d set number = nextval('signal_delivery_number_seq')
+        from (select signal, endpoint from signal_delivery where region = $1 and number is null
+            order by next_at limit $2) waiting
+        where d.signal = waiting.signal and d.endpoint = waiting.endpoint
+        """,
+        region,
+        limit,
+    )
+
+
 async def page(
-    conn: Connection,
-    regions: Sequence[str],
-    state: str | None,
-    before: tuple[datetime, UUID] | None,
-    limit: int,
+    conn: Connection, regions: Sequence[str], state: str | None, before: int | None, limit: int
 ) -> list[Delivery]:
-    """Return deliveries, the newest signals first, that come after the cursor."""
-    at, identity = before or (None, None)
+    """Return deliveries that have a number, the newest first, that come after the cursor."""
     rows = await conn.fetch(
         f"""
-        select {_COLUMNS} where s.region = any($1) and ($2::text is null or d.state = $2)
-            and ($3::timestamptz is null or (s.at, s.id) < ($3, $4))
-        order by s.at desc, s.id desc, d.endpoint limit $5
+        select {_COLUMNS} where d.number is not null and d.region = any($1)
+            and ($2::text is null or d.state = $2) and ($3::bigint is null or d.number < $3)
+        order by d.number desc limit $4
         """,
         list(regions),
         state,
-        at,
-        identity,
+        before,
         limit,
     )
     return [Delivery(**dict(row)) for row in rows]

@@ -21,6 +21,8 @@ PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
 BODY_CHUNK_BYTES = 64 * 1024
 JSON_BYTES_MAX = 64 * 1024
 PAGE_DEFAULT, PAGE_MAX = 50, 200
+#: What PostgreSQL takes for a bigint has one more.
+NUMBER_DIGITS_MAX = 18
 
 
 def vault_of(request: web.Request) -> Vault:
@@ -148,3 +150,13 @@ def time_cursor(request: web.Request) -> tuple[datetime, UUID] | None:
     """Return where the page begins in a list that is sorted by time and id."""
     text = request.query.get("cursor")
     return decode_cursor(text) if text else None
+
+
+def number_cursor(request: web.Request) -> int | None:
+    """Return where the page begins in a list that is sorted by number."""
+    text = request.query.get("cursor")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS_MAX):
+        raise InvalidRequestError("cursor is not one that was handed out")
+    return int(text)

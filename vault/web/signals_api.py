@@ -4,15 +4,14 @@ from typing import Any
 
 from aiohttp import web
 
-from vault.actions.cursor import encode_cursor
 from vault.actions.signal import list_signals, replay_signal
 from vault.errors import InvalidRequestError
 from vault.sql.signals import Delivery
 from vault.web.requests import (
     identity_of,
+    number_cursor,
     page_limit,
     principal_of,
-    time_cursor,
     vault_of,
 )
 from vault.web.shapes import ID, MAYBE_STRING, MAYBE_TIME, STRING, TIME, structure, time_text
@@ -64,11 +63,10 @@ async def list_deliveries(request: web.Request) -> web.Response:
     if state is not None and state not in STATES:
         raise InvalidRequestError(f"state must be one of {', '.join(STATES)}")
     limit = page_limit(request)
-    found = await list_signals(
-        vault_of(request), principal_of(request), state, time_cursor(request), limit + 1
-    )
+    before = number_cursor(request)
+    found = await list_signals(vault_of(request), principal_of(request), state, before, limit + 1)
     page, more = found[:limit], len(found) > limit
-    cursor = encode_cursor(page[-1].at, page[-1].signal) if more else None
+    cursor = str(page[-1].number) if more else None
     return web.json_response({"data": [_json(item) for item in page], "next_cursor": cursor})
 
 

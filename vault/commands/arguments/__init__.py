@@ -13,6 +13,7 @@ from vault.commands.arguments.log import add_log
 from vault.commands.arguments.orders import add_orders
 from vault.commands.arguments.retention import add_retention
 from vault.commands.arguments.service import add_service
+from vault.commands.arguments.signals import add_signals
 from vault.commands.arguments.tokens import add_tokens
 from vault.commands.arguments.tree import Tree, add_common
 
@@ -22,6 +23,7 @@ _AREAS = (
     add_orders,
     add_documents,
     add_retention,
+    add_signals,
     add_approvals,
     add_break_glass,
     add_tokens,
@@ -43,8 +45,8 @@ _EXITS = """\
 exit status: 0 done, 1 failed, 2 wrong usage, 3 not found or gone, 4 not permitted,
 5 temporarily unavailable (try again), 130 interrupted
 
-order, put, get, show, shred, retention, hold, restrict, certificate, approval, break-glass, fax,
-log tail and log search speak to a running vault:
+order, put, get, show, shred, retention, hold, restrict, certificate, signal, approval, break-glass,
+fax, log tail and log search speak to a running vault:
   PORTVAULT_SERVER    its address (http://127.0.0.1:8700)
   PORTVAULT_TOKEN     a token, or PORTVAULT_TOKEN_FILE, a file that holds it
 All others work on the machine of the vault, with its settings; see `portvault config`.
