@@ -1,9 +1,12 @@
 """
 The auditor of certificates: checks one with nothing but the public key, offline.
 
-Written from docs/formats.md alone, it imports the standard library and `cryptography`, and runs as
-this one file: `python certificate_auditor.py FILE --key VKEY`. Exit status 0 when it holds, 1 when
-it does not, and then the reason is one line.
+Written from docs/formats.md alone. It needs the standard library, `cryptography`, and `auditor.py`
+beside it, and runs as `python certificate_auditor.py FILE --key VKEY`. FILE is the signed note, or
+the whole answer of the vault, which has the anchor too: the record that names the certificate,
+and the proof that it is under a checkpoint of the log. The key may be any that signed before or
+after the certificate's: the answer has the hand-overs. Exit status 0 when all that is there holds,
+1 when it does not, and then the reason is one line.
 """
 
 import argparse
@@ -11,15 +14,19 @@ import base64
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+if TYPE_CHECKING or __package__:
+    from vault.auditor import AuditError, Key, trusted_keys
+else:
+    from auditor import AuditError, Key, trusted_keys
 
 FORMAT = "portvault-certificate/v1"
 ORDER_FORMAT = "portvault-order-certificate/v1"
+PROOF_FORMAT = "c2sp.org/tlog-proof@v1"
 #: In the order in which they must have happened.
 TIMES = ("received_at", "stored_at", "beyond_use_since", "irrecoverable_since", "issued_at")
 ORDER_TIMES = ("created_at", "irrecoverable_since", "issued_at")
@@ -30,33 +37,87 @@ class CertificateError(Exception):
     """This is no certificate of the key."""
 
 
-def signed_text(note: str, vkey: str) -> str:
-    """Return the text of a C2SP signed note that the key (NAME+HASH+BASE64) signed."""
+def signed_text(note: str, keys: Sequence[Key]) -> str:
+    """Return the text of a C2SP signed note that one of the keys signed."""
+    text = next((text for key in keys if (text := key.signed(note))), None)
+    if text is None:
+        raise CertificateError("the key did not sign this, nor one that it handed over to")
+    return text
+
+
+def audit(data: str, vkey: str) -> dict[str, Any]:
+    """
+    Check a note, or an answer of the vault with its anchor; returns the certificate's fields.
+
+    `anchored_size` is added: of how many records the log was that the certificate is proved to be
+    in, or None when there is no anchor.
+    """
+    if not data.startswith("{"):
+        return {**verify(data, vkey), "anchored_size": None}
     try:
-        name, digest, encoded = vkey.strip().split("+", 2)
-        raw = base64.b64decode(encoded, validate=True)
-        key = Ed25519PublicKey.from_public_bytes(raw[1:])
-    except ValueError:
-        raise CertificateError("the key is not NAME+HASH+BASE64") from None
-    key_id = hashlib.sha256(name.encode() + b"\n" + raw).digest()[:4]
-    if raw[0] != 1 or key_id.hex() != digest:
-        raise CertificateError("the key is not an Ed25519 key of this form")
-    text, found, rest = note.rpartition("\n\n")
-    for line in rest.splitlines() if found else ():
-        try:
-            dash, signer, signature = line.split(" ")
-            sealed = base64.b64decode(signature, validate=True)
-            if (dash, signer, sealed[:4]) == ("\u2014", name, key_id):
-                key.verify(sealed[4:], f"{text}\n".encode())
-                return f"{text}\n"
-        except (ValueError, InvalidSignature):
-            continue
-    raise CertificateError("the key did not sign this")
+        answer: dict[str, Any] = json.loads(data)
+        note, anchor = answer["note"], answer.get("anchor")
+        handovers = answer.get("handovers", [])
+        fields = verify(note, vkey, handovers)
+        size = _check_anchor(fields, note, anchor, _keys(vkey, handovers)) if anchor else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CertificateError(f"this is no answer of the vault: {error}") from None
+    return {**fields, "anchored_size": size}
 
 
-def verify(note: str, vkey: str) -> dict[str, Any]:
+def _keys(vkey: str, handovers: Sequence[str]) -> list[Key]:
+    try:
+        return trusted_keys(vkey, handovers)
+    except AuditError as error:
+        raise CertificateError(str(error)) from None
+
+
+def _check_anchor(
+    fields: dict[str, Any], note: str, anchor: dict[str, str], keys: Sequence[Key]
+) -> int:
+    """Return the size of the checkpoint under which the record that names the note is proved."""
+    data = anchor["record"].encode()
+    record = json.loads(data)
+    digest = hashlib.sha256(note.encode()).hexdigest()
+    if (record["action"], record["reference"]) != ("certificate.issue", digest):
+        raise CertificateError("the record of its anchor names another certificate")
+    head, _, checkpoint = anchor["proof"].partition("\n\n")
+    title, index, *hashes = head.split("\n")
+    if title != PROOF_FORMAT or not index.startswith("index "):
+        raise CertificateError("its anchor has no proof of inclusion")
+    origin, size, root, *_ = signed_text(checkpoint, keys).split("\n")
+    if origin != f"portvault/{fields['region']}":
+        raise CertificateError("its anchor is of another log")
+    proof = [base64.b64decode(item, validate=True) for item in hashes]
+    leaf = hashlib.sha256(b"\x00" + data).digest()
+    at = int(index.removeprefix("index "))
+    if proved_root(at, int(size), leaf, proof) != base64.b64decode(root, validate=True):
+        raise CertificateError("its anchor is not in the log whose checkpoint was signed")
+    return int(size)
+
+
+def proved_root(index: int, size: int, leaf: bytes, proof: Sequence[bytes]) -> bytes | None:
+    """Return the root that an inclusion proof leads to (RFC 9162, 2.1.3.2); None: wrong length."""
+    if not 0 <= index < size:
+        return None
+    left, last, root = index, size - 1, leaf
+    for item in proof:
+        if last == 0:
+            return None
+        if left & 1 or left == last:
+            root = hashlib.sha256(b"\x01" + item + root).digest()
+            while not left & 1 and left:
+                left, last = left >> 1, last >> 1
+        else:
+            root = hashlib.sha256(b"\x01" + root + item).digest()
+        left, last = left >> 1, last >> 1
+    return root if last == 0 else None
+
+
+def verify(note: str, vkey: str, handovers: Sequence[str] = ()) -> dict[str, Any]:
     """Return the fields of a certificate; raises `CertificateError` saying what does not hold."""
-    title, _, body = signed_text(note, vkey).partition("\n")
+    keys = _keys(vkey, handovers)
+    title, _, body = signed_text(note, keys).partition("\n")
     if title not in (FORMAT, ORDER_FORMAT):
         raise CertificateError("what is signed is no certificate of destruction")
     try:
@@ -64,7 +125,7 @@ def verify(note: str, vkey: str) -> dict[str, Any]:
         names = TIMES if title == FORMAT else ORDER_TIMES
         times = [datetime.fromisoformat(fields[name]) for name in names]
         if title == FORMAT:
-            _check_document(fields, vkey)
+            _check_document(fields, keys)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CertificateError(f"a field is missing or malformed: {error}") from None
     if times != sorted(times):
@@ -72,10 +133,10 @@ def verify(note: str, vkey: str) -> dict[str, Any]:
     return fields
 
 
-def _check_document(fields: dict[str, Any], vkey: str) -> None:
+def _check_document(fields: dict[str, Any], keys: Sequence[Key]) -> None:
     if len(base64.b64decode(fields["stream_header"], validate=True)) != STREAM_HEADER_BYTES:
         raise CertificateError("its stream header has the wrong length")
-    origin, size, *_ = signed_text(fields["log_checkpoint"], vkey).split("\n")
+    origin, size, *_ = signed_text(fields["log_checkpoint"], keys).split("\n")
     if origin != f"portvault/{fields['region']}":
         raise CertificateError("its checkpoint is of another log")
     if not fields["log_indices"] or max(fields["log_indices"]) >= int(size):
@@ -85,11 +146,13 @@ def _check_document(fields: dict[str, Any], vkey: str) -> None:
 def main() -> None:
     """Check a file and exit."""
     parser = argparse.ArgumentParser(prog="certificate_auditor", description=__doc__)
-    parser.add_argument("file", type=Path, metavar="FILE", help="the signed note")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="the signed note, or the vault's answer"
+    )
     parser.add_argument("--key", required=True, metavar="VKEY", help="the public key you trust")
     args = parser.parse_args()
     try:
-        fields = verify(args.file.read_text(encoding="utf-8"), args.key)
+        fields = audit(args.file.read_text(encoding="utf-8"), args.key)
     except (CertificateError, OSError, UnicodeDecodeError) as error:
         sys.stderr.write(f"{args.file}: {error}\n")
         sys.exit(1)

@@ -251,8 +251,8 @@ class Demo:
         await purge_shredded(self.vault, REGION)
         await sequence_log(self.vault, REGION)
         await certify(self.vault, REGION)
-        note = await certificate(self.vault, COMPLIANCE, passport.id)
-        fields = parse_certificate(self.vault.signer.verify(note))
+        shown = await certificate(self.vault, COMPLIANCE, passport.id)
+        fields = parse_certificate(self.vault.signer.verify(shown.note))
         held(fields["document"] == str(passport.id), "the certificate's signature verifies")
         held(
             fields["beyond_use_since"] < fields["irrecoverable_since"],

@@ -1,15 +1,20 @@
 """Certificates as they are issued and served: for documents and orders, as JSON and on paper."""
 
 import asyncio
+import json
+from typing import Any
+
+import pytest
 
 from tests.fixtures_server import Api
 from tests.retention_house import PDF
 from vault.actions.certify import certify
 from vault.actions.collect import purge_shredded
 from vault.actions.expire import expire
+from vault.actions.publish import publish_log
 from vault.actions.seal import mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log
-from vault.certificate_auditor import verify
+from vault.certificate_auditor import CertificateError, audit, verify
 from vault.context import Vault
 from vault.domain.certificate import note_digest
 
@@ -40,7 +45,15 @@ async def test_documents_and_orders_are_certified(api: Api, vault: Vault, passpo
     assert fields["policy"]["row"] == "id-scans-uk"
     assert fields["policy"]["version"] == 1
     assert fields["trigger"]["ground"] == "retention"
+    assert (found["anchor"], audit(json.dumps(found), vault.signer.vkey)["anchored_size"]) == (
+        None,
+        None,
+    )
     await sequence_log(vault, "uk")
+    await publish_log(vault, "uk")
+    _, found, _ = await api.call("GET", path, role="compliance")
+    anchored = audit(json.dumps(found), vault.signer.vkey)
+    assert anchored["anchored_size"] > max(anchored["log_indices"])
     _, page, _ = await api.call(
         "GET", "/v1/access-records?region=uk&action=certificate.issue", role="compliance"
     )
@@ -58,6 +71,48 @@ async def test_documents_and_orders_are_certified(api: Api, vault: Vault, passpo
     fields = verify(whole["note"], vault.signer.vkey)
     assert [item["document"] for item in fields["documents"]] == [scan["id"], letter["id"]]
     assert fields["documents"][0]["certificate_sha256"] == note_digest(found["note"])
+    await sequence_log(vault, "uk")
+    await publish_log(vault, "uk")
+    _, whole, _ = await api.call("GET", of_order)
+    assert audit(json.dumps(whole), vault.signer.vkey)["anchored_size"] > 0
+    await check_forgeries(whole, found, vault.signer.vkey)
+
+
+async def check_forgeries(answer: dict[str, Any], other: dict[str, Any], vkey: str) -> None:
+    """Whatever of the anchor is another one's, or changed, does not hold, and says why."""
+    anchor = answer["anchor"]
+    record = anchor["record"].replace('"phase":"intent"', '"phase":"outcome"')
+    head, _, note = anchor["proof"].partition("\n\n")
+    moved = head.replace("index ", "index 1") + "\n\n" + note
+    for forged, says in (
+        (other["anchor"], "names another certificate"),
+        ({**anchor, "record": record}, "not in the log"),
+        ({**anchor, "proof": moved}, "not in the log"),
+        ({**anchor, "proof": head + "\n\n" + note.replace("uk", "us")}, "did not sign"),
+        ({**anchor, "proof": "x\nindex 1"}, "no proof"),
+        ({**anchor, "proof": "x"}, "no answer of the vault"),
+        ({"record": "{}"}, "no answer of the vault"),
+    ):
+        with pytest.raises(CertificateError, match=says):
+            audit(json.dumps({**answer, "anchor": forged}), vkey)
+
+
+async def test_a_certificate_holds_across_a_hand_over_of_the_key(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """Whoever trusts an earlier key, or a later one, follows the notes that both keys signed."""
+    before = vault.signer.vkey
+    _, scan = await api.put(await api.order(), passport)
+    await api.call("POST", f"/v1/documents/{scan['id']}/actions/shred", json={"reason": "asked"})
+    vault.signer.begin_rotation()
+    vault.signer.finish_rotation()
+    await finish(vault)
+    assert vault.signer.vkey != before
+    _, found, _ = await api.call("GET", f"/v1/documents/{scan['id']}/certificate")
+    answer = json.dumps(found)
+    assert audit(answer, before)["document"] == audit(answer, vault.signer.vkey)["document"]
+    with pytest.raises(CertificateError, match="did not sign"):
+        audit(json.dumps({**found, "handovers": []}), before)
 
 
 async def test_what_is_gone_leaves_a_tombstone(api: Api, vault: Vault, passport: bytes) -> None:

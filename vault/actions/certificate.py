@@ -1,45 +1,69 @@
-"""Certificate: hand out the signed statement that a document was destroyed."""
+"""
+Certificate: hand out the signed statement that a document was destroyed.
 
+With it comes what anchors it: the log's record that names it by its digest, and the proof that this
+record is under a published checkpoint. Whoever has all three needs nobody to verify them.
+"""
+
+from dataclasses import dataclass
 from uuid import UUID
 
 from vault.actions.access import recorded
 from vault.actions.certify import issue_for_order
+from vault.actions.prove import proof_under
 from vault.context import Vault
 from vault.domain.access import Action, Principal
+from vault.domain.certificate import note_digest
+from vault.domain.records import canonical_bytes
 from vault.errors import ConflictError, NotFoundError
 from vault.sql import certificates as certificates_sql
 from vault.sql import documents as documents_sql
+from vault.sql import log_witness as witness_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection, transaction
 
 
-async def certificate(vault: Vault, principal: Principal, identity: UUID) -> str:
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """The canonical record that names a certificate, and its inclusion proof (C2SP tlog-proof)."""
+
+    record: str
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A certificate; `anchor` is None until its record is published, a second or so later."""
+
+    note: str
+    anchor: Anchor | None
+
+
+async def certificate(vault: Vault, principal: Principal, identity: UUID) -> Shown:
     """Return the signed note; raises `ConflictError` while there is none yet, and says why."""
     async with connection(vault.pool) as conn:
         document = await documents_sql.find(conn, identity)
-    async with (
-        recorded(
-            vault,
-            principal,
-            Action.CERTIFICATE_READ,
-            region=document.region if document else None,
-            document=identity,
-            order=document.order_id if document else None,
-            kind=document.kind.value if document else None,
-        ),
-        connection(vault.pool) as conn,
+    async with recorded(
+        vault,
+        principal,
+        Action.CERTIFICATE_READ,
+        region=document.region if document else None,
+        document=identity,
+        order=document.order_id if document else None,
+        kind=document.kind.value if document else None,
     ):
         if document is None:
             raise NotFoundError
-        note = await certificates_sql.find(conn, identity)
+        async with connection(vault.pool) as conn:
+            note = await certificates_sql.find(conn, identity)
         if note is None:
             raise ConflictError(
                 f"the document is {document.custody}; its certificate is issued when it is sealed"
             )
-        return note
+        return Shown(note, await _anchor(vault, document.region, identity, note))
 
 
-async def order_certificate(vault: Vault, principal: Principal, identity: UUID) -> str:
+async def order_certificate(vault: Vault, principal: Principal, identity: UUID) -> Shown:
     """Return the signed note that all documents of an order are gone; issues it if it is due."""
     async with connection(vault.pool) as conn:
         order = await orders_sql.find(conn, identity)
@@ -58,4 +82,15 @@ async def order_certificate(vault: Vault, principal: Principal, identity: UUID) 
                 f"{waiting} documents of this order have no certificate yet; the order's own is "
                 "issued when it has ended and every document is sealed"
             )
-        return note
+        region = order.region if order else vault.config.regions[0]
+        return Shown(note, await _anchor(vault, region, identity, note))
+
+
+async def _anchor(vault: Vault, region: str, thing: UUID, note: str) -> Anchor | None:
+    async with connection(vault.pool) as conn:
+        found = await certificates_sql.issue_record(conn, thing, note_digest(note))
+        published = await witness_sql.published_note(conn, region)
+    if found is None or published is None or found[0] >= published[0]:
+        return None
+    proof = await proof_under(vault, region, found[0], *published)
+    return Anchor(canonical_bytes(found[1]).decode(), proof)

@@ -144,9 +144,14 @@ async def inclusion(
             index = await _place(vault, region, record)
         if index is None or index >= size:
             raise UnavailableError("the record is under no such checkpoint yet; try again")
-        tiles = Tiles(vault.stores[region], size)
-        proof = [await tiles.hash_of(run) for run in inclusion_runs(index, size)]
-        return encode_proof(index, proof, note)
+        return await proof_under(vault, region, index, size, note)
+
+
+async def proof_under(vault: Vault, region: str, index: int, size: int, note: str) -> str:
+    """Return the proof that the record at an index is under a published checkpoint."""
+    tiles = Tiles(vault.stores[region], size)
+    proof = [await tiles.hash_of(run) for run in inclusion_runs(index, size)]
+    return encode_proof(index, proof, note)
 
 
 async def _place(vault: Vault, region: str, record: UUID) -> int | None:

@@ -5,8 +5,10 @@ from uuid import UUID
 
 from vault.domain.certificate import Issued
 from vault.domain.documents import Document
+from vault.domain.records import Record
 from vault.sql.connection import Connection
 from vault.sql.documents import COLUMNS, document_of
+from vault.sql.log import record_of
 
 
 async def uncertified(conn: Connection, region: str, limit: int) -> list[Document]:
@@ -36,6 +38,24 @@ async def log_indices(conn: Connection, document: UUID) -> list[int]:
         document,
     )
     return [row["index"] for row in rows]
+
+
+async def issue_record(conn: Connection, thing: UUID, digest: str) -> tuple[int, Record] | None:
+    """Return the record, and its place in the log, that names a thing's certificate by digest."""
+    row = await conn.fetchrow(
+        """
+        select l.index, r.* from log_leaf l join access_record r on r.id = l.record
+        where l.record = any(array(
+                select record from log_leaf
+                where document = $1 and action = 'certificate.issue' union all
+                select record from log_leaf
+                where "order" = $1 and document is null and action = 'certificate.issue'))
+            and r.phase = 'intent' and r.reference = $2
+        """,
+        thing,
+        digest,
+    )
+    return (row["index"], record_of(row)) if row else None
 
 
 async def insert(

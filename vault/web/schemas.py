@@ -87,7 +87,18 @@ SCHEMAS: dict[str, Any] = {
             "next_cursor": _MAYBE_STRING,
         }
     ),
-    "Certificate": _object({"certificate": {"type": "object"}, "note": _STRING}),
+    "Certificate": _object(
+        {
+            "certificate": {"type": "object"},
+            "note": _STRING,
+            "anchor": {
+                "type": ["object", "null"],
+                "properties": {"record": _STRING, "proof": _STRING},
+                "required": ["proof", "record"],
+            },
+            "handovers": {"type": "array", "items": _STRING},
+        }
+    ),
     "AccessRecord": _object(
         {
             "index": {"type": "integer"},
