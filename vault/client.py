@@ -11,8 +11,10 @@ import aiohttp
 
 from vault.errors import (
     ConfigurationError,
+    ConflictError,
     ForbiddenError,
     InvalidRequestError,
+    LimitError,
     NotFoundError,
     ShreddedError,
     UnauthenticatedError,
@@ -22,11 +24,20 @@ from vault.errors import (
 
 IDLE_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
+
+
+class IncidentError(VaultError):
+    """The vault failed at this call in a way that it did not foresee; try again."""
+
+
 _ERRORS: dict[int, type[VaultError]] = {
     401: UnauthenticatedError,
     403: ForbiddenError,
     404: NotFoundError,
+    409: ConflictError,
     410: ShreddedError,
+    429: LimitError,
+    500: IncidentError,
     503: UnavailableError,
 }
 

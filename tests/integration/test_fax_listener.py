@@ -11,6 +11,7 @@ from typing import Any
 
 import aiosmtplib
 import asyncpg
+import pytest
 
 from tests.fixtures_postfix import Postfix, free_port, make_certificate
 from tests.fixtures_server import Api, serving
@@ -147,7 +148,8 @@ async def test_what_is_no_fax_is_refused_at_the_end_of_the_data(
             assert (found, enhanced in said) == (code, True), (what, said)
         for address in ("alice@fax.test", f"{NUMBER}@other.test", "+33123456789@fax.test"):
             assert (await there.say(mail(authorisation), to=address))[0] == 550
-        assert await there.count() == 0
+        assert (await there.say(mail(small, scripted, subtype="tiff")))[0] == 550
+        assert await there.count() == 0, "and none of a mail of which one is refused"
         assert (await there.say(mail(small, small, subtype="tiff")))[0] == 250
         assert await there.count() == 2
 
@@ -168,6 +170,43 @@ async def test_who_is_not_named_signs_in_over_tls(
             0
         ] == 550
         assert await there.count() == 1
+
+
+async def test_a_session_does_not_outlive_its_token(
+    config: Config, tmp_path: Path, authorisation: bytes
+) -> None:
+    """Who signed in before the token was revoked hands over nothing after."""
+    certificate, key = make_certificate(tmp_path)
+    tls: Any = {"fax_listen_certificate": str(certificate), "fax_listen_key": str(key)}
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with listener(config, fax_listen_peers=(), **tls) as there:
+        client = aiosmtplib.SMTP(
+            hostname="127.0.0.1", port=there.port, start_tls=True, tls_context=context
+        )
+        async with client:
+            await client.login("gateway", there.api.tokens["fax-gateway"])
+            message = mail(authorisation).as_bytes()
+            await client.sendmail("alice@acme.test", [ADDRESS], message)
+            owner = await asyncpg.connect(config.database)
+            await owner.execute("update token set revoked_at = now()")
+            await owner.close()
+            with pytest.raises(aiosmtplib.SMTPSenderRefused) as refused:
+                await client.sendmail("alice@acme.test", [ADDRESS], message)
+            assert refused.value.code == 530
+
+
+async def test_a_mail_has_so_many_recipients(config: Config, authorisation: bytes) -> None:
+    """As many as the limit says are faxed to; the next one is told to come in another mail."""
+    numbers = [f"{NUMBER[:-1]}{digit}@fax.test" for digit in range(3)]
+    async with listener(config, fax_listen_recipients_max=2) as there:
+        client = aiosmtplib.SMTP(hostname="127.0.0.1", port=there.port, start_tls=False)
+        async with client:
+            refused, _ = await client.sendmail(
+                "alice@acme.test", numbers, mail(authorisation).as_bytes()
+            )
+        assert {address: said.code for address, said in refused.items()} == {numbers[2]: 452}
+        assert await there.count() == 2
 
 
 async def test_while_the_vault_cannot_keep_it_the_sender_does(

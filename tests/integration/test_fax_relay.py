@@ -244,6 +244,38 @@ async def test_a_crash_between_the_answer_and_its_record_sends_again(
             assert [name in data for data in (*sent, peer.data)] == [True, True]
 
 
+async def test_an_odd_error_in_one_relay_stops_no_other(config: Config, fax: bytes) -> None:
+    """Of two faxes at once the one that goes wrong in an unforeseen way waits, the other goes."""
+    async with (
+        HostilePeer({}) as peer,
+        relaying(config, table(peer.port, tls="opportunistic")) as (vault, faxes),
+    ):
+        identities = [await faxes.taken(fax) for _ in range(2)]
+        sandbox: Any = vault.sandbox
+        convert, odd = sandbox.convert, [RuntimeError("odd")]
+
+        async def fail_once(data: bytes, *, pages_max: int) -> bytes:
+            if odd:
+                raise odd.pop()
+            pdf: bytes = await convert(data, pages_max=pages_max)
+            return pdf
+
+        sandbox.convert = fail_once
+        assert await relay_faxes(vault, "uk") == 2
+        states = [(await state_of(faxes, identity))[0] for identity in identities]
+        assert sorted(states) == ["delivered", "delivering"]
+
+
+async def test_so_many_faxes_are_relayed_at_once(config: Config, fax: bytes) -> None:
+    """A round takes as many as the limit says, and the next round takes what is over."""
+    async with HostilePeer({}) as peer:
+        own = table(peer.port, tls="opportunistic")
+        async with relaying(config, own, fax_relays_max=2) as (vault, faxes):
+            for _ in range(3):
+                await faxes.taken(fax)
+            assert [await relay_faxes(vault, "uk") for _ in range(3)] == [2, 1, 0]
+
+
 async def test_two_relays_at_once_send_once(config: Config, fax: bytes) -> None:
     """A fax that one worker has claimed is not sent by another."""
     async with HostilePeer({}) as peer:

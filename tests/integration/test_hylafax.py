@@ -102,6 +102,21 @@ async def test_the_hook_hands_over_and_only_then_removes(
     assert (shown["from_masked"], shown["facts"]["commid"]) == (None, "31")
 
 
+async def test_what_is_not_taken_for_now_waits_for_the_drain(
+    vault: VaultProcess, hylafax: HylaFax, fax: bytes
+) -> None:
+    """A token that is no good, or no gateway's, leaves a note too, and a good one drains it."""
+    wrong = ["pv_wrong", (await token_of(vault, "porting"))["PORTVAULT_TOKEN"]]
+    for number, secret in enumerate(wrong):
+        path = hylafax.receive(fax, f"fax4000{number}.tif")
+        await hylafax.faxrcvd(vault, secret, path, "", "", CALLED, commid=f"4{number}")
+        assert path.exists()
+    assert len(list(hylafax.spool.glob("recvq/*.portvault"))) == len(wrong)
+    token = await token_of(vault, "fax-gateway")
+    done = await vault.json("fax", "drain", str(hylafax.spool / "recvq"), **token)
+    assert len(done["taken"]) == len(wrong)
+
+
 async def test_a_link_in_the_queue_is_not_followed(
     vault: VaultProcess, hylafax: HylaFax, tmp_path: Path, fax: bytes
 ) -> None:

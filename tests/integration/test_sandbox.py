@@ -12,7 +12,7 @@ import pytest
 from tests.fixtures_telefax import tiff
 from vault.adapters.sandbox import SandboxedChildren
 from vault.domain.documents import PDF, TIFF
-from vault.errors import ContentRefusedError
+from vault.errors import ContentRefusedError, UnavailableError
 
 TRY = """
 import ctypes, socket, sys
@@ -122,6 +122,25 @@ async def test_who_stops_waiting_leaves_no_answer_to_the_next(sandbox: Sandboxed
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (await sandbox.check(tiff({}, {}, {}), TIFF, pages_max=9)).pages == 3
+
+
+async def test_what_the_machine_does_to_a_child_is_not_said_of_the_fax(
+    sandbox: SandboxedChildren, authorisation: bytes
+) -> None:
+    """A fax whose children are killed from outside each time may come again, and is taken then."""
+    start = sandbox._start
+
+    async def start_killed() -> asyncio.subprocess.Process:
+        child = await start()
+        child.kill()
+        return child
+
+    sandbox._start = start_killed  # type: ignore[method-assign]
+    for content, media_type in ((tiff({}), TIFF), (authorisation, PDF)):
+        with pytest.raises(UnavailableError):
+            await sandbox.check(content, media_type, pages_max=1)
+    sandbox._start = start  # type: ignore[method-assign]
+    assert (await sandbox.check(authorisation, PDF, pages_max=1)).pages == 1
 
 
 async def test_what_no_child_can_read_is_refused(authorisation: bytes) -> None:

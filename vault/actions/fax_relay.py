@@ -60,7 +60,16 @@ async def relay_faxes(vault: Vault, region: str) -> int:
 
 
 async def _relay(vault: Vault, identity: UUID) -> None:
-    """Try one fax; whatever goes wrong with it is noted and keeps no other from being tried."""
+    """Try one fax; whatever goes wrong with it keeps no other from being tried."""
+    try:
+        await _try(vault, identity)
+    except Exception as error:  # noqa: BLE001 - the others are on their way meanwhile
+        # Its claim runs out, and it is tried again. The error may quote what was being sent.
+        log.error("fax %s could not be tried: %s", identity, type(error).__name__)
+
+
+async def _try(vault: Vault, identity: UUID) -> None:
+    """Send one fax, and record what became of it."""
     try:
         said = await _send(vault, identity)
     except (ShreddedError, NotFoundError):

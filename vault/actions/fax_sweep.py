@@ -2,11 +2,13 @@
 
 import asyncio
 from datetime import timedelta
+from uuid import UUID
 
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import object_name
 from vault.domain.records import Record
+from vault.errors import VaultError
 from vault.sql import fax_sweep as sweep_sql
 from vault.sql.connection import connection
 
@@ -17,22 +19,32 @@ RECEIPTS_BATCH = 5000
 
 
 async def purge_faxes(vault: Vault, region: str) -> int:
-    """Purge every version of the objects of faxes that have ended; returns how many."""
+    """
+    Purge every version of the objects of faxes that have ended; returns how many.
+
+    One that cannot be purged holds up no other, and raises after all that can be are noted.
+    """
     async with connection(vault.pool) as conn:
         faxes = await sweep_sql.unpurged(conn, region, BATCH)
-    waiting = iter(faxes)
+    waiting, purged, failures = iter(faxes), list[UUID](), list[VaultError]()
 
     async def purge() -> None:
         for fax in waiting:
-            await vault.stores[region].purge(object_name(fax))
+            try:
+                await vault.stores[region].purge(object_name(fax))
+                purged.append(fax)
+            except VaultError as error:
+                failures.append(error)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(TOGETHER):
             group.create_task(purge())
-    if faxes:
+    if purged:
         async with connection(vault.pool) as conn:
-            await sweep_sql.set_purged(conn, faxes, vault.clock())
-    return len(faxes)
+            await sweep_sql.set_purged(conn, purged, vault.clock())
+    if failures:
+        raise failures[0]
+    return len(purged)
 
 
 async def forget_receipts(vault: Vault, region: str) -> int:

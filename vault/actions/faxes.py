@@ -148,6 +148,15 @@ async def _read(incoming: Incoming, size_max: int) -> bytes:
 
 
 async def _look_into(vault: Vault, incoming: Incoming, data: bytes) -> tuple[str, Checked]:
+    media_type, checked = await check_fax(vault, data)
+    check_type(incoming.media_type, None, media_type)
+    return media_type, checked
+
+
+async def check_fax(vault: Vault, data: bytes) -> tuple[str, Checked]:
+    """Return what the fax is; raises why it would not be taken. Keeps and records nothing."""
+    if len(data) > vault.config.fax_bytes_max:
+        raise fax_too_large(vault.config.fax_bytes_max)
     if not data:
         raise ContentRefusedError("the fax is empty")
     media_type = await vault.sniffer.sniff(data[:HEAD_BYTES])
@@ -155,7 +164,6 @@ async def _look_into(vault: Vault, incoming: Incoming, data: bytes) -> tuple[str
         raise UnsupportedTypeError(
             f"the file is {media_type}; a fax must be one of {', '.join(sorted(MEDIA_TYPES))}"
         )
-    check_type(incoming.media_type, None, media_type)
     checked = await vault.sandbox.check(data, media_type, pages_max=vault.config.fax_pages_max)
     return media_type, checked
 

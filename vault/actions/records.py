@@ -177,7 +177,9 @@ def _note_checkpoints(
 async def close_interrupted(vault: Vault, region: str) -> int:
     """Record as `interrupted` the outcome of intents that nobody is left to conclude."""
     # Longer than any upload may take; a read that goes on even longer concludes after all.
-    patience = max(INTERRUPTED_SECONDS, 2 * vault.config.receiving_seconds_max)
+    config = vault.config
+    longest = max(config.receiving_seconds_max, config.fax_receive_seconds_max)
+    patience = max(INTERRUPTED_SECONDS, 2 * longest)
     before = vault.clock() - timedelta(seconds=patience)
     async with transaction(vault.pool) as conn:
         # Two at once would conclude an intent twice.

@@ -85,5 +85,10 @@ async def revoke_token(vault: Vault, principal: Principal, token: UUID) -> None:
 
 async def authenticate(vault: Vault, secret: str) -> Known | None:
     """Return whom a token stands for; None when it is unknown, expired or revoked."""
+    return await authenticate_hash(vault, hash_secret(secret))
+
+
+async def authenticate_hash(vault: Vault, hashed: bytes) -> Known | None:
+    """Return whom the token of this hash stands for now; for who keeps no secret for later."""
     async with connection(vault.pool) as conn:
-        return await tokens_sql.find(conn, hash_secret(secret), vault.clock())
+        return await tokens_sql.find(conn, hashed, vault.clock())

@@ -1,10 +1,11 @@
 """
 One commit for many: what waits while a commit is under way goes into the next one together.
 
-A group's one statement never waits for somebody else's lock. What it would have to wait for, and
+A group never waits for a row of an item that somebody has locked. What is left out for that, and
 what the database refuses, is tried again alone, on a connection of the pool and in its caller's own
-task: so nothing that is wrong or slow with one item delays or fails another. When the answer to a
-commit is lost, every item of the group fails, and may have been committed nevertheless.
+task: so nothing that is wrong or slow with one item delays or fails another. What all of them need
+is waited for together: faxes that end wait for the switch of a seal that has their tree. When the
+answer to a commit is lost, every item of the group fails, and may have been committed nevertheless.
 """
 
 import asyncio
@@ -148,7 +149,7 @@ class GroupCommitter(Generic[Item, Result]):
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 conn = await self._connect()
-                # One statement: a crash before its commit leaves nothing of any item.
+                # One transaction: a crash before its commit leaves nothing of any item.
                 results = await self._together(conn, [waiter.item for waiter in group])
         except AWAY:
             raise

@@ -2,7 +2,8 @@
 The sandbox: child processes with limits that look into what strangers send.
 
 Content goes in and out by pipes and is never a file. A child that outlasts its time, or dies, is
-killed and another takes its place; a fax that did that to two of them is refused.
+killed and another takes its place; a fax that did that to two of them is refused. What the machine
+did to a child, when it was short of memory for one, is not said of the fax: it may come again.
 """
 
 import asyncio
@@ -45,12 +46,17 @@ class SandboxedChildren:
             await _end(await self._free.get())
 
     async def _ask(self, letter: bytes, data: bytes, pages_max: int) -> bytes:
+        away = False
         for _ in range(TRIES):
             with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
                 found, content = await self._ask_one(letter, data, pages_max)
                 if found == frames.REFUSED:
                     raise ContentRefusedError(content.decode())
-                return content
+                if found == frames.DONE:
+                    return content
+                away = True
+        if away:
+            raise UnavailableError("the fax cannot be looked into now; send it again")
         raise ContentRefusedError("the fax could not be read within the limits")
 
     async def _ask_one(self, letter: bytes, data: bytes, pages_max: int) -> tuple[bytes, bytes]:
@@ -72,6 +78,12 @@ class SandboxedChildren:
                 content = await child.stdout.readexactly(size)
                 whole = True
                 return found, content
+        except (asyncio.IncompleteReadError, ConnectionError):
+            await asyncio.shield(_end(child))
+            # One that had ended before keeps the status that it ended with.
+            if child is not None and -(child.returncode or 0) in frames.OUTSIDE:
+                return frames.AWAY, b""
+            raise
         finally:
             # A child that was left in the middle of an answer would give it to the next one. Its
             # place is given back even where waiting for its end is cancelled, too.

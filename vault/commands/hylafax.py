@@ -22,28 +22,43 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from vault.client import call, check, session
+from vault.client import IncidentError, call, check, session
 from vault.commands.output import facts, show, table
 from vault.domain.fax_numbers import ANONYMOUS, clean_facts, read_number
 from vault.domain.media import HEAD_BYTES, by_signature
-from vault.errors import InvalidRequestError, UnauthenticatedError, UnavailableError, VaultError
+from vault.errors import (
+    ConfigurationError,
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    LimitError,
+    UnauthenticatedError,
+    UnavailableError,
+    VaultError,
+)
 
 #: A note beside a file that the vault did not take yet: what `drain` has to say of it.
 NOTE_SUFFIX = ".portvault"
 NOTE_BYTES_MAX = 64 * 1024
 SENDFAX_SECONDS_MAX = 60.0
+#: For what the vault may take a fax later that it does not take now. What is wrong with the fax or
+#: the call itself stays so.
+_PASSING = (
+    *(UnavailableError, IncidentError, OSError, ConfigurationError),
+    *(UnauthenticatedError, ForbiddenError, ConflictError, LimitError),
+)
 _COLUMNS = ("id", "direction", "state", "pages", "from_masked", "to_masked", "received_at")
 
 
 async def received(args: argparse.Namespace) -> None:
-    """Take a received fax into custody; where the vault is away, leave a note for `drain`."""
+    """Take a received fax into custody; where that fails for now, leave a note for `drain`."""
     path: Path = args.qfile
     query = _query(args)
     key = _key(path, args.commid)
     try:
         async with session() as http:
             fax = await _send(http, path, query, key)
-    except (UnavailableError, OSError):
+    except _PASSING:
         _leave_note(path, query, key)
         raise
     show(fax, fax["id"], as_json=args.json)

@@ -21,9 +21,9 @@ from typing import Any
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from keys.errors import KeysError
-from vault.actions.faxes import Incoming, receive_fax, recipients_region
+from vault.actions.faxes import Incoming, check_fax, receive_fax, recipients_region
 from vault.actions.once import KeyReusedError
-from vault.actions.tokens import PREFIX, authenticate
+from vault.actions.tokens import PREFIX, authenticate, authenticate_hash, hash_secret
 from vault.context import Vault
 from vault.domain.access import Principal, Role
 from vault.domain.fax_addresses import parse_address
@@ -69,11 +69,12 @@ class FaxHandler:
         self._domains = frozenset(name.lower() for name in config.fax_listen_domains)
         self._peers = [ipaddress.ip_network(text) for text in config.fax_listen_peers]
 
-    def _principal(self, session: Session) -> Principal | None:
-        """Return who sends: the holder of a token, or a peer that was named."""
+    async def _principal(self, session: Session) -> Principal | None:
+        """Return who sends: the holder of a token that is still good, or a peer that was named."""
         signed_in: Any = session.auth_data
-        if isinstance(signed_in, Principal):
-            return signed_in
+        if isinstance(signed_in, bytes):
+            known = await authenticate_hash(self._vault, signed_in)
+            return known.principal if known else None
         peer: Any = session.peer
         try:
             address = ipaddress.ip_address(peer[0])
@@ -97,15 +98,19 @@ class FaxHandler:
             return AuthResult(success=False, message="454 4.7.0 come again later")
         if known is None or known.certificate is not None:
             return AuthResult(success=False, handled=False)
-        return AuthResult(success=True, auth_data=known.principal)
+        # The session may outlive the token, which is looked up again for each mail.
+        return AuthResult(success=True, auth_data=hash_secret(secret))
 
     async def handle_MAIL(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """Let those in who may come."""
         del server
-        if self._principal(session) is None:
-            return "530 5.7.0 sign in with a token, over TLS"
+        try:
+            if await self._principal(session) is None:
+                return "530 5.7.0 sign in with a token, over TLS"
+        except UnavailableError:
+            return "451 4.3.0 come again later"
         envelope.mail_from = address
         envelope.mail_options.extend(options)
         return "250 2.1.0 OK"
@@ -133,10 +138,10 @@ class FaxHandler:
     ) -> str:
         """Take every fax of the mail for every recipient into custody, and only then say 250."""
         del server
-        principal = self._principal(session)
-        if principal is None:
-            return "530 5.7.0 sign in with a token, over TLS"
         try:
+            principal = await self._principal(session)
+            if principal is None:
+                return "530 5.7.0 sign in with a token, over TLS"
             taken = await self._take(principal, envelope)
         except Exception as error:  # noqa: BLE001 - whatever it is, the sender keeps the mail
             for kinds, code in _CODES:
@@ -151,6 +156,10 @@ class FaxHandler:
         message = parse(content)
         faxes = faxes_in(message, self._vault.config.fax_listen_attachments_max)
         name, count = message_id(message), 0
+        if len(faxes) > 1:
+            # Before the first is taken: a mail that is refused for its last leaves none behind.
+            for data in faxes:
+                await check_fax(self._vault, data)
         # One may come twice in a mail, and is dialled once.
         for number in dict.fromkeys(envelope.rcpt_tos):
             for position, data in enumerate(faxes):

@@ -81,12 +81,19 @@ def _facts(pages: int, seconds: int | None) -> bytes:
 
 
 def _apart(answers: BinaryIO, content: bytes, pages_max: int, cpu_seconds: int) -> None:
-    """Answer from a process that ends with this question; one that was killed is a refusal."""
+    """Answer from a process that ends with this question; one that met a limit is a refusal."""
     reading, writing = os.pipe()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        _say(answers, frames.answer(frames.AWAY, b""))
+        return
     if child == 0:
         os.close(reading)
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+        # The softer limit comes first, and by a signal that nobody else sends.
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(answer(frames.CHECK_PDF, content, pages_max))
         os._exit(0)
@@ -94,7 +101,9 @@ def _apart(answers: BinaryIO, content: bytes, pages_max: int, cpu_seconds: int) 
     with os.fdopen(reading, "rb") as pipe:
         found = pipe.read()
     _, status = os.waitpid(child, 0)
-    if status != 0:
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in frames.OUTSIDE:
+        found = frames.answer(frames.AWAY, b"")
+    elif status != 0:
         found = frames.answer(frames.REFUSED, b"the fax could not be read within the limits")
     _say(answers, found)
 

@@ -5,10 +5,16 @@ A question is `letter (1) | pages_max (4) | length (4) | content`, an answer
 `letter (1) | length (4) | content`; integers are big-endian.
 """
 
+import signal
 import struct
 
 CHECK_TIFF, CHECK_PDF, CONVERT = b"T", b"P", b"C"
 DONE, REFUSED = b"D", b"R"
+#: The machine had no room for it, or ended it: nothing is said about the content.
+AWAY = b"A"
+#: What ends a process from outside: a machine short of memory, an operator. A limit of its own or a
+#: fault of the library's ends it otherwise.
+OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _QUESTION, _ANSWER = struct.Struct(">cII"), struct.Struct(">cI")
 QUESTION_BYTES, ANSWER_BYTES = _QUESTION.size, _ANSWER.size
 
