@@ -2,20 +2,20 @@
 
 import pytest
 
-from keys.errors import StaleScopeError
 from tests.fixtures_server import NUMBERS, PORTING, Api
 from tests.integration.test_tokens import token
 from tests.retention_house import clocked, new_order
 from vault.actions.number_index import find_orders, index_key, renew_index
 from vault.actions.orders import create_order
 from vault.actions.seal import seal, worker
+from vault.attacker import Attacker
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.number_index import macs
 from vault.domain.orders import Order
 from vault.sql import number_index as index_sql
 from vault.sql import restore as restore_sql
-from vault.sql.connection import connection, transaction
+from vault.sql.connection import transaction
 
 SEARCH = "/v1/orders/search"
 WANTED = {"region": "uk", "number": NUMBERS[0]}
@@ -97,17 +97,22 @@ async def test_the_key_is_replaced_at_its_age_and_orders_are_found_all_the_same(
 
 
 async def test_an_old_index_is_sealed_away_with_its_key(config: Config) -> None:
-    """After the renewal and a seal, what a backup has of the old key does not open any more."""
+    """With every state of the rows and all that the custodian has, the old key is not to be had."""
+    attacker = Attacker("uk")
     async with clocked(config, number_index_days=30) as (vault, clock):
         await new_order(vault)
-        async with connection(vault.pool) as conn:
-            (before,) = await index_sql.index_keys(conn, "uk")
-        assert before.wrapped is not None
+        _, old = await index_key(vault, "uk")
+        await attacker.take_database(config.database)
         clock.forward(days=30)
         await renewed(vault)
         await seal(vault, worker(vault), "uk")
-        with pytest.raises(StaleScopeError):
-            await vault.keyring.open_key(before.wrapped)
+        _, new = await index_key(vault, "uk")
+        await attacker.take_database(config.database)
+        attacker.take_bucket(config.home / "objects" / "uk")
+        attacker.take_custodian(config.home.with_name(f"{config.home.name}-keys"))
+        attacker.learn()
+        assert new.reveal() in attacker.keys, "the attack works"
+        assert old.reveal() not in attacker.keys
 
 
 async def test_nothing_new_goes_under_a_key_that_was_retired(config: Config) -> None:
