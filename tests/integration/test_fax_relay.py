@@ -20,10 +20,13 @@ from tests.fixtures_postfix import HostilePeer, Postfix, attachment, make_certif
 from tests.fixtures_server import serving
 from tests.fixtures_telefax import CALLEE, CALLER, Faxes
 from vault.actions.fax_ending import expire_faxes
+from vault.actions.fax_reading import describe_fax
 from vault.actions.fax_relay import relay_faxes
+from vault.actions.faxes import Incoming, receive_fax
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
+from vault.domain.access import Principal, Role
 
 
 @asynccontextmanager
@@ -264,6 +267,36 @@ async def test_an_odd_error_in_one_relay_stops_no_other(config: Config, fax: byt
         assert await relay_faxes(vault, "uk") == 2
         states = [(await state_of(faxes, identity))[0] for identity in identities]
         assert sorted(states) == ["delivered", "delivering"]
+
+
+async def test_a_fax_is_not_relayed_out_of_its_region_without_a_basis(
+    config: Config, fax: bytes
+) -> None:
+    """For Hong Kong no transfer is documented: a deployment elsewhere is refused, on record."""
+    there = Principal("gateway", Role.FAX_GATEWAY, frozenset({"hk"}))
+
+    async def body() -> AsyncIterator[bytes]:
+        yield fax
+
+    async with HostilePeer({}) as peer:
+        routes = table(peer.port, tls="opportunistic").replace("+442079460*", "+85221234567")
+        two = replace(config, regions=("uk", "hk"))
+        async with relaying(two, routes, located="uk") as (vault, _):
+            incoming = Incoming(body(), "inbound", None, "+85221234567")
+            identity = (await receive_fax(vault, there, incoming)).id
+            assert await relay_faxes(vault, "hk") == 1
+            waiting = await describe_fax(vault, there, identity)
+            assert (waiting.state, waiting.result) == ("queued", "ResidencyError")
+            records = await vault.pool.fetch(
+                "select decision, reason, region_to from access_record"
+                " where document = $1 and action = 'fax.read'",
+                identity,
+            )
+        assert [tuple(record) for record in records] == [("deny", "no-transfer-basis", "uk")]
+        assert "DATA" not in peer.heard
+        async with relaying(two, routes, located="hk") as (vault, _):
+            assert await relay_faxes(vault, "hk") == 1
+            assert (await describe_fax(vault, there, identity)).state == "delivered"
 
 
 async def test_so_many_faxes_are_relayed_at_once(config: Config, fax: bytes) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from vault.context import Vault
-from vault.domain.access import OPENING, WORKER_ROLE, Action, Principal, Purpose, PurposeError
+from vault.domain.access import OPENING, Action, Principal, Purpose, PurposeError
 from vault.domain.decision import (
     HIDDEN,
     Circumstances,
@@ -138,8 +138,7 @@ async def recorded(
         purpose=purpose,
         reference=reference,
         approved=approved,
-        # The vault itself reads where the thing lies.
-        to=region if principal.role == WORKER_ROLE else reader_region(vault, principal),
+        to=reader_region(vault, principal),
         exceeded=over.detail if over else None,
     )
     decision = decide(vault.rules, principal, action, case)
