@@ -84,15 +84,17 @@ async def page(
 ) -> list[Fax]:
     """Return faxes of the regions that fit, newest first, that come after the cursor."""
     at, identity = before or (None, None)
-    # Written out, so that the statement is planned with the index of those few.
+    # Region by region, each in the order of its index. Written out, so that it is planned
+    # with the index of those few.
     few = "and state <> 'delivered'" if states and "delivered" not in states else ""
     rows = await conn.fetch(
         f"""
-        select {COLUMNS} from fax f
-        where region = any($1) and ($2::text is null or direction = $2)
-            and ($3::text[] is null or state = any($3)) and ($4::text is null or channel = $4)
-            and ($5::timestamptz is null or (received_at, id) < ($5, $6)) {few}
-        order by received_at desc, id desc limit $7
+        select {COLUMNS} from unnest($1::text[]) mine (region), lateral (
+            select * from fax where region = mine.region and ($2::text is null or direction = $2)
+                and ($3::text[] is null or state = any($3)) and ($4::text is null or channel = $4)
+                and ($5::timestamptz is null or (received_at, id) < ($5, $6)) {few}
+            order by received_at desc, id desc limit $7) f
+        order by f.received_at desc, f.id desc limit $7
         """,
         list(regions),
         direction,
