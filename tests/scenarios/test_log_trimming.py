@@ -20,7 +20,7 @@ from vault.auditor import Audit
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.log_retention import FLOOR, parse_log_policy
-from vault.errors import ConfigurationError
+from vault.errors import ConfigurationError, ObjectStoreUnavailableError
 from vault.sql.connection import transaction
 
 COMPLIANCE = Principal("token:compliance", "compliance", frozenset({"uk"}))
@@ -155,10 +155,10 @@ async def test_a_crash_while_trimming_is_made_good(
     purge = type(vault.stores["uk"]).purge
 
     async def fail(store: object, name: str) -> int:
-        raise ConnectionError(name)
+        raise ObjectStoreUnavailableError(name)
 
     monkeypatch.setattr(type(vault.stores["uk"]), "purge", fail)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ObjectStoreUnavailableError):
         await trim_log(vault, "uk")
     assert await bodies(pool, 256) == 0
     bundle = vault.config.home / "objects/uk/log/tile/entries/000"

@@ -10,9 +10,9 @@ with `Access.conclude`.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from vault.context import Vault
@@ -105,7 +105,7 @@ async def recorded(
     principal: Principal,
     action: Action,
     *,
-    region: str | None,
+    region: str | Sequence[str] | None,
     document: UUID | None = None,
     order: UUID | None = None,
     kind: str | None = None,
@@ -121,11 +121,13 @@ async def recorded(
     """
     Decide, record the intent, run the block, record the outcome.
 
-    `region` is None when the thing does not exist; `customer` is needed where the order does not
-    yet. `begin` makes the intent of an allowed action durable together with rows of the action's
-    own. Raises what the refusal means, or `RecordsUnavailableError`; in both cases the block does
-    not run.
+    `region` is None when the thing does not exist; of several the first decides, and each has the
+    record in its own log. `customer` is needed where the order does not exist yet. `begin` makes
+    the intent of an allowed action durable together with rows of the action's own. Raises what the
+    refusal means, or `RecordsUnavailableError`; in both cases the block does not run.
     """
+    regions = [region] if isinstance(region, str) else list(region or ())
+    region = regions[0] if regions else None
     relation = await _relation(vault, principal, order, customer)
     over = await vault.meter.look(principal, action, order)
     case = Circumstances(
@@ -164,8 +166,11 @@ async def recorded(
         decision="allow" if decision.allow else "deny",
         reason=decision.reason.value,
     )
+    copies = [replace(intent, id=vault.new_id(), region=other) for other in regions[1:]]
     try:
         await (begin if begin and decision.allow else vault.recorder.append)(intent)
+        for copy in copies:
+            await vault.recorder.append(copy)
     except BaseException:
         if decision.allow:
             vault.meter.take_back(principal, action, order)
@@ -173,15 +178,21 @@ async def recorded(
     if not decision.allow:
         raise _refusal(decision, over)
     access = Access(vault, intent, names=sees_names(vault.rules, principal, case))
+    accesses = [access, *(Access(vault, copy) for copy in copies)]
     try:
         yield access
     except BaseException as error:
-        await _conclude(access, *_how(error))
+        await _conclude(accesses, *_how(error))
         raise
-    await _conclude(access, "completed", None)
+    await _conclude(accesses, "completed", None)
 
 
 _ALL_PURPOSES = frozenset(Purpose)
+
+
+def own_regions(vault: Vault, principal: Principal) -> list[str]:
+    """Return the regions, of those that are served, that are the principal's."""
+    return sorted(principal.regions & set(vault.config.regions))
 
 
 def reader_region(vault: Vault, principal: Principal) -> str:
@@ -212,15 +223,16 @@ def _how(error: BaseException) -> tuple[str, str | None]:
     return "failed", ground or type(error).__name__
 
 
-async def _conclude(access: Access, result: str, reason: str | None) -> None:
-    """Record the outcome; one that cannot be is left for the worker, which says `interrupted`."""
-    if access.concluded:
-        return
-    record = access.conclude(result=result, reason=reason)
-    try:
-        await asyncio.shield(access.vault.recorder.append(record))
-    except RecordsUnavailableError:
-        log.warning("the outcome of intent %s could not be recorded", access.intent.id)
+async def _conclude(accesses: Sequence[Access], result: str, reason: str | None) -> None:
+    """Record outcomes; one that cannot be is left for the worker, which says `interrupted`."""
+    for access in accesses:
+        if access.concluded:
+            continue
+        record = access.conclude(result=result, reason=reason)
+        try:
+            await asyncio.shield(access.vault.recorder.append(record))
+        except RecordsUnavailableError:
+            log.warning("the outcome of intent %s could not be recorded", access.intent.id)
 
 
 def _refusal(decision: Decision, over: Exceeded | None) -> VaultError:

@@ -9,11 +9,12 @@ import hashlib
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from vault.actions.access import Access, recorded
+from vault.actions.access import Access, own_regions, recorded
 from vault.actions.once import Once
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Approval, check_approval, check_request, check_use
+from vault.domain.masking import mask_numbers
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
 from vault.sql import approvals as approvals_sql
 from vault.sql import log as log_sql
@@ -63,9 +64,9 @@ async def list_approvals(
     vault: Vault, principal: Principal, before: tuple[datetime, UUID] | None, limit: int
 ) -> list[Approval]:
     """Return a page of what was asked for in the principal's regions, newest first."""
-    mine = sorted(principal.regions & set(vault.config.regions))
+    mine = own_regions(vault, principal)
     async with (
-        recorded(vault, principal, Action.APPROVAL_LIST, region=mine[0] if mine else None),
+        recorded(vault, principal, Action.APPROVAL_LIST, region=mine),
         connection(vault.pool) as conn,
     ):
         return await approvals_sql.page(conn, mine, before, limit)
@@ -146,4 +147,4 @@ def _named(identity: UUID) -> str:
 
 
 def _what(approval: Approval) -> str:
-    return f"{approval.act} {approval.subject}"
+    return f"{approval.act} {mask_numbers(approval.subject)}"

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from keys.errors import IntegrityError, StaleScopeError
 from keys.stream import DataKey
-from vault.actions.access import Access, recorded
+from vault.actions.access import Access, own_regions, recorded
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Purpose
 from vault.domain.documents import metadata_context, object_name, stream_context
@@ -126,10 +126,9 @@ async def list_faxes(
     limit: int,
 ) -> list[Fax]:
     """Return a page of the faxes of the principal's regions, newest first."""
-    mine = sorted(principal.regions & set(vault.config.regions))
-    region = mine[0] if mine else None
+    mine = own_regions(vault, principal)
     async with (
-        recorded(vault, principal, Action.FAX_DESCRIBE, region=region, kind=KIND),
+        recorded(vault, principal, Action.FAX_DESCRIBE, region=mine, kind=KIND),
         connection(vault.pool) as conn,
     ):
         return await faxes_sql.page(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from vault.actions.access import recorded
+from vault.actions.access import own_regions, recorded
 from vault.actions.approvals import use
 from vault.actions.signal import tell
 from vault.context import Vault
@@ -128,9 +128,9 @@ async def list_holds(
     vault: Vault, principal: Principal, before: tuple[datetime, UUID] | None, limit: int
 ) -> list[Hold]:
     """Return a page of the holds of the principal's regions, newest first."""
-    mine = sorted(principal.regions & set(vault.config.regions))
+    mine = own_regions(vault, principal)
     async with (
-        recorded(vault, principal, Action.HOLD_READ, region=mine[0] if mine else None),
+        recorded(vault, principal, Action.HOLD_READ, region=mine),
         connection(vault.pool) as conn,
     ):
         return await holds_sql.page(conn, mine, before, limit)

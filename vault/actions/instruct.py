@@ -8,7 +8,7 @@ under the policy's ceiling, until somebody resolves it. Nothing is decided silen
 from datetime import datetime
 from uuid import UUID
 
-from vault.actions.access import recorded
+from vault.actions.access import own_regions, recorded
 from vault.actions.policy import in_force
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -72,12 +72,12 @@ async def list_instructions(
     limit: int,
 ) -> list[InstructionView]:
     """Return a page of instructions of the principal's regions, newest first."""
-    mine = sorted(principal.regions & set(vault.config.regions))
+    mine = own_regions(vault, principal)
     theirs = principal.customers
     if customer is not None:
         theirs = frozenset({customer}) & (frozenset({customer}) if theirs is None else theirs)
     async with (
-        recorded(vault, principal, Action.INSTRUCTION_READ, region=mine[0] if mine else None),
+        recorded(vault, principal, Action.INSTRUCTION_READ, region=mine),
         connection(vault.pool) as conn,
     ):
         policy = (await in_force(vault, conn)).policy

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from keys.errors import StaleScopeError
 from keys.keyring import DataKey
-from vault.actions.access import recorded
+from vault.actions.access import own_regions, recorded
 from vault.actions.number_index import index_key, opened
 from vault.actions.once import Once
 from vault.actions.order_events import settle
@@ -125,10 +125,9 @@ async def list_orders(
     vault: Vault, principal: Principal, before: tuple[datetime, UUID] | None, limit: int
 ) -> list[Order]:
     """Return a page of the orders of the principal's regions and customers, newest first."""
-    mine = sorted(principal.regions & set(vault.config.regions))
-    region = mine[0] if mine else None
+    mine = own_regions(vault, principal)
     async with (
-        recorded(vault, principal, Action.ORDER_LIST, region=region),
+        recorded(vault, principal, Action.ORDER_LIST, region=mine),
         connection(vault.pool) as conn,
     ):
         theirs = None if principal.customers is None else sorted(principal.customers)

@@ -107,7 +107,7 @@ class Effect:
 
 async def policy_effect(vault: Vault, principal: Principal, text: str) -> Effect:
     """Say what a policy would do; changes nothing. Raises `ConfigurationError` naming a row."""
-    async with recorded(vault, principal, Action.POLICY_READ, region=vault.config.regions[0]):
+    async with recorded(vault, principal, Action.POLICY_READ, region=vault.config.regions):
         return await _effect(vault, text)
 
 
@@ -153,8 +153,8 @@ async def apply_policy(
     Documents are judged anew by the worker. Raises `ForbiddenError` when it shortens and no
     approval is named.
     """
-    region = vault.config.regions[0]
-    async with recorded(vault, principal, Action.POLICY_APPLY, region=region) as access:
+    served = vault.config.regions
+    async with recorded(vault, principal, Action.POLICY_APPLY, region=served) as access:
         effect = await _effect(vault, text)
         async with transaction(vault.pool) as conn:
             await policies_sql.lock(conn)

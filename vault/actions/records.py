@@ -7,7 +7,7 @@ from functools import partial
 
 from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
-from vault.actions.access import Access, recorded
+from vault.actions.access import Access, own_regions, recorded
 from vault.actions.cursor import decode_cursor, encode_cursor
 from vault.actions.fax_sweep import purge_interrupted
 from vault.actions.published import trimmed_size
@@ -44,7 +44,7 @@ async def list_records(
 
     A record is found once it has its place in the log, about a second after it was made.
     """
-    mine = sorted(principal.regions & set(vault.config.regions))
+    mine = own_regions(vault, principal)
     unclear = region is None and len(mine) > 1
     if region is None and mine:
         region = mine[0]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from vault.actions.access import recorded
+from vault.actions.access import own_regions, recorded
 from vault.actions.policy import InForce, in_force
 from vault.actions.standing import Standing, standings
 from vault.context import Vault
@@ -90,10 +90,10 @@ async def plan_retention(
     """List what will go until a time of what the principal may know of, soonest first."""
     if until > vault.clock() + AHEAD_MAX:
         raise InvalidRequestError("until is more than a hundred years ahead")
-    mine = sorted(principal.regions & set(vault.config.regions))
+    mine = own_regions(vault, principal)
     theirs = None if principal.customers is None else sorted(principal.customers)
     async with (
-        recorded(vault, principal, Action.RETENTION_PLAN, region=mine[0] if mine else None),
+        recorded(vault, principal, Action.RETENTION_PLAN, region=mine),
         connection(vault.pool) as conn,
     ):
         current = await in_force(vault, conn)
@@ -109,7 +109,7 @@ async def plan_retention(
 async def show_policy(vault: Vault, principal: Principal) -> tuple[InForce, str | None]:
     """Return the policy in force and its text; None where nothing was put in force yet."""
     async with (
-        recorded(vault, principal, Action.POLICY_READ, region=vault.config.regions[0]),
+        recorded(vault, principal, Action.POLICY_READ, region=vault.config.regions),
         connection(vault.pool) as conn,
     ):
         applied = await policies_sql.newest(conn)

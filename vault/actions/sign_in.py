@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 
-from vault.actions.access import recorded
+from vault.actions.access import own_regions, recorded
 from vault.context import People, Vault
 from vault.domain.access import Action, Principal
 from vault.domain.people import person_of, principal_id
@@ -154,7 +154,7 @@ def _callback(vault: Vault) -> str:
 
 
 def _region(vault: Vault, principal: Principal) -> str | None:
-    mine = sorted(principal.regions & set(vault.config.regions))
+    mine = own_regions(vault, principal)
     return mine[0] if mine else None
 
 

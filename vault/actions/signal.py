@@ -13,7 +13,7 @@ from uuid import UUID
 
 import aiohttp
 
-from vault.actions.access import recorded
+from vault.actions.access import own_regions, recorded
 from vault.config_webhooks import deliveries
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -113,9 +113,9 @@ async def list_signals(
     limit: int,
 ) -> list[Delivery]:
     """Return a page of deliveries of the principal's regions, newest first."""
-    mine = sorted(principal.regions & set(vault.config.regions))
+    mine = own_regions(vault, principal)
     async with (
-        recorded(vault, principal, Action.SIGNAL_READ, region=mine[0] if mine else None),
+        recorded(vault, principal, Action.SIGNAL_READ, region=mine),
         connection(vault.pool) as conn,
     ):
         return await signals_sql.page(conn, mine, state, before, limit)

@@ -65,7 +65,7 @@ async def create_token(
 async def list_tokens(vault: Vault, principal: Principal) -> list[asyncpg.Record]:
     """Return every token without its hash."""
     async with (
-        recorded(vault, principal, Action.TOKEN_LIST, region=vault.config.regions[0]),
+        recorded(vault, principal, Action.TOKEN_LIST, region=vault.config.regions),
         connection(vault.pool) as conn,
     ):
         return await tokens_sql.every(conn)

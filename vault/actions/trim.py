@@ -29,15 +29,18 @@ async def trim_log(vault: Vault, region: str) -> int:
     keep = vault.log_policy[region]
     if keep is None:
         return 0
-    async with connection(vault.pool) as conn:
+    async with transaction(vault.pool) as conn:
+        # One at a time, or an older statement could come to lie over a newer one.
+        if not await log_sql.try_publisher(conn, region):
+            return 0
         before = await trim_sql.minimum(conn, region)
         # A clock that runs ahead would have it signed that young records may be gone.
         now = await trusted_time(vault, conn)
         due = await trim_sql.first_to_keep(conn, region, before.size, BATCH * WIDTH, now - keep)
-    size = due - due % WIDTH
-    if size > before.size:
-        await _trim(vault, region, before.size, size)
-    await _purge(vault, region, before.purged, max(size, before.size))
+        size = due - due % WIDTH
+        if size > before.size:
+            await _trim(vault, region, before.size, size)
+        await _purge(vault, region, before.purged, max(size, before.size))
     return max(0, size - before.size)
 
 
