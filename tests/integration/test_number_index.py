@@ -94,6 +94,11 @@ async def test_the_key_is_replaced_at_its_age_and_orders_are_found_all_the_same(
         left = await vault.pool.fetchval("select count(*) from data_key where id = $1", old)
         assert left == 0
         assert await vault.pool.fetchval("select count(*) from number_index") == 1
+        rows = await vault.pool.fetch(
+            "select phase, result from access_record where action = 'order.reindex' order by at"
+        )
+        # One step opened the order's details, another destroyed the key.
+        assert [tuple(row) for row in rows] == [("intent", None), ("outcome", "completed")] * 2
 
 
 async def test_an_old_index_is_sealed_away_with_its_key(config: Config) -> None:

@@ -15,6 +15,7 @@ import asyncpg
 from keys.errors import StaleScopeError
 from keys.keyring import DataKey, WrappedKey
 from vault.actions.access import recorded
+from vault.actions.seal import worker
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.number_index import index_key_id, macs
@@ -89,8 +90,14 @@ async def renew_index(vault: Vault, region: str) -> int:
     retired = [key.id for key in keys if key.retired_at is not None]
     async with connection(vault.pool) as conn:
         orders = await index_sql.waiting(conn, region, retired, BATCH)
-    if orders:
-        return await _move(vault, region, orders)
+    if not orders and not retired:
+        return 0
+    # Either opens the details of orders, or destroys a key.
+    async with recorded(vault, worker(vault), Action.ORDER_REINDEX, region=region):
+        return await (_move(vault, region, orders) if orders else _forget(vault, region, retired))
+
+
+async def _forget(vault: Vault, region: str, retired: list[UUID]) -> int:
     # Nothing is added under a retired key: who adds holds the row against being retired.
     for key in retired:
         async with transaction(vault.pool) as conn:

@@ -24,6 +24,7 @@ class Action(StrEnum):
     ORDER_LIST = "order.list"
     ORDER_CHANGE = "order.change"
     ORDER_EVENT = "order.event"
+    ORDER_REINDEX = "order.reindex"
     ORDER_FORGET = "order.forget"
     DOCUMENT_INGEST = "document.ingest"
     DOCUMENT_DESCRIBE = "document.describe"
@@ -198,6 +199,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
     CARRIER_ROLE: frozenset({_A.ORDER_EVENT}),
     WORKER_ROLE: frozenset(
         {
+            _A.ORDER_REINDEX,
             _A.ORDER_FORGET,
             _A.DOCUMENT_SHRED,
             _A.FAX_READ,
