@@ -167,6 +167,14 @@ def twilio_signature(text: str) -> str:
     return base64.b64encode(hmac.digest(TOKEN.encode(), text.encode(), "sha1")).decode()
 
 
+def twilio_json(said: dict[str, str]) -> tuple[str, bytes, dict[str, str]]:
+    """Return path, body and headers of a signed JSON notification."""
+    body = json.dumps(said).encode()
+    path = f"/v1/hooks/twilio?bodySHA256={hashlib.sha256(body).hexdigest()}"
+    signature = twilio_signature(ADDRESS + path)
+    return path, body, {"X-Twilio-Signature": signature, "Content-Type": "application/json"}
+
+
 async def test_twilio_by_form_and_by_json(carriers: Carriers) -> None:
     """Both ways of signing hold; the request's own id leads to the linked order."""
     order = await carriers.api.order()
@@ -186,15 +194,25 @@ async def test_twilio_by_form_and_by_json(carriers: Carriers) -> None:
     )
     assert (status, answer["result"]) == (200, "taken")
     assert await carriers.status(order) == "submitted"
-    body = json.dumps({"port_in_request_sid": "KW1", "status": "PortInCompleted"}).encode()
-    path = f"/v1/hooks/twilio?bodySHA256={hashlib.sha256(body).hexdigest()}"
-    headers = {
-        "X-Twilio-Signature": twilio_signature(ADDRESS + path),
-        "Content-Type": "application/json",
-    }
+    path, body, headers = twilio_json({"port_in_request_sid": "KW1", "status": "PortInCompleted"})
     assert (await carriers.post(path, body, **headers))[0] == 200
     assert (await carriers.post(path, body + b" ", **headers))[0] == 401
     assert await carriers.status(order) == "ported"
+
+
+@pytest.mark.parametrize("field", ["port_in_phone_number_sid", "phone_number"])
+async def test_twilio_says_of_one_number_what_moves_no_order(
+    carriers: Carriers, field: str
+) -> None:
+    """That a single number of a request is completed is answered and ignored."""
+    order = await carriers.api.order()
+    fields = {"carrier": "twilio", "reference": "KW1"}
+    await carriers.api.call("POST", f"/v1/orders/{order}/actions/link", json=fields)
+    said = {"port_in_request_sid": "KW1", "status": "completed", field: "+12025550123"}
+    path, body, headers = twilio_json(said)
+    status, answer = await carriers.post(path, body, **headers)
+    assert (status, answer["result"]) == (200, "ignored")
+    assert await carriers.status(order) == "draft"
 
 
 async def test_a_twilio_form_in_another_order_is_the_same_event(carriers: Carriers) -> None:

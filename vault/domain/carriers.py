@@ -38,6 +38,8 @@ _TWILIO = {
     "canceled": Status.CANCELLED,
     "expired": Status.CANCELLED,
 }
+#: What only notifications of single numbers have.
+_TWILIO_OF_A_NUMBER = ("port_in_phone_number_sid", "phone_number_sid", "phone_number")
 _BANDWIDTH = {
     "PENDING_DOCUMENTS": Status.IN_PROCESS,
     "SUBMITTED": Status.SUBMITTED,
@@ -140,7 +142,7 @@ def read_twilio(body: bytes, form: Sequence[tuple[str, str]], signed: str) -> Ca
     `signed` is what `check_twilio` returned.
     """
     fields: dict[str, Any] = dict(form) or _json(body)
-    if fields.get("phone_number_sid") or fields.get("port_in_phone_number_sid"):
+    if any(fields.get(name) for name in _TWILIO_OF_A_NUMBER):
         return None
     word = re.sub(r"[^a-z]", "", str(fields.get("status", "")).lower()).removeprefix("portin")
     if word not in _TWILIO:
@@ -152,7 +154,7 @@ def read_twilio(body: bytes, form: Sequence[tuple[str, str]], signed: str) -> Ca
         _text(fields, "port_in_request_sid"),
         None,
         _TWILIO[word],
-        _time(fields.get("last_updated_date") or fields.get("date_updated")),
+        _time(fields.get("last_date_updated")),
     )
 
 
