@@ -164,15 +164,19 @@ async def test_a_hold_stops_requests_and_purging(house: House) -> None:
 
 
 async def test_what_is_shredded_cannot_be_held(house: House) -> None:
-    """A hold on a shredded document, or on an order all of whose documents are gone, is refused."""
-    vault, _ = house
+    """A hold on a shredded document is refused, and on an order of which nothing is left."""
+    vault, clock = house
     order = await new_order(vault)
     passport = await put(vault, order)
     await shred(vault, PORTING, passport, "asked")
     with pytest.raises(ConflictError, match="shredded already"):
         await hold(vault, documents=(passport,))
-    await hold(vault, orders=(order,))
     await end(vault, order)
+    case = await hold(vault, orders=(order,))
+    clock.forward(days=1)
+    assert await forget_orders(vault, "uk")
+    await release(vault, case)
+    assert await forget_orders(vault, "uk")
     with pytest.raises(ConflictError, match="nothing to keep"):
         await hold(vault, orders=(order,))
 

@@ -139,12 +139,11 @@ async def regions_of_orders(conn: Connection, orders: Sequence[UUID]) -> dict[UU
 
 
 async def gone_orders(conn: Connection, orders: Sequence[UUID]) -> list[UUID]:
-    """Return which orders have ended and had documents, all of which are shredded."""
+    """Return which orders have ended and lost all their documents and their details."""
     rows = await conn.fetch(
         """
         select o.id from porting_order o
-        where o.id = any($1) and o.ended_at is not null
-            and exists (select from document d where d.order_id = o.id)
+        where o.id = any($1) and o.ended_at is not null and o.details is null
             and not exists (select from document d
                 where d.order_id = o.id and d.custody in ('receiving', 'stored'))
         """,
