@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pymerkle import InmemoryTree
 
 from tests.tlog_client import check_consistency as rfc_consistency
 from tests.tlog_client import check_inclusion as rfc_inclusion
@@ -77,6 +78,28 @@ def test_the_range_grows_as_the_definition_says(inputs: list[bytes], cut: int) -
         after.append(leaf_hash(item))
     assert (after.size, after.root()) == (len(inputs), tree_hash(inputs))
     assert len(before.hashes) == cut.bit_count()
+
+
+def theirs(inputs: Sequence[bytes]) -> InmemoryTree:
+    """Return the tree as others compute it."""
+    tree = InmemoryTree(algorithm="sha256")
+    for item in inputs:
+        tree.append_entry(item)
+    return tree
+
+
+@given(st.lists(st.binary(max_size=4), min_size=1, max_size=70, unique=True), st.data())
+def test_others_compute_the_same(inputs: list[bytes], data: st.DataObject) -> None:
+    """pymerkle, which knows nothing of us, has the same roots and the same ways to them."""
+    size, tree, leaves = len(inputs), theirs(inputs), [leaf_hash(item) for item in inputs]
+    assert tree.get_root() == root_of(leaves)
+    index = data.draw(st.integers(0, size - 1))
+    # It counts from one, and puts the leaf itself among the hashes.
+    path = set(tree.prove_inclusion(index + 1, size).path)
+    assert path == {leaves[index], *inclusion_proof(index, leaves)}
+    old = data.draw(st.integers(1, size))
+    before, proof = theirs(inputs[:old]).get_root(), consistency_proof(old, leaves)
+    assert check_consistency(old, before, size, tree.get_root(), proof)
 
 
 def test_a_range_has_one_hash_for_each_bit() -> None:
