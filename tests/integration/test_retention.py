@@ -177,7 +177,7 @@ async def test_what_is_shredded_cannot_be_held(house: House) -> None:
     assert await forget_orders(vault, "uk")
     await release(vault, case)
     assert await forget_orders(vault, "uk")
-    with pytest.raises(ConflictError, match="nothing to keep"):
+    with pytest.raises(ConflictError, match="there is nothing to keep"):
         await hold(vault, orders=(order,))
 
 

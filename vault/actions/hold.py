@@ -97,7 +97,8 @@ async def _check_there(conn: Connection, region: str, targets: Targets) -> None:
         raise ConflictError(f"document {shredded[0]} is shredded already; no hold brings it back")
     if gone := await holds_sql.gone_orders(conn, targets.orders):
         raise ConflictError(
-            f"order {gone[0]} has ended, its documents and details are gone; there is nothing to keep"
+            f"order {gone[0]} has ended, and its documents and details are gone: there is nothing "
+            "to keep"
         )
 
 
