@@ -40,6 +40,9 @@ async def test_the_readmes_walk(vault_process: VaultProcess, tmp_path: Path) -> 
     (sealed,) = await run("keys", "seal", "--force")
     assert sealed["new_generation"] > sealed["old_generation"]
     assert (await run("keys", "status"))[0]["generation"] >= sealed["new_generation"]
+    assert (await run("order", "move", order, "submitted", **token))["status"] == "submitted"
+    status, _, says = await vault.run("order", "move", order, "draft", **token)
+    assert (status, says.count("\n"), "submitted" in says) == (1, 1, True)
     assert (await run("order", "complete", order, **token))["status"] == "ported"
     assert (await run("order", "show", order, **token))["documents"][0]["id"] == document
     assert (await run("log", "verify"))["uk"]["intact"]

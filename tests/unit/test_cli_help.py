@@ -28,7 +28,15 @@ GROUPS = {
 }
 COMMANDS = {
     *("serve", "worker", "migrate", "doctor", "config"),
-    *("order create", "order list", "order find", "order show", "order complete", "order cancel"),
+    *(
+        "order create",
+        "order list",
+        "order find",
+        "order show",
+        "order move",
+        "order complete",
+        "order cancel",
+    ),
     *("put", "get", "show", "shred", "certificate"),
     *("retention explain", "retention plan", "retention policy", "retention effect"),
     *("retention apply", "retention instruct", "retention instructions"),

@@ -57,6 +57,14 @@ def _show_order(order: dict[str, Any], args: argparse.Namespace) -> None:
     show(order, text, as_json=args.json)
 
 
+async def order_move(args: argparse.Namespace) -> None:
+    """Move an order one step; which steps there are is the vault's to say."""
+    fields = {"status": args.status, **({"effective_at": args.at} if args.at else {})}
+    async with session() as http:
+        order = await call(http, "PATCH", f"/v1/orders/{quote(args.order, safe='')}", json=fields)
+    _show_order(order, args)
+
+
 async def order_end(args: argparse.Namespace) -> None:
     """Move an order to its end, along the carrier's transitions."""
     target = Status.PORTED if args.end == "complete" else Status.CANCELLED

@@ -1,7 +1,7 @@
 """`portvault order`."""
 
 from vault.commands.arguments.tree import Tree, count
-from vault.domain.orders import PortType
+from vault.domain.orders import PortType, Status
 from vault.domain.regions import REGIONS
 
 
@@ -9,7 +9,7 @@ def add_orders(above: Tree) -> None:
     """Add the commands of porting orders."""
     tree = above.group(
         "order",
-        "Open, list, find, show, complete or cancel porting orders.",
+        "Open, list, find, show, move, complete or cancel porting orders.",
         "portvault order create --region uk --customer acme --number +442079460123",
     )
     create = tree.command(
@@ -22,7 +22,9 @@ def add_orders(above: Tree) -> None:
     create.add_argument("--customer", required=True, help="the customer's id, not a name")
     create.add_argument("--number", required=True, action="append", help="E.164; may be repeated")
     create.add_argument("--reference", help="the customer's own reference")
-    create.add_argument("--type", choices=list(PortType), help="whether the whole account moves")
+    create.add_argument(
+        "--type", choices=[kind.value for kind in PortType], help="whether the whole account moves"
+    )
     create.add_argument("--losing-carrier", help="who has the numbers now")
     create.add_argument("--gaining-carrier", help="who is to have them")
     listed = tree.command(
@@ -42,6 +44,19 @@ def add_orders(above: Tree) -> None:
         "show", "client.order_show", "Show an order and its documents.", "portvault order show ID"
     )
     show.add_argument("order", metavar="ORDER")
+    move = tree.command(
+        "move",
+        "client.order_move",
+        "Move an order one step, as the carrier says it stands.",
+        "portvault order move ID foc-date-confirmed",
+    )
+    move.add_argument("order", metavar="ORDER")
+    move.add_argument("status", choices=[status.value for status in Status])
+    move.add_argument(
+        "--at",
+        metavar="TIME",
+        help="when it was ported or cancelled, as 2026-03-01T12:00:00Z (now)",
+    )
     for end, what in (("complete", "The numbers were ported."), ("cancel", "Nothing was ported.")):
         ended = tree.command(
             end,
