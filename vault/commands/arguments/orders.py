@@ -51,7 +51,8 @@ def add_orders(above: Tree) -> None:
         "portvault order move ID foc-date-confirmed",
     )
     move.add_argument("order", metavar="ORDER")
-    move.add_argument("status", choices=[status.value for status in Status])
+    statuses = [status.value for status in Status]
+    move.add_argument("status", metavar="STATUS", choices=statuses, help=", ".join(statuses))
     move.add_argument(
         "--at",
         metavar="TIME",
