@@ -15,9 +15,10 @@ async def tab() -> AsyncIterator[Page]:
     """Give a page of the system's Chromium, with nothing in it but what is served."""
     async with async_playwright() as driver:
         browser = await driver.chromium.launch(
-            # As root, which a container's tests run as, its own sandbox does not start.
             executable_path=shutil.which("chromium"),
-            args=["--no-sandbox"],
+            # As root, which a container's tests run as, its own sandbox does not start; and the
+            # shared memory of a container is small.
+            args=["--no-sandbox", "--disable-dev-shm-usage"],
         )
         yield await browser.new_page()
         await browser.close()
