@@ -83,7 +83,7 @@ class Meter:
         clock: Callable[[], datetime],
     ) -> None:
         self._pool, self._clock, self._config = pool, clock, config
-        self._untold: list[Signal] = []
+        self._untold: dict[UUID, Signal] = {}
         self._limits = Limits(config.reads_per_hour_max, config.orders_per_hour_max)
         # Faxes belong to no order.
         self._fax_limits = Limits(config.faxes_per_hour_max, 1)
@@ -148,7 +148,7 @@ class Meter:
             for name, known in active.items()
             for (bucket, subject), reads in known.pending.items()
         }
-        first, told = first_counting(self._clock()), list(self._untold)
+        first, told = first_counting(self._clock()), list(self._untold.values())
         if counted or told:
             async with transaction(self._pool) as conn:
                 if counted:
@@ -157,7 +157,8 @@ class Meter:
                 if told:
                     endpoints = deliveries(told, self._config.webhooks)
                     await signals_sql.insert(conn, told, endpoints)
-            del self._untold[: len(told)]
+            for signal in told:
+                self._untold.pop(signal.id, None)
             for (name, bucket, subject), reads in counted.items():
                 pending = active[name].pending
                 pending[bucket, subject] -= reads
@@ -204,7 +205,7 @@ class Meter:
             reads=known.usage.reads,
         )
         if deliveries([signal], self._config.webhooks):
-            self._untold.append(signal)
+            self._untold[signal.id] = signal
         log.warning(
             "%s came %s a limit: %d reads of %d orders within the hour",
             principal.id,
