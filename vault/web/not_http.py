@@ -31,7 +31,8 @@ def _refuse(
 ) -> StreamResponse:
     """Take the place of the library's own answer to what it cannot parse, or failed at."""
     del self, message
-    log.info("answered %d: %s", status, type(exc).__name__)
+    level = logging.ERROR if status == 500 else logging.INFO
+    log.log(level, "answered %d: %s", status, type(exc).__name__)
     if request.writer.output_size > 0:
         raise ConnectionError("an answer is on its way already")
     said = "something went wrong on our side" if status == 500 else "this is not HTTP/1.1"
