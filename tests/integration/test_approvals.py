@@ -55,6 +55,15 @@ async def test_one_asks_another_agrees(api: Api) -> None:
     assert first["approved_by"] != first["requested_by"]
 
 
+async def test_a_number_as_the_subject_is_masked_in_the_log(api: Api, vault: Vault) -> None:
+    """What somebody puts there by mistake does not stand in the log for years."""
+    asked = {**REQUEST, "subject": "+442079460123".removeprefix("+")}
+    status, _, _ = await api.call("POST", "/v1/approvals", json=asked, role="dpo")
+    assert status == 201
+    said = repr(await vault.pool.fetch("select * from access_record"))
+    assert ("442079460***" in said, "442079460123" in said) == (True, False)
+
+
 @pytest.mark.parametrize("role", ["porting", "fax-gateway", "admin"])
 async def test_other_roles_do_not_agree(api: Api, role: str) -> None:
     """Neither the desks nor the administrator approve what they do not oversee."""

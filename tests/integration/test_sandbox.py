@@ -125,7 +125,7 @@ async def test_who_stops_waiting_leaves_no_answer_to_the_next(sandbox: Sandboxed
 
 
 async def test_what_the_machine_does_to_a_child_is_not_said_of_the_fax(
-    sandbox: SandboxedChildren, authorisation: bytes
+    sandbox: SandboxedChildren, authorisation: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fax whose children are killed from outside each time may come again, and is taken then."""
     start = sandbox._start
@@ -135,11 +135,11 @@ async def test_what_the_machine_does_to_a_child_is_not_said_of_the_fax(
         child.kill()
         return child
 
-    sandbox._start = start_killed  # type: ignore[method-assign]
+    monkeypatch.setattr(sandbox, "_start", start_killed)
     for content, media_type in ((tiff({}), TIFF), (authorisation, PDF)):
         with pytest.raises(UnavailableError):
             await sandbox.check(content, media_type, pages_max=1)
-    sandbox._start = start  # type: ignore[method-assign]
+    monkeypatch.undo()
     assert (await sandbox.check(authorisation, PDF, pages_max=1)).pages == 1
 
 
