@@ -43,6 +43,10 @@ async def test_documents_and_orders_are_certified(api: Api, vault: Vault, passpo
     fields = verify(found["note"], vault.signer.vkey)
     assert fields["document"] == scan["id"]
     assert fields["policy"]["row"] == "id-scans-uk"
+    # A newer checkpoint is signed, but could still be rolled back.
+    published = await vault.pool.fetchval("select size from log_published where region = 'uk'")
+    signed = await vault.pool.fetchval("select max(size) from log_checkpoint")
+    assert int(fields["log_checkpoint"].split("\n")[1]) == published < signed
     assert fields["policy"]["version"] == 1
     assert fields["trigger"]["ground"] == "retention"
     assert (found["anchor"], audit(json.dumps(found), vault.signer.vkey)["anchored_size"]) == (
@@ -113,6 +117,24 @@ async def test_a_certificate_holds_across_a_hand_over_of_the_key(
     assert audit(answer, before)["document"] == audit(answer, vault.signer.vkey)["document"]
     with pytest.raises(CertificateError, match="did not sign"):
         audit(json.dumps({**found, "handovers": []}), before)
+
+
+async def test_a_certificate_is_shown_while_the_bucket_is_away(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """Only its anchor, which is made of the published log, is missing then."""
+    order = await api.order()
+    _, scan = await api.put(order, passport)
+    await api.call("POST", f"/v1/documents/{scan['id']}/actions/shred", json={"reason": "asked"})
+    await finish(vault)
+    await sequence_log(vault, "uk")
+    await publish_log(vault, "uk")
+    path, tiles = f"/v1/documents/{scan['id']}/certificate", vault.config.home / "objects/uk/log"
+    _, before, _ = await api.call("GET", path, role="compliance")
+    tiles.rename(tiles.with_name("away"))
+    status, found, _ = await api.call("GET", path, role="compliance")
+    assert (status, found["note"], found["anchor"]) == (200, before["note"], None)
+    assert before["anchor"] is not None
 
 
 async def test_what_is_gone_leaves_a_tombstone(api: Api, vault: Vault, passport: bytes) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from vault.context import Vault
-from vault.domain.access import OPENING, Action, Principal, Purpose, PurposeError
+from vault.domain.access import OPENING, WORKER_ROLE, Action, Principal, Purpose, PurposeError
 from vault.domain.decision import (
     HIDDEN,
     Circumstances,
@@ -188,6 +188,35 @@ async def recorded(
 
 
 _ALL_PURPOSES = frozenset(Purpose)
+
+
+def own_intent(
+    vault: Vault,
+    action: Action,
+    region: str,
+    *,
+    reason: str,
+    document: UUID | None = None,
+    order: UUID | None = None,
+    kind: str | None = None,
+    reference: str | None = None,
+) -> Record:
+    """Return the intent of what the vault does by itself, for who records many in one commit."""
+    return Record(
+        id=vault.new_id(),
+        region=region,
+        at=vault.clock(),
+        phase="intent",
+        principal=WORKER_ROLE,
+        role=WORKER_ROLE,
+        action=action.value,
+        document=document,
+        order=order,
+        kind=kind,
+        reference=reference,
+        decision="allow",
+        reason=reason,
+    )
 
 
 def own_regions(vault: Vault, principal: Principal) -> list[str]:

@@ -15,7 +15,12 @@ from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.certificate import note_digest
 from vault.domain.records import canonical_bytes
-from vault.errors import ConflictError, NotFoundError
+from vault.errors import (
+    ConflictError,
+    NotFoundError,
+    ObjectMissingError,
+    ObjectStoreUnavailableError,
+)
 from vault.sql import certificates as certificates_sql
 from vault.sql import documents as documents_sql
 from vault.sql import log_witness as witness_sql
@@ -33,7 +38,7 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A certificate; `anchor` is None until its record is published, a second or so later."""
+    """A certificate; `anchor` is None until its record is published, and while the log is away."""
 
     note: str
     anchor: Anchor | None
@@ -92,5 +97,9 @@ async def _anchor(vault: Vault, region: str, thing: UUID, note: str) -> Anchor |
         published = await witness_sql.published_note(conn, region)
     if found is None or published is None or found[0] >= published[0]:
         return None
-    proof = await proof_under(vault, region, found[0], *published)
+    try:
+        proof = await proof_under(vault, region, found[0], *published)
+    except (ObjectStoreUnavailableError, ObjectMissingError):
+        # The certificate is still there when all else is gone.
+        return None
     return Anchor(canonical_bytes(found[1]).decode(), proof)

@@ -1,19 +1,20 @@
 """
 Certify: issue what says that a document, or all documents of an order, are gone.
 
-A certificate is issued once the document is sealed and purged and all its records have their places
-in the log, whose signed checkpoint it carries. That it was issued is a record, too, which names it
-by its digest: so the log anchors it. Certificates stay when everything else is gone.
+A certificate is issued once the document is sealed and purged, and the records of its arrival and
+shred are under a published checkpoint of the log, which it carries. That it was issued is a record,
+too, which names it by its digest: so the log anchors it. Certificates stay when everything else is
+gone.
 """
 
 from uuid import UUID
 
 from keys.keyring import KeyStatus
-from vault.actions.access import Access
+from vault.actions.access import Access, own_intent
 from vault.actions.policy import policy_used
 from vault.actions.signal import tell
 from vault.context import Vault
-from vault.domain.access import WORKER_ROLE, Action
+from vault.domain.access import Action
 from vault.domain.certificate import (
     Evidence,
     certificate_text,
@@ -21,10 +22,10 @@ from vault.domain.certificate import (
     order_certificate_text,
 )
 from vault.domain.documents import Document
-from vault.domain.records import Record
 from vault.domain.signals import SignalType, document_signal
 from vault.sql import certificates as certificates_sql
 from vault.sql import log as log_sql
+from vault.sql import log_witness as witness_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import Connection, connection, transaction
 
@@ -34,7 +35,11 @@ CERTIFY_BATCH = 200
 async def certify(vault: Vault, region: str) -> int:
     """Issue certificates for what is sealed and purged; each document gets exactly one."""
     async with connection(vault.pool) as conn:
-        documents = await certificates_sql.uncertified(conn, region, CERTIFY_BATCH)
+        # What is not published could be rolled back, and would then convict the log of a fork.
+        published = await witness_sql.published_note(conn, region)
+        if published is None:
+            return 0
+        documents = await certificates_sql.uncertified(conn, region, published[0], CERTIFY_BATCH)
         if not documents:
             return 0
         status = await vault.keyring.status(conn, region)
@@ -42,14 +47,20 @@ async def certify(vault: Vault, region: str) -> int:
         async with transaction(vault.pool) as conn:
             # Whoever certifies another document of the order waits, and then sees this one.
             await orders_sql.find(conn, document.order_id, lock=True)
-            await _issue(vault, conn, document, status)
+            await _issue(vault, conn, document, status, published)
             await issue_for_order(vault, conn, document.order_id)
     return len(documents)
 
 
-async def _issue(vault: Vault, conn: Connection, document: Document, status: KeyStatus) -> None:
-    indices = await certificates_sql.log_indices(conn, document.id)
-    checkpoint = await log_sql.latest_checkpoint(conn, document.region)
+async def _issue(
+    vault: Vault,
+    conn: Connection,
+    document: Document,
+    status: KeyStatus,
+    published: tuple[int, str],
+) -> None:
+    size, checkpoint = published
+    indices = await certificates_sql.log_indices(conn, document.id, size)
     now = vault.clock()
     evidence = Evidence(
         custodian=status.custodian,
@@ -57,7 +68,7 @@ async def _issue(vault: Vault, conn: Connection, document: Document, status: Key
         destroy_promise=status.destroy_promise,
         policy=await policy_used(vault, conn, document),
         log_indices=tuple(indices),
-        checkpoint=checkpoint.note if checkpoint else None,
+        checkpoint=checkpoint,
     )
     note = vault.signer.sign(certificate_text(document, evidence, now))
     if await certificates_sql.insert(conn, document.id, document.region, note, now):
@@ -92,19 +103,14 @@ async def _record(
     order: UUID | None,
     document: Document | None,
 ) -> None:
-    intent = Record(
-        id=vault.new_id(),
-        region=region,
-        at=vault.clock(),
-        phase="intent",
-        principal=WORKER_ROLE,
-        role=WORKER_ROLE,
-        action=Action.CERTIFICATE_ISSUE.value,
+    intent = own_intent(
+        vault,
+        Action.CERTIFICATE_ISSUE,
+        region,
+        reason="sealed",
         document=document.id if document else None,
         order=order,
         kind=document.kind.value if document else None,
         reference=note_digest(note),
-        decision="allow",
-        reason="sealed",
     )
     await log_sql.insert_records(conn, [intent, Access(vault, intent).conclude()])

@@ -10,7 +10,7 @@ however many documents there are.
 from datetime import datetime
 from uuid import UUID
 
-from vault.actions.access import Access
+from vault.actions.access import Access, own_intent
 from vault.actions.policy import InForce, in_force
 from vault.actions.signal import tell
 from vault.context import Vault
@@ -156,17 +156,12 @@ def _reason(document: Document, verdict: Verdict) -> str:
 
 
 def _intent(vault: Vault, document: Document) -> Record:
-    return Record(
-        id=vault.new_id(),
-        region=document.region,
-        at=vault.clock(),
-        phase="intent",
-        principal=WORKER_ROLE,
-        role=WORKER_ROLE,
-        action=Action.DOCUMENT_SHRED.value,
+    return own_intent(
+        vault,
+        Action.DOCUMENT_SHRED,
+        document.region,
+        reason=GROUND,
         document=document.id,
         order=document.order_id,
         kind=document.kind.value,
-        decision="allow",
-        reason=GROUND,
     )

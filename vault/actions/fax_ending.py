@@ -9,9 +9,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
-from vault.actions.access import Access, recorded
+from vault.actions.access import Access, own_intent, recorded
 from vault.context import Vault
-from vault.domain.access import WORKER_ROLE, Action, Principal
+from vault.domain.access import Action, Principal
 from vault.domain.fax_numbers import check_facts
 from vault.domain.faxes import (
     KIND,
@@ -138,7 +138,10 @@ async def expire_faxes(vault: Vault, region: str) -> int:
         found = await sweep_sql.overdue(conn, region, before, EXPIRE_BATCH)
     if not found:
         return 0
-    intents = [_intent(vault, region, identity) for identity in found]
+    intents = [
+        own_intent(vault, Action.FAX_EXPIRE, region, reason="retention", document=fax, kind=KIND)
+        for fax in found
+    ]
     await vault.recorder.append_many(intents)
     accesses = [Access(vault, intent) for intent in intents]
     endings = [
@@ -151,19 +154,3 @@ async def expire_faxes(vault: Vault, region: str) -> int:
     late = [access.conclude(reason=ALREADY) for access in accesses if not access.concluded]
     await vault.recorder.append_many(late)
     return len(found) - len(late)
-
-
-def _intent(vault: Vault, region: str, fax: UUID) -> Record:
-    return Record(
-        id=vault.new_id(),
-        region=region,
-        at=vault.clock(),
-        phase="intent",
-        principal="worker",
-        role=WORKER_ROLE,
-        action=Action.FAX_EXPIRE.value,
-        document=fax,
-        kind=KIND,
-        decision="allow",
-        reason="retention",
-    )

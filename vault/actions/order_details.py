@@ -9,12 +9,11 @@ so a look at nothing costs the same however many orders there are.
 
 from uuid import UUID
 
-from vault.actions.access import Access
+from vault.actions.access import Access, own_intent
 from vault.actions.expire import GROUND, trusted_time
 from vault.actions.policy import in_force
 from vault.context import Vault
-from vault.domain.access import WORKER_ROLE, Action
-from vault.domain.records import Record
+from vault.domain.access import Action
 from vault.domain.retention import judge
 from vault.sql import log as log_sql
 from vault.sql import order_details as details_sql
@@ -54,22 +53,10 @@ async def forget_orders(vault: Vault, region: str) -> int:
 async def _shred(vault: Vault, conn: Connection, region: str, orders: list[UUID]) -> None:
     """Destroy, record, and mark; until the commit nothing is gone, and the records come first."""
     await vault.keyring.destroy_keys(conn, region, orders)
-    intents = [_intent(vault, region, order) for order in orders]
+    intents = [
+        own_intent(vault, Action.ORDER_FORGET, region, reason=GROUND, order=order)
+        for order in orders
+    ]
     await vault.recorder.append_many(intents)
     await details_sql.set_gone(conn, orders, vault.clock())
     await log_sql.insert_records(conn, [Access(vault, intent).conclude() for intent in intents])
-
-
-def _intent(vault: Vault, region: str, order: UUID) -> Record:
-    return Record(
-        id=vault.new_id(),
-        region=region,
-        at=vault.clock(),
-        phase="intent",
-        principal=WORKER_ROLE,
-        role=WORKER_ROLE,
-        action=Action.ORDER_FORGET.value,
-        order=order,
-        decision="allow",
-        reason=GROUND,
-    )

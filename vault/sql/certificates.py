@@ -11,31 +11,32 @@ from vault.sql.documents import COLUMNS, document_of
 from vault.sql.log import record_of
 
 
-async def uncertified(conn: Connection, region: str, limit: int) -> list[Document]:
-    """Return sealed and purged documents without a certificate, all their records sequenced."""
+async def uncertified(conn: Connection, region: str, size: int, limit: int) -> list[Document]:
+    """Return sealed and purged documents to certify, whose life and end a log of `size` holds."""
     rows = await conn.fetch(
         f"""
         select {COLUMNS} from document d
         where d.region = $1 and d.custody = 'sealed' and d.purged_at is not null
             and not exists (select from certificate c where c.document = d.id)
             and not exists (
-                select from log_queue q join access_record r on r.id = q.record
-                where r.document = d.id)
-        order by d.sealed_at limit $2
+                select from access_record r left join log_leaf l on l.record = r.id
+                where r.document = d.id and r.action in ('document.ingest', 'document.shred')
+                    and (l.index is null or l.index >= $2))
+        order by d.sealed_at limit $3
         """,
         region,
+        size,
         limit,
     )
     return [document_of(row) for row in rows]
 
 
-async def log_indices(conn: Connection, document: UUID) -> list[int]:
-    """Return where in its region's log the document's records stand, ascending."""
+async def log_indices(conn: Connection, document: UUID, size: int) -> list[int]:
+    """Return where in a log of `size` the document's records stand, ascending."""
     rows = await conn.fetch(
-        """
-        select index from log_leaf where document = $1 order by index
-        """,
+        "select index from log_leaf where document = $1 and index < $2 order by index",
         document,
+        size,
     )
     return [row["index"] for row in rows]
 
