@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from keys.errors import IntegrityError, KeysError, RolledBackError
+from tests.access_records import checkpoints, read_published
 from tests.fixtures_server import Api
-from tests.tlog_client import read_log
 from vault.actions.publish import publish_log
 from vault.actions.published import (
     adopt_published,
@@ -40,17 +40,8 @@ async def fill(vault: Vault, records: int) -> None:
 
 
 def bucket(vault: Vault) -> Path:
-    """Return where the region's bucket lies."""
-    return vault.config.home / "objects" / "uk"
-
-
-async def read_as_the_specification_says(log: Path, vkey: str) -> list[bytes]:
-    """Check a published log as somebody does who knows nothing of us; returns its entries."""
-
-    async def fetch(path: str) -> bytes:
-        return (log / path).read_bytes()
-
-    return await read_log(fetch, vkey, "portvault/uk")
+    """Return where the region's log lies in its bucket."""
+    return vault.config.home / "objects" / "uk" / "log"
 
 
 async def test_the_bucket_holds_a_log_that_others_can_read(api: Api, vault: Vault) -> None:
@@ -60,25 +51,28 @@ async def test_the_bucket_holds_a_log_that_others_can_read(api: Api, vault: Vaul
     for count in (10, 250, 300):
         await fill(vault, count)
         await step(vault)
-        entries = await read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
+        entries = await read_published(bucket(vault), vault.signer.vkey)
     assert len(entries) > 512
     assert not await publish_log(vault, "uk")
-    assert not list((bucket(vault) / "log/tile/0").glob("000.p/*"))
+    assert not list((bucket(vault) / "tile/0").glob("000.p/*"))
 
 
 async def test_a_crash_before_the_checkpoint_is_made_good(api: Api, vault: Vault) -> None:
     """Tiles without their checkpoint, or a checkpoint nobody noted, are written again."""
     await api.order()
     await step(vault)
-    old = (bucket(vault) / "log/checkpoint").read_bytes()
+    (before,) = checkpoints(bucket(vault))
+    old = before.read_bytes()
     await fill(vault, 300)
     await step(vault)
-    (bucket(vault) / "log/checkpoint").write_bytes(old)
+    (newer,) = checkpoints(bucket(vault))
+    newer.unlink()
+    before.write_bytes(old)
     async with vault.pool.acquire() as conn:
         await conn.execute("update log_published set size = 2")
     await fill(vault, 10)
     await step(vault)
-    await read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
+    await read_published(bucket(vault), vault.signer.vkey)
 
 
 async def test_a_database_behind_its_published_log_is_refused(
@@ -97,10 +91,10 @@ async def test_a_database_behind_its_published_log_is_refused(
         await conn.execute("update log_published set size = 0")
         with pytest.raises(RolledBackError, match="restore"):
             await require_not_behind(vault, conn, "uk")
-    before = (bucket(vault) / "log/checkpoint").read_bytes()
+    before = checkpoints(bucket(vault))
     with pytest.raises(RolledBackError):
         await publish_log(vault, "uk")
-    assert (bucket(vault) / "log/checkpoint").read_bytes() == before
+    assert checkpoints(bucket(vault)) == before
     status, problem, _ = await api.call(
         "POST", "/v1/orders", json={"region": "uk", "customer": "a", "numbers": ["+442079460123"]}
     )
@@ -114,7 +108,7 @@ async def test_a_bucket_that_lost_its_log_or_holds_a_forged_one_is_refused(
     """The wrong bucket is no empty bucket, and a checkpoint of another key is none."""
     await api.order()
     await step(vault)
-    path = bucket(vault) / "log/checkpoint"
+    (path,) = checkpoints(bucket(vault))
     note = path.read_text()
     path.write_text(note.replace("portvault/uk", "portvault/sg"))
     with pytest.raises(IntegrityError):
@@ -149,7 +143,7 @@ async def test_an_older_database_takes_over_what_was_published(
     await step(vault)
     verdict = await verify_region(vault, COMPLIANCE, "uk", held=[held])
     assert verdict.good, verdict
-    await read_as_the_specification_says(bucket(vault) / "log", vault.signer.vkey)
+    await read_published(bucket(vault), vault.signer.vkey)
     with pytest.raises(Exception, match="only ever added"):
         async with transaction(pool) as conn:
             await conn.execute("delete from access_record")
@@ -162,7 +156,7 @@ async def test_a_damaged_bundle_is_not_taken_over(
     await api.order()
     await fill(vault, 20)
     await step(vault)
-    (bundle,) = (bucket(vault) / "log/tile/entries/000.p").iterdir()
+    (bundle,) = (bucket(vault) / "tile/entries/000.p").iterdir()
     data = bundle.read_bytes()
     bundle.write_bytes(data.replace(b'"porting"', b'"portinG"', 1))
     with pytest.raises(KeysError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.access_records import append
+from tests.access_records import append, checkpoints
 from tests.retention_house import ADMIN, clocked, custody, end, new_order, put, sweep
 from vault.actions.expire import shred_due
 from vault.actions.policy import apply_policy
@@ -65,5 +65,5 @@ async def test_a_clock_that_runs_ahead_trims_nothing_of_the_log(vault: Vault) ->
     with pytest.raises(ClockError):
         await trim_log(ahead, "uk")
     log: Path = vault.config.home / "objects" / "uk" / "log"
-    assert (log / "checkpoint").exists()
-    assert not (log / "minimum").exists()
+    assert checkpoints(log)
+    assert not list(log.glob("minimum*"))

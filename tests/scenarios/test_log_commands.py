@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 
 import vault.auditor
+from tests.access_records import checkpoints
 from tests.fixtures_process import VaultProcess
 
 
@@ -29,9 +30,8 @@ async def test_a_log_is_exported_audited_and_its_key_replaced(
     assert (await made.run(*order, PORTVAULT_TOKEN=porting))[0] == 0
 
     # In the database, of the running vault, of a file: with the key from before the change.
-    held = made.home / "objects/uk/log/checkpoint"
     kept = tmp_path / "held"
-    kept.write_bytes(held.read_bytes())
+    kept.write_bytes(checkpoints(made.home / "objects/uk/log")[-1].read_bytes())
     verdict = (await made.json("log", "verify", "--held", str(kept)))["uk"]
     assert (verdict["intact"], verdict["complete"], verdict["findings"]) == (True, True, [])
     kept.write_text(kept.read_text().replace("portvault/uk\n", "portvault/uk\n9", 1))

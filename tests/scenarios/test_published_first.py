@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.access_records import checkpoints
 from tests.fixtures_server import OPERATOR, Api
 from tests.tlog_client import check_proof, sha256
 from vault.actions.publish import publish_log
@@ -48,7 +49,7 @@ async def test_a_root_key_dies_only_after_its_record_is_published(vault: Vault) 
     destroyed_at = await vault.pool.fetchval("select max(destroyed_at) from key_generation")
     async with vault.pool.acquire() as conn:
         assert await is_published(conn, "uk", rows[-1]["id"])
-    published = (log / "checkpoint").stat().st_mtime
+    published = checkpoints(log)[-1].stat().st_mtime
     assert published <= destroyed_at.timestamp() + timedelta(milliseconds=10).total_seconds()
 
 

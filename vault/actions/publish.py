@@ -3,14 +3,15 @@ Publish: put the log into the region's bucket, where no rollback of the database
 
 First the tiles that a checkpoint covers, then the checkpoint; so whoever finds a checkpoint finds
 its tiles. A crash between leaves tiles that nobody asks for yet; the next step writes them again.
-Nothing is ever written over a checkpoint of a larger log: a bucket that is ahead shows that the
-database was rolled back.
+A checkpoint of a larger log counts before any other: a bucket that is ahead shows that the database
+was rolled back.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from keys.errors import IntegrityError, RolledBackError
-from vault.actions.published import CHECKPOINT, PREFIX, fetch, require_not_behind
+from vault.actions.bucket_notes import CHECKPOINT, PREFIX, fetch, put_note, put_object
+from vault.actions.published import require_not_behind
 from vault.context import ObjectStore, Vault
 from vault.domain.merkle import root_of
 from vault.domain.records import canonical_bytes
@@ -45,7 +46,7 @@ async def publish_log(vault: Vault, region: str) -> int:
             vault.keyring.refuse(region)
             raise
         await _publish_tiles(vault.stores[region], conn, region, size, signed.size)
-        await put_object(vault.stores[region], CHECKPOINT, signed.note.encode())
+        await put_note(vault.stores[region], CHECKPOINT, signed.size, signed.note)
         await published_sql.set_published(conn, region, signed.size)
     return signed.size - size
 
@@ -93,12 +94,3 @@ async def _put_tile(store: ObjectStore, tile: Tile, data: bytes) -> None:
         # What is whole needs its parts no more, whoever still holds a checkpoint over them.
         async for part in store.list(PREFIX + partials(tile.level, tile.index)):
             await store.purge(part.name)
-
-
-async def put_object(store: ObjectStore, name: str, data: bytes) -> None:
-    """Write a small object, whole or not at all."""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield data
-
-    await store.put(name, chunks(), size_bytes=len(data))

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from keys.errors import IntegrityError, RolledBackError
-from vault.context import ObjectStore, Vault
+from vault.actions.bucket_notes import CHECKPOINT, MINIMUM, PREFIX, fetch, newest_note
+from vault.context import Vault
 from vault.domain.checkpoint import Checkpoint, open_checkpoint, open_minimum
 from vault.domain.merkle import CompactRange, leaf_hash
 from vault.domain.records import parse
@@ -22,12 +23,6 @@ from vault.sql import log_trim as trim_sql
 from vault.sql import log_witness as witness_sql
 from vault.sql.connection import Connection
 
-PREFIX = "log/"
-CHECKPOINT = f"{PREFIX}checkpoint"
-MINIMUM = f"{PREFIX}minimum"
-#: Longer than any tile or bundle can be.
-OBJECT_BYTES_MAX = 32 * 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -37,24 +32,10 @@ class Published:
     note: str
 
 
-async def fetch(store: ObjectStore, name: str) -> bytes:
-    """Return a small object; raises `ObjectMissingError`, `IntegrityError` when it is not small."""
-    data = bytearray()
-    async with store.get(name) as chunks:
-        async for chunk in chunks:
-            data += chunk
-            if len(data) > OBJECT_BYTES_MAX:
-                raise IntegrityError(f"{name} in the bucket is too long")
-    return bytes(data)
-
-
 async def published_checkpoint(vault: Vault, region: str) -> Published | None:
     """Return the bucket's checkpoint, None when there is none; one not signed by us is refused."""
-    try:
-        note = (await fetch(vault.stores[region], CHECKPOINT)).decode(errors="replace")
-    except ObjectMissingError:
-        return None
-    return Published(open_checkpoint(note, vault.signer, region), note)
+    note = await newest_note(vault.stores[region], CHECKPOINT)
+    return Published(open_checkpoint(note, vault.signer, region), note) if note else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +53,7 @@ async def published_pages(vault: Vault, region: str, checkpoint: Checkpoint) -> 
     They are authentic only when the last was yielded; raises `IntegrityError` when they do not
     hash into the checkpoint.
     """
-    tree, trimmed = CompactRange(), await published_minimum(vault, region)
+    tree, (trimmed, _) = CompactRange(), await published_minimum(vault, region)
     for bundle in covering(checkpoint.size):
         gone = (bundle.index + 1) * WIDTH <= trimmed
         tile = Tile(0, bundle.index, bundle.width) if gone else bundle
@@ -91,13 +72,10 @@ async def published_pages(vault: Vault, region: str, checkpoint: Checkpoint) -> 
         raise IntegrityError(f"the published log of {region} does not match its checkpoint")
 
 
-async def published_minimum(vault: Vault, region: str) -> int:
-    """Return below which index the bucket's entries may be gone, as the vault's key signed it."""
-    try:
-        note = (await fetch(vault.stores[region], MINIMUM)).decode(errors="replace")
-    except ObjectMissingError:
-        return 0
-    return open_minimum(note, vault.signer, region).size
+async def published_minimum(vault: Vault, region: str) -> tuple[int, str]:
+    """Return below which index the bucket's entries may be gone, and the note that says so."""
+    note = await newest_note(vault.stores[region], MINIMUM)
+    return (open_minimum(note, vault.signer, region).size, note) if note else (0, "")
 
 
 async def trimmed_size(vault: Vault, conn: Connection, region: str) -> int:
@@ -186,8 +164,8 @@ async def adopt_published(vault: Vault, conn: Connection, region: str) -> int:
         signed = log_sql.Signed(tree.size, tree.hashes, published.note)
         await log_sql.insert_checkpoint(conn, region, signed, vault.clock())
     await published_sql.set_published(conn, region, published.checkpoint.size)
-    if trimmed := await published_minimum(vault, region):
-        note = (await fetch(vault.stores[region], MINIMUM)).decode()
+    trimmed, note = await published_minimum(vault, region)
+    if trimmed:
         await trim_sql.set_minimum(conn, region, trimmed, note)
         # What the backup still says of them.
         await trim_sql.trim(conn, region, 0, trimmed)

@@ -7,10 +7,9 @@ once; a crash at any point leaves work that the next look finds again.
 """
 
 from vault.actions.access import recorded
+from vault.actions.bucket_notes import MINIMUM, PREFIX, put_note
 from vault.actions.expire import trusted_time
 from vault.actions.prove import Tiles, published
-from vault.actions.publish import put_object
-from vault.actions.published import MINIMUM, PREFIX
 from vault.actions.seal import worker
 from vault.context import Vault
 from vault.domain.access import Action
@@ -30,7 +29,6 @@ async def trim_log(vault: Vault, region: str) -> int:
     if keep is None:
         return 0
     async with transaction(vault.pool) as conn:
-        # One at a time, or an older statement could come to lie over a newer one.
         if not await log_sql.try_publisher(conn, region):
             return 0
         before = await trim_sql.minimum(conn, region)
@@ -51,7 +49,7 @@ async def _trim(vault: Vault, region: str, first: int, size: int) -> None:
         said = minimum(Checkpoint(origin(region), size, root))
         note = vault.signer.sign(encode(said))
         # A crash from here on leaves a statement of what may be gone and is still there.
-        await put_object(vault.stores[region], MINIMUM, note.encode())
+        await put_note(vault.stores[region], MINIMUM, size, note)
         async with transaction(vault.pool) as conn:
             await trim_sql.set_minimum(conn, region, size, note)
             await trim_sql.trim(conn, region, first, size)
