@@ -59,14 +59,25 @@ class Access:
     size_bytes: int | None = None
     concluded: bool = False
     renewed_at: float = field(default_factory=time.monotonic)
+    #: The same access in the logs of the other regions that it concerns.
+    copies: Sequence["Access"] = ()
+
+    @property
+    def everywhere(self) -> Sequence["Access"]:
+        """The access in each log where it stands."""
+        return self, *self.copies
 
     def conclude(self, *, result: str = "completed", reason: str | None = None) -> Record:
-        """Return the outcome, for the caller to insert in its own transaction."""
+        """Return the outcome in the first log, for the caller to insert in its own transaction."""
         self.concluded = True
         return self._follow("outcome", result=result, reason=reason)
 
+    def conclude_everywhere(self, reason: str | None = None) -> list[Record]:
+        """Return the outcome in each log, in the same way."""
+        return [access.conclude(reason=reason) for access in self.everywhere]
+
     def note(self, reason: str) -> Record:
-        """Return what is to be said of it before it ends, for the caller to insert."""
+        """Return what is to be said of it before it ends, in the same way."""
         return self._follow("progress", reason=reason)
 
     async def renew(self) -> None:
@@ -122,9 +133,10 @@ async def recorded(
     Decide, record the intent, run the block, record the outcome.
 
     `region` is None when the thing does not exist; of several the first decides, and each has the
-    record in its own log. `customer` is needed where the order does not exist yet. `begin` makes
-    the intent of an allowed action durable together with rows of the action's own. Raises what the
-    refusal means, or `RecordsUnavailableError`; in both cases the block does not run.
+    record in its own log, all in one commit. `customer` is needed where the order does not exist
+    yet. `begin` makes the intent of an allowed action durable together with rows of the action's
+    own. Raises what the refusal means, or `RecordsUnavailableError`; in both cases the block does
+    not run.
     """
     regions = [region] if isinstance(region, str) else list(region or ())
     region = regions[0] if regions else None
@@ -168,23 +180,29 @@ async def recorded(
     )
     copies = [replace(intent, id=vault.new_id(), region=other) for other in regions[1:]]
     try:
-        await (begin if begin and decision.allow else vault.recorder.append)(intent)
-        for copy in copies:
-            await vault.recorder.append(copy)
+        if begin and decision.allow:
+            await begin(intent)
+            await vault.recorder.append_many(copies)
+        else:
+            await vault.recorder.append_many([intent, *copies])
     except BaseException:
         if decision.allow:
             vault.meter.take_back(principal, action, order)
         raise
     if not decision.allow:
         raise _refusal(decision, over)
-    access = Access(vault, intent, names=sees_names(vault.rules, principal, case))
-    accesses = [access, *(Access(vault, copy) for copy in copies)]
+    access = Access(
+        vault,
+        intent,
+        names=sees_names(vault.rules, principal, case),
+        copies=[Access(vault, copy) for copy in copies],
+    )
     try:
         yield access
     except BaseException as error:
-        await _conclude(accesses, *_how(error))
+        await _conclude(access, *_how(error))
         raise
-    await _conclude(accesses, "completed", None)
+    await _conclude(access, "completed", None)
 
 
 _ALL_PURPOSES = frozenset(Purpose)
@@ -252,16 +270,14 @@ def _how(error: BaseException) -> tuple[str, str | None]:
     return "failed", ground or type(error).__name__
 
 
-async def _conclude(accesses: Sequence[Access], result: str, reason: str | None) -> None:
-    """Record outcomes; one that cannot be is left for the worker, which says `interrupted`."""
-    for access in accesses:
-        if access.concluded:
-            continue
-        record = access.conclude(result=result, reason=reason)
-        try:
-            await asyncio.shield(access.vault.recorder.append(record))
-        except RecordsUnavailableError:
-            log.warning("the outcome of intent %s could not be recorded", access.intent.id)
+async def _conclude(access: Access, result: str, reason: str | None) -> None:
+    """Record outcomes; what cannot be is left for the worker, which says `interrupted`."""
+    open_ = [one for one in access.everywhere if not one.concluded]
+    records = [one.conclude(result=result, reason=reason) for one in open_]
+    try:
+        await asyncio.shield(access.vault.recorder.append_many(records))
+    except RecordsUnavailableError:
+        log.warning("the outcome of intent %s could not be recorded", access.intent.id)
 
 
 def _refusal(decision: Decision, over: Exceeded | None) -> VaultError:

@@ -130,7 +130,8 @@ async def use(access: Access, conn: Connection, identity: UUID, act: Act, subjec
         raise ForbiddenError("there is no such approval")
     check_use(approval, act, subject, intent.region, intent.principal, vault.clock())
     await approvals_sql.set_used(conn, identity, vault.clock())
-    await log_sql.insert_records(conn, [access.note(_named(identity))])
+    notes = [one.note(_named(identity)) for one in access.everywhere]
+    await log_sql.insert_records(conn, notes)
     return approval
 
 

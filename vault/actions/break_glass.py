@@ -10,7 +10,7 @@ import secrets
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from vault.actions.access import recorded
+from vault.actions.access import own_regions, recorded
 from vault.actions.approvals import use
 from vault.actions.published_first import wait_published
 from vault.actions.tokens import PREFIX as TOKEN_PREFIX
@@ -51,7 +51,7 @@ async def seal_credential(
     now = vault.clock()
     expires_at = now + timedelta(days=days)
     async with (
-        recorded(vault, principal, Action.BREAK_GLASS_SEAL, region=min(regions)) as access,
+        recorded(vault, principal, Action.BREAK_GLASS_SEAL, region=sorted(set(regions))) as access,
         transaction(vault.pool) as conn,
     ):
         if not set(regions) <= principal.regions:
@@ -67,8 +67,8 @@ async def seal_credential(
             sealed_at=now,
             expires_at=expires_at,
         )
-        made = access.conclude(reason=f"{role} break-glass:{identity}")
-        await log_sql.insert_records(conn, [made])
+        made = access.conclude_everywhere(f"{role} break-glass:{identity}")
+        await log_sql.insert_records(conn, made)
     return identity, secret, expires_at
 
 
@@ -87,7 +87,7 @@ async def open_credential(vault: Vault, secret: str, reference: str) -> tuple[st
     if who is None:
         raise _unknown()
     async with recorded(
-        vault, who, Action.BREAK_GLASS_OPEN, region=min(who.regions), reference=reference
+        vault, who, Action.BREAK_GLASS_OPEN, region=own_regions(vault, who), reference=reference
     ) as access:
         await wait_published(access)
         token, made = vault.new_id(), TOKEN_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
@@ -108,8 +108,8 @@ async def open_credential(vault: Vault, secret: str, reference: str) -> tuple[st
                 expires_at=until,
             )
             await break_glass_sql.set_opened(conn, key, token, now)
-            done = access.conclude(reason=f"{who.role} token:{token}")
-            await log_sql.insert_records(conn, [done])
+            done = access.conclude_everywhere(f"{who.role} token:{token}")
+            await log_sql.insert_records(conn, done)
     vault.meter.signals["break-glass"] += 1
     log.critical(
         "BREAK-GLASS: %s opened as %s for %s, until %s", who.id, who.role, reference, until

@@ -172,7 +172,7 @@ async def apply_policy(
                 conn,
                 policies_sql.AppliedPolicy(version, text, vault.clock(), principal.id, approved_by),
             )
-            await log_sql.insert_records(conn, [access.conclude()])
+            await log_sql.insert_records(conn, access.conclude_everywhere())
         return version, effect
 
 

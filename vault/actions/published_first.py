@@ -10,6 +10,8 @@ import asyncio
 from vault.actions.access import Access
 from vault.actions.publish import publish_log
 from vault.actions.sequence import sequence_log
+from vault.context import Vault
+from vault.domain.records import Record
 from vault.errors import RecordsUnavailableError
 from vault.sql import log_witness as witness_sql
 from vault.sql.connection import connection
@@ -19,11 +21,16 @@ LOOK_SECONDS = 0.05
 
 async def wait_published(access: Access) -> None:
     """
-    Return once the intent is under a published checkpoint; does itself what a worker would do.
+    Return once the intent is under a published checkpoint, in each log where it stands.
 
-    Raises what keeps the log from being published, within `store_timeout_seconds`.
+    Does itself what a worker would do. Raises what keeps a log from being published, within
+    `store_timeout_seconds` for each.
     """
-    vault, intent = access.vault, access.intent
+    for one in access.everywhere:
+        await _wait(one.vault, one.intent)
+
+
+async def _wait(vault: Vault, intent: Record) -> None:
     try:
         async with asyncio.timeout(vault.config.store_timeout_seconds):
             while True:

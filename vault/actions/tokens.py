@@ -43,7 +43,7 @@ async def create_token(
         raise InvalidRequestError("the token would have expired already")
     token, secret = vault.new_id(), PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     async with (
-        recorded(vault, principal, Action.TOKEN_CREATE, region=min(grant.regions)) as access,
+        recorded(vault, principal, Action.TOKEN_CREATE, region=sorted(grant.regions)) as access,
         transaction(vault.pool) as conn,
     ):
         await tokens_sql.insert(
@@ -57,8 +57,8 @@ async def create_token(
             expires_at=expires_at,
         )
         # Which token of which role it was: so the log shows who made whom.
-        made = access.conclude(reason=f"{grant.role} token:{token}")
-        await log_sql.insert_records(conn, [made])
+        made = access.conclude_everywhere(f"{grant.role} token:{token}")
+        await log_sql.insert_records(conn, made)
     return token, secret
 
 
@@ -73,14 +73,22 @@ async def list_tokens(vault: Vault, principal: Principal) -> list[asyncpg.Record
 
 async def revoke_token(vault: Vault, principal: Principal, token: UUID) -> None:
     """Revoke; every process refuses the token within a second."""
-    region = vault.config.regions[0]
+    async with connection(vault.pool) as conn:
+        reached = await tokens_sql.regions_of(conn, token)
+    served = [region for region in vault.config.regions if region in reached]
     async with (
-        recorded(vault, principal, Action.TOKEN_REVOKE, region=region) as access,
+        recorded(
+            vault,
+            principal,
+            Action.TOKEN_REVOKE,
+            # One that reaches none of ours, or no token at all, is recorded all the same.
+            region=served or vault.config.regions[:1],
+        ) as access,
         transaction(vault.pool) as conn,
     ):
         if not await tokens_sql.revoke(conn, token, vault.clock()):
             raise NotFoundError("there is no such token")
-        await log_sql.insert_records(conn, [access.conclude(reason=f"token:{token}")])
+        await log_sql.insert_records(conn, access.conclude_everywhere(f"token:{token}"))
 
 
 async def authenticate(vault: Vault, secret: str) -> Known | None:

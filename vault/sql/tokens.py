@@ -47,6 +47,14 @@ def _sorted(words: frozenset[str] | None) -> list[str] | None:
     return None if words is None else sorted(words)
 
 
+async def regions_of(conn: Connection, token: UUID) -> frozenset[str]:
+    """Return the regions that a token reaches; none where there is no such token."""
+    regions: list[str] | None = await conn.fetchval(
+        "select regions from token where id = $1", token
+    )
+    return frozenset(regions or ())
+
+
 async def find(conn: Connection, secret_hash: bytes, now: datetime) -> Known | None:
     """
     Return whom a living token with this hash stands for, and note that it is used.
