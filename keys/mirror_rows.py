@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from keys import nodes
+from keys.errors import IntegrityError
 from keys.nodes import Tree
 from keys.rows import Connection
 from keys.segment import Generation, Gone, Row
@@ -192,7 +193,7 @@ async def changes(conn: Connection, region: str, head: Tree, since: str) -> Asyn
 def ordered(
     leaves: Sequence[Node], scopes: Iterable[Scope], keys: Iterable[WrappedKey]
 ) -> Iterable[Row]:
-    """Yield each leaf, then each of its scopes, each followed by its keys."""
+    """Yield each leaf, then each of its scopes, each followed by its keys; none is left out."""
     by_leaf: dict[int, list[Scope]] = {}
     for scope in scopes:
         by_leaf.setdefault(scope.node, []).append(scope)
@@ -201,9 +202,11 @@ def ordered(
         by_scope.setdefault(key.scope, []).append(key)
     for leaf in leaves:
         yield leaf
-        for scope in by_leaf.get(leaf.id, ()):
+        for scope in by_leaf.pop(leaf.id, ()):
             yield scope
-            yield from by_scope.get(scope.id, ())
+            yield from by_scope.pop(scope.id, ())
+    if by_leaf or by_scope:
+        raise IntegrityError
 
 
 async def _side_rows(conn: Connection, region: str, since: str | None) -> list[Row]:

@@ -18,10 +18,10 @@ from uuid import UUID
 from keys.errors import KeysError
 from vault.actions.certificate import certificate
 from vault.actions.certify import certify
-from vault.actions.collect import purge_shredded
 from vault.actions.expire import expire
 from vault.actions.ingest import ingest
 from vault.actions.orders import change_order, create_order
+from vault.actions.purge import purge_shredded
 from vault.actions.read import open_content
 from vault.actions.receive import Upload
 from vault.actions.records import verify_region

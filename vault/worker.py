@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 from keys.errors import KeysError
 from vault.actions.certify import certify
-from vault.actions.collect import collect_abandoned, purge_shredded
+from vault.actions.collect import collect_abandoned
 from vault.actions.expire import expire
 from vault.actions.fax_ending import expire_faxes
 from vault.actions.fax_relay import relay_faxes
-from vault.actions.fax_sweep import forget_receipts, purge_faxes
+from vault.actions.fax_sweep import forget_receipts
 from vault.actions.number_index import renew_index
 from vault.actions.order_details import forget_orders
 from vault.actions.publish import publish_log
+from vault.actions.purge import purge_faxes, purge_shredded
 from vault.actions.records import close_interrupted
 from vault.actions.seal import mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log

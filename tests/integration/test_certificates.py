@@ -9,9 +9,9 @@ import pytest
 from tests.fixtures_server import Api
 from tests.retention_house import PDF
 from vault.actions.certify import certify
-from vault.actions.collect import purge_shredded
 from vault.actions.expire import expire
 from vault.actions.publish import publish_log
+from vault.actions.purge import purge_shredded
 from vault.actions.seal import mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log
 from vault.certificate_auditor import CertificateError, audit, verify

@@ -11,13 +11,12 @@ import pytest
 from tests.fixtures_server import serving
 from tests.fixtures_telefax import Faxes
 from tests.fixtures_wire import Wire
-from vault.actions.fax_sweep import purge_faxes
+from vault.actions.purge import purge_faxes
 from vault.actions.records import close_interrupted
 from vault.actions.sequence import sequence_log
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
-from vault.errors import ObjectStoreUnavailableError
 
 KEY = {"Idempotency-Key": "hylafax-1"}
 
@@ -122,31 +121,6 @@ async def test_the_custodian_goes_away_after_a_fax_was_put(
     for path in list(away.iterdir()):
         path.rename(keys / path.name)
     assert (await faxes.send(fax, headers=KEY))[0] == 201
-
-
-async def test_an_object_that_cannot_be_purged_holds_up_no_other(
-    vault: Vault, faxes: Faxes, fax: bytes
-) -> None:
-    """Of two faxes that have ended one object stays for now, and only that one is tried again."""
-    ended = [await faxes.taken(fax) for _ in range(2)]
-    for identity in ended:
-        await faxes.act(identity, "deliver")
-    store: Any = vault.stores["uk"]
-    purge = store.purge
-
-    async def failing(name: str) -> int:
-        if ended[0] in name:
-            raise ObjectStoreUnavailableError
-        count: int = await purge(name)
-        return count
-
-    store.purge = failing
-    with pytest.raises(ObjectStoreUnavailableError):
-        await purge_faxes(vault, "uk")
-    assert await objects(vault) == 1
-    store.purge = purge
-    assert await purge_faxes(vault, "uk") == 1
-    assert await objects(vault) == 0
 
 
 async def test_a_fax_that_comes_too_slowly_is_dropped(config: Config, fax: bytes) -> None:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
 from tests.fixtures_telefax import CALLER, Faxes, altered_pdf, loop, tiff
 from vault.actions.fax_ending import expire_faxes
-from vault.actions.fax_sweep import forget_receipts, purge_faxes
+from vault.actions.fax_sweep import forget_receipts
+from vault.actions.purge import purge_faxes
 from vault.actions.seal import mark_sealed, seal
 from vault.context import Vault
 

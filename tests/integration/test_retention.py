@@ -26,12 +26,12 @@ from tests.retention_house import (
     sweep,
 )
 from vault.actions.approvals import approve, request_approval
-from vault.actions.collect import purge_shredded
 from vault.actions.expire import expire, shred_due
 from vault.actions.instruct import give_instruction, resolve_instruction, withdraw_instruction
 from vault.actions.order_details import forget_orders
 from vault.actions.orders import change_order
 from vault.actions.policy import apply_policy, policy_effect
+from vault.actions.purge import purge_shredded
 from vault.actions.retention import explain_retention, plan_retention
 from vault.actions.sequence import sequence_log
 from vault.actions.shred import Ground, shred

@@ -25,8 +25,8 @@ from tests.retention_house import (
     sweep,
 )
 from vault.actions.certify import certify
-from vault.actions.collect import purge_shredded
 from vault.actions.instruct import give_instruction
+from vault.actions.purge import purge_shredded
 from vault.actions.seal import mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log
 from vault.actions.signal import deliver_signals, tell, tell_due_soon

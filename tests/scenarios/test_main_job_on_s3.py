@@ -8,7 +8,7 @@ import pytest
 
 from tests.fixtures_objects import S3Bucket
 from tests.fixtures_server import OPERATOR, Api, in_pieces
-from vault.actions.collect import purge_shredded
+from vault.actions.purge import purge_shredded
 from vault.actions.seal import seal
 from vault.app import open_vault
 from vault.config import Config

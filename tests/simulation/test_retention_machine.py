@@ -42,11 +42,11 @@ from tests.retention_house import (
 )
 from vault.actions.approvals import approve, request_approval
 from vault.actions.certify import certify
-from vault.actions.collect import purge_shredded
 from vault.actions.expire import expire
 from vault.actions.instruct import give_instruction
 from vault.actions.orders import change_order
 from vault.actions.policy import apply_policy, policy_subject
+from vault.actions.purge import purge_shredded
 from vault.actions.restrict import restrict, unrestrict
 from vault.actions.seal import mark_sealed, seal
 from vault.actions.sequence import sequence_log

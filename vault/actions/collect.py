@@ -1,8 +1,7 @@
 """
-Collect: sweep up what no longer belongs to anybody.
+Collect: sweep up uploads that never ended.
 
-Uploads that never ended, whose keys were never stored; and the objects of shredded documents. That
-is hygiene: neither can be decrypted any more.
+That is hygiene: their keys were never stored, so nothing opens them any more.
 """
 
 from datetime import timedelta
@@ -10,8 +9,9 @@ from uuid import UUID
 
 from vault.context import Vault
 from vault.domain.documents import object_name
+from vault.errors import VaultError
 from vault.sql import documents as documents_sql
-from vault.sql.connection import connection, transaction
+from vault.sql.connection import transaction
 
 BATCH = 100
 
@@ -26,24 +26,26 @@ async def drop_upload(vault: Vault, region: str, document: UUID) -> None:
 
 
 async def collect_abandoned(vault: Vault, region: str) -> int:
-    """Drop uploads older than `receiving_seconds_max`; returns how many there were."""
+    """
+    Drop uploads older than `receiving_seconds_max`; returns how many there were.
+
+    One whose object cannot be purged holds up no other, and raises in the end.
+    """
     before = vault.clock() - timedelta(seconds=vault.config.receiving_seconds_max)
-    for count in range(BATCH):
+    left, failures, count = list[UUID](), list[VaultError](), 0
+    for _ in range(BATCH):
         async with transaction(vault.pool) as conn:
-            document = await documents_sql.lock_abandoned(conn, region, before)
+            document = await documents_sql.lock_abandoned(conn, region, before, left)
             if document is None:
-                return count
-            await vault.stores[region].purge(object_name(document))
-            await documents_sql.delete_receiving(conn, document)
-    return BATCH
-
-
-async def purge_shredded(vault: Vault, region: str) -> int:
-    """Purge every version of the objects of shredded documents; returns how many documents."""
-    async with connection(vault.pool) as conn:
-        documents = await documents_sql.unpurged(conn, region, BATCH)
-    for document in documents:
-        versions = await vault.stores[region].purge(object_name(document))
-        async with connection(vault.pool) as conn:
-            await documents_sql.set_purged(conn, document, versions, vault.clock())
-    return len(documents)
+                break
+            try:
+                await vault.stores[region].purge(object_name(document))
+            except VaultError as error:
+                left.append(document)
+                failures.append(error)
+            else:
+                await documents_sql.delete_receiving(conn, document)
+                count += 1
+    if failures:
+        raise failures[0]
+    return count

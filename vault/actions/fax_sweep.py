@@ -1,50 +1,15 @@
-"""Sweep up what is left of faxes: objects of the shredded, and receipts whose time is over."""
+"""Sweep up what is left of faxes: receipts whose time is over, and what was never taken."""
 
-import asyncio
 from datetime import timedelta
-from uuid import UUID
 
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import object_name
 from vault.domain.records import Record
-from vault.errors import VaultError
 from vault.sql import fax_sweep as sweep_sql
 from vault.sql.connection import connection
 
-BATCH = 500
-#: Objects that are purged at the same time.
-TOGETHER = 8
 RECEIPTS_BATCH = 5000
-
-
-async def purge_faxes(vault: Vault, region: str) -> int:
-    """
-    Purge every version of the objects of faxes that have ended; returns how many.
-
-    One that cannot be purged holds up no other, and raises after all that can be are noted.
-    """
-    async with connection(vault.pool) as conn:
-        faxes = await sweep_sql.unpurged(conn, region, BATCH)
-    waiting, purged, failures = iter(faxes), list[UUID](), list[VaultError]()
-
-    async def purge() -> None:
-        for fax in waiting:
-            try:
-                await vault.stores[region].purge(object_name(fax))
-                purged.append(fax)
-            except VaultError as error:
-                failures.append(error)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(TOGETHER):
-            group.create_task(purge())
-    if purged:
-        async with connection(vault.pool) as conn:
-            await sweep_sql.set_purged(conn, purged, vault.clock())
-    if failures:
-        raise failures[0]
-    return len(purged)
 
 
 async def forget_receipts(vault: Vault, region: str) -> int:

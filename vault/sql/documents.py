@@ -1,6 +1,6 @@
 """Documents and their way through custody."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -127,17 +127,19 @@ async def set_shredded(
     return [document_of(row) for row in rows]
 
 
-async def unpurged(conn: Connection, region: str, limit: int) -> list[UUID]:
-    """Return shredded documents without a hold whose objects are not known to be purged."""
+async def unpurged(
+    conn: Connection, region: str, limit: int, *, newest: bool = False
+) -> list[UUID]:
+    """Return shredded documents without a hold whose objects may be there, oldest or newest."""
     rows = await conn.fetch(
-        """
+        f"""
         select d.id from document d left join porting_order o on o.id = d.order_id
         where d.region = $1 and d.shredded_at is not null and d.purged_at is null
             and not exists (
                 select from hold_target t where not t.released and (
                     t.document = d.id or t.order_id = d.order_id
                     or (t.region = d.region and t.customer = o.customer)))
-        order by d.shredded_at limit $2
+        order by d.shredded_at {"desc" if newest else ""} limit $2
         """,
         region,
         limit,
@@ -145,15 +147,17 @@ async def unpurged(conn: Connection, region: str, limit: int) -> list[UUID]:
     return [row["id"] for row in rows]
 
 
-async def set_purged(conn: Connection, document: UUID, versions: int, now: datetime) -> None:
-    """Note that every version of the object is gone; `versions` adds to what was counted."""
+async def set_purged(conn: Connection, purged: Mapping[UUID, int], now: datetime) -> None:
+    """Note that every version of these objects is gone, and how many more those were."""
     await conn.execute(
         """
-        update document set purged_at = $3, purged_versions = coalesce(purged_versions, 0) + $2
-        where id = $1 and purged_at is null
+        update document d set purged_at = $3,
+            purged_versions = coalesce(d.purged_versions, 0) + p.versions
+        from unnest($1::uuid[], $2::int[]) p (id, versions)
+        where d.id = p.id and d.purged_at is null
         """,
-        document,
-        versions,
+        list(purged),
+        list(purged.values()),
         now,
     )
 
@@ -172,15 +176,19 @@ async def set_sealed(conn: Connection, region: str, generation: int, now: dateti
     return int(done.split()[-1])
 
 
-async def lock_abandoned(conn: Connection, region: str, before: datetime) -> UUID | None:
-    """Return one upload that never ended, locked until the transaction ends."""
+async def lock_abandoned(
+    conn: Connection, region: str, before: datetime, but: Sequence[UUID]
+) -> UUID | None:
+    """Return one upload, not among these, that never ended; locked until the transaction ends."""
     row = await conn.fetchrow(
         """
         select id from document where region = $1 and custody = 'receiving' and received_at < $2
+            and id <> all($3)
         order by received_at limit 1 for update skip locked
         """,
         region,
         before,
+        but,
     )
     return row["id"] if row else None
 

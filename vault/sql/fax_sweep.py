@@ -1,6 +1,6 @@
 """What the worker looks for among faxes: each by an index that holds only what waits for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -50,12 +50,14 @@ async def existing(conn: Connection, faxes: Sequence[UUID]) -> set[UUID]:
     return {row["id"] for row in rows}
 
 
-async def unpurged(conn: Connection, region: str, limit: int) -> list[UUID]:
-    """Return shredded faxes whose objects are not known to be purged, oldest first."""
+async def unpurged(
+    conn: Connection, region: str, limit: int, *, newest: bool = False
+) -> list[UUID]:
+    """Return shredded faxes whose objects may be there, the oldest or the newest."""
     rows = await conn.fetch(
-        """
+        f"""
         select id from fax where region = $1 and custody <> 'stored' and purged_at is null
-        order by ended_at limit $2
+        order by ended_at {"desc" if newest else ""} limit $2
         """,
         region,
         limit,
@@ -63,10 +65,10 @@ async def unpurged(conn: Connection, region: str, limit: int) -> list[UUID]:
     return [row["id"] for row in rows]
 
 
-async def set_purged(conn: Connection, faxes: Sequence[UUID], now: datetime) -> None:
-    """Note that every version of these objects is gone."""
+async def set_purged(conn: Connection, purged: Mapping[UUID, int], now: datetime) -> None:
+    """Note that every version of these objects is gone; how many those were is not kept."""
     await conn.execute(
-        "update fax set purged_at = $2 where id = any($1) and purged_at is null", list(faxes), now
+        "update fax set purged_at = $2 where id = any($1) and purged_at is null", list(purged), now
     )
 
 
