@@ -236,6 +236,49 @@ async def test_while_the_vault_cannot_keep_it_the_sender_does(
         assert await there.count() == 1
 
 
+async def test_a_mail_that_fails_half_way_comes_again_whole(
+    config: Config, authorisation: bytes
+) -> None:
+    """Its first fax is in custody when the second fails; sent again, each is there once."""
+    async with listener(config) as made:
+        store: Any = made.vault.stores["uk"]
+        put, puts = store.put, 0
+
+        async def failing(*args: Any, **options: Any) -> None:
+            nonlocal puts
+            puts += 1
+            if puts == 2:
+                raise ObjectStoreUnavailableError
+            await put(*args, **options)
+
+        store.put = failing
+        message = mail(authorisation, authorisation)
+        assert (await made.say(message))[0] == 451
+        assert await made.count() == 1
+        assert (await made.say(message))[0] == 250
+        assert (await made.say(message))[0] == 250
+        assert await made.count() == 2
+
+
+async def test_a_connection_that_is_cut_in_its_data_leaves_nothing(
+    config: Config, authorisation: bytes
+) -> None:
+    """A mail that does not come to its end is no fax, and the next one is heard."""
+    async with listener(config) as made:
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        for line in ("", "EHLO x", "MAIL FROM:<a@acme.test>", f"RCPT TO:<{ADDRESS}>", "DATA"):
+            if line:
+                writer.write(line.encode() + b"\r\n")
+            while (await reader.readline())[3:4] == b"-":
+                pass
+        message = mail(authorisation).as_bytes()
+        writer.write(message[: len(message) // 2])
+        await writer.drain()
+        writer.transport.abort()
+        assert (await made.say(mail(authorisation, name="<two@acme.test>")))[0] == 250
+        assert await made.count() == 1
+
+
 async def test_connections_are_bounded(config: Config) -> None:
     """As many sessions as the limit says talk at once; the next one is told to come again."""
     async with listener(config, fax_listen_connections_max=2) as there:

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
 from tests.fixtures_telefax import CALLER, Faxes, altered_pdf, loop, tiff
@@ -361,3 +362,22 @@ async def test_a_full_scope_is_followed_by_another(vault: Vault, fax: bytes) -> 
             await Faxes(client).taken(fax)
     counts = await vault.pool.fetch("select count(*) from data_key group by scope order by 1")
     assert [row["count"] for row in counts] == [1, 3, 3]
+
+
+async def test_an_attempt_may_ask_to_be_the_only_one(faxes: Faxes, fax: bytes) -> None:
+    """Who asks to be alone is refused while another delivers, and let in when that has failed."""
+    identity = await faxes.taken(fax, direction="outbound")
+
+    async def fetch(alone: str) -> tuple[int, Any]:
+        path = f"/v1/faxes/{identity}/content?alone={alone}"
+        status, body, _ = await faxes.api.call("GET", path, role="fax-gateway")
+        return status, body
+
+    assert (await fetch("true"))[0] == 200
+    status, problem = await fetch("true")
+    assert (status, "under way" in problem["detail"]) == (409, True)
+    assert [(await fetch(alone))[0] for alone in ("false", "maybe")] == [200, 422]
+    await faxes.act(identity, "fail", reason="busy")
+    assert (await fetch("true"))[0] == 200
+    await faxes.act(identity, "deliver")
+    assert (await fetch("true"))[0] == 410

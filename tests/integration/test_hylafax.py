@@ -180,3 +180,18 @@ async def test_outbound_faxes_go_into_hylafaxs_queue(
     assert (receipt["state"], receipt["custody"] != "stored") == ("delivered", True)
     assert receipt["result"].startswith("request id is")
     assert await vault.json("fax", "outbound", **token, **server) == {"sent": [], "failed": []}
+
+
+async def test_two_runs_at_once_hand_each_fax_over_once(
+    vault: VaultProcess, fax_server: FaxServer, fax: bytes
+) -> None:
+    """However many runs overlap, a fax is one job; the others leave it alone and end well."""
+    token = await token_of(vault, "fax-gateway")
+    faxes = [await outgoing(vault, token, fax) for _ in range(3)]
+    server = {"FAXSERVER": "localhost", "FAXSERVICE": str(fax_server.port)}
+    runs = await asyncio.gather(
+        *(vault.json("fax", "outbound", **token, **server) for _ in range(3))
+    )
+    assert sorted(fax for run in runs for fax in run["sent"]) == sorted(faxes)
+    assert [run["failed"] for run in runs] == [[], [], []]
+    assert sorted(job["jobtag"] for job in fax_server.jobs()) == sorted(faxes)

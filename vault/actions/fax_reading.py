@@ -11,7 +11,7 @@ from keys.stream import DataKey
 from vault.actions.access import Access, own_regions, recorded
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Purpose
-from vault.domain.documents import metadata_context, object_name, stream_context
+from vault.domain.documents import Custody, metadata_context, object_name, stream_context
 from vault.domain.faxes import KIND, Channel, Direction, Fax, Numbers, State, decode_numbers
 from vault.domain.receipts import encode_receipt, receipt_of
 from vault.errors import ConflictError, NotFoundError, ShreddedError
@@ -38,8 +38,13 @@ async def open_fax(
     identity: UUID,
     *,
     purpose: str | None = Purpose.DELIVER_FAX,
+    alone: bool = False,
 ) -> AsyncIterator[OpenFax]:
-    """Open a fax for delivery, which begins with this; the outcome says how many bytes went out."""
+    """
+    Open a fax for delivery, which begins with this; the outcome says how many bytes went out.
+
+    Raises `ConflictError` when it is to be opened `alone` and another attempt is under way.
+    """
     async with connection(vault.pool) as conn:
         fax = await faxes_sql.find(conn, identity)
     async with recorded(
@@ -53,7 +58,7 @@ async def open_fax(
         purpose=purpose,
     ) as access:
         access.size_bytes = 0
-        fax, key = await _begin(vault, identity)
+        fax, key = await _begin(vault, identity, alone=alone)
         sealed_numbers = fax.metadata or b""
         numbers = decode_numbers(key.open(sealed_numbers, metadata_context(fax.region, fax.id)))
         async with vault.stores[fax.region].get(object_name(identity)) as sealed:
@@ -65,17 +70,22 @@ async def open_fax(
                 await chunks.aclose()
 
 
-async def _begin(vault: Vault, identity: UUID) -> tuple[Fax, DataKey]:
-    until = vault.clock() + timedelta(seconds=vault.config.fax_attempt_seconds_max)
+async def _begin(vault: Vault, identity: UUID, *, alone: bool) -> tuple[Fax, DataKey]:
+    now = vault.clock()
+    until = now + timedelta(seconds=vault.config.fax_attempt_seconds_max)
     for _ in range(ATTEMPTS):
         async with connection(vault.pool) as conn:
-            found = await faxes_sql.begin_attempt(conn, identity, until)
-        if found is None:
-            raise ShreddedError("the fax was shredded")
+            found = await faxes_sql.begin_attempt(conn, identity, now=now, until=until, alone=alone)
+            if found is None:
+                fax = await faxes_sql.find(conn, identity)
+                if fax is not None and fax.custody is Custody.STORED:
+                    raise ConflictError("another attempt to deliver this fax is under way")
+                raise ShreddedError("the fax was shredded")
         try:
             return found[0], await vault.keyring.open_key(found[1])
         except StaleScopeError:
-            continue
+            # The attempt is ours by now.
+            alone = False
     raise ConflictError("the region's keys are being sealed; try again")
 
 

@@ -171,7 +171,8 @@ async def outbound(args: argparse.Namespace) -> None:
                 # One that was shredded meanwhile, or may not be read here, holds up no other.
                 print(f"{fax}: {error}", file=sys.stderr)
                 done = False
-            (sent if done else failed).append(fax)
+            if done is not None:
+                (sent if done else failed).append(fax)
     show({"sent": sent, "failed": failed}, "\n".join(sent) or "nothing sent", as_json=args.json)
     if failed:
         raise VaultError(f"{len(failed)} faxes were not sent; those that wait are tried again")
@@ -199,9 +200,14 @@ async def _waiting(http: aiohttp.ClientSession) -> list[str]:
     return [fax["id"] for fax in sorted(due, key=lambda fax: str(fax["received_at"]))]
 
 
-async def _hand_over(http: aiohttp.ClientSession, fax: str, sendfax: str) -> bool:
-    async with http.get(f"/v1/faxes/{fax}/content", allow_redirects=False) as response:
-        await check(response)
+async def _hand_over(http: aiohttp.ClientSession, fax: str, sendfax: str) -> bool | None:
+    """Return whether `sendfax` took the fax; None where another run has it."""
+    content = f"/v1/faxes/{fax}/content?alone=true"
+    async with http.get(content, allow_redirects=False) as response:
+        try:
+            await check(response)
+        except ConflictError:
+            return None
         number = response.headers["Fax-To"]
         data = await response.read()
     # The number is E.164, as the vault checks; the job carries the fax's id, so that one that was

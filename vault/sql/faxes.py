@@ -52,18 +52,25 @@ async def find_by_key(
 
 
 async def begin_attempt(
-    conn: Connection, fax: UUID, until: datetime
+    conn: Connection, fax: UUID, *, now: datetime, until: datetime, alone: bool
 ) -> tuple[Fax, WrappedKey] | None:
-    """Say that the fax is being delivered, and return it with its key; None if it has ended."""
+    """
+    Say that the fax is being delivered, and return it with its key.
+
+    None if it has ended or, for who wants to be `alone`, while another attempt is under way.
+    """
     row = await conn.fetchrow(
         f"""
         update fax f set state = 'delivering', next_attempt_at = $2,
             attempts = attempts + (state <> 'delivering')::int
         from data_key k where f.id = $1 and f.custody = 'stored' and k.id = f.id
+            and not ($4 and f.state = 'delivering' and f.next_attempt_at > $3)
         returning {COLUMNS}, k.scope, k.scope_epoch, k.wrap
         """,
         fax,
         until,
+        now,
+        alone,
     )
     if row is None:
         return None

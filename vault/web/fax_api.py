@@ -23,6 +23,7 @@ from vault.web.requests import (
     needed,
     page_limit,
     principal_of,
+    query_flag,
     send,
     time_cursor,
     vault_of,
@@ -108,6 +109,7 @@ async def read(request: web.Request) -> web.StreamResponse:
         principal_of(request),
         identity_of(request),
         purpose=request.headers.get("Access-Purpose", Purpose.DELIVER_FAX),
+        alone=query_flag(request, "alone"),
     ) as opened:
         response = web.StreamResponse()
         response.content_type = opened.fax.media_type

@@ -50,6 +50,7 @@ ROUTES = (
         "Fetch a fax to deliver it",
         200,
         "application/octet-stream",
+        query={"alone": "true: not while another attempt is under way (409)."},
         headers={"Access-Purpose": "deliver-fax, which is meant where it is left out."},
         refusals=(409, 410, 422, 423, 451),
     ),
