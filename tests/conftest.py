@@ -1,7 +1,31 @@
-"""What every test may use: each piece brings its fixtures in a module `fixtures_<piece>.py`."""
+"""
+What every test may use: each piece brings its fixtures in a module `fixtures_<piece>.py`.
+
+Workers share the tests out (`scripts/test`). Tests that need the same dear server are of one group,
+which one worker runs, so that the server is started once.
+"""
 
 from pathlib import Path
+
+import pytest
 
 pytest_plugins = [
     f"tests.{path.stem}" for path in sorted(Path(__file__).parent.glob("fixtures_*.py"))
 ]
+
+#: Fixtures of the session that take seconds to start, with those that ask for them by name.
+DEAR = {"ceph": ("ceph", "ground"), "provider": ("place",), "bao": ("bao",)}
+#: What lasts longest begins first, so that no worker is left alone with it at the end.
+LONGEST_FIRST = ("simulation", "model", "scenarios", "integration", "unit")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put what shares a server into one group, and the longest tests first."""
+    if config.getoption("dist", "no") == "no":
+        return
+    for item in items:
+        used = getattr(item, "fixturenames", ())
+        for name, fixtures in DEAR.items():
+            if any(fixture in used for fixture in fixtures):
+                item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.parent.name))

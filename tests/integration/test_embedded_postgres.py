@@ -289,10 +289,11 @@ async def test_socket_directory_made_by_somebody_else_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-async def test_ordinary_user_runs_it_as_itself(tmp_path):
+@pytest.mark.parametrize("name", ["home", "h" * 120])
+async def test_ordinary_user_runs_it_as_itself(tmp_path, name):
     """Without root the server runs as the user, who alone may come in besides root."""
     nobody = pwd.getpwnam("nobody")
-    home = tmp_path / "home"
+    home = tmp_path / name
     home.mkdir()
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
     identity = (str(nobody.pw_uid), str(nobody.pw_gid), str(os.getpid()))

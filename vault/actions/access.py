@@ -15,13 +15,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+from vault.actions.refusals import refusal
 from vault.context import Vault
-from vault.domain.access import OPENING, WORKER_ROLE, Action, Principal, Purpose, PurposeError
+from vault.domain.access import OPENING, WORKER_ROLE, Action, Principal, Purpose
 from vault.domain.decision import (
-    HIDDEN,
     Circumstances,
-    Decision,
-    Reason,
     Relation,
     decide,
     relation_of,
@@ -30,18 +28,7 @@ from vault.domain.decision import (
 from vault.domain.documents import Custody
 from vault.domain.masking import mask_numbers
 from vault.domain.records import Record
-from vault.errors import (
-    ConflictError,
-    ForbiddenError,
-    LimitError,
-    NotFoundError,
-    RecordsUnavailableError,
-    ResidencyError,
-    RestrictedError,
-    ShreddedError,
-    VaultError,
-)
-from vault.meter import Exceeded
+from vault.errors import RecordsUnavailableError, VaultError
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection
 
@@ -190,7 +177,7 @@ async def recorded(
             vault.meter.take_back(principal, action, order)
         raise
     if not decision.allow:
-        raise _refusal(decision, over)
+        raise refusal(decision, over)
     access = Access(
         vault,
         intent,
@@ -278,25 +265,3 @@ async def _conclude(access: Access, result: str, reason: str | None) -> None:
         await asyncio.shield(access.vault.recorder.append_many(records))
     except RecordsUnavailableError:
         log.warning("the outcome of intent %s could not be recorded", access.intent.id)
-
-
-def _refusal(decision: Decision, over: Exceeded | None) -> VaultError:
-    reason, detail = decision.reason, decision.detail
-    if reason is Reason.LIMIT and over is not None:
-        error = LimitError(detail)
-        error.retry_after_seconds = over.retry_after_seconds
-        return error
-    if reason in HIDDEN and detail is None:
-        return NotFoundError()
-    return _REFUSALS.get(reason, ForbiddenError)(detail)
-
-
-_REFUSALS: dict[Reason, type[VaultError]] = {
-    Reason.PURPOSE_MISSING: PurposeError,
-    Reason.REFERENCE_MISSING: PurposeError,
-    Reason.REFERENCE: PurposeError,
-    Reason.SHREDDED: ShreddedError,
-    Reason.NOT_STORED: ConflictError,
-    Reason.RESTRICTED: RestrictedError,
-    Reason.TRANSFER: ResidencyError,
-}

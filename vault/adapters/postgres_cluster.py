@@ -61,8 +61,10 @@ class Cluster:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.base.mkdir(mode=0o700, exist_ok=True)
         self.base.chmod(0o700)
-        if self.base.stat().st_uid != uid:
+        former = self.base.stat().st_uid
+        if former != uid:
             _give(self.base, uid, gid)
+            _forget_sockets(self.socket_directory(), former)
         _private_directory(self.socket_directory(), uid, gid)
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
             self.log.replace(self.base / "log.old")
@@ -183,6 +185,18 @@ def _give(base: Path, uid: int, gid: int) -> None:
             os.chown(Path(directory, name), uid, gid, follow_symlinks=False)
 
 
+def _forget_sockets(path: Path, former: int) -> None:
+    """Remove the directory in which the same data was served under another account."""
+    if path.exists() and _is_private(path, former):
+        shutil.rmtree(path)
+
+
+def _is_private(path: Path, uid: int) -> bool:
+    """Whether it is a directory, and no link to one, that this user alone may enter."""
+    found = path.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o077
+
+
 def _private_directory(path: Path, uid: int, gid: int) -> None:
     """Make it, or refuse one that somebody else made first: /tmp is everybody's."""
     try:
@@ -190,8 +204,7 @@ def _private_directory(path: Path, uid: int, gid: int) -> None:
         os.chown(path, uid, gid)
     except FileExistsError:
         pass
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or found.st_mode & 0o077:
+    if not _is_private(path, uid):
         raise ConfigurationError(
             f"{path} must be a directory of user id {uid} with mode 0700; remove what is there"
         )
