@@ -103,11 +103,13 @@ async def test_every_earlier_log_is_proved_to_be_a_prefix(api: Api, vault: Vault
 async def test_a_partial_tile_is_served_when_it_has_become_whole(api: Api, vault: Vault) -> None:
     """Whoever still holds an earlier checkpoint gets the tile that it needs."""
     await step(vault, 100)
-    path = f"tile/0/000.p/{await size_of(api, vault)}"
-    early = await fetch(api, path)
+    partial = f"000.p/{await size_of(api, vault)}"
+    paths = [f"tile/{level}/{partial}" for level in ("0", "entries")]
+    early = [await fetch(api, path) for path in paths]
     await step(vault, 300)
-    assert await fetch(api, path) == early
-    assert (await fetch(api, "tile/0/000")).startswith(early)
+    assert [await fetch(api, path) for path in paths] == early
+    for path, tile in zip(("tile/0/000", "tile/entries/000"), early, strict=True):
+        assert (await fetch(api, path)).startswith(tile)
 
 
 #: What is asked for, and how it is refused.

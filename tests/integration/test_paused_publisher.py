@@ -10,10 +10,15 @@ import asyncpg
 import pytest
 
 from keys.errors import RolledBackError
-from tests.access_records import append
+from tests.access_records import append, read_published
 from vault.actions.bucket_notes import CHECKPOINT, MINIMUM
 from vault.actions.publish import publish_log
-from vault.actions.published import published_checkpoint, published_minimum, require_not_behind
+from vault.actions.published import (
+    published_checkpoint,
+    published_minimum,
+    published_pages,
+    require_not_behind,
+)
 from vault.actions.sequence import sequence_log
 from vault.actions.trim import trim_log
 from vault.app import open_vault
@@ -104,6 +109,43 @@ async def test_an_older_checkpoint_never_counts_again(
     assert [item.name async for item in vault.stores["uk"].list(CHECKPOINT)] == [
         f"{CHECKPOINT}-{18:020d}"
     ]
+
+
+async def dies(slow: Vault, kind: str) -> None:
+    """Publish as a process does that is killed before it puts an object of a kind."""
+    store = Paused(slow.stores["uk"], kind)
+    task = asyncio.create_task(publish_log(replace(slow, stores={"uk": store}), "uk"))
+    await store.reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("size", [255, 65535])
+async def test_a_publisher_that_dies_leaves_what_its_forerunner_published(
+    vault: Vault, slow: Vault, size: int
+) -> None:
+    """Tiles that became whole without their checkpoint serve the one before, and the next."""
+    await grow(vault, size)
+    assert await publish_log(vault, "uk") == size
+    await grow(vault, 2)
+    await dies(slow, CHECKPOINT)
+    published = await published_checkpoint(vault, "uk")
+    assert published is not None
+    assert published.checkpoint.size == size
+    pages = [page async for page in published_pages(vault, "uk", published.checkpoint)]
+    assert sum(len(page.leaves) for page in pages) == size
+    assert await publish_log(vault, "uk") == 2
+    log = vault.config.home / "objects" / "uk" / "log"
+    assert len(await read_published(log, vault.signer.vkey)) == size + 2
+
+
+async def grow(vault: Vault, number: int) -> None:
+    """Append so many records, and order them."""
+    for first in range(0, number, 5000):
+        await append(vault, min(5000, number - first))
+    while await sequence_log(vault, "uk"):
+        pass
 
 
 async def test_an_older_statement_of_what_was_trimmed_never_counts_again(

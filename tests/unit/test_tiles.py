@@ -1,5 +1,7 @@
 """Tiles: names, widths and bundles as C2SP tlog-tiles says."""
 
+from hashlib import sha256
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from vault.domain.tiles import (
     WIDTH,
     Tile,
     covering,
+    cut,
     decode_entries,
     decode_hashes,
     encode_entries,
@@ -45,6 +48,15 @@ def test_the_tiles_of_every_level_cover_the_log(size: int) -> None:
 def test_bundles_come_back(entries: list[bytes]) -> None:
     """What was encoded is decoded."""
     assert decode_entries(encode_entries(entries)) == entries
+
+
+@given(st.lists(st.binary(max_size=40), min_size=WIDTH, max_size=WIDTH), st.integers(1, WIDTH))
+def test_a_whole_tile_is_cut_to_what_it_held_before(entries: list[bytes], width: int) -> None:
+    """Whoever asks for a part that is gone gets the very same bytes."""
+    hashes = [sha256(entry).digest() for entry in entries]
+    bundle, tile = Tile(BUNDLES, 0, width), Tile(1, 7, width)
+    assert cut(bundle, encode_entries(entries)) == encode_entries(entries[:width])
+    assert cut(tile, encode_hashes(hashes)) == encode_hashes(hashes[:width])
 
 
 def test_damaged_tiles_are_refused() -> None:

@@ -1,5 +1,5 @@
 """
-Small objects of the region's bucket, and signed notes, of which the one of the largest size counts.
+Small objects of the region's bucket: tiles, and signed notes, of which the largest size's counts.
 
 A note has its size in its name. A process that was paused, and lost its turn to another meanwhile,
 so puts its older note beside the newer one and never over it.
@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 from keys.errors import IntegrityError
 from vault.context import ObjectStore
+from vault.domain.tiles import WIDTH, Tile, cut
 from vault.errors import ObjectMissingError, ObjectStoreUnavailableError
 
 PREFIX = "log/"
@@ -28,6 +29,25 @@ async def fetch(store: ObjectStore, name: str) -> bytes:
             if len(data) > OBJECT_BYTES_MAX:
                 raise IntegrityError(f"{name} in the bucket is too long")
     return bytes(data)
+
+
+async def fetch_tile(store: ObjectStore, tile: Tile) -> bytes:
+    """
+    Return a tile of the log; one that was partial and became whole is cut to its width.
+
+    So whoever holds an earlier checkpoint still finds what it covers, also where a publisher died
+    between the whole tile and its checkpoint. Raises `ObjectMissingError`, `IntegrityError`.
+    """
+    try:
+        return await fetch(store, PREFIX + tile.path)
+    except ObjectMissingError:
+        if tile.width == WIDTH:
+            raise
+    whole = Tile(tile.level, tile.index, WIDTH)
+    try:
+        return cut(tile, await fetch(store, PREFIX + whole.path))
+    except ValueError:
+        raise IntegrityError(f"{whole.path} of the published log is damaged") from None
 
 
 async def put_object(store: ObjectStore, name: str, data: bytes) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
 from vault.actions.access import recorded
-from vault.actions.bucket_notes import PREFIX, fetch
+from vault.actions.bucket_notes import fetch_tile
 from vault.context import ObjectStore, Vault
 from vault.domain.access import Action, Principal
 from vault.domain.merkle import root_of
@@ -63,18 +63,6 @@ class Tiles:
         if len(hashes) < end - start:
             raise IntegrityError(f"{tile.path} of the published log is damaged")
         return root_of(hashes)
-
-
-async def fetch_tile(store: ObjectStore, tile: Tile) -> bytes:
-    """Return a tile; what was partial may have become whole meanwhile, and is cut to its width."""
-    try:
-        return await fetch(store, PREFIX + tile.path)
-    except ObjectMissingError:
-        if tile.width == WIDTH or tile.level == BUNDLES:
-            raise
-    whole = Tile(tile.level, tile.index, WIDTH)
-    hashes = decode_hashes(await fetch(store, PREFIX + whole.path))
-    return b"".join(hashes[: tile.width])
 
 
 async def checkpoint(

@@ -10,7 +10,7 @@ was rolled back.
 from collections.abc import Sequence
 
 from keys.errors import IntegrityError, RolledBackError
-from vault.actions.bucket_notes import CHECKPOINT, PREFIX, fetch, put_note, put_object
+from vault.actions.bucket_notes import CHECKPOINT, PREFIX, fetch_tile, put_note, put_object
 from vault.actions.published import require_not_behind
 from vault.context import ObjectStore, Vault
 from vault.domain.merkle import root_of
@@ -79,7 +79,7 @@ async def _partial(store: ObjectStore, level: int, size: int) -> list[bytes]:
     if size % WIDTH == 0:
         return []
     last = Tile(level, size // WIDTH, size % WIDTH)
-    return decode_hashes(await fetch(store, PREFIX + last.path))
+    return decode_hashes(await fetch_tile(store, last))
 
 
 async def _put_hashes(store: ObjectStore, tile: Tile, hashes: Sequence[bytes]) -> list[bytes]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from keys.errors import IntegrityError, RolledBackError
-from vault.actions.bucket_notes import CHECKPOINT, MINIMUM, PREFIX, fetch, newest_note
+from vault.actions.bucket_notes import CHECKPOINT, MINIMUM, fetch_tile, newest_note
 from vault.context import Vault
 from vault.domain.checkpoint import Checkpoint, open_checkpoint, open_minimum
 from vault.domain.merkle import CompactRange, leaf_hash
@@ -58,7 +58,7 @@ async def published_pages(vault: Vault, region: str, checkpoint: Checkpoint) -> 
         gone = (bundle.index + 1) * WIDTH <= trimmed
         tile = Tile(0, bundle.index, bundle.width) if gone else bundle
         try:
-            data = await fetch(vault.stores[region], PREFIX + tile.path)
+            data = await fetch_tile(vault.stores[region], tile)
             entries = None if gone else decode_entries(data)
             leaves = decode_hashes(data) if entries is None else list(map(leaf_hash, entries))
         except (ValueError, ObjectMissingError):

@@ -109,3 +109,10 @@ def decode_entries(data: bytes) -> list[bytes]:
         entries.append(entry)
         at += length
     return entries
+
+
+def cut(tile: Tile, whole: bytes) -> bytes:
+    """Return what a partial tile held, from the whole one; raises ValueError when that is none."""
+    if tile.level == BUNDLES:
+        return encode_entries(decode_entries(whole)[: tile.width])
+    return encode_hashes(decode_hashes(whole)[: tile.width])
