@@ -364,6 +364,18 @@ async def test_a_full_scope_is_followed_by_another(vault: Vault, fax: bytes) -> 
     assert [row["count"] for row in counts] == [1, 3, 3]
 
 
+async def test_a_scope_is_filled_for_so_long(api: Api, vault: Vault, fax: bytes) -> None:
+    """A scope takes faxes up to its time, and past it the next one begins."""
+    faxes, seconds = Faxes(api), vault.config.fax_scope_seconds_max
+    scopes = list[int]()
+    for passed in (0.0, seconds - 10, 10.1):
+        if passed:
+            vault.fax_desk.scopes["uk"].opened_at -= passed
+        await faxes.taken(fax)
+        scopes.append(await vault.pool.fetchval("select count(distinct scope) from data_key"))
+    assert scopes == [1, 1, 2]
+
+
 async def test_an_attempt_may_ask_to_be_the_only_one(faxes: Faxes, fax: bytes) -> None:
     """Who asks to be alone is refused while another delivers, and let in when that has failed."""
     identity = await faxes.taken(fax, direction="outbound")

@@ -34,8 +34,8 @@ print("landlock" if confine.leave_files(ctypes.CDLL(None)) else "no landlock")
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[SandboxedChildren]:
-    """Give a sandbox of one child, which has a second for an answer."""
-    made = SandboxedChildren(processes=1, timeout_seconds=3.0, memory_bytes=1 << 30)
+    """Give a sandbox of one child, which has some seconds for an answer, its own start included."""
+    made = SandboxedChildren(processes=1, timeout_seconds=6.0, memory_bytes=1 << 30)
     yield made
     await made.close()
 
@@ -83,6 +83,9 @@ async def test_a_child_reaches_no_file_and_no_peer() -> None:
         assert "read" not in said
         assert "write" not in said
         assert not Path("/tmp/sandbox-wrote-this").exists()
+    for given_up in ("--net", "--user --net"):
+        if subprocess.run(["unshare", *given_up.split(), "true"], check=False).returncode == 0:
+            assert "connect" not in said
 
 
 async def test_a_child_that_hangs_or_dies_is_replaced(sandbox: SandboxedChildren) -> None:
