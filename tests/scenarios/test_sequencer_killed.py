@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from tests.access_records import append, checkpoints, read_published
@@ -123,6 +125,39 @@ async def test_another_takes_over_within_seconds(vault: Vault) -> None:
         async with asyncio.timeout(10):
             while await places(vault) < 20:
                 await asyncio.sleep(0.05)
+
+
+#: Who orders the log, while it thinks: the session that a stopped process leaves behind.
+_LEADS = """
+    select true from pg_locks l join pg_stat_activity a using (pid)
+    where l.locktype = 'advisory' and l.granted and l.classid = x'6c6f6773'::int
+        and a.state = 'idle in transaction'
+"""
+
+
+async def test_another_takes_over_from_one_that_is_stopped(
+    vault: Vault, pool: asyncpg.Pool
+) -> None:
+    """A leader that neither works nor dies is relieved; when it goes on it changes nothing."""
+    made = 0
+    async with sequencer(vault.config) as first:
+        while True:
+            await append(vault, 200)
+            made += 200
+            first.send_signal(signal.SIGSTOP)
+            if await pool.fetchval(_LEADS):
+                break
+            first.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(60):
+            while await places(vault) < made:
+                await sequence_log(vault, "uk")
+                await asyncio.sleep(0.1)
+        first.send_signal(signal.SIGCONT)
+        # It finds that its session is gone, and ends.
+        await first.wait()
+    await publish_log(vault, "uk")
+    assert (await verify_region(vault, COMPLIANCE, "uk")).good
+    await check_published(vault, [], made)
 
 
 @pytest.mark.parametrize("days", [-400, 400])

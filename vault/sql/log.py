@@ -15,6 +15,9 @@ VERIFY_SECONDS = 3600.0
 _SEQUENCER = 0x6C6F6773  # "logs"
 _CLOSER = 0x6C6F6763  # "logc"
 _PUBLISHER = 0x6C6F6770  # "logp"
+#: So long a leader may leave its session idle; one that is stopped, or whose machine is gone, loses
+#: its lock then. Longer where a bucket is written meanwhile.
+SEQUENCER_IDLE_SECONDS, IDLE_SECONDS = 10, 60
 _NAMES = tuple(Record.__dataclass_fields__)
 _COLUMNS = ", ".join(f'"{name}"' for name in _NAMES)
 FROM_R = ", ".join(f'r."{name}"' for name in _NAMES)
@@ -99,22 +102,28 @@ async def unfinished_intents(
 
 async def try_sequencer(conn: Connection, region: str) -> bool:
     """Become the region's only sequencer until the transaction ends."""
-    return await _try_lock(conn, _SEQUENCER, region)
+    return await _try_lock(conn, _SEQUENCER, region, SEQUENCER_IDLE_SECONDS)
 
 
 async def try_closer(conn: Connection, region: str) -> bool:
     """Become the only one who closes the region's interrupted intents, in the same way."""
-    return await _try_lock(conn, _CLOSER, region)
+    return await _try_lock(conn, _CLOSER, region, IDLE_SECONDS)
 
 
 async def try_publisher(conn: Connection, region: str) -> bool:
     """Become the only one who publishes the region's log, in the same way."""
-    return await _try_lock(conn, _PUBLISHER, region)
+    return await _try_lock(conn, _PUBLISHER, region, IDLE_SECONDS)
 
 
-async def _try_lock(conn: Connection, space: int, region: str) -> bool:
+async def _try_lock(conn: Connection, space: int, region: str, idle_seconds: int) -> bool:
     locked: bool = await conn.fetchval(
-        "select pg_try_advisory_xact_lock($1, hashtext($2))", space, region
+        """
+        select case when pg_try_advisory_xact_lock($1, hashtext($2))
+            then set_config('idle_in_transaction_session_timeout', $3, true) end is not null
+        """,
+        space,
+        region,
+        f"{idle_seconds}s",
     )
     return locked
 
