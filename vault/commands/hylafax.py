@@ -32,6 +32,7 @@ from vault.errors import (
     ForbiddenError,
     InvalidRequestError,
     LimitError,
+    ShreddedError,
     UnauthenticatedError,
     UnavailableError,
     VaultError,
@@ -168,7 +169,7 @@ async def outbound(args: argparse.Namespace) -> None:
             except (UnavailableError, UnauthenticatedError, SendfaxMissingError):
                 raise
             except VaultError as error:
-                # One that was shredded meanwhile, or may not be read here, holds up no other.
+                # One that may not be read here holds up no other.
                 print(f"{fax}: {error}", file=sys.stderr)
                 done = False
             if done is not None:
@@ -201,12 +202,12 @@ async def _waiting(http: aiohttp.ClientSession) -> list[str]:
 
 
 async def _hand_over(http: aiohttp.ClientSession, fax: str, sendfax: str) -> bool | None:
-    """Return whether `sendfax` took the fax; None where another run has it."""
+    """Return whether `sendfax` took the fax; None where another run has it, or had it."""
     content = f"/v1/faxes/{fax}/content?alone=true"
     async with http.get(content, allow_redirects=False) as response:
         try:
             await check(response)
-        except ConflictError:
+        except (ConflictError, ShreddedError):
             return None
         number = response.headers["Fax-To"]
         data = await response.read()
