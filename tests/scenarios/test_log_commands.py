@@ -35,6 +35,8 @@ async def test_a_log_is_exported_audited_and_its_key_replaced(
     verdict = (await made.json("log", "verify", "--held", str(kept)))["uk"]
     assert (verdict["intact"], verdict["complete"], verdict["findings"]) == (True, True, [])
     kept.write_text(kept.read_text().replace("portvault/uk\n", "portvault/uk\n9", 1))
+    both = await made.json("log", "verify", PORTVAULT_REGIONS="uk,nz")
+    assert [(region, both[region]["intact"]) for region in both] == [("uk", True), ("nz", True)]
     status, out, _ = await made.run("log", "verify", "--held", str(kept), "--json")
     assert (status, json.loads(out)["uk"]["consistent"]) == (32, False)
     live = ("log", "verify", "--server", made.url, "--region", "uk", "--key", first_key)

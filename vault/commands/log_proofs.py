@@ -16,10 +16,11 @@ from vault.commands.database import opened
 from vault.commands.operator import operator, regions_of
 from vault.commands.output import facts, show
 from vault.config import load_config
-from vault.context import SIGNER_NAME
-from vault.domain.access import Role
+from vault.context import SIGNER_NAME, Vault
+from vault.domain.access import Principal, Role
 from vault.domain.checkpoint import origin
-from vault.errors import InvalidRequestError, VaultError
+from vault.domain.verify import Verdict
+from vault.errors import InvalidRequestError, NotFoundError, VaultError
 
 
 class LogOffendedError(VaultError):
@@ -76,15 +77,24 @@ async def _verify_database(args: argparse.Namespace, held: Sequence[str]) -> lis
     verdicts = list[dict[str, Any]]()
     async with opened(config) as vault:
         for region in regions_of(config, args.region):
-            await sequence_log(vault, region)
             mine = [note for note in held if note.startswith(f"{origin(region)}\n")]
-            found = asdict(await verify_region(vault, reader, region, held=mine))
+            found = asdict(await _verified(vault, reader, region, mine))
             size = found["anchored"]
             anchored = None if size is None else size > 0
             verdicts.append(
                 {"region": region, **found, "anchored": anchored, "anchored_size": size}
             )
     return verdicts
+
+
+async def _verified(vault: Vault, reader: Principal, region: str, held: Sequence[str]) -> Verdict:
+    await sequence_log(vault, region)
+    try:
+        return await verify_region(vault, reader, region, held=held)
+    except NotFoundError:
+        # Of a region that nobody has used yet, that look is the first record.
+        await sequence_log(vault, region)
+        return await verify_region(vault, reader, region, held=held)
 
 
 def _audit_file(args: argparse.Namespace, held: Sequence[str]) -> dict[str, Any]:
