@@ -1,6 +1,8 @@
 """The sandboxed child: what it may not, and that a child that hangs or dies costs no fax."""
 
 import asyncio
+import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from tests.fixtures_telefax import tiff
 from vault.adapters.sandbox import SandboxedChildren
 from vault.domain.documents import PDF, TIFF
 from vault.errors import ContentRefusedError, UnavailableError
+from vault.sandbox import frames
 
 TRY = """
 import ctypes, socket, sys
@@ -28,8 +31,68 @@ for name, attempt in (
         print(name)
     except OSError:
         pass
-print("landlock" if confine.leave_files(ctypes.CDLL(None)) else "no landlock")
+print("landlock" if confine.leave_outside(ctypes.CDLL(None)) else "no landlock")
 """
+
+READER = """
+import os, socket, sys
+from vault.sandbox import child
+if os.getuid() == 0 and sys.argv[1] != "0":
+    os.setgroups([])
+    os.setgid(int(sys.argv[1]))
+    os.setuid(int(sys.argv[1]))
+child.limit(1 << 30)
+above = os.getpid()
+done = os.fork()
+if done:
+    os.waitpid(done, 0)
+    sys.exit()
+child.limit_reader(5)
+for name, attempt in (
+    ("file", lambda: os.open("/dev/null", os.O_RDONLY)),
+    ("tcp", lambda: socket.socket()),
+    ("udp", lambda: socket.socket(type=socket.SOCK_DGRAM)),
+    ("unix", lambda: socket.socket(socket.AF_UNIX)),
+    ("pipe", os.pipe),
+    ("signal", lambda: os.kill(above, 0)),
+    ("fork", lambda: os.fork() or os._exit(0)),
+):
+    try:
+        attempt()
+        print(name, flush=True)
+    except OSError:
+        pass
+"""
+WAITING = """
+import os, signal
+from vault.sandbox import child
+child.limit(1 << 30)
+if os.fork() == 0:
+    child.limit_reader(5)
+    print(os.getpid(), flush=True)
+signal.pause()
+"""
+VAULT = """
+import os, signal
+from vault.sandbox import child
+if os.fork() == 0:
+    child.limit(1 << 30)
+    print(os.getpid(), flush=True)
+signal.pause()
+"""
+CROWDED = """
+import os, resource, sys
+from vault.sandbox import child
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+sys.argv[1:] = [str(1 << 30), "5"]
+child.main()
+"""
+NOBODY = 65534
+SIGNALS_SINCE = 6
 
 
 @pytest.fixture
@@ -44,6 +107,19 @@ def child_of(sandbox: SandboxedChildren) -> int:
     child = sandbox._free._queue[-1]  # type: ignore[attr-defined]
     pid: int = child.pid
     return pid
+
+
+def landlock_version() -> int:
+    version: int = ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)
+    return version
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and no mere entry that nobody has asked for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 async def test_a_child_has_limits_and_nothing_to_give_away(sandbox: SandboxedChildren) -> None:
@@ -86,6 +162,57 @@ async def test_a_child_reaches_no_file_and_no_peer() -> None:
     for given_up in ("--net", "--user --net"):
         if subprocess.run(["unshare", *given_up.split(), "true"], check=False).returncode == 0:
             assert "connect" not in said
+
+
+@pytest.mark.parametrize("account", [0, NOBODY])
+def test_what_reads_a_pdf_can_open_nothing(account: int) -> None:
+    """No file, connection or pipe, whoever runs it; no process, unless root does."""
+    done = subprocess.run(
+        [sys.executable, "-c", READER, str(account)], capture_output=True, text=True, check=True
+    )
+    allowed = {"fork"} if account == os.getuid() == 0 else set()
+    if landlock_version() < SIGNALS_SINCE:
+        allowed.add("signal")
+    assert set(done.stdout.split()) == allowed
+
+
+async def test_what_reads_a_pdf_ends_with_its_child() -> None:
+    """A child that is killed leaves no process that it forked."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WAITING, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    reader = int(await child.stdout.readline())
+    child.kill()
+    await child.wait()
+    async with asyncio.timeout(30):
+        while is_running(reader):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_child_has_no_capability(sandbox: SandboxedChildren) -> None:
+    """Whoever started it, the child may nothing that a plain account may not, and gets no more."""
+    await sandbox.check(tiff({}), TIFF, pages_max=1)
+    lines = Path(f"/proc/{child_of(sandbox)}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    for name in ("CapInh", "CapPrm", "CapEff"):
+        assert int(status[name], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+
+
+async def test_a_child_ends_with_the_vault() -> None:
+    """A vault that is killed leaves no child."""
+    vault = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", VAULT, stdout=asyncio.subprocess.PIPE
+    )
+    assert vault.stdout is not None
+    child = int(await vault.stdout.readline())
+    assert is_running(child)
+    vault.kill()
+    await vault.wait()
+    async with asyncio.timeout(30):
+        while is_running(child):
+            await asyncio.sleep(0.02)
 
 
 async def test_a_child_that_hangs_or_dies_is_replaced(sandbox: SandboxedChildren) -> None:
@@ -144,6 +271,21 @@ async def test_what_the_machine_does_to_a_child_is_not_said_of_the_fax(
             await sandbox.check(content, media_type, pages_max=1)
     monkeypatch.undo()
     assert (await sandbox.check(authorisation, PDF, pages_max=1)).pages == 1
+
+
+def test_a_child_that_can_fork_no_more_says_nothing_of_the_fax(authorisation: bytes) -> None:
+    """Where the machine has no room for one more process a PDF may come again; a TIFF is read."""
+    questions = [
+        frames.question_head(letter, 1, len(content)) + content
+        for letter, content in ((frames.CHECK_PDF, authorisation), (frames.CHECK_TIFF, tiff({})))
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", CROWDED], input=b"".join(questions), capture_output=True, check=True
+    )
+    away = frames.answer(frames.AWAY, b"")
+    assert done.stdout.startswith(away)
+    found, _ = frames.parse_answer_head(done.stdout.removeprefix(away)[: frames.ANSWER_BYTES])
+    assert found == frames.DONE
 
 
 async def test_what_no_child_can_read_is_refused(authorisation: bytes) -> None:

@@ -3,8 +3,8 @@ The sandboxed child: reads a fax from its standard input, says what it is, and k
 
 It may open no file and no connection, and use so much memory and time; it has no environment and
 no keys. A TIFF is read here, in plain Python that nothing can overrun. A PDF is read by a
-library in C++, so each one gets a process of its own, forked for it alone: what takes that one over
-sees no other fax.
+library in C++, so each one gets a process of its own, forked for it alone, that can open nothing
+more of any kind: what takes that one over sees no other fax and has the pipe for its answer.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from vault.domain.fax_pdf import fax_pdf
 from vault.domain.tiff_fax import read_pages
 from vault.errors import ContentRefusedError
 from vault.sandbox import frames
-from vault.sandbox.confine import leave_files
+from vault.sandbox.confine import leave_capabilities, leave_outside
 from vault.sandbox.pdf import count_pages
 
 #: What the library's own files and threads need; no more can be opened.
@@ -46,7 +46,6 @@ def limit(memory_bytes: int) -> None:
     """Give up what is not needed; what the system does not let us give up is left."""
     os.chdir("/")
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     # Without a network of its own where namespaces are allowed.
     if libc.unshare(_NEW_NETWORK) != 0:
@@ -58,7 +57,26 @@ def limit(memory_bytes: int) -> None:
         (resource.RLIMIT_NOFILE, DESCRIPTORS_MAX),
     ):
         resource.setrlimit(kind, (value, value))
-    leave_files(libc)
+    leave_outside(libc)
+    leave_capabilities(libc)
+    # Last, since the system forgets it when capabilities change.
+    libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+
+
+def limit_reader(cpu_seconds: int) -> None:
+    """Give up, in a process forked for one PDF, all that the library does not need."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    leave_outside(libc)
+    # A fork does not inherit it.
+    libc.prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    for kind, soft, hard in (
+        # The softer limit comes first, and by a signal that nobody else sends.
+        (resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1),
+        # No file, socket or pipe more, and, where this is not root, no process.
+        (resource.RLIMIT_NOFILE, 0, 0),
+        (resource.RLIMIT_NPROC, 0, 0),
+    ):
+        resource.setrlimit(kind, (soft, hard))
 
 
 def answer(letter: bytes, content: bytes, pages_max: int) -> bytes:
@@ -91,9 +109,10 @@ def _apart(answers: BinaryIO, content: bytes, pages_max: int, cpu_seconds: int) 
         _say(answers, frames.answer(frames.AWAY, b""))
         return
     if child == 0:
-        os.close(reading)
-        # The softer limit comes first, and by a signal that nobody else sends.
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+        # The pipes from and to the vault carry the other faxes.
+        for descriptor in (reading, sys.stdin.fileno(), sys.stdout.fileno()):
+            os.close(descriptor)
+        limit_reader(cpu_seconds)
         with os.fdopen(writing, "wb") as pipe:
             pipe.write(answer(frames.CHECK_PDF, content, pages_max))
         os._exit(0)
