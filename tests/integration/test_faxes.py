@@ -12,6 +12,8 @@ from vault.actions.fax_ending import expire_faxes
 from vault.actions.fax_sweep import forget_receipts
 from vault.actions.purge import purge_faxes
 from vault.actions.seal import mark_sealed, seal
+from vault.app import open_vault
+from vault.config import Config
 from vault.context import Vault
 
 
@@ -113,6 +115,31 @@ async def test_a_failed_delivery_is_tried_again_later_each_time(
         due_at = await vault.pool.fetchval("select next_attempt_at from fax")
         waits.append((due_at - vault.clock()).total_seconds())
     assert [round(wait / 60) for wait in waits] == [1, 2, 4]
+
+
+async def test_no_wait_is_longer_than_the_longest(vault: Vault, fax: bytes) -> None:
+    """Waits double up to the limit and stay there."""
+    short = replace(vault, config=replace(vault.config, fax_retry_seconds_max=120.0))
+    waits = []
+    async with serving(short) as api:
+        faxes = Faxes(api)
+        identity = await faxes.taken(fax)
+        for _ in range(4):
+            await faxes.content(identity)
+            await faxes.act(identity, "fail", reason="busy")
+            due_at = await vault.pool.fetchval("select next_attempt_at from fax")
+            waits.append((due_at - vault.clock()).total_seconds())
+    assert [round(wait / 60) for wait in waits] == [1, 2, 2, 2]
+
+
+async def test_a_gateway_fetches_so_many_in_an_hour(config: Config, fax: bytes) -> None:
+    """As many as the limit says are fetched; the next one waits, and is lost to nobody."""
+    own = replace(config, faxes_per_hour_max=2)
+    async with open_vault(own, dsn=own.database) as vault, serving(vault) as api:
+        faxes = Faxes(api)
+        taken = [await faxes.taken(fax) for _ in range(3)]
+        assert [(await faxes.content(one))[0] for one in taken] == [200, 200, 429]
+        assert (await faxes.show(taken[2]))[1]["state"] == "received"
 
 
 async def test_nothing_outlasts_the_hard_limit(vault: Vault, faxes: Faxes, fax: bytes) -> None:
@@ -231,10 +258,12 @@ async def test_what_is_no_fax_is_refused_and_not_stored(vault: Vault, faxes: Fax
     assert await vault.pool.fetchval("select count(*) from data_key") == 0
 
 
-async def test_pages_at_the_limit_are_taken(faxes: Faxes) -> None:
-    """A fax of as many pages as are allowed is a fax."""
+async def test_pages_at_the_limit_are_taken_and_one_more_is_not(faxes: Faxes) -> None:
+    """A fax of as many pages as are allowed is a fax; with one more it is none."""
     status, body = await faxes.send(tiff(*[{}] * 500))
     assert (status, body["pages"]) == (201, 500)
+    status, problem = await faxes.send(tiff(*[{}] * 501))
+    assert (status, "500" in problem["detail"]) == (422, True)
 
 
 NO_PLAIN_PDF = (

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.command_line import token_of
 from tests.fixtures_process import VaultProcess
@@ -115,6 +117,34 @@ async def test_what_is_not_taken_for_now_waits_for_the_drain(
     token = await token_of(vault, "fax-gateway")
     done = await vault.json("fax", "drain", str(hylafax.spool / "recvq"), **token)
     assert len(done["taken"]) == len(wrong)
+
+
+@pytest.mark.parametrize("status", [409, 422, 429, 500, 503])
+async def test_what_the_far_end_answers_decides_whether_it_is_tried_again(
+    vault: VaultProcess, hylafax: HylaFax, fax: bytes, status: int
+) -> None:
+    """A conflict, a limit or a fault leaves a note and the fax; a refusal the fax alone."""
+    token = await token_of(vault, "fax-gateway")
+
+    async def answer(_: web.Request) -> web.Response:
+        problem = "application/problem+json"
+        return web.json_response({"detail": "not now"}, status=status, content_type=problem)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as far:
+        path = hylafax.receive(fax, "fax50001.tif")
+        command = ("fax", "received", "--to", CALLED, "--", str(path), "ttyS0", "5", "")
+        there = {"PORTVAULT_SERVER": f"http://127.0.0.1:{far.port}"}
+        exit_status, _, says = await vault.run(*command, **token, **there)
+    assert (exit_status != 0, "not now" in says) == (True, True)
+    assert path.exists()
+    notes = list(hylafax.spool.glob("recvq/*.portvault"))
+    assert len(notes) == (0 if status == 422 else 1)
+    if notes:
+        done = await vault.json("fax", "drain", str(hylafax.spool / "recvq"), **token)
+        assert len(done["taken"]) == 1
+        assert not path.exists()
 
 
 async def test_a_link_in_the_queue_is_not_followed(
