@@ -137,6 +137,8 @@ async def open_vault(
             announcer=committers.announcer,
             keeper=committers.keeper,
             finder=committers.finder,
+            fax_finder=committers.fax_finder,
+            fax_opener=committers.fax_opener,
             fax_taker=committers.fax_taker,
             fax_ender=committers.fax_ender,
             stores=stores,

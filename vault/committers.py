@@ -14,6 +14,10 @@ from vault.sql.connection import Pool
 from vault.sql.documents import Found, find_many, find_with_key
 from vault.sql.fax_ending import Ending, end_many, end_one
 from vault.sql.fax_intake import NewFax, Taken, take_many, take_one
+from vault.sql.fax_opening import Opened, Opening, open_many, open_one
+from vault.sql.faxes import Looked
+from vault.sql.faxes import find_many as find_faxes
+from vault.sql.faxes import find_one as find_fax
 from vault.sql.intake import (
     Announced,
     Announcement,
@@ -32,11 +36,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Committers:
-    """The five: two for uploads, one for reads, two for faxes."""
+    """The seven: two for uploads, one for reads, four for faxes."""
 
     announcer: GroupCommitter[Announcement, Announced]
     keeper: GroupCommitter[Keeping, Kept]
     finder: GroupCommitter[UUID, Found]
+    fax_finder: GroupCommitter[UUID, Looked]
+    fax_opener: GroupCommitter[Opening, Opened]
     fax_taker: GroupCommitter[NewFax, Taken]
     fax_ender: GroupCommitter[Ending, Fax | None]
 
@@ -70,6 +76,8 @@ async def open_committers(
         ),
         keeper=await opened("keeper", keep_many, keep_one),
         finder=await opened("finder", find_many, find_with_key),
+        fax_finder=await opened("fax-finder", find_faxes, find_fax),
+        fax_opener=await opened("fax-opener", open_many, open_one),
         fax_taker=await opened("fax-taker", take_many, take_one),
         fax_ender=await opened("fax-ender", partial(end_many, keyring), partial(end_one, keyring)),
     )

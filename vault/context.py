@@ -24,6 +24,8 @@ from vault.sql.connection import Pool
 from vault.sql.documents import Found
 from vault.sql.fax_ending import Ending
 from vault.sql.fax_intake import NewFax, Taken
+from vault.sql.fax_opening import Opened, Opening
+from vault.sql.faxes import Looked
 from vault.sql.intake import Announced, Announcement, Keeping, Kept
 
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -177,6 +179,9 @@ class Vault:
     keeper: Committer[Keeping, Kept]
     #: Looks documents up, many readers' in one statement.
     finder: Committer[UUID, Found]
+    #: Looks faxes up in the same way.
+    fax_finder: Committer[UUID, Looked]
+    fax_opener: Committer[Opening, Opened]
     fax_taker: Committer[NewFax, Taken]
     fax_ender: Committer[Ending, Fax | None]
     stores: Mapping[str, ObjectStore]

@@ -53,7 +53,7 @@ async def fail_fax(
     masked = check_facts({"message": reason})["message"]
     if final:
         return await _end(vault, principal, identity, Action.FAX_FAIL, State.FAILED, masked)
-    fax = await _find(vault, identity)
+    fax = (await vault.fax_finder.submit(identity)).fax
     async with recorded(
         vault,
         principal,
@@ -85,11 +85,6 @@ async def _queue(vault: Vault, conn: Connection, fax: Fax, result: str) -> Fax:
     return queued
 
 
-async def _find(vault: Vault, identity: UUID) -> Fax | None:
-    async with connection(vault.pool) as conn:
-        return await faxes_sql.find(conn, identity)
-
-
 async def _end(
     vault: Vault,
     principal: Principal,
@@ -98,7 +93,7 @@ async def _end(
     state: State,
     result: str | None,
 ) -> Fax:
-    fax = await _find(vault, identity)
+    fax = (await vault.fax_finder.submit(identity)).fax
     region = fax.region if fax else None
     async with recorded(
         vault, principal, action, region=region, document=identity, kind=KIND

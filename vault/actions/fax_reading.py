@@ -17,6 +17,7 @@ from vault.domain.receipts import encode_receipt, receipt_of
 from vault.errors import ConflictError, NotFoundError, ShreddedError
 from vault.sql import faxes as faxes_sql
 from vault.sql.connection import connection
+from vault.sql.fax_opening import Opening
 
 ATTEMPTS = 5
 
@@ -45,8 +46,7 @@ async def open_fax(
 
     Raises `ConflictError` when it is to be opened `alone` and another attempt is under way.
     """
-    async with connection(vault.pool) as conn:
-        fax = await faxes_sql.find(conn, identity)
+    fax = (await vault.fax_finder.submit(identity)).fax
     async with recorded(
         vault,
         principal,
@@ -74,15 +74,13 @@ async def _begin(vault: Vault, identity: UUID, *, alone: bool) -> tuple[Fax, Dat
     now = vault.clock()
     until = now + timedelta(seconds=vault.config.fax_attempt_seconds_max)
     for _ in range(ATTEMPTS):
-        async with connection(vault.pool) as conn:
-            found = await faxes_sql.begin_attempt(conn, identity, now=now, until=until, alone=alone)
-            if found is None:
-                fax = await faxes_sql.find(conn, identity)
-                if fax is not None and fax.custody is Custody.STORED:
-                    raise ConflictError("another attempt to deliver this fax is under way")
-                raise ShreddedError("the fax was shredded")
+        opened = await vault.fax_opener.submit(Opening(identity, now, until, alone))
+        if opened.fax is None or opened.key is None:
+            if opened.fax is not None and opened.fax.custody is Custody.STORED:
+                raise ConflictError("another attempt to deliver this fax is under way")
+            raise ShreddedError("the fax was shredded")
         try:
-            return found[0], await vault.keyring.open_key(found[1])
+            return opened.fax, await vault.keyring.open_key(opened.key)
         except StaleScopeError:
             # The attempt is ours by now.
             alone = False
@@ -110,8 +108,7 @@ async def _decrypt(
 
 async def describe_fax(vault: Vault, principal: Principal, identity: UUID) -> Fax:
     """Return a fax as it stands: while it lives and, as its receipt, afterwards."""
-    async with connection(vault.pool) as conn:
-        fax = await faxes_sql.find(conn, identity)
+    fax = (await vault.fax_finder.submit(identity)).fax
     async with recorded(
         vault,
         principal,

@@ -68,8 +68,8 @@ class SandboxedChildren:
                     child = await self._start()
                 if child.stdin is None or child.stdout is None:
                     raise UnavailableError
-                child.stdin.write(frames.question_head(letter, pages_max, len(data)))
-                child.stdin.write(data)
+                # At once: what is written in two wakes the child twice.
+                child.stdin.writelines((frames.question_head(letter, pages_max, len(data)), data))
                 await child.stdin.drain()
                 head = await child.stdout.readexactly(frames.ANSWER_BYTES)
                 found, size = frames.parse_answer_head(head)

@@ -1,13 +1,13 @@
-"""Faxes and their receipts: looked at, and on their way out."""
+"""Faxes and their receipts: looked at, and waiting for another attempt."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
-from keys.keyring import WrappedKey
 from vault.domain.documents import Custody
 from vault.domain.faxes import Channel, Direction, Fax, State
 from vault.sql.connection import Connection
@@ -39,6 +39,25 @@ async def find(conn: Connection, fax: UUID, *, lock: bool = False) -> Fax | None
     return fax_of(row) if row else None
 
 
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was looked for: a fax or its receipt, None where there is none."""
+
+    fax: Fax | None
+
+
+async def find_many(conn: Connection, faxes: Sequence[UUID]) -> list[Looked]:
+    """Return what there is of each, in their order."""
+    rows = await conn.fetch(f"select {COLUMNS} from fax f where id = any($1)", list(set(faxes)))
+    found = {row["id"]: fax_of(row) for row in rows}
+    return [Looked(found.get(fax)) for fax in faxes]
+
+
+async def find_one(conn: Connection, fax: UUID) -> Looked:
+    """Return what there is of one."""
+    return Looked(await find(conn, fax))
+
+
 async def find_by_key(
     conn: Connection, principal: str, idempotency_key: str
 ) -> tuple[Fax, bytes] | None:
@@ -49,34 +68,6 @@ async def find_by_key(
         idempotency_key,
     )
     return (fax_of(row), row["fingerprint"]) if row else None
-
-
-async def begin_attempt(
-    conn: Connection, fax: UUID, *, now: datetime, until: datetime, alone: bool
-) -> tuple[Fax, WrappedKey] | None:
-    """
-    Say that the fax is being delivered, and return it with its key.
-
-    None if it has ended or, for who wants to be `alone`, while another attempt is under way.
-    """
-    row = await conn.fetchrow(
-        f"""
-        update fax f set state = 'delivering', next_attempt_at = $2,
-            attempts = attempts + (state <> 'delivering')::int
-        from data_key k where f.id = $1 and f.custody = 'stored' and k.id = f.id
-            and not ($4 and f.state = 'delivering' and f.next_attempt_at > $3)
-        returning {COLUMNS}, k.scope, k.scope_epoch, k.wrap
-        """,
-        fax,
-        until,
-        now,
-        alone,
-    )
-    if row is None:
-        return None
-    return fax_of(row), WrappedKey(
-        fax, row["region"], row["scope"], row["scope_epoch"], row["wrap"]
-    )
 
 
 async def page(

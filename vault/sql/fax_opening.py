@@ -1,0 +1,90 @@
+"""
+Beginning attempts to deliver faxes, many in a statement.
+
+A fax that somebody has locked, that has ended, or that two of the group want is left out, and tried
+again by `open_one`, which waits and says what became of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from keys.keyring import WrappedKey
+from vault.domain.faxes import Fax
+from vault.sql.connection import Connection
+from vault.sql.faxes import COLUMNS, fax_of, find
+
+_BEGIN = """
+    update fax f set state = 'delivering', next_attempt_at = s.until,
+        attempts = attempts + (f.state <> 'delivering')::int
+"""
+_MAY = """
+    f.id = s.id and f.custody = 'stored' and k.id = f.id
+        and not (s.alone and f.state = 'delivering' and f.next_attempt_at > s.now)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """An attempt that is to begin; who wants to be `alone` has it while no other is under way."""
+
+    fax: UUID
+    now: datetime
+    #: When the attempt counts as lost.
+    until: datetime
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The fax with its key; without it, the fax as it stands, None where there is none."""
+
+    fax: Fax | None
+    key: WrappedKey | None
+
+
+async def open_many(conn: Connection, items: Sequence[Opening]) -> list[Opened | None]:
+    """Begin attempts; None for one that has to be tried alone."""
+    rows = await conn.fetch(
+        f"""
+        with sought as (
+            select distinct on (id) * from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[],
+                $4::bool[]) with ordinality sought (id, now, until, alone, place)
+            order by id, place),
+        locked as (
+            select id from fax where id = any($1) and custody = 'stored' order by id
+            for update skip locked)
+        {_BEGIN} from sought s join locked using (id), data_key k where {_MAY}
+        returning s.place, {COLUMNS}, k.scope, k.scope_epoch, k.wrap
+        """,
+        [item.fax for item in items],
+        [item.now for item in items],
+        [item.until for item in items],
+        [item.alone for item in items],
+    )
+    begun = {row["place"]: _opened(row) for row in rows}
+    return [begun.get(place) for place in range(1, len(items) + 1)]
+
+
+async def open_one(conn: Connection, item: Opening) -> Opened:
+    """Begin one attempt, and wait for whoever else has the fax."""
+    row = await conn.fetchrow(
+        f"""
+        {_BEGIN} from data_key k,
+            (select $1::uuid id, $2::timestamptz now, $3::timestamptz until, $4::bool alone) s
+        where {_MAY} returning {COLUMNS}, k.scope, k.scope_epoch, k.wrap
+        """,
+        item.fax,
+        item.now,
+        item.until,
+        item.alone,
+    )
+    return _opened(row) if row else Opened(await find(conn, item.fax), None)
+
+
+def _opened(row: asyncpg.Record) -> Opened:
+    key = WrappedKey(row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"])
+    return Opened(fax_of(row), key)
