@@ -3,9 +3,11 @@ Faxes of 60 KiB a second: in, and in and out again with records, beside a bare a
 
 `per core` is by CPU time of the server process alone: client, sandboxed children, PostgreSQL and
 store, which share the machine's cores, do not count; but a busy machine makes every CPU second do
-less, so compare with the sink of the same run. The worker runs in a process of its own. The S3
-server is a stand-in without disk or TLS. Figures are medians of rounds, with the least and the
-most; p99 is of a fax's whole way. Then two servers on one database. Then the soak, in a directory:
+less, so compare with the sink of the same run. The server has a core of its own, all else the
+others; 64 gateways keep it busy. The worker runs in a process of its own. The S3 server is a
+stand-in without disk or TLS. Figures are medians of rounds, with the least and the most; p99 is of
+a fax's whole way, while 64 are on theirs. Then two servers on one database, the second among all
+else. Then the soak, in a directory:
 100,000 faxes (set FAX_SOAK for another number) in and out, and what tables, bucket, memory and tree
 hold before and, once all is purged and sealed, after.
 """
@@ -28,7 +30,7 @@ from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import SAMPLES
 from vault.adapters.postgres_cluster import NAME, Cluster
 
-COUNT, ROUNDS = 300, 5
+COUNT, ROUNDS, GATEWAYS = 800, 5, 64
 SIZE = 60 * 1024
 SOAK = int(os.environ.get("FAX_SOAK", "100000"))
 SOAK_TOGETHER = 32
@@ -48,6 +50,18 @@ def resident_mib(pid: int) -> float:
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def leave_core() -> None:
+    """Leave the first core, with what this process starts from now on, where there are others."""
+    if len(others := os.sched_getaffinity(0) - {0}):
+        os.sched_setaffinity(0, others)
+
+
+def give_core(pid: int) -> None:
+    """Give the first core to a process, and not to what it has started."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {0})
 
 
 class Bench:
@@ -109,11 +123,11 @@ class Bench:
             await step(number)
             times.append((time.perf_counter() - start) * 1000)
 
-        await rate(64, timed)
+        await rate(GATEWAYS, timed, GATEWAYS)
         times.clear()
         for _ in range(ROUNDS):
             before = sum(map(cpu_seconds, pids))
-            rates.append(await rate(COUNT, timed))
+            rates.append(await rate(COUNT, timed, GATEWAYS))
             cpu.append((sum(map(cpu_seconds, pids)) - before) / COUNT * 1000)
         each, p99 = statistics.median(cpu), statistics.quantiles(times, n=100)[98]
         print(
@@ -139,8 +153,10 @@ class Bench:
         async def through(number: int) -> None:
             await self.through(urls[number % len(urls)])
 
-        bare = await self.measure("bare sink", [sink_pid], sink)
         one = self.pids(self.vault)
+        for pid in (sink_pid, *one):
+            give_core(pid)
+        bare = await self.measure("bare sink", [sink_pid], sink)
         into_ms = await self.measure("in", one, into)
         through_ms = await self.measure("in and out", one, through)
         print(
@@ -248,6 +264,7 @@ async def run(home: Path, sink_port: int, sink_pid: int, s3_port: int) -> None:
 
 def main() -> None:
     """Entry of `./scripts/bench fax`."""
+    leave_core()
     sink_port, s3_port = free_port(), free_port()
     sink = subprocess.Popen([sys.executable, "-c", SINK, str(sink_port)])
     s3 = subprocess.Popen([sys.executable, "-m", "tests.bench.s3_stand_in", str(s3_port)])

@@ -83,8 +83,8 @@ def forget_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-async def rate(count: int, step: Callable[[int], Awaitable[None]]) -> float:
-    """Run `step` `count` times from several tasks at once and return how many a second."""
+async def rate(count: int, step: Callable[[int], Awaitable[None]], workers: int = WORKERS) -> float:
+    """Run `step` `count` times from so many tasks at once and return how many a second."""
     numbers = iter(range(count))
 
     async def work() -> None:
@@ -93,7 +93,7 @@ async def rate(count: int, step: Callable[[int], Awaitable[None]]) -> float:
 
     start = time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        for _ in range(WORKERS):
+        for _ in range(workers):
             group.create_task(work())
     return count / (time.perf_counter() - start)
 

@@ -18,6 +18,11 @@ _NO_VERSIONS = b"""<?xml version="1.0" encoding="UTF-8"?>
 <MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated></ListVersionsResult>"""
 
 
+_LISTED = """<?xml version="1.0" encoding="UTF-8"?>
+<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><Prefix/>
+<MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>{}</ListBucketResult>"""
+
+
 class Objects:
     """Everything that is kept."""
 
@@ -40,7 +45,9 @@ class Objects:
         return web.Response(headers={"ETag": '"e"'})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """Give an object, or part of it; a bucket has no versions to list."""
+        """Give an object, or part of it, or list a bucket, which has no versions."""
+        if "list-type" in request.query:
+            return self._list(request)
         if request.query_string:
             return web.Response(body=_NO_VERSIONS, content_type="application/xml")
         found = self._kept.get(request.path)
@@ -55,6 +62,19 @@ class Objects:
             await response.write(chunk)
         await response.write_eof()
         return response
+
+    def _list(self, request: web.Request) -> web.Response:
+        """List all objects under a prefix."""
+        bucket = f"/{request.path.strip('/')}/"
+        wanted = bucket + request.query.get("prefix", "")
+        names = sorted(name for name in self._kept if name.startswith(wanted))
+        contents = "".join(
+            f"<Contents><Key>{name.removeprefix(bucket)}</Key><ETag>e</ETag>"
+            f"<LastModified>2025-01-01T00:00:00.000Z</LastModified>"
+            f"<Size>{sum(map(len, self._kept[name]))}</Size></Contents>"
+            for name in names
+        )
+        return web.Response(text=_LISTED.format(contents), content_type="application/xml")
 
     async def delete(self, request: web.Request) -> web.Response:
         """Drop an object."""
