@@ -44,6 +44,7 @@ mynetworks = 127.0.0.0/8
 alias_maps =
 local_recipient_maps =
 smtpd_tls_security_level = {tls}
+smtpd_tls_loglevel = 1
 smtpd_tls_cert_file = {home}/cert.pem
 smtpd_tls_key_file = {home}/key.pem
 virtual_mailbox_domains = acme.test
@@ -226,6 +227,7 @@ class HostilePeer:
         self.script = script
         self.port = 0
         self.heard: list[str] = []
+        self.lines: list[str] = []
         self.data = b""
 
     async def __aenter__(self) -> Self:
@@ -255,6 +257,7 @@ class HostilePeer:
             while line := await reader.readline():
                 word = line.split()[0].decode("ascii", "replace").upper() if line.split() else ""
                 self.heard.append(word)
+                self.lines.append(line.decode("ascii", "replace").strip())
                 usual = {
                     "EHLO": b"250-peer\r\n250 8BITMIME\r\n",
                     "DATA": b"354 go on\r\n",

@@ -184,8 +184,8 @@ async def test_what_reads_a_pdf_ends_with_its_child() -> None:
     assert child.stdout is not None
     reader = int(await child.stdout.readline())
     child.kill()
-    await child.wait()
     async with asyncio.timeout(30):
+        await child.wait()
         while is_running(reader):
             await asyncio.sleep(0.02)
 
@@ -209,8 +209,8 @@ async def test_a_child_ends_with_the_vault() -> None:
     child = int(await vault.stdout.readline())
     assert is_running(child)
     vault.kill()
-    await vault.wait()
     async with asyncio.timeout(30):
+        await vault.wait()
         while is_running(child):
             await asyncio.sleep(0.02)
 
