@@ -82,6 +82,8 @@ class EmbeddedPostgres:
                     break
                 self._process.send_signal(number)
                 await ended(self._process, STOP_SECONDS)
+            if self._process is not None:
+                self._cluster.forget_sockets()
         finally:
             self._lock.release()
 

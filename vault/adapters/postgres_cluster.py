@@ -8,6 +8,7 @@ so there is no password to keep. Data of another major version is refused, not u
 """
 
 import asyncio
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -54,6 +55,11 @@ class Cluster:
             return inside
         digest = hashlib.sha256(os.fsencode(self.home.resolve())).hexdigest()[:16]
         return Path("/tmp") / f"portvault-{digest}"  # noqa: S108 - checked to be ours
+
+    def forget_sockets(self) -> None:
+        """Remove the directory of sockets once nothing is served: the one under /tmp would stay."""
+        with contextlib.suppress(OSError):
+            self.socket_directory().rmdir()
 
     async def prepare(self) -> None:
         """Make the directories and, the first time, the cluster; a crash here leaves `data.new`."""
