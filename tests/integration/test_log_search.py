@@ -1,5 +1,6 @@
 """The questions compliance asks of the log: one call each, and one command each."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,8 @@ import pytest
 from tests.access_records import append
 from tests.fixtures_server import Api
 from vault.actions.sequence import sequence_log
+from vault.commands import log as log_commands
+from vault.commands.arguments import make_parser
 from vault.context import Vault
 from vault.domain.access import Action
 
@@ -72,6 +75,62 @@ async def test_each_question_has_its_answer(
 ) -> None:
     """Everything about a document, a person, a purpose; refusals; transfers; newest first."""
     assert await found(api, query) == references
+
+
+async def command(
+    api: Api,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *options: str,
+) -> list[dict[str, Any]]:
+    """Ask with `portvault log search`; returns the records that it prints."""
+    monkeypatch.setenv("PORTVAULT_SERVER", api.url)
+    monkeypatch.setenv("PORTVAULT_TOKEN", api.tokens["compliance"])
+    args = make_parser().parse_args(["log", "search", "--region", "uk", "--json", *options])
+    await log_commands.search(args)
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+@pytest.mark.parametrize(
+    "options, references",
+    [
+        (["--document", str(DOCUMENT)], ["T-1"]),
+        (["--order", str(ORDER)], ["T-2", "T-1"]),
+        (["--principal", "token:y"], ["T-2"]),
+        (["--purpose", "verify-identity"], ["T-3"]),
+        (["--refused"], ["T-4"]),
+        (["--transfers"], ["T-5"]),
+        (["--action", "keys.seal"], ["T-7"]),
+        (["--from", "2025-03-01T00:05:00Z", "--to", "2025-03-02"], ["T-7", "T-6"]),
+        (["--order", str(ORDER), "--principal", "token:x", "--to", "2025-03-02"], ["T-1"]),
+    ],
+    ids=lambda given: given[0],
+)
+async def test_each_question_is_one_command(
+    api: Api,
+    filled: Vault,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    references: list[str],
+) -> None:
+    """What a call answers, a command answers too."""
+    found = await command(api, monkeypatch, capsys, *options)
+    assert [row["reference"] for row in found if "reference" in row] == references
+
+
+async def test_a_command_reads_on_to_the_end(
+    api: Api, vault: Vault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More than a page comes in one order, each once; `--limit` stops it and says so."""
+    made = [await append(vault, 150, principal="token:z", at=START) for _ in range(3)]
+    await sequence_log(vault, "uk")
+    found = await command(api, monkeypatch, capsys, "--principal", "token:z")
+    expected = sorted((item.id for batch in made for item in batch), reverse=True)
+    assert [row["id"] for row in found] == [str(item) for item in expected]
+    found = await command(api, monkeypatch, capsys, "--principal", "token:z", "--limit", "250")
+    assert [row["id"] for row in found] == [str(item) for item in expected[:250]]
 
 
 @pytest.mark.parametrize(

@@ -170,3 +170,17 @@ def test_files_stay_short(package):
         name: len((ROOT / name).read_text().splitlines()) for name in committed(package, "*.py")
     }
     assert {name: lines for name, lines in lengths.items() if lines > 300} == {}
+
+
+@pytest.mark.parametrize("name", ["auditor", "certificate_auditor"])
+def test_the_auditors_need_the_standard_library_and_cryptography(name):
+    """Whatever else is imported, wherever in the file, an auditor could not take it away alone."""
+    wanted = set[str]()
+    for node in ast.walk(ast.parse((ROOT / "vault" / f"{name}.py").read_text())):
+        if isinstance(node, ast.Import):
+            wanted |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            wanted.add(str(node.module).partition(".")[0])
+    beside = {"auditor", "vault"} if name == "certificate_auditor" else set()
+    assert wanted - set(sys.stdlib_module_names) - beside <= {"cryptography"}
