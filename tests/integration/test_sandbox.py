@@ -176,17 +176,19 @@ def test_what_reads_a_pdf_can_open_nothing(account: int) -> None:
     assert set(done.stdout.split()) == allowed
 
 
-async def test_what_reads_a_pdf_ends_with_its_child() -> None:
-    """A child that is killed leaves no process that it forked."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WAITING, stdout=asyncio.subprocess.PIPE
+@pytest.mark.parametrize("above", [VAULT, WAITING], ids=["the vault", "its child"])
+async def test_nothing_outlives_the_process_above_it(above: str) -> None:
+    """A vault that is killed leaves no child, and a child leaves none that it forked for a PDF."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", above, stdout=asyncio.subprocess.PIPE
     )
-    assert child.stdout is not None
-    reader = int(await child.stdout.readline())
-    child.kill()
+    assert process.stdout is not None
+    below = int(await process.stdout.readline())
+    assert is_running(below)
+    process.kill()
     async with asyncio.timeout(30):
-        await child.wait()
-        while is_running(reader):
+        await process.wait()
+        while is_running(below):
             await asyncio.sleep(0.02)
 
 
@@ -198,21 +200,6 @@ async def test_a_child_has_no_capability(sandbox: SandboxedChildren) -> None:
     for name in ("CapInh", "CapPrm", "CapEff"):
         assert int(status[name], 16) == 0
     assert status["NoNewPrivs"] == "1"
-
-
-async def test_a_child_ends_with_the_vault() -> None:
-    """A vault that is killed leaves no child."""
-    vault = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", VAULT, stdout=asyncio.subprocess.PIPE
-    )
-    assert vault.stdout is not None
-    child = int(await vault.stdout.readline())
-    assert is_running(child)
-    vault.kill()
-    async with asyncio.timeout(30):
-        await vault.wait()
-        while is_running(child):
-            await asyncio.sleep(0.02)
 
 
 async def test_a_child_that_hangs_or_dies_is_replaced(sandbox: SandboxedChildren) -> None:
