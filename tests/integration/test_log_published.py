@@ -6,8 +6,9 @@ import asyncpg
 import pytest
 
 from keys.errors import IntegrityError, KeysError, RolledBackError
-from tests.access_records import checkpoints, read_published
+from tests.access_records import append, checkpoints, read_published
 from tests.fixtures_server import Api
+from vault.actions.bucket import CHECKPOINT, put_object
 from vault.actions.publish import publish_log
 from vault.actions.published import (
     adopt_published,
@@ -181,3 +182,21 @@ async def test_a_machine_with_another_signing_key_does_not_start(
     key.write_bytes(kept)
     async with open_vault(config, dsn=config.database) as again:
         assert again.signer.vkey == vault.signer.vkey
+
+
+@pytest.mark.parametrize("name", ["-z", ".bak", "s/00000000000000000999", "-9999"])
+async def test_what_lies_beside_a_checkpoint_is_none(vault: Vault, name: str) -> None:
+    """Whatever somebody copied there for safekeeping, only what is named as one counts."""
+    for _ in range(2):
+        await append(vault, 10)
+        await sequence_log(vault, "uk")
+        await publish_log(vault, "uk")
+        published = await published_checkpoint(vault, "uk")
+        assert published is not None
+        await put_object(vault.stores["uk"], CHECKPOINT + name, published.note.encode())
+    newest = await published_checkpoint(vault, "uk")
+    assert newest is not None
+    assert newest.checkpoint.size == 20
+    await append(vault, 10)
+    await sequence_log(vault, "uk")
+    assert await publish_log(vault, "uk") == 10

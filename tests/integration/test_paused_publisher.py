@@ -11,7 +11,7 @@ import pytest
 
 from keys.errors import RolledBackError
 from tests.access_records import append, read_published
-from vault.actions.bucket_notes import CHECKPOINT, MINIMUM
+from vault.actions.bucket import CHECKPOINT, MINIMUM
 from vault.actions.publish import publish_log
 from vault.actions.published import (
     published_checkpoint,

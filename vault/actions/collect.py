@@ -4,9 +4,11 @@ Collect: sweep up uploads that never ended.
 That is hygiene: their keys were never stored, so nothing opens them any more.
 """
 
+import time
 from datetime import timedelta
 from uuid import UUID
 
+from vault.actions.bucket import PURGE_SECONDS
 from vault.context import Vault
 from vault.domain.documents import object_name
 from vault.errors import VaultError
@@ -33,7 +35,8 @@ async def collect_abandoned(vault: Vault, region: str) -> int:
     """
     before = vault.clock() - timedelta(seconds=vault.config.receiving_seconds_max)
     left, failures, count = list[UUID](), list[VaultError](), 0
-    for _ in range(BATCH):
+    last = time.monotonic() + PURGE_SECONDS
+    while count + len(left) < BATCH and time.monotonic() <= last:
         async with transaction(vault.pool) as conn:
             document = await documents_sql.lock_abandoned(conn, region, before, left)
             if document is None:

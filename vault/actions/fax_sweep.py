@@ -1,11 +1,15 @@
 """Sweep up what is left of faxes: receipts whose time is over, and what was never taken."""
 
+from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
+from vault.actions.bucket import purge_many
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import object_name
 from vault.domain.records import Record
+from vault.errors import VaultError
 from vault.sql import fax_sweep as sweep_sql
 from vault.sql.connection import connection
 
@@ -19,17 +23,22 @@ async def forget_receipts(vault: Vault, region: str) -> int:
         return await sweep_sql.delete_receipts(conn, region, before, RECEIPTS_BATCH)
 
 
-async def purge_interrupted(vault: Vault, region: str, intents: list[Record]) -> None:
-    """Purge what faxes put into the store whose reception nobody is left to conclude."""
-    faxes = [
+async def purge_interrupted(
+    vault: Vault, region: str, intents: Sequence[Record]
+) -> tuple[set[UUID], list[VaultError]]:
+    """
+    Purge what faxes put into the store whose reception nobody is left to conclude.
+
+    Returns the faxes whose objects may still be there, and what failed.
+    """
+    begun = {
         intent.document
         for intent in intents
         if intent.action == Action.FAX_RECEIVE and intent.document is not None
-    ]
-    if not faxes:
-        return
+    }
+    if not begun:
+        return set(), []
     async with connection(vault.pool) as conn:
-        taken = await sweep_sql.existing(conn, faxes)
-    for fax in faxes:
-        if fax not in taken:
-            await vault.stores[region].purge(object_name(fax))
+        begun -= await sweep_sql.existing(conn, list(begun))
+    gone, failures = await purge_many(vault.stores[region], map(object_name, begun))
+    return {fax for fax in begun if object_name(fax) not in gone}, failures

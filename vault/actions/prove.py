@@ -11,7 +11,7 @@ from uuid import UUID
 from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
 from vault.actions.access import recorded
-from vault.actions.bucket_notes import fetch_tile
+from vault.actions.bucket import fetch_tile
 from vault.context import ObjectStore, Vault
 from vault.domain.access import Action, Principal
 from vault.domain.merkle import root_of

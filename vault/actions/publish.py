@@ -10,7 +10,14 @@ was rolled back.
 from collections.abc import Sequence
 
 from keys.errors import IntegrityError, RolledBackError
-from vault.actions.bucket_notes import CHECKPOINT, PREFIX, fetch_tile, put_note, put_object
+from vault.actions.bucket import (
+    CHECKPOINT,
+    PREFIX,
+    fetch_tile,
+    purge_many,
+    put_note,
+    put_object,
+)
 from vault.actions.published import require_not_behind
 from vault.context import ObjectStore, Vault
 from vault.domain.merkle import root_of
@@ -92,5 +99,6 @@ async def _put_tile(store: ObjectStore, tile: Tile, data: bytes) -> None:
     await put_object(store, PREFIX + tile.path, data)
     if tile.width == WIDTH:
         # What is whole needs its parts no more, whoever still holds a checkpoint over them.
-        async for part in store.list(PREFIX + partials(tile.level, tile.index)):
-            await store.purge(part.name)
+        # One that stays says nothing else, and does no harm.
+        parts = [item.name async for item in store.list(PREFIX + partials(tile.level, tile.index))]
+        await purge_many(store, parts)

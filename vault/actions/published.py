@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from keys.errors import IntegrityError, RolledBackError
-from vault.actions.bucket_notes import CHECKPOINT, MINIMUM, fetch_tile, newest_note
+from vault.actions.bucket import CHECKPOINT, MINIMUM, fetch_tile, newest_note
 from vault.context import Vault
 from vault.domain.checkpoint import Checkpoint, open_checkpoint, open_minimum
 from vault.domain.merkle import CompactRange, leaf_hash

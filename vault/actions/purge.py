@@ -5,13 +5,13 @@ An object that cannot be removed holds up no other. The rest of its batch goes; 
 oldest none can be removed, the newest are tried, too.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from vault.context import ObjectStore, Vault
+from vault.actions.bucket import purge_many
+from vault.context import Vault
 from vault.domain.documents import object_name
 from vault.errors import VaultError
 from vault.sql import documents as documents_sql
@@ -19,8 +19,6 @@ from vault.sql import fax_sweep as faxes_sql
 from vault.sql.connection import Connection, connection
 
 BATCH = 500
-#: Objects that are purged at the same time.
-TOGETHER = 8
 
 Note = Callable[[Connection, Mapping[UUID, int], datetime], Awaitable[None]]
 
@@ -49,35 +47,18 @@ async def purge_faxes(vault: Vault, region: str) -> int:
 
 
 async def _purge_batch(vault: Vault, region: str, find: Find, note: Note) -> int:
-    purged, failures = dict[UUID, int](), list[VaultError]()
+    gone, failures = dict[str, int](), list[VaultError]()
     for newest in (False, True):
         async with connection(vault.pool) as conn:
             waiting = await find(conn, region, BATCH, newest=newest)
-        purged = await _purge(vault.stores[region], waiting, failures)
-        if purged:
+        objects = {object_name(identity): identity for identity in waiting}
+        gone, failed = await purge_many(vault.stores[region], objects)
+        failures += failed
+        if gone:
             async with connection(vault.pool) as conn:
-                await note(conn, purged, vault.clock())
-        if purged or not failures:
+                await note(conn, {objects[name]: gone[name] for name in gone}, vault.clock())
+        if gone or not failed:
             break
     if failures:
         raise failures[0]
-    return len(purged)
-
-
-async def _purge(
-    store: ObjectStore, identities: Sequence[UUID], failures: list[VaultError]
-) -> dict[UUID, int]:
-    """Return how many versions each object had that is gone now; adds what went wrong."""
-    waiting, purged = iter(identities), dict[UUID, int]()
-
-    async def purge() -> None:
-        for identity in waiting:
-            try:
-                purged[identity] = await store.purge(object_name(identity))
-            except VaultError as error:
-                failures.append(error)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(TOGETHER):
-            group.create_task(purge())
-    return purged
+    return len(gone)

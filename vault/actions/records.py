@@ -175,19 +175,34 @@ def _note_checkpoints(
 
 
 async def close_interrupted(vault: Vault, region: str) -> int:
-    """Record as `interrupted` the outcome of intents that nobody is left to conclude."""
+    """
+    Record as `interrupted` the outcome of intents that nobody is left to conclude.
+
+    Those of faxes whose objects cannot be purged stay open, and hold up no other; raises why.
+    """
     # Longer than any upload may take; a read that goes on even longer concludes after all.
     config = vault.config
     longest = max(config.receiving_seconds_max, config.fax_receive_seconds_max)
     patience = max(INTERRUPTED_SECONDS, 2 * longest)
     before = vault.clock() - timedelta(seconds=patience)
+    async with connection(vault.pool) as conn:
+        found = await log_sql.unfinished_intents(conn, region, before, INTERRUPTED_BATCH)
+    if not found:
+        return 0
+    # Before the lock is taken, so that nobody waits for a slow bucket.
+    left, failures = await purge_interrupted(vault, region, found)
+    purged = {intent.id for intent in found if intent.document not in left}
     async with transaction(vault.pool) as conn:
         # Two at once would conclude an intent twice.
         if not await log_sql.try_closer(conn, region):
             return 0
-        intents = await log_sql.unfinished_intents(conn, region, before, INTERRUPTED_BATCH)
-        if intents:
-            await purge_interrupted(vault, region, intents)
-            outcomes = [Access(vault, intent).conclude(result=INTERRUPTED) for intent in intents]
-            await log_sql.insert_records(conn, outcomes)
-    return len(intents)
+        again = await log_sql.unfinished_intents(conn, region, before, INTERRUPTED_BATCH)
+        outcomes = [
+            Access(vault, intent).conclude(result=INTERRUPTED)
+            for intent in again
+            if intent.id in purged
+        ]
+        await log_sql.insert_records(conn, outcomes)
+    if failures:
+        raise failures[0]
+    return len(outcomes)

@@ -6,8 +6,10 @@ bodies, so that a verifier can tell what was trimmed from what was taken away. W
 once; a crash at any point leaves work that the next look finds again.
 """
 
+from itertools import takewhile
+
 from vault.actions.access import recorded
-from vault.actions.bucket_notes import MINIMUM, PREFIX, put_note
+from vault.actions.bucket import MINIMUM, PREFIX, purge_many, put_note
 from vault.actions.expire import trusted_time
 from vault.actions.prove import Tiles, published
 from vault.actions.seal import worker
@@ -58,8 +60,13 @@ async def _trim(vault: Vault, region: str, first: int, size: int) -> None:
 
 async def _purge(vault: Vault, region: str, first: int, size: int) -> None:
     """Remove the bundles whose records are gone; the tiles of their hashes stay."""
-    for index in range(first // WIDTH, size // WIDTH):
-        await vault.stores[region].purge(PREFIX + Tile(BUNDLES, index, WIDTH).path)
-    if size > first:
+    bundles = range(first // WIDTH, size // WIDTH)
+    names = [PREFIX + Tile(BUNDLES, index, WIDTH).path for index in bundles]
+    gone, failures = await purge_many(vault.stores[region], names)
+    # As far as all are gone: a look at the rest begins there.
+    purged = first + WIDTH * len(list(takewhile(gone.__contains__, names)))
+    if purged > first:
         async with connection(vault.pool) as conn:
-            await trim_sql.set_purged(conn, region, size)
+            await trim_sql.set_purged(conn, region, purged)
+    if failures:
+        raise failures[0]
