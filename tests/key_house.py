@@ -27,12 +27,17 @@ from keys.segment import Opener
 from keys.tree import Node, Scope, WrappedKey
 from vault.adapters.directory import DirectoryStore
 from vault.context import StoredObject
+from vault.errors import ObjectStoreUnavailableError
 
 REGION = "uk"
 
 
 class BrokenError(OSError):
     """The part that was to fail has failed."""
+
+
+class BrokenBucketError(BrokenError, ObjectStoreUnavailableError):
+    """The call that was to break is a bucket's, whose failures are of the vault's kind."""
 
 
 @dataclass
@@ -78,7 +83,7 @@ class Faults:
         self.broken = name
         if self.kills:
             os.kill(os.getpid(), signal.SIGKILL)
-        raise BrokenError(name)
+        raise (BrokenBucketError if name.startswith("bucket.") else BrokenError)(name)
 
 
 class FaultyCustodian(FileCustodian):
