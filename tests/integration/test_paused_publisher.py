@@ -27,9 +27,10 @@ from vault.context import ObjectStore, Vault
 from vault.errors import VaultError
 
 OLD = datetime.now(UTC) - timedelta(days=8 * 366)
-#: Whoever publishes or trims holds this lock, in the session that is idle while it puts.
+#: Whoever publishes or trims holds this lock, in the session that is idle while it puts. It is
+#: free once the session has ended, which is waited for (milliseconds).
 _END_THE_SESSION = """
-    select pg_terminate_backend(pid) from pg_locks
+    select pg_terminate_backend(pid, 60000) from pg_locks
     where locktype = 'advisory' and granted and classid = x'6c6f6770'::int
 """
 
@@ -62,7 +63,7 @@ async def overtaken(
     store = Paused(slow.stores["uk"], kind)
     late = asyncio.create_task(step(replace(slow, stores={"uk": store}), "uk"))
     await store.reached.wait()
-    assert await pool.fetch(_END_THE_SESSION)
+    assert await pool.fetchval(_END_THE_SESSION)
     await others()
     store.go_on.set()
     with pytest.raises(VaultError):
