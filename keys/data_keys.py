@@ -66,7 +66,7 @@ async def take_dirty_scopes(conn: Connection, region: str, limit: int | None = N
         region,
         limit,
     )
-    return [Scope(**dict(row)) for row in rows]
+    return [Scope(*row) for row in rows]
 
 
 async def insert_data_key(conn: Connection, key: WrappedKey) -> None:
@@ -84,7 +84,7 @@ async def insert_data_key(conn: Connection, key: WrappedKey) -> None:
 async def data_keys(conn: Connection, scopes: Sequence[UUID]) -> list[WrappedKey]:
     """Return all data keys of the scopes."""
     rows = await conn.fetch(f"select {_DATA_KEY} from data_key where scope = any($1)", list(scopes))
-    return [WrappedKey(**dict(row)) for row in rows]
+    return [WrappedKey(*row) for row in rows]
 
 
 async def delete_data_keys(

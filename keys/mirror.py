@@ -2,7 +2,8 @@
 The mirror: a key tree's copy in its region's bucket.
 
 It is a chain of segments: a base holds the whole tree, each segment after it what changed since.
-Every segment is written from one moment of the database, read back and opened before it counts. A
+Every segment shows one moment of the database. Each of its rows is opened before it is written, and
+its bytes are read back and compared before it counts. A
 segment names the one before it by its digest and is authenticated under the root key of its
 generation, so whoever owns the bucket can withhold segments but neither make nor change one. All
 keys in it are wrapped as in the database: it dies with them.
@@ -16,11 +17,12 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Protocol
 
 from keys import mirror_rows
 from keys.errors import IntegrityError, MirrorUnavailableError, RolledBackError
-from keys.mirror_rows import Progress
+from keys.mirror_rows import Known, Progress
 from keys.nodes import Tree
 from keys.rows import Connection
 from keys.segment import (
@@ -63,8 +65,8 @@ class Bucket(Protocol):
     async def purge(self, name: str) -> int:
         """Remove every version."""
 
-    def list(self, prefix: str = "") -> AsyncIterator[Named]:
-        """Yield the objects under a prefix, ascending by name."""
+    def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[Named]:
+        """Yield the objects under a prefix whose names sort after another, ascending by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,6 @@ class Written:
     size_bytes: int
     seen: str
     head: Tree
-    opened: int
 
 
 def name_of(number: int) -> str:
@@ -113,9 +114,10 @@ class Mirror:
         return now is not None and now.written > 0
 
     async def _compare(self, intended: int) -> None:
-        names = await self.names()
-        if names and number_of(names[-1]) > intended:
-            raise RolledBackError
+        # A name begins with its number, and is longer.
+        async for item in self._bucket.list(PREFIX, after=f"{PREFIX}{intended + 1:020d}"):
+            if number_of(item.name) > intended:
+                raise RolledBackError
 
     async def needs_write(self, conn: Connection) -> bool:
         """Whether something changed since the last segment."""
@@ -126,11 +128,19 @@ class Mirror:
             return True
         return await mirror_rows.has_changed(conn, self._region, now.seen)
 
-    async def write(self, conn: Connection, root_key: bytes, *, base: bool = False) -> Tree:
+    async def write(
+        self,
+        conn: Connection,
+        root_key: bytes,
+        *,
+        base: bool = False,
+        known: Known | None = None,
+    ) -> Tree:
         """
-        Write what changed, or a new base, and open it again; returns the head that it holds.
+        Write what changed, or a new base; returns the head that it holds.
 
-        `root_key` is the key of the root as it is now: the caller keeps seals away meanwhile.
+        `root_key` is the key of the root as it is now: the caller keeps seals away meanwhile. What
+        is `known` was committed since the last segment.
         """
         before = await mirror_rows.intend(conn, self._region)
         await self._compare(before.intended - 1)
@@ -139,7 +149,7 @@ class Mirror:
                 await mirror_rows.renumber(conn, self._region)
             base = True
         base = base or self._wants_base(before)
-        written = await self._put(conn, before, root_key, base=base)
+        written = await self._put(conn, before, root_key, base=base, known=known)
         now = replace(
             before,
             name=written.name,
@@ -161,7 +171,13 @@ class Mirror:
         return now.seen is None or now.segments >= SEGMENTS_MAX or now.segments_bytes > bound
 
     async def _put(
-        self, conn: Connection, before: Progress, root_key: bytes, *, base: bool
+        self,
+        conn: Connection,
+        before: Progress,
+        root_key: bytes,
+        *,
+        base: bool,
+        known: Known | None,
     ) -> Written:
         name, writer = name_of(before.intended), Writer(mac_key(root_key))
         async with conn.transaction(isolation="repeatable_read", readonly=True):
@@ -181,13 +197,21 @@ class Mirror:
             if base or before.seen is None:
                 rows = mirror_rows.whole(conn, self._region)
             else:
-                rows = mirror_rows.changes(conn, self._region, head, before.seen)
-            await self._bucket.put(name, _frames(header, rows, writer), size_bytes=None)
-        opener = Opener(self._region, head.root, root_key)
-        async for row in self.read(name, digest=writer.digest):
-            if not isinstance(row, Header):
-                opener.open(row)
-        return Written(name, writer.digest, writer.size_bytes, seen, head, opener.opened)
+                rows = mirror_rows.changes(conn, self._region, head, before.seen, known)
+            opener = Opener(self._region, head.root, root_key)
+            frames = _frames(header, rows, opener, writer)
+            await self._bucket.put(name, frames, size_bytes=None)
+        await self._compare_bytes(name, writer.digest)
+        return Written(name, writer.digest, writer.size_bytes, seen, head)
+
+    async def _compare_bytes(self, name: str, digest: bytes) -> None:
+        """Raise `IntegrityError` unless the bucket gives back what was put."""
+        found = sha256()
+        async with self._bucket.get(name) as chunks:
+            async for chunk in chunks:
+                found.update(chunk)
+        if found.digest() != digest:
+            raise IntegrityError
 
     async def read(
         self, name: str, *, key: bytes | None = None, digest: bytes | None = None
@@ -232,12 +256,15 @@ class Mirror:
                 await self._bucket.purge(name)
 
 
-async def _frames(header: Header, rows: AsyncIterator[Row], writer: Writer) -> AsyncIterator[bytes]:
-    waiting = bytearray(writer.add(encode_header(header)))
+async def _frames(
+    header: Header, rows: AsyncIterator[Row], opener: Opener, writer: Writer
+) -> AsyncIterator[bytes]:
+    """Yield the segment's bytes; raises `IntegrityError` for a row that does not open."""
+    waiting = bytearray(encode_header(header))
     async for row in rows:
-        waiting += writer.add(encode_row(row))
+        opener.open(row)
+        waiting += encode_row(row)
         if len(waiting) >= CHUNK_BYTES:
-            yield bytes(waiting)
+            yield writer.add(bytes(waiting))
             waiting.clear()
-    waiting += writer.finish()
-    yield bytes(waiting)
+    yield writer.add(bytes(waiting)) + writer.finish()

@@ -7,6 +7,7 @@ from uuid import UUID
 from keys import nodes
 from keys.errors import IntegrityError
 from keys.nodes import Tree
+from keys.rekey import Rekeyed
 from keys.rows import Connection
 from keys.segment import Generation, Gone, Row
 from keys.tree import Node, Scope, WrappedKey
@@ -33,6 +34,14 @@ class Progress:
     #: Whether transactions are numbered on from those before `seen`: they are not where a dump was
     #: loaded into another server.
     counts_on: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a committed transaction wrote: rows that need not be read, unless others wrote them."""
+
+    transaction: str
+    written: Rekeyed
 
 
 async def progress(conn: Connection, region: str) -> Progress | None:
@@ -151,25 +160,32 @@ async def whole(conn: Connection, region: str) -> AsyncIterator[Row]:
             region,
             [leaf.id for leaf in leaves],
         )
-        scopes = [Scope(**dict(row)) for row in rows]
+        scopes = [Scope(*row) for row in rows]
         keys = await _keys_of(conn, scopes)
         for row in ordered(leaves, scopes, keys):
             yield row
 
 
-async def changes(conn: Connection, region: str, head: Tree, since: str) -> AsyncIterator[Row]:
+async def changes(
+    conn: Connection, region: str, head: Tree, since: str, known: Known | None = None
+) -> AsyncIterator[Row]:
     """Yield all that changed, and what it takes to open it, from the root down."""
-    for row in await _side_rows(conn, region, since):
+    side = await _side_rows(conn, region, since)
+    for row in side:
         yield row
+    but = known.transaction if known else nodes.NO_TRANSACTION
     rows = await conn.fetch(
         f"""
-        with noted as (select distinct unnest(scopes) id from key_changed where {_CHANGED}),
+        with noted as (
+            select distinct unnest(scopes) id from key_changed
+            where {_CHANGED} and changed <> $3::text::xid8),
         given as (select distinct scope id from data_key where {_CHANGED})
         select {_SCOPE}, noted.id is not null anew
         from key_scope join (noted full join given using (id)) using (id) where region = $1
         """,
         region,
         since,
+        but,
     )
     scopes = [Scope(row["id"], row["epoch"], row["node"], row["slot"]) for row in rows]
     # A scope that changed is new or was re-keyed, and with it all that hangs on it.
@@ -179,15 +195,32 @@ async def changes(conn: Connection, region: str, head: Tree, since: str) -> Asyn
         since,
         [row["id"] for row in rows if row["anew"]],
     )
-    keys = [WrappedKey(**dict(row)) for row in rows]
+    keys = [WrappedKey(*row) for row in rows]
     above = list({scope.node for scope in scopes})
-    found = await nodes.nodes_above(conn, region, above, head.root, since=since)
+    found = await nodes.nodes_above(conn, region, above, head.root, since=since, but=but)
+    if known is not None:
+        found, scopes, keys = _with_known(known.written, side, found, scopes, keys)
     for node in sorted(found.values(), key=lambda node: (-node.level, node.id)):
         if node.level > 0:
             yield node
     leaves = sorted((n for n in found.values() if n.level == 0), key=lambda node: node.id)
     for item in ordered(leaves, scopes, keys):
         yield item
+
+
+def _with_known(
+    written: Rekeyed,
+    side: Sequence[Row],
+    nodes: dict[int, Node],
+    scopes: Sequence[Scope],
+    keys: Sequence[WrappedKey],
+) -> tuple[dict[int, Node], list[Scope], list[WrappedKey]]:
+    """Add what a transaction wrote; what was read, or has gone since, is newer."""
+    gone = {row.id for row in side if isinstance(row, Gone)}
+    all_keys = {key.id: key for key in (*written.wraps, *keys) if key.id not in gone}
+    all_scopes = {scope.id: scope for scope in (*written.scopes, *scopes)}
+    all_nodes = {**{node.id: node for node in written.nodes}, **nodes}
+    return all_nodes, list(all_scopes.values()), list(all_keys.values())
 
 
 def ordered(
@@ -225,14 +258,14 @@ async def _side_rows(conn: Connection, region: str, since: str | None) -> list[R
         region,
         *([] if since is None else [since]),
     )
-    found: list[Row] = [Generation(**dict(row)) for row in rows]
+    found: list[Row] = [Generation(*row) for row in rows]
     condition = "region = $1" if since is None else _CHANGED
     rows = await conn.fetch(
         f"select id, generation from key_gone where {condition}",
         region,
         *([] if since is None else [since]),
     )
-    return found + [Gone(**dict(row)) for row in rows]
+    return found + [Gone(*row) for row in rows]
 
 
 async def _leaves(conn: Connection, region: str, after: int) -> list[Node]:
@@ -252,4 +285,4 @@ async def _keys_of(conn: Connection, scopes: Sequence[Scope]) -> list[WrappedKey
     rows = await conn.fetch(
         f"select {_KEY} from data_key where scope = any($1)", [scope.id for scope in scopes]
     )
-    return [WrappedKey(**dict(row)) for row in rows]
+    return [WrappedKey(*row) for row in rows]

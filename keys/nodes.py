@@ -11,7 +11,10 @@ from keys.rows import Connection
 from keys.tree import Node, Scope
 
 _TREE = "generation, root, root_wrap, revision"
+#: No transaction has this number.
+NO_TRANSACTION = "0"
 COLUMNS = "n.id, n.level, n.epoch, n.parent, n.slot, n.used, n.page, n.dirty"
+_NODE_COLUMNS = len(COLUMNS.split(","))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +182,13 @@ async def nodes_above(
     *,
     dirty: bool = False,
     since: str | None = None,
+    but: str = NO_TRANSACTION,
 ) -> dict[int, Node]:
     """
     Return the leaves, every node above them, and the root.
 
-    With `dirty` the dirty nodes are among them; with `since` those that changed since then.
+    With `dirty` the dirty nodes are among them; with `since` those that any transaction `but` one
+    changed since then.
     """
     # Each step up is one look into the index, whatever the planner thinks of how many there are.
     rows = await conn.fetch(
@@ -195,7 +200,7 @@ async def nodes_above(
             union
             select id, parent from key_node where region = $1 and id = any(array(
                 select unnest(nodes) from key_changed
-                where region = $1 and changed >= $4::text::xid8))
+                where region = $1 and changed >= $4::text::xid8 and changed <> $5::text::xid8))
             union
             select above.* from path cross join lateral (
                 select id, parent from key_node
@@ -207,6 +212,7 @@ async def nodes_above(
         [*leaves, root],
         dirty,
         since,
+        but,
     )
     return {node.id: node for node in nodes_of(rows)}
 
@@ -220,9 +226,8 @@ async def children(conn: Connection, region: str, parent: int) -> dict[int, Node
 
 
 def nodes_of(rows: list[asyncpg.Record]) -> list[Node]:
-    """Return the nodes that rows hold."""
-    names = ("id", "level", "epoch", "parent", "slot", "used", "page", "dirty")
-    return [Node(*(row[name] for name in names)) for row in rows]
+    """Return the nodes that rows hold, which begin with `COLUMNS`."""
+    return [Node(*row[:_NODE_COLUMNS]) for row in rows]
 
 
 def _tree_of(row: asyncpg.Record) -> Tree:

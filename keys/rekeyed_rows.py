@@ -5,13 +5,13 @@ from keys.rekey import Rekeyed
 from keys.rows import Connection
 
 
-async def write(conn: Connection, region: str, done: Rekeyed) -> None:
-    """Write the fresh nodes, scopes and data keys, and drop what is empty."""
+async def write(conn: Connection, region: str, done: Rekeyed) -> str:
+    """Write fresh nodes, scopes and data keys, drop what is empty; returns the transaction's id."""
     root = next((node.id for node in done.nodes if node.parent is None), None)
     for node in done.collapsed:
         if root is not None:
             await nodes.adopt(conn, region, node, root)
-    await conn.execute(
+    transaction: str = await conn.fetchval(
         """
         with scope as (
             update key_scope s set epoch = c.epoch
@@ -26,12 +26,15 @@ async def write(conn: Connection, region: str, done: Rekeyed) -> None:
         empty_node as (
             delete from key_node where region = $1 and id = any($8)),
         noted as (
-            insert into key_changed (region, nodes, scopes) values ($1, $9, $2))
-        update key_node n set level = c.level, epoch = c.epoch, used = c.used, page = c.page,
-            dirty = c.dirty
-        from unnest($9::bigint[], $10::int[], $11::bigint[], $12::bigint[], $13::bytea[],
-            $14::bool[]) c (id, level, epoch, used, page, dirty)
-        where n.region = $1 and n.id = c.id
+            insert into key_changed (region, nodes, scopes) values ($1, $9, $2)
+            returning changed),
+        node as (
+            update key_node n set level = c.level, epoch = c.epoch, used = c.used, page = c.page,
+                dirty = c.dirty
+            from unnest($9::bigint[], $10::int[], $11::bigint[], $12::bigint[], $13::bytea[],
+                $14::bool[]) c (id, level, epoch, used, page, dirty)
+            where n.region = $1 and n.id = c.id)
+        select changed::text from noted
         """,
         region,
         [scope.id for scope in done.scopes],
@@ -48,3 +51,4 @@ async def write(conn: Connection, region: str, done: Rekeyed) -> None:
         [node.page for node in done.nodes],
         [node.dirty for node in done.nodes],
     )
+    return transaction

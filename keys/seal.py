@@ -26,8 +26,9 @@ from keys.errors import (
 )
 from keys.generations import Outlook
 from keys.mirror import Mirror
+from keys.mirror_rows import Known
 from keys.nodes import Tree
-from keys.rekey import Rekeyed, patch, rekey
+from keys.rekey import patch, rekey
 from keys.rows import Connection, Pool
 from keys.standbys import wait_for_standbys
 from keys.tree import Scope, WrappedKey, empty_node
@@ -105,10 +106,12 @@ class Seal:
             canary = await self._make_canary(generation)
             # A crash until here leaves a generation under which nothing but a new root key lies.
             new = Tree(generation, old.root, root_wrap)
-            done = await self._switch(conn, old, old_root_key, new, root_key, canary)
+            known = await self._switch(conn, old, old_root_key, new, root_key, canary)
+            done = known.written
             # A crash here leaves two generations in the custodian; the old one has no wrap in the
             # present tree, and dies when the seal runs again.
-            await self._finish(conn)
+            # The rows that a collapse moved, and what was re-keyed before, are not among the known.
+            await self._finish(conn, None if done.collapsed or patched else known)
             return SealResult(
                 region=self._region,
                 old_generation=old.generation,
@@ -218,7 +221,7 @@ class Seal:
         new: Tree,
         root_key: bytes,
         canary: bytes,
-    ) -> Rekeyed:
+    ) -> Known:
         """Re-key all that is dirty and put the root under the new generation, in one step."""
         region = self._region
         async with conn.transaction():
@@ -231,12 +234,12 @@ class Seal:
             done = rekey(
                 region, above, old.root, old_root_key, scopes, wraps, root_key, wrap.new_key
             )
-            await rekeyed_rows.write(conn, region, done)
+            transaction = await rekeyed_rows.write(conn, region, done)
             await generations.retire_active(conn, region)
             if not await generations.activate(conn, region, new.generation, canary, new.root_wrap):
                 raise KeysUnavailableError(f"another seal of {region} was faster")
             await conn.execute("select pg_notify($1, $2)", CHANNEL, region)
-        return done
+        return Known(transaction, done)
 
     async def _lock_tree(self, conn: Connection, head: Tree) -> None:
         """Lock the tree; raises when the seal's lock was lost and another seal came between."""
@@ -250,13 +253,13 @@ class Seal:
         scopes = await data_keys.take_dirty_scopes(conn, self._region, limit)
         return scopes, await data_keys.data_keys(conn, [scope.id for scope in scopes])
 
-    async def _finish(self, conn: Connection) -> None:
+    async def _finish(self, conn: Connection, known: Known | None = None) -> None:
         """Mirror, gate, destroy: what is left to do once a tree names a newer generation."""
         retired = await generations.retired(conn, self._region)
         if not retired:
             return
         _, root_key = await self._open_root(conn)
-        mirrored = await self._mirror.write(conn, root_key)
+        mirrored = await self._mirror.write(conn, root_key, known=known)
         # A crash here leaves a segment more than is needed.
         await self._gate(conn, mirrored, root_key)
         for generation, canary in retired:

@@ -178,11 +178,11 @@ class Writer:
         self._hash, self._key = sha256(), key
         self.size_bytes = 0
 
-    def add(self, frame: bytes) -> bytes:
-        """Take note of a frame and return it."""
-        self._hash.update(frame)
-        self.size_bytes += len(frame)
-        return frame
+    def add(self, frames: bytes) -> bytes:
+        """Take note of frames and return them."""
+        self._hash.update(frames)
+        self.size_bytes += len(frames)
+        return frames
 
     def finish(self) -> bytes:
         """Return the last frame."""
@@ -289,7 +289,9 @@ class Opener:
 def _check_used(page: bytes | bytearray, used: int) -> None:
     """Raise unless exactly the slots in `used` hold a key; most pages are full."""
     keys = _SLOTS.unpack(page)
-    unused = [slot for slot in range(wrap.SLOTS) if not used >> slot & 1] if used != FULL else []
+    if used == FULL and wrap.EMPTY not in keys:
+        return
+    unused = [slot for slot in range(wrap.SLOTS) if not used >> slot & 1]
     if keys.count(wrap.EMPTY) != len(unused) or any(keys[slot] != wrap.EMPTY for slot in unused):
         raise IntegrityError
 

@@ -146,11 +146,11 @@ class FaultyBucket(DirectoryStore):
         with self._faults.call("bucket.purge"):
             return await super().purge(name)
 
-    async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
+    async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[StoredObject]:
         """List, or fail."""
         with self._faults.call("bucket.list"):
             pass
-        async for item in super().list(prefix):
+        async for item in super().list(prefix, after=after):
             yield item
 
 

@@ -70,8 +70,8 @@ class ObjectStore(Protocol):
     async def purge(self, name: str) -> int:
         """Remove every version and delete marker; returns how many there were (0: none)."""
 
-    def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
-        """Current objects under the prefix, ascending by name."""
+    def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[StoredObject]:
+        """Current objects under the prefix whose names sort after `after`, ascending by name."""
 
     async def check(self) -> None:
         """Raise when the store cannot be written and read, with a message that says what to do."""

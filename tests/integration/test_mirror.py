@@ -1,15 +1,22 @@
 """The key tree's copy in the bucket: whole, opened before it counts, and proof of a rollback."""
 
 import hashlib
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from keys import mirror_rows
 from keys import seal as seal_module
 from keys.errors import IntegrityError, RolledBackError
 from keys.mirror import Mirror
-from tests.key_house import REGION, House, build
+from keys.mirror_rows import Known, Progress
+from keys.nodes import Tree
+from keys.rows import Connection
+from keys.segment import Row, encode_row
+from tests.key_house import REGION, FaultyBucket, House, build
 
 
 @pytest.fixture
@@ -73,6 +80,80 @@ async def test_a_segment_that_was_changed_is_refused(house: House) -> None:
     with pytest.raises(IntegrityError):
         async for _ in mirror.read(name):
             pass
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_segment_is_the_same_from_memory_and_from_the_database(
+    house: House, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """What a seal remembers of its switch never hides what others wrote before or after it."""
+    chance, compared = random.Random(seed), 0
+    changes, intend = mirror_rows.changes, mirror_rows.intend
+
+    async def meanwhile(conn: Connection, region: str) -> Progress:
+        house.keyring.forget()
+        await upload_and_shred(house, chance)
+        return await intend(conn, region)
+
+    async def both(
+        conn: Connection, region: str, head: Tree, since: str, known: Known | None = None
+    ) -> AsyncIterator[Row]:
+        nonlocal compared
+        assert known is not None
+        rows = [row async for row in changes(conn, region, head, since, known)]
+        again = [row async for row in changes(conn, region, head, since)]
+        assert sorted(map(encode_row, rows)) == sorted(map(encode_row, again))
+        compared += 1
+        for row in rows:
+            yield row
+
+    await house.put(chance.choice([2, 59, 130]))
+    await house.keyring.mirror(REGION)
+    monkeypatch.setattr(mirror_rows, "changes", both)
+    monkeypatch.setattr(mirror_rows, "intend", meanwhile)
+    for _ in range(3):
+        await upload_and_shred(house, chance)
+        await house.put()
+        await house.shred(chance.choice(house.living))
+        assert await house.keyring.seal(REGION) is not None
+    assert compared == 3
+    monkeypatch.undo()
+    await house.check()
+
+
+async def upload_and_shred(house: House, chance: random.Random) -> None:
+    """Do some of what goes on beside a seal: new scopes, keys in old ones, keys that go."""
+    await house.put(chance.choice([0, 1, 3, 65]))
+    for key in chance.sample(house.living, min(3, len(house.living))):
+        await house.put(beside=key)
+    going = min(chance.randrange(5), len(house.living) - 1)
+    await house.shred(*chance.sample(house.living, max(going, 0)))
+
+
+async def test_a_bucket_that_keeps_something_else_is_refused(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No generation dies before the bucket gave back each byte of the segment."""
+    (key,) = await house.put()
+    before = house.root_keys()
+    put = FaultyBucket.put
+
+    async def spoil(self: FaultyBucket, name: str, chunks: Any, *, size_bytes: int | None) -> None:
+        whole = b"".join([chunk async for chunk in chunks])
+
+        async def other() -> AsyncIterator[bytes]:
+            yield whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:]
+
+        await put(self, name, other(), size_bytes=size_bytes)
+
+    await house.shred(key)
+    monkeypatch.setattr(FaultyBucket, "put", spoil)
+    with pytest.raises(IntegrityError):
+        await house.keyring.seal(REGION)
+    assert before < house.root_keys()
+    monkeypatch.undo()
+    await house.keyring.seal(REGION)
+    assert not before & house.root_keys()
 
 
 async def test_many_dirty_scopes_are_rekeyed_in_steps(

@@ -83,7 +83,7 @@ async def test_purge_removes_every_version(ground: Ground) -> None:
 
 
 async def test_list_ascends(ground: Ground) -> None:
-    """Names come in the order of their bytes, across directories, and by prefix."""
+    """Names come in the order of their bytes, across directories, by prefix and after a name."""
     names = ["a-b", "a.b", "a/b", "a/c/d", "a/c-d", "a0", "aa/b", "b"]
     for name in reversed(names):
         await put(ground.store, name, b"x")
@@ -91,6 +91,9 @@ async def test_list_ascends(ground: Ground) -> None:
     for prefix in ("a/", "a", "a/c", "b", "c"):
         found = [item.name async for item in ground.store.list(prefix)]
         assert found == sorted(name for name in names if name.startswith(prefix))
+    for after in ("", "a", "a.b", "a/c", "a/c-z", "aa", "b", "c"):
+        found = [item.name async for item in ground.store.list("a", after=after)]
+        assert found == sorted(name for name in names if name[0] == "a" and name > after)
 
 
 class BrokenSourceError(Exception):

@@ -103,9 +103,9 @@ class DirectoryStore:
         """Remove the object and what killed writers left; returns 1, or 0 when there was none."""
         return await self._run(self._purge, self._root / checked_name(name))
 
-    async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
-        """Current objects under the prefix, ascending by name."""
-        found = self._walk(self._root, "", prefix)
+    async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[StoredObject]:
+        """Current objects under the prefix, ascending by name; see `ObjectStore`."""
+        found = self._walk(self._root, "", prefix, after)
         while batch := await self._run(lambda: list(islice(found, LIST_BATCH))):
             for item in batch:
                 yield item
@@ -186,7 +186,9 @@ class DirectoryStore:
         sync_directory(path.parent)
         return 1
 
-    def _walk(self, directory: Path, before: str, prefix: str) -> Iterator[StoredObject]:
+    def _walk(
+        self, directory: Path, before: str, prefix: str, after: str
+    ) -> Iterator[StoredObject]:
         """Yield the objects below; a directory sorts as its name and a slash, as its files do."""
         try:
             with os.scandir(directory) as found:
@@ -201,8 +203,8 @@ class DirectoryStore:
         for name in sorted(entries):
             if name.endswith("/"):
                 if name.startswith(prefix) or prefix.startswith(name):
-                    yield from self._walk(self._root / name, name, prefix)
-            elif name.startswith(prefix):
+                    yield from self._walk(self._root / name, name, prefix, after)
+            elif name.startswith(prefix) and name > after:
                 # One that was purged meanwhile is no current object any more.
                 with suppress(FileNotFoundError):
                     status = (self._root / name).stat()

@@ -88,9 +88,11 @@ class S3Store:
         checked_name(name)
         return await self._run(lambda: self._purge(name))
 
-    async def list(self, prefix: str = "") -> AsyncIterator[StoredObject]:
-        """Current objects under the prefix, ascending by name."""
-        found = self._client.list_objects(self._place.bucket, prefix=prefix, recursive=True)
+    async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[StoredObject]:
+        """Current objects under the prefix, ascending by name; see `ObjectStore`."""
+        found = self._client.list_objects(
+            self._place.bucket, prefix=prefix, recursive=True, start_after=after or None
+        )
         while batch := await self._run(lambda: list(islice(found, BATCH))):
             for item in batch:
                 yield _stored(item)
