@@ -111,6 +111,8 @@ async def grow(dsn: str, custodian: Custodian, documents: int) -> Grower:
             "select setval(pg_get_serial_sequence('key_node', 'id'), max(id)) from key_node"
         )
         await conn.execute("vacuum analyze")
+        # Nothing of this is still on its way to the disk while something is measured.
+        await conn.execute("checkpoint")
     finally:
         await conn.close()
     print(file=sys.stderr)
