@@ -6,8 +6,8 @@ the custodian's destroy are all in it. `shred and switch` are the shred's transa
 re-keying one without the rest. The limit, a round of it after each of ours, is `bare_tree`: pages
 alone, re-keyed in one transaction. Then what a seal waits for on the disk, how the cost grows with
 the tree, what uploads and reads wait for while seals run every second, and what memory a seal of
-10,000 needs. The server's buffers hold the tree, as an operator's would. `per core` is by the CPU time
-of this process, which stands for the vault's; PostgreSQL's is not in it.
+10,000 needs. The server's buffers hold the tree, as an operator's would. `per core` is by the CPU
+time of this process, which stands for the vault's; PostgreSQL's is not in it.
 """
 
 import argparse
