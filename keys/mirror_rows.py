@@ -40,7 +40,8 @@ class Progress:
 class Known:
     """What a committed transaction wrote: rows that need not be read, unless others wrote them."""
 
-    transaction: str
+    #: Of the row that notes what it wrote.
+    mark: str
     written: Rekeyed
 
 
@@ -173,12 +174,12 @@ async def changes(
     side = await _side_rows(conn, region, since)
     for row in side:
         yield row
-    but = known.transaction if known else nodes.NO_TRANSACTION
+    but = known.mark if known else ""
     rows = await conn.fetch(
         f"""
         with noted as (
             select distinct unnest(scopes) id from key_changed
-            where {_CHANGED} and changed <> $3::text::xid8),
+            where {_CHANGED} and {nodes.MARK} <> $3),
         given as (select distinct scope id from data_key where {_CHANGED})
         select {_SCOPE}, noted.id is not null anew
         from key_scope join (noted full join given using (id)) using (id) where region = $1

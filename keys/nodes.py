@@ -11,8 +11,8 @@ from keys.rows import Connection
 from keys.tree import Node, Scope
 
 _TREE = "generation, root, root_wrap, revision"
-#: No transaction has this number.
-NO_TRANSACTION = "0"
+#: Which row of `key_changed` it is, as long as nobody moves it.
+MARK = "changed::text || ctid::text"
 COLUMNS = "n.id, n.level, n.epoch, n.parent, n.slot, n.used, n.page, n.dirty"
 _NODE_COLUMNS = len(COLUMNS.split(","))
 
@@ -182,13 +182,13 @@ async def nodes_above(
     *,
     dirty: bool = False,
     since: str | None = None,
-    but: str = NO_TRANSACTION,
+    but: str = "",
 ) -> dict[int, Node]:
     """
     Return the leaves, every node above them, and the root.
 
-    With `dirty` the dirty nodes are among them; with `since` those that any transaction `but` one
-    changed since then.
+    With `dirty` the dirty nodes are among them; with `since` those that changed since then, `but`
+    not what the row with this mark notes.
     """
     # Each step up is one look into the index, whatever the planner thinks of how many there are.
     rows = await conn.fetch(
@@ -200,7 +200,7 @@ async def nodes_above(
             union
             select id, parent from key_node where region = $1 and id = any(array(
                 select unnest(nodes) from key_changed
-                where region = $1 and changed >= $4::text::xid8 and changed <> $5::text::xid8))
+                where region = $1 and changed >= $4::text::xid8 and {MARK} <> $5))
             union
             select above.* from path cross join lateral (
                 select id, parent from key_node

@@ -234,12 +234,12 @@ class Seal:
             done = rekey(
                 region, above, old.root, old_root_key, scopes, wraps, root_key, wrap.new_key
             )
-            transaction = await rekeyed_rows.write(conn, region, done)
+            mark = await rekeyed_rows.write(conn, region, done)
             await generations.retire_active(conn, region)
             if not await generations.activate(conn, region, new.generation, canary, new.root_wrap):
                 raise KeysUnavailableError(f"another seal of {region} was faster")
             await conn.execute("select pg_notify($1, $2)", CHANNEL, region)
-        return Known(transaction, done)
+        return Known(mark, done)
 
     async def _lock_tree(self, conn: Connection, head: Tree) -> None:
         """Lock the tree; raises when the seal's lock was lost and another seal came between."""

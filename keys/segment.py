@@ -289,12 +289,12 @@ class Opener:
 def _check_used(page: bytes | bytearray, used: int) -> None:
     """Raise unless exactly the slots in `used` hold a key; most pages are full."""
     keys = _SLOTS.unpack(page)
-    if used == FULL and wrap.EMPTY not in keys:
-        return
-    unused = [slot for slot in range(wrap.SLOTS) if not used >> slot & 1]
+    unused = [slot for slot in range(wrap.SLOTS) if not used >> slot & 1] if used != FULL else []
     if keys.count(wrap.EMPTY) != len(unused) or any(keys[slot] != wrap.EMPTY for slot in unused):
         raise IntegrityError
 
 
 def _frame(kind: bytes, data: bytes) -> bytes:
+    if len(data) > FRAME_BYTES_MAX:
+        raise IntegrityError
     return _FRAME.pack(kind, len(data)) + data

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keys import mirror_rows
+from keys import data_keys, mirror_rows
 from keys import seal as seal_module
 from keys.errors import IntegrityError, RolledBackError
 from keys.mirror import Mirror
@@ -16,6 +16,7 @@ from keys.mirror_rows import Known, Progress
 from keys.nodes import Tree
 from keys.rows import Connection
 from keys.segment import Row, encode_row
+from keys.tree import Scope
 from tests.key_house import REGION, FaultyBucket, House, build
 
 
@@ -204,4 +205,29 @@ async def test_a_dump_in_another_server_is_mirrored_whole_once(house: House) -> 
     sizes = [(house.place / "objects" / name).stat().st_size for name in (base, newest)]
     assert newest != base
     assert sizes[1] < sizes[0] / 2
+    await house.check()
+
+
+async def test_a_row_that_is_not_there_stops_the_seal(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A generation never dies on the word of a statement that missed a row."""
+    keys = await house.put(2)
+    roots = house.root_keys()
+    take = data_keys.take_dirty_scopes
+
+    async def lose(conn: Connection, region: str, limit: int | None = None) -> list[Scope]:
+        scopes = await take(conn, region, limit)
+        await conn.execute("set local session_replication_role = replica")
+        await conn.execute("delete from key_scope where id = $1", scopes[0].id)
+        return scopes
+
+    await house.put(beside=keys[0])
+    await house.shred(keys[0])
+    monkeypatch.setattr(data_keys, "take_dirty_scopes", lose)
+    with pytest.raises(IntegrityError):
+        await house.keyring.seal(REGION)
+    assert roots <= house.root_keys()
+    monkeypatch.undo()
+    assert await house.keyring.seal(REGION) is not None
     await house.check()
