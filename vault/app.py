@@ -24,6 +24,7 @@ from keys.signing import SigningKeys
 from vault.actions.policy import start_policy
 from vault.actions.published import require_not_behind, require_own_key
 from vault.adapters.allocator import keep_pages
+from vault.adapters.collector import look_less
 from vault.adapters.courier import HttpCourier
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.adapters.objects import open_store
@@ -198,6 +199,7 @@ async def serve(config: Config) -> None:
             steps = [work(vault)] if config.worker else []
             if postgres is not None:
                 steps.append(postgres.supervise())
+            look_less()
             await _until_stopped(*steps)
 
 
@@ -205,6 +207,7 @@ async def work_only(config: Config) -> None:
     """Run the reconcilers without a server, until SIGTERM or SIGINT."""
     _protect_memory()
     async with open_vault(config) as vault:
+        look_less()
         await _until_stopped(work(vault))
 
 

@@ -14,10 +14,12 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from uuid import UUID
 
-from keys.keyring import DataKey
+from keys.keyring import DataKey, WrappedKey
 from keys.stream import HEADER_BYTES, ciphertext_size
 from vault.actions.access import Access, recorded
+from vault.actions.fax_check import check_fax
 from vault.actions.fax_memory import fax_too_large, reserved
 from vault.actions.fax_scopes import new_fax_key, rewrap_fax_key
 from vault.actions.once import KEY_PATTERN, KeyReusedError
@@ -27,7 +29,6 @@ from vault.domain.documents import Custody, metadata_context, object_name, strea
 from vault.domain.fax_numbers import check_caller, check_facts, check_number, mask, region_of
 from vault.domain.faxes import (
     KIND,
-    MEDIA_TYPES,
     Channel,
     Checked,
     Direction,
@@ -36,14 +37,12 @@ from vault.domain.faxes import (
     State,
     encode_numbers,
 )
-from vault.domain.media import HEAD_BYTES, check_type
+from vault.domain.media import check_type
 from vault.errors import (
     ConflictError,
-    ContentRefusedError,
     DigestMismatchError,
     InvalidRequestError,
     TruncatedUploadError,
-    UnsupportedTypeError,
     VaultError,
 )
 from vault.sql import faxes as faxes_sql
@@ -81,6 +80,43 @@ async def receive_fax(
     """Take a fax into custody; durable and readable when this returns, however often it is sent."""
     if idempotency_key is not None and not KEY_PATTERN.fullmatch(idempotency_key):
         raise InvalidRequestError("Idempotency-Key must be 1 to 128 visible ASCII characters")
+    asked = _asked(vault, incoming)
+    async with recorded(
+        vault, principal, Action.FAX_RECEIVE, region=asked.region, document=asked.id, kind=KIND
+    ) as access:
+        try:
+            async with asyncio.timeout(vault.config.fax_receive_seconds_max):
+                with reserved(vault, incoming.size_bytes) as size_max:
+                    data = await _read(incoming, size_max)
+                    media_type, checked = await _look_into(vault, incoming, data)
+                    stored = await _store(vault, access, asked, data)
+        except TimeoutError:
+            raise TruncatedUploadError("the fax took too long; send it again") from None
+        access.size_bytes = len(data)
+        fax = _fax(vault, asked, media_type, checked, stored)
+        new = NewFax(
+            fax=fax,
+            claim=Claim(principal.id, idempotency_key or "", _fingerprint(fax)),
+            idempotent=idempotency_key is not None,
+            key=stored.wrapped,
+            until=access.intent.at + timedelta(seconds=2 * vault.config.fax_receive_seconds_max),
+            outcome=access.conclude,
+        )
+        return await _keep(vault, access, new, stored.key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a gateway's request says of a fax, checked."""
+
+    id: UUID
+    region: str
+    direction: Direction
+    numbers: Numbers = field(repr=False)
+    facts: Mapping[str, str]
+
+
+def _asked(vault: Vault, incoming: Incoming) -> _Asked:
     try:
         direction = Direction(incoming.direction)
     except ValueError:
@@ -89,28 +125,7 @@ async def receive_fax(
     numbers = Numbers(check_caller(incoming.caller), callee)
     facts = check_facts(incoming.facts)
     region = recipients_region(vault, callee, incoming.region)
-    identity = vault.new_id()
-    async with recorded(
-        vault, principal, Action.FAX_RECEIVE, region=region, document=identity, kind=KIND
-    ) as access:
-        try:
-            async with asyncio.timeout(vault.config.fax_receive_seconds_max):
-                with reserved(vault, incoming.size_bytes) as size_max:
-                    data = await _read(incoming, size_max)
-                    media_type, checked = await _look_into(vault, incoming, data)
-                    if checked.seconds is not None:
-                        facts.setdefault("seconds", str(checked.seconds))
-                    fax = _fax(vault, access, direction, numbers, facts)
-                    fax = replace(
-                        fax, media_type=media_type, size_bytes=len(data), pages=checked.pages
-                    )
-                    new, key = await _store(vault, access, fax, numbers, data)
-        except TimeoutError:
-            raise TruncatedUploadError("the fax took too long; send it again") from None
-        access.size_bytes = len(data)
-        claim = Claim(principal.id, idempotency_key or "", _fingerprint(fax))
-        new = replace(new, claim=claim, idempotent=idempotency_key is not None)
-        return await _keep(vault, access, new, key)
+    return _Asked(vault.new_id(), region, direction, numbers, facts)
 
 
 def recipients_region(vault: Vault, callee: str, said: str | None) -> str:
@@ -153,38 +168,26 @@ async def _look_into(vault: Vault, incoming: Incoming, data: bytes) -> tuple[str
     return media_type, checked
 
 
-async def check_fax(vault: Vault, data: bytes) -> tuple[str, Checked]:
-    """Return what the fax is; raises why it would not be taken. Keeps and records nothing."""
-    if len(data) > vault.config.fax_bytes_max:
-        raise fax_too_large(vault.config.fax_bytes_max)
-    if not data:
-        raise ContentRefusedError("the fax is empty")
-    media_type = await vault.sniffer.sniff(data[:HEAD_BYTES])
-    if media_type not in MEDIA_TYPES:
-        raise UnsupportedTypeError(
-            f"the file is {media_type}; a fax must be one of {', '.join(sorted(MEDIA_TYPES))}"
-        )
-    checked = await vault.sandbox.check(data, media_type, pages_max=vault.config.fax_pages_max)
-    return media_type, checked
-
-
-def _fax(
-    vault: Vault, access: Access, direction: Direction, numbers: Numbers, facts: Mapping[str, str]
-) -> Fax:
-    region, now = access.intent.region, vault.clock()
-    routed = direction is Direction.INBOUND and vault.fax_routes.find(numbers.callee) is not None
+def _fax(vault: Vault, asked: _Asked, media_type: str, checked: Checked, stored: "_Stored") -> Fax:
+    region, numbers, now = asked.region, asked.numbers, vault.clock()
+    inbound = asked.direction is Direction.INBOUND
+    facts = dict(asked.facts)
+    if checked.seconds is not None:
+        facts.setdefault("seconds", str(checked.seconds))
     return Fax(
-        id=access.intent.document or access.intent.id,
+        id=asked.id,
         region=region,
-        direction=direction,
-        channel=Channel.MAIL if routed else Channel.GATEWAY,
+        direction=asked.direction,
+        channel=(
+            Channel.MAIL if inbound and vault.fax_routes.find(numbers.callee) else Channel.GATEWAY
+        ),
         state=State.RECEIVED,
         custody=Custody.STORED,
-        media_type="",
-        size_bytes=0,
-        pages=0,
-        stream_header=b"",
-        metadata=None,
+        media_type=media_type,
+        size_bytes=stored.size_bytes,
+        pages=checked.pages,
+        stream_header=stored.header,
+        metadata=stored.metadata,
         caller_masked=mask(numbers.caller, region) if numbers.caller else None,
         callee_masked=mask(numbers.callee, region),
         facts=facts,
@@ -205,13 +208,23 @@ def _fingerprint(fax: Fax) -> bytes:
     return hashlib.sha256(repr(asked).encode()).digest()
 
 
-async def _store(
-    vault: Vault, access: Access, fax: Fax, numbers: Numbers, data: bytes
-) -> tuple[NewFax, DataKey]:
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What is known of a fax whose bytes are in the bucket."""
+
+    size_bytes: int
+    header: bytes
+    #: The numbers, sealed.
+    metadata: bytes
+    key: DataKey
+    wrapped: WrappedKey
+
+
+async def _store(vault: Vault, access: Access, asked: _Asked, data: bytes) -> _Stored:
     """Encrypt and put; a crash from here on leaves an object whose key was never kept."""
-    region = fax.region
-    key, wrapped = await new_fax_key(vault, region, fax.id)
-    encryptor = key.encryptor(stream_context(region, fax.id))
+    region, identity = asked.region, asked.id
+    key, wrapped = await new_fax_key(vault, region, identity)
+    encryptor = key.encryptor(stream_context(region, identity))
     pieces = [
         encryptor.update(data[start : start + PIECE_BYTES])
         for start in range(0, len(data), PIECE_BYTES)
@@ -220,21 +233,13 @@ async def _store(
     header = b"".join(pieces[:2])[:HEADER_BYTES]
     try:
         await vault.stores[region].put(
-            object_name(fax.id), _iterate(pieces), size_bytes=ciphertext_size(len(data))
+            object_name(identity), _iterate(pieces), size_bytes=ciphertext_size(len(data))
         )
     except BaseException:
-        await _purge(vault, access, fax)
+        await _purge(vault, access, identity)
         raise
-    metadata = key.seal(encode_numbers(numbers), metadata_context(region, fax.id))
-    new = NewFax(
-        fax=replace(fax, stream_header=header, metadata=metadata),
-        claim=Claim("", "", b""),
-        idempotent=False,
-        key=wrapped,
-        until=access.intent.at + timedelta(seconds=2 * vault.config.fax_receive_seconds_max),
-        outcome=access.conclude,
-    )
-    return new, key
+    metadata = key.seal(encode_numbers(asked.numbers), metadata_context(region, identity))
+    return _Stored(len(data), header, metadata, key, wrapped)
 
 
 async def _iterate(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
@@ -251,7 +256,7 @@ async def _keep(vault: Vault, access: Access, new: NewFax, key: DataKey) -> Fax:
         # Once the outcome was made, the statement may have been sent, and the commit or only its
         # answer was lost: then object and intent are left to whoever closes the intent.
         if not access.concluded:
-            await _purge(vault, access, new.fax)
+            await _purge(vault, access, new.fax.id)
         raise
 
 
@@ -269,7 +274,7 @@ async def _commit(vault: Vault, access: Access, new: NewFax, key: DataKey) -> Fa
 
 async def _give_back(vault: Vault, access: Access, new: NewFax) -> Fax:
     """Purge what was put a second time, and return what its key was used for first."""
-    await _purge(vault, access, new.fax)
+    await _purge(vault, access, new.fax.id)
     if not access.concluded:
         await vault.recorder.append(access.conclude(reason=NOT_TAKEN))
     if new.idempotent:
@@ -282,11 +287,12 @@ async def _give_back(vault: Vault, access: Access, new: NewFax) -> Fax:
     raise ConflictError("the fax took too long to be stored; send it again")
 
 
-async def _purge(vault: Vault, access: Access, fax: Fax) -> None:
+async def _purge(vault: Vault, access: Access, identity: UUID) -> None:
     """Purge what was put and will not be kept; what cannot be now is left with its open intent."""
     try:
         async with asyncio.timeout(vault.config.store_timeout_seconds):
-            await asyncio.shield(vault.stores[fax.region].purge(object_name(fax.id)))
+            store = vault.stores[access.intent.region]
+            await asyncio.shield(store.purge(object_name(identity)))
     except (VaultError, TimeoutError):
         access.concluded = True
-        log.info("fax %s is left for the collector", fax.id)
+        log.info("fax %s is left for the collector", identity)

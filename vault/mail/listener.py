@@ -21,7 +21,8 @@ from typing import Any
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from keys.errors import KeysError
-from vault.actions.faxes import Incoming, check_fax, receive_fax, recipients_region
+from vault.actions.fax_check import check_fax
+from vault.actions.faxes import Incoming, receive_fax, recipients_region
 from vault.actions.once import KeyReusedError
 from vault.actions.tokens import PREFIX, authenticate, authenticate_hash, hash_secret
 from vault.context import Vault
