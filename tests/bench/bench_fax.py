@@ -1,5 +1,7 @@
 """
-Faxes of 60 KiB a second: in, and in and out again with records, beside a bare aiohttp sink.
+Faxes of 60 KiB a second: in, and in and out again with records, beside what bounds them.
+
+That is a bare aiohttp sink, and `bare_pass`, which does what the design's prototype did.
 
 `per core` is by CPU time of the server process alone: client, sandboxed children, PostgreSQL and
 store, which share the machine's cores, do not count; but a busy machine makes every CPU second do
@@ -19,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -62,6 +66,40 @@ def give_core(pid: int) -> None:
     """Give the first core to a process, and not to what it has started."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(thread.name), {0})
+
+
+Step = tuple[list[int], Callable[[int], Awaitable[object]]]
+
+
+@dataclass
+class Figures:
+    """What was measured of one kind of step."""
+
+    rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    def timed(self, step: Callable[[int], Awaitable[object]]) -> Callable[[int], Awaitable[None]]:
+        """Return the step, which notes how long it takes."""
+
+        async def one(number: int) -> None:
+            start = time.perf_counter()
+            await step(number)
+            self.times.append((time.perf_counter() - start) * 1000)
+
+        return one
+
+    def show(self, name: str) -> float:
+        """Print it and return the CPU milliseconds of one step."""
+        each, p99 = statistics.median(self.cpu), statistics.quantiles(self.times, n=100)[98]
+        print(
+            f"  {name:<22}{statistics.median(self.rates):>7.0f}/s "
+            f"[{min(self.rates):.0f} to {max(self.rates):.0f}]"
+            f"  cpu {each:.3f} ms [{min(self.cpu):.3f} to {max(self.cpu):.3f}]"
+            f"  {1000 / each:.0f}/s per core  p99 {p99:.1f} ms",
+            flush=True,
+        )
+        return each
 
 
 class Bench:
@@ -112,34 +150,25 @@ class Bench:
         async with self.session.post(path + "/actions/deliver", json={}) as response:
             assert response.status == 200, await response.text()
 
-    async def measure(
-        self, name: str, pids: list[int], step: Callable[[int], Awaitable[object]]
-    ) -> float:
-        """Print the rounds' medians and return the CPU milliseconds of one."""
-        rates, cpu, times = list[float](), list[float](), list[float]()
+    async def measure(self, steps: dict[str, Step]) -> dict[str, float]:
+        """
+        Print the rounds' medians and return the CPU milliseconds of one, by name.
 
-        async def timed(number: int) -> None:
-            start = time.perf_counter()
-            await step(number)
-            times.append((time.perf_counter() - start) * 1000)
-
-        await rate(GATEWAYS, timed, GATEWAYS)
-        times.clear()
+        A round of one comes after a round of the others, so that all have the same minutes.
+        """
+        figures = {name: Figures() for name in steps}
+        for name, (_, step) in steps.items():
+            await rate(GATEWAYS, figures[name].timed(step), GATEWAYS)
+            figures[name].times.clear()
         for _ in range(ROUNDS):
-            before = sum(map(cpu_seconds, pids))
-            rates.append(await rate(COUNT, timed, GATEWAYS))
-            cpu.append((sum(map(cpu_seconds, pids)) - before) / COUNT * 1000)
-        each, p99 = statistics.median(cpu), statistics.quantiles(times, n=100)[98]
-        print(
-            f"  {name:<22}{statistics.median(rates):>7.0f}/s [{min(rates):.0f} to {max(rates):.0f}]"
-            f"  cpu {each:.3f} ms [{min(cpu):.3f} to {max(cpu):.3f}]"
-            f"  {1000 / each:.0f}/s per core  p99 {p99:.1f} ms",
-            flush=True,
-        )
-        return each
+            for name, (pids, step) in steps.items():
+                before, found = sum(map(cpu_seconds, pids)), figures[name]
+                found.rates.append(await rate(COUNT, found.timed(step), GATEWAYS))
+                found.cpu.append((sum(map(cpu_seconds, pids)) - before) / COUNT * 1000)
+        return {name: found.show(name) for name, found in figures.items()}
 
-    async def speed(self, sink_pid: int) -> None:
-        """Measure the sink, in, and through; with one server, then with two."""
+    async def speed(self, sink_pid: int, s3_port: int) -> None:
+        """Measure the sink, in, and through, beside the bare pass; with one server, then two."""
         urls = [self.vault.url]
 
         async def sink(_: int) -> None:
@@ -154,29 +183,56 @@ class Bench:
             await self.through(urls[number % len(urls)])
 
         one = self.pids(self.vault)
-        for pid in (sink_pid, *one):
-            give_core(pid)
-        bare = await self.measure("bare sink", [sink_pid], sink)
-        into_ms = await self.measure("in", one, into)
-        through_ms = await self.measure("in and out", one, through)
-        print(
-            f"  in takes the CPU of {into_ms / bare:.1f} bare sinks, in and out of "
-            f"{through_ms / bare:.1f}",
-            flush=True,
-        )
-        self.second.environment["PORTVAULT_DATABASE"] = Cluster(
-            self.vault.home, durable=True
-        ).address(NAME)
+        async with self.bare_pass(s3_port) as (bare_url, bare):
+            for pid in (sink_pid, bare, *one):
+                give_core(pid)
+            cpu = await self.measure(
+                {
+                    "bare sink": ([sink_pid], sink),
+                    "bare pass, in": ([bare], lambda _: self.put(bare_url)),
+                    "in": (one, into),
+                    "bare pass, in and out": ([bare], lambda _: self.through(bare_url)),
+                    "in and out": (one, through),
+                }
+            )
+        for name in ("in", "in and out"):
+            print(
+                f"  {name} takes the CPU of {cpu[name] / cpu['bare sink']:.1f} bare sinks and of "
+                f"{cpu[name] / cpu['bare pass, ' + name]:.2f} bare passes",
+                flush=True,
+            )
+        self.second.environment["PORTVAULT_DATABASE"] = self.database
         await self.second.start()
         urls.append(self.second.url)
         both = self.pids(self.vault, self.second)
-        await self.measure("in, two servers", both, into)
-        await self.measure("in and out, two", both, through)
+        await self.measure({"in, two servers": (both, into), "in and out, two": (both, through)})
         await self.second.stop()
+
+    @property
+    def database(self) -> str:
+        """The address of the vault's own database."""
+        return Cluster(self.vault.home, durable=True).address(NAME)
+
+    @asynccontextmanager
+    async def bare_pass(self, s3_port: int) -> AsyncIterator[tuple[str, int]]:
+        """Run a bare pass on the same database and store; gives its address and its process."""
+        port = free_port()
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.bench.bare_pass"),
+                *(str(port), self.database, f"127.0.0.1:{s3_port}"),
+            ]
+        )
+        try:
+            await asyncio.sleep(2)
+            yield f"http://127.0.0.1:{port}", process.pid
+        finally:
+            process.terminate()
+            process.wait()
 
     async def held(self) -> dict[str, object]:
         """Return what is held: rows, the tree, the bucket's objects, the server's memory."""
-        conn = await asyncpg.connect(Cluster(self.vault.home, durable=True).address(NAME))
+        conn = await asyncpg.connect(self.database)
         try:
             found: dict[str, object] = {
                 name: await conn.fetchval(f"select count(*) from {name}") for name in TABLES
@@ -250,7 +306,7 @@ async def run(home: Path, sink_port: int, sink_pid: int, s3_port: int) -> None:
     print("faxes of 60 KiB, objects in S3")
     await over_s3.start()
     try:
-        await over_s3.speed(sink_pid)
+        await over_s3.speed(sink_pid, s3_port)
     finally:
         await over_s3.stop()
     in_directory = Bench(home / "directory", sink_port)
