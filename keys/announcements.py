@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import asyncpg
 
+from keys.generations import CHANNEL
 from keys.rows import AWAY
-from keys.seal import CHANNEL
 
 RECONNECT_SECONDS = 1.0
 CONNECT_SECONDS = 5.0

@@ -7,6 +7,8 @@ from datetime import datetime
 from keys.nodes import Tree
 from keys.rows import Connection
 
+#: Who keeps unwrapped keys listens here and drops them; the payload is the region.
+CHANNEL = "portvault_seal"
 _LOCK_SPACE = 0x6B657973  # "keys"
 
 
@@ -52,42 +54,51 @@ async def name_generation(conn: Connection, region: str, above: int) -> int:
     return generation
 
 
-async def retire_active(conn: Connection, region: str) -> None:
-    """Retire the generation in use: the next is put in its place in the same transaction."""
+async def activate(conn: Connection, region: str, generation: int, canary: bytes) -> None:
+    """Make an intended generation the first one in use; `canary` is random, wrapped under it."""
     await conn.execute(
         """
-        update key_generation set state = 'retired', changed = default
-        where region = $1 and state = 'active'
+        update key_generation set state = 'active', active_at = now(), canary = $3,
+            changed = default
+        where region = $1 and generation = $2 and state = 'intended'
         """,
         region,
+        generation,
+        canary,
     )
 
 
-async def activate(
-    conn: Connection, region: str, generation: int, canary: bytes, root_wrap: bytes | None = None
+async def switch(
+    conn: Connection, region: str, generation: int, canary: bytes, root_wrap: bytes
 ) -> bool:
     """
-    Make an intended generation the one in use; False when it is not intended any more.
+    Put the tree's root under an intended generation, retire the one before, and announce it.
 
-    `canary` are random bytes wrapped under it. With `root_wrap` the tree's root goes under it.
+    False when it is not intended any more.
     """
-    active = await conn.fetchval(
+    # The old one is retired first, since only one may be active: `used` needs all of `retired`.
+    switched = await conn.fetchrow(
         """
-        with used as (
+        with retired as (
+            update key_generation set state = 'retired', changed = default
+            where region = $1 and state = 'active' returning 1),
+        used as (
             update key_generation set state = 'active', active_at = now(), canary = $3,
                 changed = default
+            from (select count(*) from retired) counted
             where region = $1 and generation = $2 and state = 'intended' returning region),
-        switched as (
-            update key_tree t set generation = $2, root_wrap = $4::bytea
-            from used where t.region = used.region and $4::bytea is not null returning t.region)
-        select true from used left join switched using (region)
+        tree as (
+            update key_tree t set generation = $2, root_wrap = $4
+            from used where t.region = used.region returning t.region)
+        select pg_notify($5, region) from tree
         """,
         region,
         generation,
         canary,
         root_wrap,
+        CHANNEL,
     )
-    return bool(active)
+    return switched is not None
 
 
 async def retire_intended(conn: Connection, region: str) -> None:

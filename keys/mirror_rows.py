@@ -190,7 +190,7 @@ async def changes(
     )
     scopes = [Scope(row["id"], row["epoch"], row["node"], row["slot"]) for row in rows]
     # A scope that changed is new or was re-keyed, and with it all that hangs on it.
-    rows = await conn.fetch(
+    rows = rows and await conn.fetch(
         f"select {_KEY} from data_key where ({_CHANGED}) or scope = any($3)",
         region,
         since,

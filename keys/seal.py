@@ -37,8 +37,6 @@ LOCK_WAIT_SECONDS = 30.0
 LOCK_POLL_SECONDS = 0.05
 STANDBY_WAIT_SECONDS = 30.0
 CANARY_CONTEXT = b"portvault/canary/v1"
-#: Who keeps unwrapped keys listens here and drops them; the payload is the region.
-CHANNEL = "portvault_seal"
 #: Dirty scopes that the switch re-keys at most; what is beyond is re-keyed before, in steps of so
 #: many, since uploads into a dirty scope and new scopes wait for the transaction.
 SCOPES_IN_ONE_STEP = 2_000
@@ -92,7 +90,7 @@ class Seal:
             living = await self._living()
             outlook = await self._outlook(conn, living)
             if not outlook.clear:
-                await self._clear(conn, living)
+                await self._clear(conn, living, outlook.head)
                 if not force and not await generations.waits_for_seal(conn, self._region):
                     return None
             elif not force and not outlook.dirty_scopes and not outlook.dirty_nodes:
@@ -111,7 +109,7 @@ class Seal:
             # A crash here leaves two generations in the custodian; the old one has no wrap in the
             # present tree, and dies when the seal runs again.
             # The rows that a collapse moved, and what was re-keyed before, are not among the known.
-            await self._finish(conn, None if done.collapsed or patched else known)
+            await self._finish(conn, new, None if done.collapsed or patched else known)
             return SealResult(
                 region=self._region,
                 old_generation=old.generation,
@@ -126,8 +124,10 @@ class Seal:
         async with self._alone() as conn:
             if not await self._mirror.needs_write(conn):
                 return False
-            _, root_key = await self._open_root(conn)
-            await self._mirror.write(conn, root_key)
+            head = await nodes.tree(conn, self._region)
+            if head is None:
+                raise RolledBackError
+            await self._mirror.write(conn, await self._open(head))
             return True
 
     @asynccontextmanager
@@ -157,12 +157,6 @@ class Seal:
             raise RolledBackError
         return found
 
-    async def _open_root(self, conn: Connection) -> tuple[Tree, bytes]:
-        head = await nodes.tree(conn, self._region)
-        if head is None:
-            raise RolledBackError
-        return head, await self._open(head)
-
     async def _open(self, head: Tree) -> bytes:
         context = wrap.root_context(self._region, head.generation)
         try:
@@ -172,12 +166,12 @@ class Seal:
         except KeyDestroyedError:
             raise RolledBackError from None
 
-    async def _clear(self, conn: Connection, living: Sequence[int]) -> None:
+    async def _clear(self, conn: Connection, living: Sequence[int], head: Tree) -> None:
         """Finish what was left half done; only who holds the lock may."""
         # What a killed seal had only named, and what a primary that is no more had, is given up.
         await generations.retire_intended(conn, self._region)
         await generations.adopt(conn, self._region, living)
-        await self._finish(conn)
+        await self._finish(conn, head)
 
     async def _new_generation(self, conn: Connection, living: Sequence[int]) -> int:
         """Name a number that was never used, here or at the custodian, and have its key made."""
@@ -235,10 +229,8 @@ class Seal:
                 region, above, old.root, old_root_key, scopes, wraps, root_key, wrap.new_key
             )
             mark = await rekeyed_rows.write(conn, region, done)
-            await generations.retire_active(conn, region)
-            if not await generations.activate(conn, region, new.generation, canary, new.root_wrap):
+            if not await generations.switch(conn, region, new.generation, canary, new.root_wrap):
                 raise KeysUnavailableError(f"another seal of {region} was faster")
-            await conn.execute("select pg_notify($1, $2)", CHANNEL, region)
         return Known(mark, done)
 
     async def _lock_tree(self, conn: Connection, head: Tree) -> None:
@@ -253,12 +245,12 @@ class Seal:
         scopes = await data_keys.take_dirty_scopes(conn, self._region, limit)
         return scopes, await data_keys.data_keys(conn, [scope.id for scope in scopes])
 
-    async def _finish(self, conn: Connection, known: Known | None = None) -> None:
-        """Mirror, gate, destroy: what is left to do once a tree names a newer generation."""
+    async def _finish(self, conn: Connection, head: Tree, known: Known | None = None) -> None:
+        """Mirror, gate, destroy: what is left to do once the tree names a newer generation."""
         retired = await generations.retired(conn, self._region)
         if not retired:
             return
-        _, root_key = await self._open_root(conn)
+        root_key = await self._open(head)
         mirrored = await self._mirror.write(conn, root_key, known=known)
         # A crash here leaves a segment more than is needed.
         await self._gate(conn, mirrored, root_key)
