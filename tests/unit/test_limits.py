@@ -60,6 +60,16 @@ def test_somebody_is_told_before_it_is_reached() -> None:
     assert is_notable(used(0, 3), LIMITS)
 
 
+def test_what_belongs_to_no_order_counts_as_none() -> None:
+    """A gateway whose first fax is read is near no limit of orders, and at none."""
+    usage = Usage()
+    usage.add(1, NO_ORDER, 1)
+    faxes = Limits(reads=10, orders=1)
+    assert not is_notable(usage, faxes)
+    assert exceeded(usage, faxes, NO_ORDER, 1) is None
+    assert exceeded(used(0, 3), LIMITS, NO_ORDER, 1) is None
+
+
 def test_what_is_older_than_an_hour_counts_no_more() -> None:
     """A bucket counts until the whole of it is older than an hour, and then trying again helps."""
     usage = used(10, 1)

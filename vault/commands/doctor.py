@@ -43,23 +43,24 @@ Check = Callable[[], Awaitable[tuple[str, str]]]
 
 
 async def doctor(args: argparse.Namespace) -> None:
-    """Check everything at once, each on its own; raises when something failed."""
+    """Check each part on its own, all but the database at once; raises when something failed."""
     config = load_config()
     # Asked once, since a store's own check makes its directory: a look must not make a home.
     new = not config.home.exists()
+    trees = dict[str, int]()
+    database = await _find("database", partial(_database, config, trees, new=new))
     checks: dict[str, Check] = {
         "home": partial(_home, config),
-        "database": partial(_database, config, new=new),
         "libmagic": _libmagic,
         "policy": partial(_policy, config),
     }
     for region in config.regions:
         checks[f"store {region}"] = partial(_store, config, region, new=new)
-        checks[f"custodian {region}"] = partial(_custodian, config, region)
+        checks[f"custodian {region}"] = partial(_custodian, config, region, trees.get(region))
     findings = await asyncio.gather(*(_find(name, check) for name, check in checks.items()))
-    rows = [asdict(finding) for finding in findings]
+    rows = [asdict(finding) for finding in (database, *findings)]
     show(rows, table(rows, ("verdict", "check", "detail")), as_json=args.json)
-    failed = [finding.check for finding in findings if finding.verdict == "fail"]
+    failed = [row["check"] for row in rows if row["verdict"] == "fail"]
     if failed:
         raise VaultError(f"mend what failed, then check again: {', '.join(failed)}")
 
@@ -95,20 +96,24 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-async def _database(config: Config, *, new: bool) -> tuple[str, str]:
+async def _database(config: Config, trees: dict[str, int], *, new: bool) -> tuple[str, str]:
     if config.database == EMBEDDED and new:
         return "warn", f"{config.home} holds no vault yet; `portvault serve` makes one"
     with database_errors():
-        return await _ask_database(config)
+        return await _ask_database(config, trees)
 
 
-async def _ask_database(config: Config) -> tuple[str, str]:
+async def _ask_database(config: Config, trees: dict[str, int]) -> tuple[str, str]:
+    """Look at the database; `trees` receives the generation of each region's tree."""
     async with attached(config) as dsn:
         conn = await asyncpg.connect(dsn, timeout=config.database_timeout_seconds)
         try:
             version = conn.get_server_version().major
             sums = await conn.fetchval("select current_setting('data_checksums')")
             now = await conn.fetchval("select clock_timestamp()")
+            if await conn.fetchval("select to_regclass('key_tree') is not null"):
+                rows = await conn.fetch("select region, generation from key_tree")
+                trees.update((row["region"], row["generation"]) for row in rows)
         finally:
             await conn.close()
         off = abs((datetime.now(UTC) - now).total_seconds())
@@ -142,18 +147,21 @@ async def _store(config: Config, region: str, *, new: bool) -> tuple[str, str]:
     return "ok", address
 
 
-async def _custodian(config: Config, region: str) -> tuple[str, str]:
+async def _custodian(config: Config, region: str, tree: int | None) -> tuple[str, str]:
     custodian = open_custodian(config.custodian_uri(region))
     try:
         await custodian.check()
         living = await custodian.generations(region)
     finally:
         await custodian.close()
-    if not living:
-        return "warn", (
-            f"{custodian.name} has no root key of {region}: `portvault serve` makes the first one; "
-            "if this vault has served before, bring its keys back instead"
+    if tree is not None and tree not in living:
+        return "fail", (
+            f"{custodian.name} has no root key of generation {tree}, under which all of {region} "
+            "lies: mount its disk or bring its keys back; where the database is from a backup or a "
+            "late standby, `portvault restore`"
         )
+    if not living:
+        return "warn", f"no root key of {region} yet; `portvault serve` makes the first one"
     verdict = "warn" if custodian.destroy_level == 0 else "ok"
     return verdict, (
         f"{custodian.name}, {len(living)} generations, level {custodian.destroy_level}: "

@@ -13,7 +13,7 @@ BUCKET_SECONDS = 300
 WINDOW_BUCKETS = 12
 #: From this part of a limit on, a look at who reads so much is due.
 WARNING_PART = 0.8
-#: What is read of no order, a fax, counts under this.
+#: What is read of no order, a fax, counts under this, and as no order.
 NO_ORDER = UUID(int=0)
 
 
@@ -36,7 +36,8 @@ class Usage:
     def add(self, bucket: int, order: UUID, reads: int) -> None:
         """Count reads of an order."""
         self.reads += reads
-        self.orders.add(order)
+        if order != NO_ORDER:
+            self.orders.add(order)
         if self.oldest_bucket is None or bucket < self.oldest_bucket:
             self.oldest_bucket = bucket
 
@@ -55,7 +56,8 @@ def exceeded(usage: Usage, limits: Limits, order: UUID, reads: int) -> str | Non
     """Return a sentence when so many more reads of this order would be past a limit."""
     if reads and usage.reads + reads > limits.reads:
         return f"{limits.reads} reads an hour are allowed, and they were made"
-    if order not in usage.orders and len(usage.orders) + 1 > limits.orders:
+    new = order != NO_ORDER and order not in usage.orders
+    if new and len(usage.orders) + 1 > limits.orders:
         return f"{limits.orders} different orders an hour are allowed, and they were opened"
     return None
 
