@@ -139,3 +139,10 @@ async def test_a_vault_lives_on_a_token(config: Config, token: Token, passport: 
         vault.keyring.forget()
         status, _ = await api.get(living["id"])
         assert status == 503
+        token.tokens.rmdir()
+        token.tokens.with_name("away").rename(token.tokens)
+        token.write_pin("9999")
+        status, problem = await api.get(living["id"])
+        assert status == 503
+        assert "PIN" in problem["detail"]
+        assert "9999" not in str(problem)

@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from tests.fixtures_custodians import Token
 from tests.fixtures_process import VaultProcess
 
 PARTS = {"home", "database", "libmagic", "policy", "store uk", "custodian uk"}
@@ -138,6 +139,47 @@ async def test_a_custodian_that_is_none(made: VaultProcess) -> None:
     status, verdicts, says = await examine(made, PORTVAULT_CUSTODIAN="vault:somewhere")
     assert (status, failed(verdicts)) == (1, {"custodian uk"})
     assert "file:" in says
+
+
+@pytest.mark.parametrize(
+    "there, wrong, says",
+    [
+        ("", "", "has no root key of generation 1"),
+        ("token=portvault", "token=harbour", "harbour"),
+        ("libsofthsm2", "libnothing", "libnothing"),
+        ("pin-source=", "pin-value=", "pin-source"),
+    ],
+)
+async def test_a_token_that_is_not_the_vaults(
+    made: VaultProcess, token: Token, there: str, wrong: str, says: str
+) -> None:
+    """An empty token, one that is not there, no library, a PIN in the address: each says so."""
+    address = token.address.replace(there, wrong)
+    variables = {"SOFTHSM2_CONF": str(token.configuration), "PORTVAULT_CUSTODIAN": address}
+    status, verdicts, said = await examine(made, **variables)
+    assert (status, failed(verdicts)) == (1, {"custodian uk"})
+    assert says in said
+
+
+async def test_a_token_with_another_pin(made: VaultProcess, token: Token) -> None:
+    """A refused PIN is named as such, and not shown."""
+    token.write_pin("975310")
+    variables = {"SOFTHSM2_CONF": str(token.configuration), "PORTVAULT_CUSTODIAN": token.address}
+    status, verdicts, said = await examine(made, **variables)
+    assert (status, failed(verdicts)) == (1, {"custodian uk"})
+    assert "PIN" in said
+    assert "975310" not in said
+
+
+async def test_a_key_server_that_nobody_answers_for(made: VaultProcess, tmp_path: Path) -> None:
+    """A transit server that is away fails alone, within its time, and says what to look at."""
+    secret = tmp_path / "token"
+    secret.touch(mode=0o600)
+    secret.write_text("s.none")
+    address = f"transit:http://127.0.0.1:1/transit?token-file={secret}"
+    status, verdicts, said = await examine(made, PORTVAULT_CUSTODIAN=address)
+    assert (status, failed(verdicts)) == (1, {"custodian uk"})
+    assert "see that it runs" in said
 
 
 async def test_a_libmagic_without_its_database(made: VaultProcess, tmp_path: Path) -> None:
