@@ -142,6 +142,12 @@ async def test_a_gateway_fetches_so_many_in_an_hour(config: Config, fax: bytes) 
         assert (await faxes.show(taken[2]))[1]["state"] == "received"
 
 
+async def test_nobody_is_warned_of_a_first_fax(vault: Vault, faxes: Faxes, fax: bytes) -> None:
+    """A gateway that fetches one of thousands that it may is near no limit."""
+    assert (await faxes.content(await faxes.taken(fax)))[0] == 200
+    assert vault.meter.signals["near"] == 0
+
+
 async def test_nothing_outlasts_the_hard_limit(vault: Vault, faxes: Faxes, fax: bytes) -> None:
     """Whatever state a fax is in, it is shredded a day after it came, and stays so."""
     waiting, tried = await faxes.taken(fax), await faxes.taken(fax)

@@ -212,6 +212,19 @@ async def test_a_child_that_hangs_or_dies_is_replaced(sandbox: SandboxedChildren
         assert child_of(sandbox) != before
 
 
+async def test_so_many_children_and_no_more() -> None:
+    """Two children look into nine faxes at once, and each fax gets its own answer."""
+    sandbox = SandboxedChildren(processes=2, timeout_seconds=20.0, memory_bytes=1 << 30)
+    faxes = [tiff(*[{}] * pages) for pages in range(1, 10)]
+    checked = await asyncio.gather(
+        *(sandbox.check(fax, TIFF, pages_max=len(faxes)) for fax in faxes)
+    )
+    assert [found.pages for found in checked] == list(range(1, 10))
+    children = [child for child in sandbox._free._queue if child]  # type: ignore[attr-defined]
+    assert len(children) == 2
+    await sandbox.close()
+
+
 async def test_who_is_cancelled_twice_gives_the_place_back() -> None:
     """A second cancellation, while the child is being ended, costs no place in the sandbox."""
     sandbox = SandboxedChildren(processes=1, timeout_seconds=3.0, memory_bytes=1 << 30)

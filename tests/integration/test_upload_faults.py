@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -280,3 +281,27 @@ async def test_a_full_disk_refuses_and_keeps_what_it_acknowledged(
         assert await left(vault) == (len(kept), len(kept), len(kept))
         for document in kept:
             assert await api.get(document) == (200, passport)
+
+
+async def test_so_many_uploads_at_once_and_no_more(config: Config, passport: bytes) -> None:
+    """At the limit the next one is told to come again, and taken as soon as one has ended."""
+    own = replace(config, uploads_max=2)
+    async with open_vault(own, dsn=own.database) as vault, serving(vault) as api:
+        order, go_on = await api.order(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield passport[:100]
+            await go_on.wait()
+            yield passport[100:]
+
+        under_way = [asyncio.create_task(api.put(order, slow())) for _ in range(2)]
+        path = f"/v1/orders/{order}/documents?kind=passport"
+        intents = "select count(*) from access_record where document is not null"
+        while await vault.pool.fetchval(intents) < len(under_way):
+            await asyncio.sleep(0.01)
+        status, problem, response = await api.call("POST", path, data=passport)
+        assert (status, response.headers["Retry-After"]) == (503, "5")
+        assert "too many uploads" in problem["detail"]
+        go_on.set()
+        assert [status for status, _ in await asyncio.gather(*under_way)] == [201, 201]
+        assert (await api.put(order, passport))[0] == 201
