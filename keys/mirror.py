@@ -3,10 +3,10 @@ The mirror: a key tree's copy in its region's bucket.
 
 It is a chain of segments: a base holds the whole tree, each segment after it what changed since.
 Every segment shows one moment of the database. Each of its rows is opened before it is written, and
-its bytes are read back and compared before it counts. A
-segment names the one before it by its digest and is authenticated under the root key of its
-generation, so whoever owns the bucket can withhold segments but neither make nor change one. All
-keys in it are wrapped as in the database: it dies with them.
+its bytes are read back and compared before it counts. A segment names the one before it by its
+digest and is authenticated under the root key of its generation, so whoever owns the bucket can
+withhold segments but neither make nor change one. All keys in it are wrapped as in the database: it
+dies with them.
 
 Promises: numbers are never used twice, and a segment in the bucket with a higher number than the
 database ever intended shows that the database was rolled back. Only who holds the region's seal

@@ -212,7 +212,7 @@ async def changes(
 def _with_known(
     written: Rekeyed,
     side: Sequence[Row],
-    nodes: dict[int, Node],
+    found: dict[int, Node],
     scopes: Sequence[Scope],
     keys: Sequence[WrappedKey],
 ) -> tuple[dict[int, Node], list[Scope], list[WrappedKey]]:
@@ -220,7 +220,7 @@ def _with_known(
     gone = {row.id for row in side if isinstance(row, Gone)}
     all_keys = {key.id: key for key in (*written.wraps, *keys) if key.id not in gone}
     all_scopes = {scope.id: scope for scope in (*written.scopes, *scopes)}
-    all_nodes = {**{node.id: node for node in written.nodes}, **nodes}
+    all_nodes = {**{node.id: node for node in written.nodes}, **found}
     return all_nodes, list(all_scopes.values()), list(all_keys.values())
 
 
