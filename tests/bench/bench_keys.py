@@ -34,6 +34,7 @@ from keys.errors import StaleScopeError
 from keys.keyring import Keyring
 from keys.seal import Seal
 from keys.tree import WrappedKey
+from keys.wrap import PAGE_BYTES
 from tests.bench.bare_tree import BareTree, grow_bare
 from tests.bench.bench_ingest import forget_peak, peak_mib
 from tests.bench.grown_tree import REGION, grow
@@ -204,6 +205,49 @@ def _ms(done: list[Round], part: str) -> str:
     return f"{statistics.median(getattr(item, part) for item in done) * 1000:.1f} ms"
 
 
+async def least(bench: Bench, place: Path) -> None:
+    """
+    Print what a batch of 100 takes at least: the bare pages, and what else a seal cannot leave out.
+
+    That is a key made, used and destroyed by a custodian; as many bytes as the pages have, put into
+    a bucket and read back; and four commits of a row, for the generation that is named before it is
+    made, the segment that is intended, the segment that is there, and the generation that is gone.
+    Rows of scopes and data keys, what goes before and what is asked in between, are not in it.
+    """
+    custodian, bucket = open_custodian(f"file:{place}/least-keys"), DirectoryStore(place / "least")
+    parts: dict[str, list[float]] = {"pages": [], "custodian": [], "bucket": [], "commits": []}
+    async with bench.pool.acquire() as conn:
+        await conn.execute("create table least (number bigint)")
+        for number in range(1, 1 + WARM_UP_ROUNDS + 2 * ROUNDS):
+            seconds, pages = await bench.bare.shred(100)
+            parts["pages"].append(seconds)
+            started = time.perf_counter()
+            await custodian.create(REGION, number)
+            await custodian.wrap(REGION, number, os.urandom(32), b"")
+            await custodian.destroy(REGION, number)
+            parts["custodian"].append(time.perf_counter() - started)
+            data, name = os.urandom(pages * PAGE_BYTES), f"keys/{number}"
+            started = time.perf_counter()
+            await bucket.put(name, _once(data), size_bytes=len(data))
+            async with bucket.get(name) as chunks:
+                assert b"".join([chunk async for chunk in chunks]) == data
+            parts["bucket"].append(time.perf_counter() - started)
+            started = time.perf_counter()
+            for _ in range(4):
+                await conn.execute("insert into least values ($1)", number)
+            parts["commits"].append(time.perf_counter() - started)
+    await custodian.close()
+    await bucket.close()
+    each = {name: statistics.median(found[WARM_UP_ROUNDS:]) for name, found in parts.items()}
+    total = sum(each.values())
+    shown = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in each.items())
+    print(f"  the least: {shown}: {total * 1000:.1f} ms, at most {100 / total:.0f}/s")
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
 async def durability(bench: Bench) -> None:
     """Print how often a shred with its seal waits for the disk, and how long one wait is."""
     calls, original = 0, os.fsync
@@ -334,6 +378,8 @@ async def run(documents: int) -> None:
     async with grown(documents) as bench:
         cost[documents] = (await batches(bench, BATCHES))[100]
         await durability(bench)
+        with tempfile.TemporaryDirectory(prefix="portvault-bench-") as place:
+            await least(bench, Path(place))
         print("\nwhat uploads and reads wait for")
         for seals in (False, True):
             await latencies(bench, seals=seals)

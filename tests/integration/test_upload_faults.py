@@ -285,7 +285,7 @@ async def test_a_full_disk_refuses_and_keeps_what_it_acknowledged(
 
 async def test_so_many_uploads_at_once_and_no_more(config: Config, passport: bytes) -> None:
     """At the limit the next one is told to come again, and taken as soon as one has ended."""
-    own = replace(config, uploads_max=2)
+    own = replace(config, uploads_max=2, upload_idle_seconds=30.0)
     async with open_vault(own, dsn=own.database) as vault, serving(vault) as api:
         order, go_on = await api.order(), asyncio.Event()
 
@@ -297,7 +297,9 @@ async def test_so_many_uploads_at_once_and_no_more(config: Config, passport: byt
         under_way = [asyncio.create_task(api.put(order, slow())) for _ in range(2)]
         path = f"/v1/orders/{order}/documents?kind=passport"
         intents = "select count(*) from access_record where document is not null"
-        while await vault.pool.fetchval(intents) < len(under_way):
+        for _ in range(500):
+            if await vault.pool.fetchval(intents) == len(under_way):
+                break
             await asyncio.sleep(0.01)
         status, problem, response = await api.call("POST", path, data=passport)
         assert (status, response.headers["Retry-After"]) == (503, "5")
