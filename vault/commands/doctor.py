@@ -161,7 +161,9 @@ async def _custodian(config: Config, region: str, tree: int | None) -> tuple[str
             "late standby, `portvault restore`"
         )
     if not living:
-        return "warn", f"no root key of {region} yet; `portvault serve` makes the first one"
+        return "warn", (
+            f"{custodian.name} has no root key of {region}: `portvault serve` makes the first one"
+        )
     verdict = "warn" if custodian.destroy_level == 0 else "ok"
     return verdict, (
         f"{custodian.name}, {len(living)} generations, level {custodian.destroy_level}: "
