@@ -23,7 +23,6 @@ from yarl import URL
 
 from vault.adapters.s3_signer import Signer
 
-PIECE_BYTES = 64 * 1024
 #: The stand-in forgets old objects of this name when its room is full.
 BUCKET = "bench"
 TABLES = """

@@ -30,11 +30,11 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from keys.custodians import open_custodian
-from keys.errors import StaleScopeError
+from keys.errors import KeyDestroyedError, StaleScopeError
 from keys.keyring import Keyring
 from keys.seal import Seal
 from keys.tree import WrappedKey
-from keys.wrap import PAGE_BYTES
+from keys.wrap import KEY_BYTES, PAGE_BYTES, open_page, seal_page
 from tests.bench.bare_tree import BareTree, grow_bare
 from tests.bench.bench_ingest import forget_peak, peak_mib
 from tests.bench.grown_tree import REGION, grow
@@ -209,13 +209,17 @@ async def least(bench: Bench, place: Path) -> None:
     """
     Print what a batch of 100 takes at least: the bare pages, and what else a seal cannot leave out.
 
-    That is a key made, used and destroyed by a custodian; as many bytes as the pages have, put into
-    a bucket and read back; and four commits of a row, for the generation that is named before it is
-    made, the segment that is intended, the segment that is there, and the generation that is gone.
-    Rows of scopes and data keys, what goes before and what is asked in between, are not in it.
+    That is, by a custodian: what lives is listed, the old root opened, a key made and used, its
+    wrap opened again, a key destroyed and shown to be. Pages are opened before they are mirrored;
+    as many bytes are put into a bucket and read back. There are five commits of a row: the shred,
+    which is its caller's; the generation that is named before it is made; the segment that is
+    intended, and then there; the generation that is gone. Rows of scopes and data keys, locks, and
+    what else is asked in between, are not in it.
     """
     custodian, bucket = open_custodian(f"file:{place}/least-keys"), DirectoryStore(place / "least")
-    parts: dict[str, list[float]] = {"pages": [], "custodian": [], "bucket": [], "commits": []}
+    parts: dict[str, list[float]] = {
+        name: [] for name in ("pages", "custodian", "opening", "bucket", "commits")
+    }
     async with bench.pool.acquire() as conn:
         await conn.execute("create table least (number bigint)")
         for number in range(1, 1 + WARM_UP_ROUNDS + 2 * ROUNDS):
@@ -223,9 +227,19 @@ async def least(bench: Bench, place: Path) -> None:
             parts["pages"].append(seconds)
             started = time.perf_counter()
             await custodian.create(REGION, number)
-            await custodian.wrap(REGION, number, os.urandom(32), b"")
+            wrapped = await custodian.wrap(REGION, number, os.urandom(KEY_BYTES), b"")
+            await custodian.generations(REGION)
+            for _ in range(2):
+                await custodian.unwrap(REGION, number, wrapped, b"")
             await custodian.destroy(REGION, number)
+            with suppress(KeyDestroyedError):
+                await custodian.unwrap(REGION, number, wrapped, b"")
             parts["custodian"].append(time.perf_counter() - started)
+            sealed = [seal_page(wrapped[-KEY_BYTES:], bytes(PAGE_BYTES), b"")] * pages
+            started = time.perf_counter()
+            for page in sealed:
+                open_page(wrapped[-KEY_BYTES:], page, b"")
+            parts["opening"].append(time.perf_counter() - started)
             data, name = os.urandom(pages * PAGE_BYTES), f"keys/{number}"
             started = time.perf_counter()
             await bucket.put(name, _once(data), size_bytes=len(data))
@@ -233,7 +247,7 @@ async def least(bench: Bench, place: Path) -> None:
                 assert b"".join([chunk async for chunk in chunks]) == data
             parts["bucket"].append(time.perf_counter() - started)
             started = time.perf_counter()
-            for _ in range(4):
+            for _ in range(5):
                 await conn.execute("insert into least values ($1)", number)
             parts["commits"].append(time.perf_counter() - started)
     await custodian.close()
