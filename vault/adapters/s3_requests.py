@@ -21,6 +21,7 @@ from vault.errors import ObjectMissingError, ObjectStoreUnavailableError, VaultE
 READ_BYTES = 256 * 1024
 #: Shorter than any server waits, so that a connection it has closed is seldom used again.
 KEEPALIVE_SECONDS = 10.0
+CLOSE_SECONDS = 0.05
 _ERROR_BYTES_MAX = 64 * 1024
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 REFUSED_KEYS = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
@@ -145,8 +146,8 @@ class SignedRequests:
         """Let go of the connections."""
         if self._session is not None:
             await self._session.close()
-            # Transports end in the next turns of the loop.
-            await asyncio.sleep(0)
+            # Transports end in later turns of the loop: one whose upload was cut has bytes to send.
+            await asyncio.sleep(CLOSE_SECONDS)
 
     async def _read_all(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the body of a command, of which no more than the limit is believed."""
