@@ -5,9 +5,12 @@ Workers share the tests out (`scripts/test`). Tests that need the same dear serv
 which one worker runs, so that the server is started once.
 """
 
+import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import uvloop
 
 pytest_plugins = [
     f"tests.{path.stem}" for path in sorted(Path(__file__).parent.glob("fixtures_*.py"))
@@ -29,3 +32,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if any(fixture in used for fixture in fixtures):
                 item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: LONGEST_FIRST.index(item.path.parent.name))
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the tests on the loop that the vault runs on."""
+    return {"uvloop": uvloop.new_event_loop}

@@ -14,6 +14,8 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 
+import uvloop
+
 from keys.errors import (
     CustodianUnavailableError,
     KeyDestroyedError,
@@ -51,7 +53,8 @@ def _run(args: argparse.Namespace) -> int:
     module, _, name = args.run.partition(".")
     try:
         command: Command = getattr(importlib.import_module(f"vault.commands.{module}"), name)
-        asyncio.run(_stoppable(command, args))
+        run = uvloop.run if args.run in _SERVERS else asyncio.run
+        run(_stoppable(command, args))
     except KeyboardInterrupt:
         return INTERRUPTED
     except asyncio.CancelledError:

@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import asyncpg
+import uvloop
 from aiohttp import web
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from yarl import URL
@@ -151,5 +152,10 @@ async def application(dsn: str, store: str) -> web.Application:
 if __name__ == "__main__":
     port, database, host = sys.argv[1:]
     web.run_app(
-        application(database, host), host="127.0.0.1", port=int(port), print=None, access_log=None
+        application(database, host),
+        host="127.0.0.1",
+        port=int(port),
+        print=None,
+        access_log=None,
+        loop=uvloop.new_event_loop(),
     )

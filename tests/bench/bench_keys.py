@@ -28,6 +28,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import uvloop
 
 from keys.custodians import open_custodian
 from keys.errors import KeyDestroyedError, StaleScopeError
@@ -413,7 +414,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=1_000_000)
     args = parser.parse_args()
     print(f"medians of {ROUNDS} rounds [range]; python {sys.version.split()[0]}", flush=True)
-    asyncio.run(run(args.documents))
+    uvloop.run(run(args.documents))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ records (200000), each in a database of its own.
     BENCH_LOG_RECORDS=1000000 BENCH_LOG_SEARCHED=1000000,10000000 ./scripts/bench log
 """
 
-import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -21,6 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import uvloop
 
 from tests.bench.log_appends import appends, lag, reads
 from tests.bench.log_long import fill, long_log, searches
@@ -82,4 +82,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

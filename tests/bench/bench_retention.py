@@ -8,7 +8,6 @@ database a hundred times smaller.
 """
 
 import argparse
-import asyncio
 import shutil
 import tempfile
 import time
@@ -17,6 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import uvloop
 
 from tests.bench.grown_tree import REGION, grow
 from vault.actions.expire import expire, review, shred_due
@@ -112,4 +112,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

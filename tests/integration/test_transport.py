@@ -89,6 +89,8 @@ async def test_tls_is_spoken_and_insisted_on(address: str, authority: Authority)
     old = client(authority)
     with pytest.warns(DeprecationWarning, match="TLSv1"):
         old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    # So that it is the server that refuses.
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")
     with pytest.raises(aiohttp.ClientError):
         await get(address, old)
     with pytest.raises(aiohttp.ClientError):

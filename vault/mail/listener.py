@@ -16,7 +16,7 @@ import ssl
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
@@ -204,9 +204,9 @@ class _BoundedSMTP(SMTP):
         # Called again when TLS starts.
         if not self._counted:
             if _BoundedSMTP.open >= self._connections_max:
-                if isinstance(transport, asyncio.WriteTransport):
-                    transport.write(b"421 4.3.2 too many connections, come again later\r\n")
-                    transport.close()
+                refused = cast(asyncio.WriteTransport, transport)
+                refused.write(b"421 4.3.2 too many connections, come again later\r\n")
+                refused.close()
                 return
             self._counted = True
             _BoundedSMTP.open += 1
