@@ -328,6 +328,35 @@ async def test_closing_keeps_what_waits(config: Config, tmp_path: Path) -> None:
         await vault.keeper.submit(items[1])
 
 
+async def test_a_group_waits_some_turns_for_more_where_there_was_company(
+    database: str, pool: asyncpg.Pool
+) -> None:
+    """Who comes a few turns of the loop later comes along; where all come alone, nobody waits."""
+    sizes: list[int] = []
+
+    async def together(conn: Connection, items: Sequence[int]) -> list[int | None]:
+        del conn
+        sizes.append(len(items))
+        return list(items)
+
+    async def alone(conn: Connection, item: int) -> int:
+        del conn
+        return item
+
+    async def after(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await committer.submit(turns)
+
+    few = committer_module.COMPANY_TURNS - 1
+    async with GroupCommitter(
+        "turns", database, pool, together=together, alone=alone, role="none", timeout_seconds=5.0
+    ) as committer:
+        for turns in (few, 0, few):
+            await asyncio.gather(after(0), after(turns))
+    assert sizes == [1, 1, 2, 2]
+
+
 async def test_a_group_does_not_wait_for_ever(database: str, pool: asyncpg.Pool) -> None:
     """A statement that never ends is given up within the limit, and so is who waits behind it."""
 

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 #: A group takes so many items at most, in the order in which they came; others wait.
 GROUP_MAX = 100
 WAITERS_MAX = 10_000
+#: So many turns of the loop a group waits for more to come, where the last one had company. A turn
+#: takes as long as what is to be done in it: next to nothing where there is nothing.
+COMPANY_TURNS = 5
 ACQUIRE_SECONDS = 5.0
 #: What is said of an item that cannot be written, by the database or by who encodes it.
 _REFUSED = (asyncpg.PostgresError, ValueError, TypeError, OverflowError)
@@ -119,9 +122,11 @@ class GroupCommitter(Generic[Item, Result]):
             raise DatabaseUnavailableError from error
 
     async def _run(self) -> None:
+        group: list[_Waiter[Item, Result]] = []
         while True:
             await self._came.wait()
-            group: list[_Waiter[Item, Result]] = []
+            await wait_for_company(len(group))
+            group = []
             while self._waiting and len(group) < GROUP_MAX:
                 waiter = self._waiting.popleft()
                 # Who gave up, or was cancelled, while waiting is not part of it.
@@ -183,6 +188,13 @@ class GroupCommitter(Generic[Item, Result]):
         if self._conn is not None:
             self._conn.terminate()
             self._conn = None
+
+
+async def wait_for_company(last: int) -> None:
+    """Let more come into a group whose last one had `last` members; see `COMPANY_TURNS`."""
+    if last > 1:
+        for _ in range(COMPANY_TURNS):
+            await asyncio.sleep(0)
 
 
 def _refuse(waiter: _Waiter[Item, Result]) -> None:

@@ -15,6 +15,7 @@ from typing import Self
 
 import asyncpg
 
+from vault.adapters.committer import wait_for_company
 from vault.domain.records import Record
 from vault.errors import RecordsUnavailableError
 from vault.sql.connection import AWAY, Connection
@@ -91,8 +92,10 @@ class GroupRecorder:
             timer.cancel()
 
     async def _run(self) -> None:
+        batch: list[_Waiter] = []
         while True:
-            batch = [await self._waiting.get()]
+            last, batch = len(batch), [await self._waiting.get()]
+            await wait_for_company(last)
             size = len(batch[0].records)
             while size < BATCH_RECORDS_MAX and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
