@@ -64,6 +64,15 @@ for name, attempt in (
     except OSError:
         pass
 """
+LIAR = """
+import sys
+from vault.sandbox import frames
+_, _, size = frames.parse_question_head(sys.stdin.buffer.read(frames.QUESTION_BYTES))
+sys.stdin.buffer.read(size)
+sys.stdout.buffer.write(frames.answer(frames.DONE, bytes.fromhex(sys.argv[1])))
+sys.stdout.buffer.flush()
+sys.stdin.buffer.read()
+"""
 WAITING = """
 import os, signal
 from vault.sandbox import child
@@ -222,6 +231,22 @@ async def test_a_child_that_hangs_or_dies_is_replaced(sandbox: SandboxedChildren
         subprocess.run(["kill", f"-{number.value}", str(before)], check=True)
         assert (await sandbox.check(tiff({}, {}), TIFF, pages_max=2)).pages == 2
         assert child_of(sandbox) != before
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b'{"pages": 1}', frames.facts(0, None), frames.facts(2, 9), b"\xff" * 9]
+)
+async def test_a_child_that_lies_is_not_believed(sandbox: SandboxedChildren, answer: bytes) -> None:
+    """Whoever took a child over may say what it likes: it is a refusal, and goes no further."""
+    sandbox._free.get_nowait()
+    liar = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LIAR, answer.hex()),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    sandbox._free.put_nowait(liar)
+    with pytest.raises(ContentRefusedError):
+        await sandbox.check(tiff({}), TIFF, pages_max=1)
 
 
 async def test_so_many_children_and_no_more() -> None:

@@ -8,7 +8,6 @@ did to a child, when it was short of memory for one, is not said of the fax: it 
 
 import asyncio
 import contextlib
-import json
 import sys
 
 from vault.domain.documents import TIFF
@@ -19,6 +18,7 @@ from vault.sandbox import frames
 TRIES = 2
 #: What a child may answer: a fax as PDF is little larger than the fax.
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
+UNREADABLE = "the fax could not be read within the limits"
 
 
 class SandboxedChildren:
@@ -34,7 +34,15 @@ class SandboxedChildren:
     async def check(self, data: bytes, media_type: str, *, pages_max: int) -> Checked:
         """Return what the fax is; raises `ContentRefusedError` with the reason."""
         letter = frames.CHECK_TIFF if media_type == TIFF else frames.CHECK_PDF
-        return Checked(**json.loads(await self._ask(letter, data, pages_max)))
+        answer = await self._ask(letter, data, pages_max)
+        try:
+            checked = Checked(*frames.parse_facts(answer))
+        except ValueError:
+            raise ContentRefusedError(UNREADABLE) from None
+        # Whoever took the child over may have it say anything.
+        if not 1 <= checked.pages <= pages_max:
+            raise ContentRefusedError(UNREADABLE)
+        return checked
 
     async def convert(self, data: bytes, *, pages_max: int) -> bytes:
         """Return a TIFF-F fax as PDF."""
@@ -57,7 +65,7 @@ class SandboxedChildren:
                 away = True
         if away:
             raise UnavailableError("the fax cannot be looked into now; send it again")
-        raise ContentRefusedError("the fax could not be read within the limits")
+        raise ContentRefusedError(UNREADABLE)
 
     async def _ask_one(self, letter: bytes, data: bytes, pages_max: int) -> tuple[bytes, bytes]:
         child = await self._free.get()
@@ -69,7 +77,7 @@ class SandboxedChildren:
                 if child.stdin is None or child.stdout is None:
                     raise UnavailableError
                 # At once: what is written in two wakes the child twice.
-                child.stdin.writelines((frames.question_head(letter, pages_max, len(data)), data))
+                _write(child.stdin, frames.question_head(letter, pages_max, len(data)), data)
                 await child.stdin.drain()
                 head = await child.stdout.readexactly(frames.ANSWER_BYTES)
                 found, size = frames.parse_answer_head(head)
@@ -108,6 +116,14 @@ class SandboxedChildren:
             )
         except OSError as error:
             raise UnavailableError(f"no sandbox can be started: {error.strerror}") from None
+
+
+def _write(pipe: asyncio.StreamWriter, *parts: bytes) -> None:
+    try:
+        pipe.writelines(parts)
+    except RuntimeError:
+        # What uvloop says of a pipe whose other end is gone.
+        raise BrokenPipeError from None
 
 
 async def _end(child: asyncio.subprocess.Process | None) -> None:

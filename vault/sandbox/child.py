@@ -8,7 +8,6 @@ more of any kind: what takes that one over sees no other fax and has the pipe fo
 """
 
 import ctypes
-import json
 import os
 import resource
 import signal
@@ -83,19 +82,15 @@ def answer(letter: bytes, content: bytes, pages_max: int) -> bytes:
     """Return the answer to one question; a refusal carries its reason."""
     try:
         if letter == frames.CHECK_PDF:
-            return frames.answer(frames.DONE, _facts(count_pages(content, pages_max), None))
+            return frames.answer(frames.DONE, frames.facts(count_pages(content, pages_max), None))
         pages = read_pages(content, pages_max)
         if letter == frames.CONVERT:
             return frames.answer(frames.DONE, fax_pdf(content, pages))
-        return frames.answer(frames.DONE, _facts(len(pages), pages[0].receive_seconds))
+        return frames.answer(frames.DONE, frames.facts(len(pages), pages[0].receive_seconds))
     except ContentRefusedError as error:
         return frames.answer(frames.REFUSED, str(error).encode())
     except MemoryError:
         return frames.answer(frames.REFUSED, b"the fax needs more memory than a fax may")
-
-
-def _facts(pages: int, seconds: int | None) -> bytes:
-    return json.dumps({"pages": pages, "seconds": seconds}).encode()
 
 
 def _apart(answers: BinaryIO, content: bytes, pages_max: int, cpu_seconds: int) -> None:

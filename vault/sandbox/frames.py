@@ -2,7 +2,8 @@
 What the vault and its sandboxed child say to each other over a pipe.
 
 A question is `letter (1) | pages_max (4) | length (4) | content`, an answer
-`letter (1) | length (4) | content`; integers are big-endian.
+`letter (1) | length (4) | content`; what a fax is found to be is `pages (4) | seconds are known (1)
+| seconds (4)`. Integers are big-endian.
 """
 
 import signal
@@ -15,7 +16,7 @@ AWAY = b"A"
 #: What ends a process from outside: a machine short of memory, an operator. A limit of its own or a
 #: fault of the library's ends it otherwise.
 OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-_QUESTION, _ANSWER = struct.Struct(">cII"), struct.Struct(">cI")
+_QUESTION, _ANSWER, _FACTS = struct.Struct(">cII"), struct.Struct(">cI"), struct.Struct(">I?I")
 QUESTION_BYTES, ANSWER_BYTES = _QUESTION.size, _ANSWER.size
 
 
@@ -39,3 +40,17 @@ def parse_answer_head(head: bytes) -> tuple[bytes, int]:
     """Return the letter and the size of an answer."""
     letter, size = _ANSWER.unpack(head)
     return letter, size
+
+
+def facts(pages: int, seconds: int | None) -> bytes:
+    """Return what a fax was found to be."""
+    return _FACTS.pack(pages, seconds is not None, seconds or 0)
+
+
+def parse_facts(content: bytes) -> tuple[int, int | None]:
+    """Return pages and seconds; raises `ValueError` for what `facts` does not make."""
+    try:
+        pages, known, seconds = _FACTS.unpack(content)
+    except struct.error:
+        raise ValueError from None
+    return pages, seconds if known else None
