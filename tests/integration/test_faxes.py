@@ -53,6 +53,16 @@ async def test_a_fax_goes_in_and_out_and_leaves_a_receipt(
     assert "0999" not in str(dict(row))
 
 
+async def test_of_a_fax_that_was_altered_no_byte_goes_out(
+    config: Config, faxes: Faxes, fax: bytes
+) -> None:
+    """A small fax is opened whole before its status is sent, so the reader gets a problem."""
+    identity = await faxes.taken(fax)
+    (stored,) = config.home.rglob(f"documents/{identity}")
+    stored.write_bytes(stored.read_bytes()[:-1] + b"x")
+    assert (await faxes.content(identity))[0] == 500
+
+
 async def test_each_end_may_be_asked_for_twice(faxes: Faxes, fax: bytes) -> None:
     """A gateway that asks again gets the same receipt, and another end is refused."""
     identity = await faxes.taken(fax)

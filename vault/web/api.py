@@ -24,16 +24,14 @@ from vault.domain.documents import parse_kind
 from vault.domain.orders import Status
 from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, TruncatedUploadError
-from vault.web.problems import STREAMING
 from vault.web.requests import (
-    BODY_CHUNK_BYTES,
+    hand_out,
     header_id,
     identity_of,
     json_fields,
     needed,
     page_limit,
     principal_of,
-    send,
     time_cursor,
     vault_of,
 )
@@ -207,20 +205,14 @@ async def read_content(request: web.Request) -> web.StreamResponse:
         reference=request.headers.get("Access-Reference"),
         approval=header_id(request, "Access-Approval"),
     ) as content:
-        response, size = web.StreamResponse(), content.document.size_bytes or 0
-        if size <= BODY_CHUNK_BYTES:
-            # At this size it is verified before its status is sent, and goes out with it.
-            response = web.Response(body=b"".join([chunk async for chunk in content.chunks]))
-        else:
-            response.content_length = size
-        response.content_type = content.document.media_type or "application/octet-stream"
         name = quote(content.filename or str(content.document.id), safe="")
-        response.headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{name}"
-        response.headers[hdrs.ACCEPT_RANGES] = "none"
-        response.headers[RECEIPT] = content.receipt
-        request[STREAMING] = response
-        await response.prepare(request)
-        async for chunk in content.chunks:
-            await send(request, response, chunk)
-        await response.write_eof()
-        return response
+        return await hand_out(
+            request,
+            content.chunks,
+            size_bytes=content.document.size_bytes or 0,
+            media_type=content.document.media_type or "application/octet-stream",
+            headers={
+                hdrs.CONTENT_DISPOSITION: f"attachment; filename*=UTF-8''{name}",
+                RECEIPT: content.receipt,
+            },
+        )

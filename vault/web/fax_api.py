@@ -16,15 +16,14 @@ from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError
 from vault.web.api import content_digest, upload_body
 from vault.web.fax_schemas import fax_json
-from vault.web.problems import STREAMING
 from vault.web.requests import (
+    hand_out,
     identity_of,
     json_fields,
     needed,
     page_limit,
     principal_of,
     query_flag,
-    send,
     time_cursor,
     vault_of,
 )
@@ -111,19 +110,17 @@ async def read(request: web.Request) -> web.StreamResponse:
         purpose=request.headers.get("Access-Purpose", Purpose.DELIVER_FAX),
         alone=query_flag(request, "alone"),
     ) as opened:
-        response = web.StreamResponse()
-        response.content_type = opened.fax.media_type
-        response.content_length = opened.fax.size_bytes
-        response.headers["Fax-To"] = opened.numbers.callee
-        response.headers["Fax-From"] = opened.numbers.caller or "anonymous"
-        response.headers[hdrs.ACCEPT_RANGES] = "none"
-        response.headers[RECEIPT] = opened.receipt
-        request[STREAMING] = response
-        await response.prepare(request)
-        async for chunk in opened.chunks:
-            await send(request, response, chunk)
-        await response.write_eof()
-        return response
+        return await hand_out(
+            request,
+            opened.chunks,
+            size_bytes=opened.fax.size_bytes,
+            media_type=opened.fax.media_type,
+            headers={
+                "Fax-To": opened.numbers.callee,
+                "Fax-From": opened.numbers.caller or "anonymous",
+                RECEIPT: opened.receipt,
+            },
+        )
 
 
 async def deliver(request: web.Request) -> web.Response:

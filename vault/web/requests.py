@@ -2,18 +2,20 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from vault.actions.cursor import decode_cursor
 from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import InvalidRequestError, TruncatedUploadError
+from vault.web.problems import STREAMING
 
 VAULT = web.AppKey("vault", Vault)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
@@ -88,6 +90,32 @@ async def send(request: web.Request, response: web.StreamResponse, piece: bytes)
             await response.write(piece)
     except TimeoutError:
         raise ConnectionAbortedError("the reader took nothing") from None
+
+
+async def hand_out(
+    request: web.Request,
+    chunks: AsyncIterable[bytes],
+    *,
+    size_bytes: int,
+    media_type: str,
+    headers: Mapping[str, str],
+) -> web.StreamResponse:
+    """Answer with content as it is opened; there are no ranges of it."""
+    response = web.StreamResponse()
+    if size_bytes <= BODY_CHUNK_BYTES:
+        # At this size it is verified before its status is sent, and goes out with it.
+        response = web.Response(body=b"".join([chunk async for chunk in chunks]))
+    else:
+        response.content_length = size_bytes
+    response.content_type = media_type
+    response.headers[hdrs.ACCEPT_RANGES] = "none"
+    response.headers.update(headers)
+    request[STREAMING] = response
+    await response.prepare(request)
+    async for chunk in chunks:
+        await send(request, response, chunk)
+    await response.write_eof()
+    return response
 
 
 def needed(fields: dict[str, Any], name: str) -> Any:
