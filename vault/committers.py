@@ -15,9 +15,7 @@ from vault.sql.documents import Found, find_many, find_with_key
 from vault.sql.fax_ending import Ending, end_many, end_one
 from vault.sql.fax_intake import NewFax, Taken, take_many, take_one
 from vault.sql.fax_opening import Opened, Opening, open_many, open_one
-from vault.sql.faxes import Looked
-from vault.sql.faxes import find_many as find_faxes
-from vault.sql.faxes import find_one as find_fax
+from vault.sql.faxes import Looked, look_at_many, look_at_one
 from vault.sql.intake import (
     Announced,
     Announcement,
@@ -76,7 +74,7 @@ async def open_committers(
         ),
         keeper=await opened("keeper", keep_many, keep_one),
         finder=await opened("finder", find_many, find_with_key),
-        fax_finder=await opened("fax-finder", find_faxes, find_fax),
+        fax_finder=await opened("fax-finder", look_at_many, look_at_one),
         fax_opener=await opened("fax-opener", open_many, open_one),
         fax_taker=await opened("fax-taker", take_many, take_one),
         fax_ender=await opened("fax-ender", partial(end_many, keyring), partial(end_one, keyring)),

@@ -53,12 +53,12 @@ async def fail_fax(
     masked = check_facts({"message": reason})["message"]
     if final:
         return await _end(vault, principal, identity, Action.FAX_FAIL, State.FAILED, masked)
-    fax = (await vault.fax_finder.submit(identity)).fax
+    looked = await vault.fax_finder.submit(identity)
     async with recorded(
         vault,
         principal,
         Action.FAX_FAIL,
-        region=fax.region if fax else None,
+        region=looked.region,
         document=identity,
         kind=KIND,
     ) as access:
@@ -93,14 +93,11 @@ async def _end(
     state: State,
     result: str | None,
 ) -> Fax:
-    fax = (await vault.fax_finder.submit(identity)).fax
-    region = fax.region if fax else None
+    looked = await vault.fax_finder.submit(identity)
     async with recorded(
-        vault, principal, action, region=region, document=identity, kind=KIND
+        vault, principal, action, region=looked.region, document=identity, kind=KIND
     ) as access:
-        if fax is None:
-            raise NotFoundError
-        access.size_bytes = fax.size_bytes
+        access.size_bytes = looked.size_bytes
         ended = await vault.fax_ender.submit(
             Ending(identity, state, result, vault.clock(), _outcome(access))
         )

@@ -46,15 +46,15 @@ async def open_fax(
 
     Raises `ConflictError` when it is to be opened `alone` and another attempt is under way.
     """
-    fax = (await vault.fax_finder.submit(identity)).fax
+    looked = await vault.fax_finder.submit(identity)
     async with recorded(
         vault,
         principal,
         Action.FAX_READ,
-        region=fax.region if fax else None,
+        region=looked.region,
         document=identity,
         kind=KIND,
-        custody=fax.custody if fax else None,
+        custody=looked.custody,
         purpose=purpose,
     ) as access:
         access.size_bytes = 0
@@ -108,7 +108,8 @@ async def _decrypt(
 
 async def describe_fax(vault: Vault, principal: Principal, identity: UUID) -> Fax:
     """Return a fax as it stands: while it lives and, as its receipt, afterwards."""
-    fax = (await vault.fax_finder.submit(identity)).fax
+    async with connection(vault.pool) as conn:
+        fax = await faxes_sql.find(conn, identity)
     async with recorded(
         vault,
         principal,

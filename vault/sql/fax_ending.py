@@ -14,7 +14,7 @@ from keys.keyring import Keyring
 from vault.domain.faxes import TRANSITIONS, Fax, State
 from vault.domain.records import Record
 from vault.sql.connection import Connection
-from vault.sql.faxes import COLUMNS, fax_of
+from vault.sql.faxes import COLUMNS, fax_of, find_many
 from vault.sql.log import insert_records
 
 
@@ -52,14 +52,15 @@ async def _end(
     keyring: Keyring, conn: Connection, items: Sequence[Ending], locking: str
 ) -> list[Fax | None]:
     async with conn.transaction():
-        found = await _lock(conn, [item.fax for item in items], locking)
+        locked = await _lock(conn, [item.fax for item in items], locking)
         wanted = dict[UUID, Ending]()
         for item in items:
-            fax = found.get(item.fax)
             # Of two for the same fax the first one ends it.
-            if fax is not None and item.state in TRANSITIONS[fax.state]:
+            if item.fax in locked and item.state in TRANSITIONS[locked[item.fax].state]:
                 wanted.setdefault(item.fax, item)
-        found |= await _shred(keyring, conn, found, list(wanted.values()))
+        found = await _shred(keyring, conn, locked, list(wanted.values()))
+        if before := locked.keys() - found.keys():
+            found |= await find_many(conn, before)
         records = [
             item.outcome(None if wanted.get(item.fax) is item else ALREADY)
             for item in items
@@ -69,20 +70,26 @@ async def _end(
     return [found.get(item.fax) for item in items]
 
 
-async def _lock(conn: Connection, faxes: Sequence[UUID], locking: str) -> dict[UUID, Fax]:
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    region: str
+    state: State
+
+
+async def _lock(conn: Connection, faxes: Sequence[UUID], locking: str) -> dict[UUID, _Locked]:
     rows = await conn.fetch(
-        f"select {COLUMNS} from fax f where id = any($1) order by id for update {locking}",
+        f"select id, region, state from fax where id = any($1) order by id for update {locking}",
         list(faxes),
     )
-    return {row["id"]: fax_of(row) for row in rows}
+    return {fax: _Locked(region, State(state)) for fax, region, state in rows}
 
 
 async def _shred(
-    keyring: Keyring, conn: Connection, found: dict[UUID, Fax], endings: Sequence[Ending]
+    keyring: Keyring, conn: Connection, locked: dict[UUID, _Locked], endings: Sequence[Ending]
 ) -> dict[UUID, Fax]:
     by_region = defaultdict[str, list[Ending]](list)
     for ending in endings:
-        by_region[found[ending.fax].region].append(ending)
+        by_region[locked[ending.fax].region].append(ending)
     ended = dict[UUID, Fax]()
     for region, these in sorted(by_region.items()):
         generation = await keyring.destroy_keys(conn, region, [item.fax for item in these])

@@ -1,7 +1,7 @@
 """Faxes and their receipts: looked at, and waiting for another attempt."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -39,23 +39,34 @@ async def find(conn: Connection, fax: UUID, *, lock: bool = False) -> Fax | None
     return fax_of(row) if row else None
 
 
+async def find_many(conn: Connection, faxes: Collection[UUID]) -> dict[UUID, Fax]:
+    """Return the faxes, or their receipts, that there are."""
+    rows = await conn.fetch(f"select {COLUMNS} from fax f where id = any($1)", list(faxes))
+    return {row["id"]: fax_of(row) for row in rows}
+
+
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was looked for: a fax or its receipt, None where there is none."""
+    """What a decision needs of a fax: where it is kept, and how; nothing where there is none."""
 
-    fax: Fax | None
+    region: str | None = None
+    custody: Custody | None = None
+    size_bytes: int | None = None
 
 
-async def find_many(conn: Connection, faxes: Sequence[UUID]) -> list[Looked]:
+async def look_at_many(conn: Connection, faxes: Sequence[UUID]) -> list[Looked]:
     """Return what there is of each, in their order."""
-    rows = await conn.fetch(f"select {COLUMNS} from fax f where id = any($1)", list(set(faxes)))
-    found = {row["id"]: fax_of(row) for row in rows}
-    return [Looked(found.get(fax)) for fax in faxes]
+    rows = await conn.fetch(
+        "select id, region, custody, size_bytes from fax where id = any($1)", list(set(faxes))
+    )
+    found = {fax: Looked(region, Custody(custody), size) for fax, region, custody, size in rows}
+    return [found.get(fax) or Looked() for fax in faxes]
 
 
-async def find_one(conn: Connection, fax: UUID) -> Looked:
+async def look_at_one(conn: Connection, fax: UUID) -> Looked:
     """Return what there is of one."""
-    return Looked(await find(conn, fax))
+    (looked,) = await look_at_many(conn, [fax])
+    return looked
 
 
 async def find_by_key(
