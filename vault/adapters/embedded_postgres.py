@@ -113,7 +113,7 @@ class EmbeddedPostgres:
     async def wait_for_death(self) -> None:
         """Return when the server is gone, whether by `stop` or on its own."""
         if self._process is not None:
-            await ended(self._process, float("inf"))
+            await ended(self._process, None)
 
     async def supervise(self) -> None:
         """Start the server again whenever it dies; returns after `stop`."""

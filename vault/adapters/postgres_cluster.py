@@ -18,7 +18,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -157,14 +156,19 @@ def program_path(name: str) -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin" / name
 
 
-async def ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Wait at most so long; returns whether the process is gone."""
-    deadline = time.monotonic() + seconds
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.02)
-    return True
+async def ended(process: subprocess.Popen[bytes], seconds: float | None) -> bool:
+    """Wait at most so long, without asking again and again; returns whether the process is gone."""
+    if process.poll() is None:
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+        descriptor = os.pidfd_open(process.pid)
+        loop.add_reader(descriptor, gone.set)
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(gone.wait(), seconds)
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+    return process.poll() is not None
 
 
 def _account() -> pwd.struct_passwd:

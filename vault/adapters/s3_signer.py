@@ -36,7 +36,7 @@ class Signer:
 
     def headers(self, method: str, path: str, query: str, now: datetime) -> dict[str, str]:
         """Return the headers to send; `path` needs no escapes, `query` is encoded, `now` is UTC."""
-        at = f"{now:%Y%m%dT%H%M%SZ}"
+        at = now.isoformat(timespec="seconds")[:19].replace("-", "").replace(":", "") + "Z"
         day = at[:8]
         scope = f"{day}/{self._region}/s3/aws4_request"
         request = (
