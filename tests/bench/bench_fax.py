@@ -28,6 +28,7 @@ from pathlib import Path
 
 import aiohttp
 import asyncpg
+import uvloop
 
 from tests.bench.bench_ingest import SINK, cpu_seconds, free_port, rate
 from tests.fixtures_process import VaultProcess
@@ -35,6 +36,10 @@ from tests.fixtures_server import SAMPLES
 from vault.adapters.postgres_cluster import NAME, Cluster
 
 COUNT, ROUNDS, GATEWAYS = 800, 5, 64
+#: What the design asks for, in bare sinks: on its machine one sink took 0.064 ms (15,415 a second).
+#: Of what is delivered and shredded in the same count it says nothing.
+SINKS_A_SECOND = 15_415
+TARGETS = {"in": SINKS_A_SECOND / 2_000, "in and out": SINKS_A_SECOND / 1_000, "delivered": None}
 SIZE = 60 * 1024
 SOAK = int(os.environ.get("FAX_SOAK", "100000"))
 SOAK_TOGETHER = 32
@@ -141,12 +146,17 @@ class Bench:
             assert response.status == 201, body
             return str(body["id"])
 
-    async def through(self, url: str) -> None:
-        """Bring a fax, fetch it and acknowledge it."""
+    async def through(self, url: str) -> str:
+        """Bring a fax and fetch it; returns its address."""
         path = f"{url}/v1/faxes/{await self.put(url)}"
         async with self.session.get(path + "/content") as response:
             assert response.status == 200
             assert await response.read() == self.data
+        return path
+
+    async def deliver(self, url: str) -> None:
+        """Bring a fax, fetch it and acknowledge it, which shreds it."""
+        path = await self.through(url)
         async with self.session.post(path + "/actions/deliver", json={}) as response:
             assert response.status == 200, await response.text()
 
@@ -168,7 +178,7 @@ class Bench:
         return {name: found.show(name) for name, found in figures.items()}
 
     async def speed(self, sink_pid: int, s3_port: int) -> None:
-        """Measure the sink, in, and through, beside the bare pass; with one server, then two."""
+        """Measure the sink and each way, beside the bare pass; with one server, then with two."""
         urls = [self.vault.url]
 
         async def sink(_: int) -> None:
@@ -182,6 +192,11 @@ class Bench:
         async def through(number: int) -> None:
             await self.through(urls[number % len(urls)])
 
+        async def deliver(number: int) -> None:
+            await self.deliver(urls[number % len(urls)])
+
+        # The sandboxed children are started before the server has a core, which is not theirs.
+        await rate(GATEWAYS, into, GATEWAYS)
         one = self.pids(self.vault)
         async with self.bare_pass(s3_port) as (bare_url, bare):
             for pid in (sink_pid, bare, *one):
@@ -193,11 +208,14 @@ class Bench:
                     "in": (one, into),
                     "bare pass, in and out": ([bare], lambda _: self.through(bare_url)),
                     "in and out": (one, through),
+                    "bare pass, delivered": ([bare], lambda _: self.deliver(bare_url)),
+                    "delivered": (one, deliver),
                 }
             )
-        for name in ("in", "in and out"):
+        for name, sinks in TARGETS.items():
             print(
-                f"  {name} takes the CPU of {cpu[name] / cpu['bare sink']:.1f} bare sinks and of "
+                f"  {name}: the CPU of {cpu[name] / cpu['bare sink']:.1f} bare sinks"
+                f"{f' (at most {sinks:.1f})' if sinks else ''} and of "
                 f"{cpu[name] / cpu['bare pass, ' + name]:.2f} bare passes",
                 flush=True,
             )
@@ -205,7 +223,13 @@ class Bench:
         await self.second.start()
         urls.append(self.second.url)
         both = self.pids(self.vault, self.second)
-        await self.measure({"in, two servers": (both, into), "in and out, two": (both, through)})
+        await self.measure(
+            {
+                "in, two servers": (both, into),
+                "in and out, two": (both, through),
+                "delivered, two": (both, deliver),
+            }
+        )
         await self.second.stop()
 
     @property
@@ -271,14 +295,14 @@ class Bench:
 
     async def soak(self) -> None:
         """Pass many faxes through and compare what is held."""
-        await asyncio.gather(*(self.through(self.vault.url) for _ in range(SOAK_TOGETHER)))
+        await asyncio.gather(*(self.deliver(self.vault.url) for _ in range(SOAK_TOGETHER)))
         await self.settled()
         before = await self.held()
         numbers = iter(range(SOAK))
 
         async def work() -> None:
             for _ in numbers:
-                await self.through(self.vault.url)
+                await self.deliver(self.vault.url)
 
         start = time.perf_counter()
         async with asyncio.TaskGroup() as group:
@@ -327,7 +351,7 @@ def main() -> None:
     try:
         time.sleep(2)
         with tempfile.TemporaryDirectory() as directory:
-            asyncio.run(run(Path(directory), sink_port, sink.pid, s3_port))
+            uvloop.run(run(Path(directory), sink_port, sink.pid, s3_port))
     finally:
         for process in (sink, s3):
             process.terminate()
