@@ -90,8 +90,8 @@ async def open_vault(
                 command_timeout=config.database_timeout_seconds,
                 # Every statement leaves its connection as it was: there is nothing to reset.
                 reset=_keep_session,
-                # A restore changes what nobody else may.
-                server_settings={} if restoring else {"role": SERVICE_ROLE},
+                # A restore changes what nobody else may, and takes its time for it.
+                server_settings={} if restoring else _session(config),
             )
         )
         stores: dict[str, ObjectStore] = {}
@@ -258,6 +258,15 @@ async def attached(config: Config) -> AsyncIterator[str]:
         return
     async with embedded_database(config.home) as dsn:
         yield dsn
+
+
+def _session(config: Config) -> dict[str, str]:
+    idle = f"{int(config.database_idle_seconds * 1000)}ms"
+    return {
+        "role": SERVICE_ROLE,
+        "idle_session_timeout": idle,
+        "idle_in_transaction_session_timeout": idle,
+    }
 
 
 async def _keep_session(conn: object) -> None:

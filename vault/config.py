@@ -127,6 +127,8 @@ class Config(CarrierSettings):
     store_timeout_seconds: float = 30.0
     database_pool_max: int = 20
     database_timeout_seconds: float = 10.0
+    #: A session of a machine that is gone without a word lets go of what it has locked after that.
+    database_idle_seconds: float = 600.0
     #: Whether `serve` runs the reconcilers too.
     worker: bool = True
     region_settings: Mapping[str, Region] = field(default_factory=dict)

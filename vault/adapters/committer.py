@@ -174,6 +174,7 @@ class GroupCommitter(Generic[Item, Result]):
                 server_settings={
                     "statement_timeout": milliseconds,
                     "lock_timeout": milliseconds,
+                    "idle_in_transaction_session_timeout": milliseconds,
                     "application_name": f"portvault-{self._name}",
                     "role": self._role,
                     # Rows are found by their keys, whatever the table looked like when the
