@@ -1,5 +1,5 @@
 """
-Faxes of 60 KiB a second: in, and in and out again with records, beside what bounds them.
+Faxes of 60 KiB a second: in, in and out again, and delivered, with records, and what bounds them.
 
 That is a bare aiohttp sink, and `bare_pass`, which does what the design's prototype did.
 
@@ -36,7 +36,7 @@ from tests.fixtures_server import SAMPLES
 from vault.adapters.postgres_cluster import NAME, Cluster
 
 COUNT, ROUNDS, GATEWAYS = 800, 5, 64
-#: What the design asks for, in bare sinks: on its machine one sink took 0.064 ms (15,415 a second).
+#: What the design asks for, in bare sinks of the machine of its prototypes, which took 0.064 ms.
 #: Of what is delivered and shredded in the same count it says nothing.
 SINKS_A_SECOND = 15_415
 TARGETS = {"in": SINKS_A_SECOND / 2_000, "in and out": SINKS_A_SECOND / 1_000, "delivered": None}

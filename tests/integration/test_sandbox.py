@@ -223,6 +223,22 @@ async def test_a_child_has_no_capability(sandbox: SandboxedChildren) -> None:
     assert status["NoNewPrivs"] == "1"
 
 
+async def test_a_child_has_its_three_pipes_and_nothing_else(sandbox: SandboxedChildren) -> None:
+    """Nothing that this process has open is open in a child, nor a second end of its pipes."""
+    with Path(__file__).open() as inherited:
+        os.set_inheritable(inherited.fileno(), True)
+        await sandbox.check(tiff({}), TIFF, pages_max=1)
+        assert {path.name for path in Path(f"/proc/{child_of(sandbox)}/fd").iterdir()} == set("012")
+
+
+def test_only_one_whole_answer_is_passed_on() -> None:
+    """What reads a PDF cannot answer for the next fax, too."""
+    whole = frames.answer(frames.DONE, frames.facts(1, None))
+    assert frames.is_whole(whole)
+    for found in (b"", whole[:3], whole[:-1], whole + whole, frames.answer(frames.AWAY, b"")):
+        assert not frames.is_whole(found)
+
+
 async def test_a_child_that_hangs_or_dies_is_replaced(sandbox: SandboxedChildren) -> None:
     """A fax that finds a child stopped or dead is looked into by the next one."""
     for number in (signal.SIGKILL, signal.SIGSTOP):

@@ -164,7 +164,8 @@ async def ended(process: subprocess.Popen[bytes], seconds: float | None) -> bool
         loop.add_reader(descriptor, gone.set)
         try:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(gone.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await gone.wait()
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)

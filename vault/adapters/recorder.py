@@ -95,12 +95,12 @@ class GroupRecorder:
         batch: list[_Waiter] = []
         while True:
             last, batch = len(batch), [await self._waiting.get()]
-            await wait_for_company(last)
-            size = len(batch[0].records)
-            while size < BATCH_RECORDS_MAX and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-                size += len(batch[-1].records)
             try:
+                await wait_for_company(last)
+                size = len(batch[0].records)
+                while size < BATCH_RECORDS_MAX and not self._waiting.empty():
+                    batch.append(self._waiting.get_nowait())
+                    size += len(batch[-1].records)
                 await self._record(batch)
             except AWAY as error:
                 self._disconnect()

@@ -18,6 +18,7 @@ from vault.sandbox import frames
 TRIES = 2
 #: What a child may answer: a fax as PDF is little larger than the fax.
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
+REASON_BYTES_MAX = 1000
 UNREADABLE = "the fax could not be read within the limits"
 
 
@@ -59,7 +60,7 @@ class SandboxedChildren:
             with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
                 found, content = await self._ask_one(letter, data, pages_max)
                 if found == frames.REFUSED:
-                    raise ContentRefusedError(content.decode())
+                    raise ContentRefusedError(_reason(content))
                 if found == frames.DONE:
                     return content
                 away = True
@@ -116,6 +117,12 @@ class SandboxedChildren:
             )
         except OSError as error:
             raise UnavailableError(f"no sandbox can be started: {error.strerror}") from None
+
+
+def _reason(content: bytes) -> str:
+    """Return a refusal's reason in one line, whatever the child made of it."""
+    text = content[:REASON_BYTES_MAX].decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _write(pipe: asyncio.StreamWriter, *parts: bytes) -> None:

@@ -29,6 +29,8 @@ _NEW_USERS, _NEW_NETWORK = 0x10000000, 0x40000000
 
 def main() -> None:
     """Answer until the vault closes the pipe."""
+    # Who starts a child under uvloop leaves it copies of the pipes, and what else it had open.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     memory_bytes, cpu_seconds = (int(text) for text in sys.argv[1:3])
     limit(memory_bytes)
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
@@ -117,7 +119,7 @@ def _apart(answers: BinaryIO, content: bytes, pages_max: int, cpu_seconds: int) 
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) in frames.OUTSIDE:
         found = frames.answer(frames.AWAY, b"")
-    elif status != 0:
+    elif status != 0 or not frames.is_whole(found):
         found = frames.answer(frames.REFUSED, b"the fax could not be read within the limits")
     _say(answers, found)
 

@@ -42,13 +42,21 @@ def parse_answer_head(head: bytes) -> tuple[bytes, int]:
     return letter, size
 
 
+def is_whole(found: bytes) -> bool:
+    """Whether this is one answer about the content, and nothing after it."""
+    if len(found) < ANSWER_BYTES:
+        return False
+    letter, size = parse_answer_head(found[:ANSWER_BYTES])
+    return letter in {DONE, REFUSED} and size == len(found) - ANSWER_BYTES
+
+
 def facts(pages: int, seconds: int | None) -> bytes:
     """Return what a fax was found to be."""
     return _FACTS.pack(pages, seconds is not None, seconds or 0)
 
 
 def parse_facts(content: bytes) -> tuple[int, int | None]:
-    """Return pages and seconds; raises `ValueError` for what `facts` does not make."""
+    """Return pages and seconds; raises `ValueError` for what is not of the size of `facts`."""
     try:
         pages, known, seconds = _FACTS.unpack(content)
     except struct.error:

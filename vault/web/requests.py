@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
@@ -85,36 +86,48 @@ async def small_body(request: web.Request, size_max: int) -> bytes:
 
 async def send(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
     """Send a piece of an answer; a reader that takes nothing of it for too long is cut off."""
+    async with _taken_in_time(request):
+        await response.write(piece)
+
+
+@asynccontextmanager
+async def _taken_in_time(request: web.Request) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(vault_of(request).config.idle_seconds):
-            await response.write(piece)
+            yield
     except TimeoutError:
         raise ConnectionAbortedError("the reader took nothing") from None
 
 
 async def hand_out(
     request: web.Request,
-    chunks: AsyncIterable[bytes],
+    chunks: AsyncIterator[bytes],
     *,
     size_bytes: int,
     media_type: str,
     headers: Mapping[str, str],
 ) -> web.StreamResponse:
     """Answer with content as it is opened; there are no ranges of it."""
-    response = web.StreamResponse()
-    if size_bytes <= BODY_CHUNK_BYTES:
+    small = size_bytes <= BODY_CHUNK_BYTES
+    if small:
         # At this size it is verified before its status is sent, and goes out with it.
-        response = web.Response(body=b"".join([chunk async for chunk in chunks]))
+        response: web.StreamResponse = web.Response(
+            body=b"".join([piece async for piece in chunks])
+        )
     else:
+        response = web.StreamResponse()
         response.content_length = size_bytes
     response.content_type = media_type
     response.headers[hdrs.ACCEPT_RANGES] = "none"
     response.headers.update(headers)
     request[STREAMING] = response
-    await response.prepare(request)
-    async for chunk in chunks:
-        await send(request, response, chunk)
-    await response.write_eof()
+    async with _taken_in_time(request):
+        await response.prepare(request)
+    if not small:
+        async for chunk in chunks:
+            await send(request, response, chunk)
+    async with _taken_in_time(request):
+        await response.write_eof()
     return response
 
 
