@@ -35,5 +35,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run the tests on the loop that the vault runs on."""
+    """Run the tests on the loop that a server runs on."""
     return {"uvloop": uvloop.new_event_loop}

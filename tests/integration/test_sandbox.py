@@ -101,6 +101,14 @@ resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 sys.argv[1:] = [str(1 << 30), "5"]
 child.main()
 """
+TWICE = """
+import sys
+from vault.sandbox import child, frames
+once = frames.answer(frames.DONE, frames.facts(1, None))
+child.answer = lambda *question: once + once
+sys.argv[1:] = [str(1 << 30), "5"]
+child.main()
+"""
 NOBODY = 65534
 SIGNALS_SINCE = 6
 
@@ -231,8 +239,18 @@ async def test_a_child_has_its_three_pipes_and_nothing_else(sandbox: SandboxedCh
         assert {path.name for path in Path(f"/proc/{child_of(sandbox)}/fd").iterdir()} == set("012")
 
 
+def test_what_reads_a_pdf_cannot_answer_for_the_next_fax(authorisation: bytes) -> None:
+    """One that was taken over and answers twice is a refusal, and nothing comes after it."""
+    question = frames.question_head(frames.CHECK_PDF, 1, len(authorisation)) + authorisation
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE], input=question, capture_output=True, check=True
+    )
+    letter, size = frames.parse_answer_head(done.stdout[: frames.ANSWER_BYTES])
+    assert (letter, len(done.stdout)) == (frames.REFUSED, frames.ANSWER_BYTES + size)
+
+
 def test_only_one_whole_answer_is_passed_on() -> None:
-    """What reads a PDF cannot answer for the next fax, too."""
+    """Nothing, a part of one, and more than one are none."""
     whole = frames.answer(frames.DONE, frames.facts(1, None))
     assert frames.is_whole(whole)
     for found in (b"", whole[:3], whole[:-1], whole + whole, frames.answer(frames.AWAY, b"")):
