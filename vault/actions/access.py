@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+import asyncpg
+
 from vault.actions.refusals import refusal
 from vault.context import Vault
 from vault.domain.access import OPENING, WORKER_ROLE, Action, Principal, Purpose
@@ -28,11 +30,14 @@ from vault.domain.decision import (
 from vault.domain.documents import Custody
 from vault.domain.masking import mask_numbers
 from vault.domain.records import Record
-from vault.errors import RecordsUnavailableError, VaultError
+from vault.errors import DatabaseUnavailableError, RecordsUnavailableError, VaultError
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection
 
 log = logging.getLogger(__name__)
+
+#: Makes an intent durable, together with rows of the action's own.
+Begin = Callable[[Record], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -113,7 +118,7 @@ async def recorded(
     purpose: str | None = None,
     reference: str | None = None,
     approved: bool = False,
-    begin: Callable[[Record], Awaitable[None]] | None = None,
+    begin: Begin | None = None,
     basis: str | None = None,
 ) -> AsyncIterator[Access]:
     """
@@ -168,7 +173,7 @@ async def recorded(
     copies = [replace(intent, id=vault.new_id(), region=other) for other in regions[1:]]
     try:
         if begin and decision.allow:
-            await begin(intent)
+            await _begin(begin, intent)
             await vault.recorder.append_many(copies)
         else:
             await vault.recorder.append_many([intent, *copies])
@@ -190,6 +195,13 @@ async def recorded(
         await _conclude(access, *_how(error))
         raise
     await _conclude(access, "completed", None)
+
+
+async def _begin(begin: Begin, intent: Record) -> None:
+    try:
+        await begin(intent)
+    except (DatabaseUnavailableError, asyncpg.PostgresError) as error:
+        raise RecordsUnavailableError from error
 
 
 _ALL_PURPOSES = frozenset(Purpose)
@@ -260,8 +272,11 @@ def _how(error: BaseException) -> tuple[str, str | None]:
 async def _conclude(access: Access, result: str, reason: str | None) -> None:
     """Record outcomes; what cannot be is left for the worker, which says `interrupted`."""
     open_ = [one for one in access.everywhere if not one.concluded]
+    if not open_:
+        return
     records = [one.conclude(result=result, reason=reason) for one in open_]
+    recording = asyncio.create_task(access.vault.recorder.append_many(records))
     try:
-        await asyncio.shield(access.vault.recorder.append_many(records))
+        await asyncio.shield(recording)
     except RecordsUnavailableError:
         log.warning("the outcome of intent %s could not be recorded", access.intent.id)

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -14,10 +14,11 @@ from vault.domain.access import Action, Principal, Purpose
 from vault.domain.documents import Custody, metadata_context, object_name, stream_context
 from vault.domain.faxes import KIND, Channel, Direction, Fax, Numbers, State, decode_numbers
 from vault.domain.receipts import encode_receipt, receipt_of
+from vault.domain.records import Record
 from vault.errors import ConflictError, NotFoundError, ShreddedError
 from vault.sql import faxes as faxes_sql
 from vault.sql.connection import connection
-from vault.sql.fax_opening import Opening
+from vault.sql.fax_opening import Opened, Opening
 
 ATTEMPTS = 5
 
@@ -47,6 +48,7 @@ async def open_fax(
     Raises `ConflictError` when it is to be opened `alone` and another attempt is under way.
     """
     looked = await vault.fax_finder.submit(identity)
+    attempt = _Attempt(vault, identity, alone=alone)
     async with recorded(
         vault,
         principal,
@@ -56,9 +58,10 @@ async def open_fax(
         kind=KIND,
         custody=looked.custody,
         purpose=purpose,
+        begin=attempt.begin,
     ) as access:
         access.size_bytes = 0
-        fax, key = await _begin(vault, identity, alone=alone)
+        fax, key = await attempt.opened()
         sealed_numbers = fax.metadata or b""
         numbers = decode_numbers(key.open(sealed_numbers, metadata_context(fax.region, fax.id)))
         async with vault.stores[fax.region].get(object_name(identity)) as sealed:
@@ -70,21 +73,34 @@ async def open_fax(
                 await chunks.aclose()
 
 
-async def _begin(vault: Vault, identity: UUID, *, alone: bool) -> tuple[Fax, DataKey]:
-    now = vault.clock()
-    until = now + timedelta(seconds=vault.config.fax_attempt_seconds_max)
-    for _ in range(ATTEMPTS):
-        opened = await vault.fax_opener.submit(Opening(identity, now, until, alone))
-        if opened.fax is None or opened.key is None:
-            if opened.fax is not None and opened.fax.custody is Custody.STORED:
-                raise ConflictError("another attempt to deliver this fax is under way")
-            raise ShreddedError("the fax was shredded")
-        try:
-            return opened.fax, await vault.keyring.open_key(opened.key)
-        except StaleScopeError:
-            # The attempt is ours by now.
-            alone = False
-    raise ConflictError("the region's keys are being sealed; try again")
+class _Attempt:
+    """An attempt to deliver, which begins in the commit that makes its intent durable."""
+
+    def __init__(self, vault: Vault, fax: UUID, *, alone: bool) -> None:
+        now = vault.clock()
+        until = now + timedelta(seconds=vault.config.fax_attempt_seconds_max)
+        self._vault, self._opening = vault, Opening(fax, now, until, alone, intent=None)
+        self._opened = Opened(fax=None, key=None)
+
+    async def begin(self, intent: Record) -> None:
+        """Begin, where no other attempt is in the way; for the `begin` of `recorded`."""
+        self._opened = await self._vault.fax_opener.submit(replace(self._opening, intent=intent))
+
+    async def opened(self) -> tuple[Fax, DataKey]:
+        """Return the fax and its key; raises why the attempt could not begin."""
+        for _ in range(ATTEMPTS):
+            fax, key = self._opened.fax, self._opened.key
+            if fax is None or key is None:
+                if fax is not None and fax.custody is Custody.STORED:
+                    raise ConflictError("another attempt to deliver this fax is under way")
+                raise ShreddedError("the fax was shredded")
+            try:
+                return fax, await self._vault.keyring.open_key(key)
+            except StaleScopeError:
+                # The attempt is ours by now.
+                again = replace(self._opening, alone=False)
+                self._opened = await self._vault.fax_opener.submit(again)
+        raise ConflictError("the region's keys are being sealed; try again")
 
 
 async def _decrypt(

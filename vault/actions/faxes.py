@@ -230,7 +230,7 @@ async def _store(vault: Vault, access: Access, asked: _Asked, data: bytes) -> _S
         for start in range(0, len(data), PIECE_BYTES)
     ]
     pieces.append(encryptor.finalize())
-    header = b"".join(pieces[:2])[:HEADER_BYTES]
+    header = b"".join(piece[:HEADER_BYTES] for piece in pieces[:2])[:HEADER_BYTES]
     try:
         await vault.stores[region].put(
             object_name(identity), _iterate(pieces), size_bytes=ciphertext_size(len(data))

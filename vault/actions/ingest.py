@@ -11,7 +11,7 @@ from uuid import UUID
 
 from vault.actions.access import recorded
 from vault.actions.once import Once
-from vault.actions.receive import Upload, announce, receive
+from vault.actions.receive import Upload, receive
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Document, Kind
@@ -41,8 +41,9 @@ async def ingest(
 
     async def begin(intent: Record) -> None:
         nonlocal announced
-        announced = await announce(
-            vault, Announcement(intent, identity, order, kind.value, once.wanted)
+        # The upload is announced in the commit that makes its intent durable.
+        announced = await vault.announcer.submit(
+            Announcement(intent, identity, order, kind.value, once.wanted)
         )
 
     async with recorded(

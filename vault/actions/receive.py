@@ -17,8 +17,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
 
-import asyncpg
-
 from keys.keyring import WrappedKey
 from keys.stream import HEADER_BYTES, DataKey, ciphertext_size
 from vault.actions.access import Access
@@ -36,10 +34,8 @@ from vault.domain.media import HEAD_BYTES, check_type
 from vault.errors import (
     ConflictError,
     ContentRefusedError,
-    DatabaseUnavailableError,
     DigestMismatchError,
     NotFoundError,
-    RecordsUnavailableError,
     TooLargeError,
     TruncatedUploadError,
     UnsupportedTypeError,
@@ -47,7 +43,7 @@ from vault.errors import (
 )
 from vault.sql import documents as documents_sql
 from vault.sql.connection import connection
-from vault.sql.intake import Announced, Announcement, Claim, Keeping
+from vault.sql.intake import Claim, Keeping
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +65,6 @@ class Upload:
 def too_large(size_max: int) -> TooLargeError:
     """Return the refusal that names the limit."""
     return TooLargeError(f"a document may have at most {size_max} bytes")
-
-
-async def announce(vault: Vault, announcement: Announcement) -> Announced:
-    """Record the intent and announce its upload, in one commit; for the `begin` of `recorded`."""
-    try:
-        return await vault.announcer.submit(announcement)
-    except (DatabaseUnavailableError, asyncpg.PostgresError) as error:
-        raise RecordsUnavailableError from error
 
 
 async def receive(

@@ -152,6 +152,8 @@ class SignedRequests:
     async def _read_all(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the body of a command, of which no more than the limit is believed."""
         body = b""
+        if response.content.at_eof():
+            return body
         async for chunk in self.read(response):
             body += chunk
             if len(body) > _ERROR_BYTES_MAX:

@@ -16,6 +16,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Coroutine,
     Mapping,
 )
 from contextlib import aclosing, suppress
@@ -111,12 +112,12 @@ class Uploads:
 
     async def _settled(
         self,
-        step: Awaitable[T],
+        step: Coroutine[Any, Any, T],
         undo: Callable[[T], Awaitable[None]] | None,
         body: Body | None = None,
     ) -> T:
         """Return what the step returns; undo it when this task is cancelled too late to stop it."""
-        task = asyncio.ensure_future(step)
+        task = asyncio.create_task(step)
         try:
             return await self._answered(task, body)
         except BaseException as error:

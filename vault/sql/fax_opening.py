@@ -1,5 +1,5 @@
 """
-Beginning attempts to deliver faxes, many in a statement.
+Beginning attempts to deliver faxes, many in a statement, which makes their intents durable, too.
 
 A fax that somebody has locked, that has ended, or that two of the group want is left out, and tried
 again by `open_one`, which waits and says what became of it.
@@ -14,8 +14,10 @@ import asyncpg
 
 from keys.keyring import WrappedKey
 from vault.domain.faxes import Fax
+from vault.domain.records import Record
 from vault.sql.connection import Connection
 from vault.sql.faxes import COLUMNS, fax_of, find
+from vault.sql.log import record_columns, records_insert
 
 _BEGIN = """
     update fax f set state = 'delivering', next_attempt_at = s.until,
@@ -36,6 +38,8 @@ class Opening:
     #: When the attempt counts as lost.
     until: datetime
     alone: bool
+    #: None where it is on record already.
+    intent: Record | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,11 @@ class Opened:
 
 
 async def open_many(conn: Connection, items: Sequence[Opening]) -> list[Opened | None]:
-    """Begin attempts; None for one that has to be tried alone."""
+    """Begin attempts; None for one that has to be tried alone, and whose intent is durable."""
     rows = await conn.fetch(
         f"""
-        with sought as (
+        with recorded as ({records_insert(5)}),
+        sought as (
             select distinct on (id) * from unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[],
                 $4::bool[]) with ordinality sought (id, now, until, alone, place)
             order by id, place),
@@ -64,6 +69,7 @@ async def open_many(conn: Connection, items: Sequence[Opening]) -> list[Opened |
         [item.now for item in items],
         [item.until for item in items],
         [item.alone for item in items],
+        *_intents(items),
     )
     begun = {row["place"]: _opened(row) for row in rows}
     return [begun.get(place) for place in range(1, len(items) + 1)]
@@ -73,6 +79,7 @@ async def open_one(conn: Connection, item: Opening) -> Opened:
     """Begin one attempt, and wait for whoever else has the fax."""
     row = await conn.fetchrow(
         f"""
+        with recorded as ({records_insert(5)})
         {_BEGIN} from data_key k,
             (select $1::uuid id, $2::timestamptz now, $3::timestamptz until, $4::bool alone) s
         where {_MAY} returning {COLUMNS}, k.scope, k.scope_epoch, k.wrap
@@ -81,8 +88,13 @@ async def open_one(conn: Connection, item: Opening) -> Opened:
         item.now,
         item.until,
         item.alone,
+        *_intents([item]),
     )
     return _opened(row) if row else Opened(await find(conn, item.fax), None)
+
+
+def _intents(items: Sequence[Opening]) -> list[tuple[object, ...]]:
+    return record_columns([item.intent for item in items if item.intent])
 
 
 def _opened(row: asyncpg.Record) -> Opened:

@@ -121,11 +121,15 @@ async def hand_out(
     response.headers[hdrs.ACCEPT_RANGES] = "none"
     response.headers.update(headers)
     request[STREAMING] = response
+    if small:
+        async with _taken_in_time(request):
+            await response.prepare(request)
+            await response.write_eof()
+        return response
     async with _taken_in_time(request):
         await response.prepare(request)
-    if not small:
-        async for chunk in chunks:
-            await send(request, response, chunk)
+    async for chunk in chunks:
+        await send(request, response, chunk)
     async with _taken_in_time(request):
         await response.write_eof()
     return response
