@@ -5,9 +5,10 @@ A round shreds a batch of random documents in one transaction and seals: re-key,
 the custodian's destroy are all in it. `shred and switch` are the shred's transaction and the seal's
 re-keying one without the rest. The limit, a round of it after each of ours, is `bare_tree`: pages
 alone, re-keyed in one transaction. Then what a seal waits for on the disk, how the cost grows with
-the tree, what uploads and reads wait for while seals run every second, and what memory a seal of
-10,000 needs. The server's buffers hold the tree, as an operator's would. `per core` is by the CPU
-time of this process, which stands for the vault's; PostgreSQL's is not in it.
+the tree, what uploads and reads wait for while seals run every second, what memory a seal of 10,000
+needs, and what two regions do at the same time, one waiting less for the other than for the disk.
+The server's buffers hold the tree, as an operator's would. `per core` is by the CPU time of this
+process, which stands for the vault's; PostgreSQL's is not in it.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import uvloop
 
+from keys.custodian import Custodian
 from keys.custodians import open_custodian
 from keys.errors import KeyDestroyedError, StaleScopeError
 from keys.keyring import Keyring
@@ -38,12 +40,15 @@ from keys.tree import WrappedKey
 from keys.wrap import KEY_BYTES, PAGE_BYTES, open_page, seal_page
 from tests.bench.bare_tree import BareTree, grow_bare
 from tests.bench.bench_ingest import forget_peak, peak_mib
-from tests.bench.grown_tree import REGION, grow
+from tests.bench.grown_tree import grow
 from vault.adapters.directory import DirectoryStore
 from vault.adapters.embedded_postgres import SETTINGS, EmbeddedPostgres
 from vault.migrate import migrate
 
+REGION, OTHER = "uk", "us"
 ROUNDS = 9
+#: Batches that each of two regions does in a round of theirs.
+TOGETHER = 10
 #: PostgreSQL plans each statement anew for the first five times.
 WARM_UP_ROUNDS = 6
 BATCHES = (1, 10, 100, 1000, 10_000)
@@ -53,22 +58,38 @@ SHARED_BUFFERS = "1GB"
 
 @dataclass
 class Bench:
-    """A grown tree, and the keys that still live in it."""
+    """Grown trees, and the keys that still live in them, by region."""
 
     dsn: str
     pool: asyncpg.Pool
+    custodian: Custodian
     keyring: Keyring
-    keys: list[UUID]
+    keys: dict[str, list[UUID]]
     bare: BareTree
 
-    def take(self, count: int) -> list[UUID]:
+    def take(self, count: int, region: str = REGION) -> list[UUID]:
         """Take random keys out of the living."""
-        taken = []
+        keys, taken = self.keys[region], []
         for _ in range(count):
-            index = random.randrange(len(self.keys))
-            self.keys[index], self.keys[-1] = self.keys[-1], self.keys[index]
-            taken.append(self.keys.pop())
+            index = random.randrange(len(keys))
+            keys[index], keys[-1] = keys[-1], keys[index]
+            taken.append(keys.pop())
         return taken
+
+    async def grow(self, region: str, documents: int) -> None:
+        """Grow the region's tree, and mirror it."""
+        await self.keyring.start_region(region)
+        grower = await grow(self.dsn, self.custodian, region, documents)
+        self.keys[region] = grower.keys
+        async with self.pool.acquire() as conn:
+            await conn.execute("update key_mirror set seen = null where region = $1", region)
+        started = time.perf_counter()
+        await self.keyring.mirror(region)
+        seconds = time.perf_counter() - started
+        print(f"  a base of {documents} documents is mirrored and opened in {seconds:.1f} s")
+        # A vault has no list of all its keys, which the collector would look through.
+        gc.collect()
+        gc.freeze()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +138,17 @@ async def grown(documents: int) -> AsyncIterator[Bench]:
         await migrate(dsn)
         custodian = open_custodian(f"file:{place}/keys")
         await custodian.check()
-        bucket = DirectoryStore(place / "objects")
+        buckets = {region: DirectoryStore(place / region) for region in (REGION, OTHER)}
+        custodians = dict.fromkeys(buckets, custodian)
         async with asyncpg.create_pool(dsn, min_size=2, max_size=10, reset=_keep) as pool:
-            keyring = Keyring(pool, {REGION: custodian}, {REGION: bucket}, cache_seconds=5.0)
-            await keyring.start_region(REGION)
-            grower = await grow(dsn, custodian, documents)
-            async with pool.acquire() as conn:
-                await conn.execute("update key_mirror set seen = null")
-            started = time.perf_counter()
-            await keyring.mirror(REGION)
-            seconds = time.perf_counter() - started
-            print(f"  a base of {documents} documents is mirrored and opened in {seconds:.1f} s")
+            keyring = Keyring(pool, custodians, buckets, cache_seconds=5.0)
             bare = await grow_bare(dsn, documents)
-            # A vault has no list of all its keys, which the collector would look through.
-            gc.collect()
-            gc.freeze()
-            yield Bench(dsn, pool, keyring, grower.keys, bare)
+            bench = Bench(dsn, pool, custodian, keyring, {}, bare)
+            await bench.grow(REGION, documents)
+            yield bench
             await bare.conn.close()
-        await bucket.close()
+        for bucket in buckets.values():
+            await bucket.close()
     finally:
         gc.unfreeze()
         await server.stop()
@@ -145,13 +159,15 @@ async def _keep(conn: object) -> None:
     del conn
 
 
-async def shred_and_seal(bench: Bench, keys: list[UUID]) -> tuple[float, float, int]:
+async def shred_and_seal(
+    bench: Bench, keys: list[UUID], region: str = REGION
+) -> tuple[float, float, int]:
     """Return the seconds of the shred and of the seal, and how many pages it wrote."""
     started = time.perf_counter()
     async with bench.pool.acquire() as conn, conn.transaction():
-        await bench.keyring.destroy_keys(conn, REGION, keys)
+        await bench.keyring.destroy_keys(conn, region, keys)
     shredded = time.perf_counter()
-    result = await bench.keyring.seal(REGION)
+    result = await bench.keyring.seal(region)
     assert result is not None
     return shredded - started, time.perf_counter() - shredded, result.nodes
 
@@ -176,7 +192,7 @@ async def batches(bench: Bench, sizes: tuple[int, ...]) -> dict[int, tuple[float
     found = {}
     print("  batch, a second:      shred + seal     shred and switch         bare pages   pages")
     for count in sizes:
-        if count * (ROUNDS + WARM_UP_ROUNDS) > len(bench.keys):
+        if count * (ROUNDS + WARM_UP_ROUNDS) > len(bench.keys[REGION]):
             continue
         forget_peak(os.getpid())
         before = resident_mib()
@@ -200,6 +216,23 @@ async def batches(bench: Bench, sizes: tuple[int, ...]) -> dict[int, tuple[float
         seconds = statistics.median(item.shred + item.seal for item in done)
         found[count] = (seconds, pages)
     return found
+
+
+async def together(bench: Bench) -> None:
+    """Print what two regions shred and seal at the same time, in batches of 100."""
+
+    async def batches_of(region: str) -> None:
+        for _ in range(TOGETHER):
+            await shred_and_seal(bench, bench.take(100, region), region)
+
+    rates, cores = list[float](), list[float]()
+    for warm in [False] + ROUNDS * [True]:
+        started, before = time.perf_counter(), time.process_time()
+        await asyncio.gather(batches_of(REGION), batches_of(OTHER))
+        if warm:
+            rates.append(2 * TOGETHER * 100 / (time.perf_counter() - started))
+            cores.append(2 * TOGETHER * 100 / (time.process_time() - before))
+    print(f"  two regions at once: {spread(rates)}/s in all, {spread(cores)} per core")
 
 
 def _ms(done: list[Round], part: str) -> str:
@@ -398,6 +431,9 @@ async def run(documents: int) -> None:
         print("\nwhat uploads and reads wait for")
         for seals in (False, True):
             await latencies(bench, seals=seals)
+        print("\ntwo regions")
+        await bench.grow(OTHER, documents)
+        await together(bench)
     print("\nbatches of 100, as the tree grows")
     for size, (seconds, pages) in cost.items():
         print(f"  {size:9} documents  {seconds * 1000:6.1f} ms  {pages} pages")

@@ -18,7 +18,7 @@ from pathlib import Path
 import asyncpg
 import uvloop
 
-from tests.bench.grown_tree import REGION, grow
+from tests.bench.grown_tree import grow
 from vault.actions.expire import expire, review, shred_due
 from vault.adapters.embedded_postgres import EmbeddedPostgres
 from vault.app import open_vault
@@ -27,6 +27,7 @@ from vault.context import Vault
 from vault.migrate import migrate
 from vault.sql.connection import connection
 
+REGION = "uk"
 LOOKS = 50
 # One order for every ten documents; those of the first tenth of orders ended long ago.
 _ORDERS = """
@@ -67,7 +68,7 @@ async def stocked(documents: int) -> AsyncIterator[tuple[Vault, str]]:
         await migrate(dsn)
         async with open_vault(config, dsn=dsn) as vault:
             custodian = vault.keyring._custodians[REGION]
-            await grow(dsn, custodian, documents)
+            await grow(dsn, custodian, REGION, documents)
             async with connection(vault.pool) as conn:
                 await conn.execute(_ORDERS, REGION, documents // 10)
                 await conn.execute(_DOCUMENTS, REGION)

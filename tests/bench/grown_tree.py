@@ -16,7 +16,6 @@ import asyncpg
 from keys import wrap
 from keys.custodian import Custodian
 
-REGION = "uk"
 KEYS_IN_A_SCOPE = 2
 BATCH = 20_000
 
@@ -26,7 +25,8 @@ Rows = dict[str, list[tuple[object, ...]]]
 class Grower:
     """Makes the rows of a tree below its root, leaf by leaf."""
 
-    def __init__(self, documents: int, first_id: int) -> None:
+    def __init__(self, region: str, documents: int, first_id: int) -> None:
+        self._region = region
         self._scopes = -(-documents // KEYS_IN_A_SCOPE)
         self._next = first_id
         self.keys = list[UUID]()
@@ -60,8 +60,8 @@ class Grower:
                 self._next += 1
                 here = min(below, scopes - place * below)
                 yield from self._node(self._next, child, level - 1, here, identity, place, waiting)
-        sealed = wrap.seal_page(key, page, wrap.page_context(REGION, identity, 1))
-        row = (REGION, identity, level, 1, parent, slot, used, sealed)
+        sealed = wrap.seal_page(key, page, wrap.page_context(self._region, identity, 1))
+        row = (self._region, identity, level, 1, parent, slot, used, sealed)
         waiting.setdefault("key_node", []).append(row)
         self.nodes += 1
         if parent is None or len(waiting.get("data_key", ())) >= BATCH:
@@ -70,12 +70,12 @@ class Grower:
 
     def _scope(self, node: int, slot: int, key: bytes, waiting: Rows) -> None:
         scope = uuid4()
-        waiting.setdefault("key_scope", []).append((scope, REGION, 1, node, slot))
+        waiting.setdefault("key_scope", []).append((scope, self._region, 1, node, slot))
         for _ in range(KEYS_IN_A_SCOPE):
             identity = uuid4()
-            context = wrap.data_key_context(REGION, scope, 1, identity)
+            context = wrap.data_key_context(self._region, scope, 1, identity)
             sealed = wrap.wrap(key, os.urandom(wrap.KEY_BYTES), context)
-            waiting.setdefault("data_key", []).append((identity, REGION, scope, 1, sealed))
+            waiting.setdefault("data_key", []).append((identity, self._region, scope, 1, sealed))
             self.keys.append(identity)
 
 
@@ -86,16 +86,18 @@ COLUMNS = {
 }
 
 
-async def grow(dsn: str, custodian: Custodian, documents: int) -> Grower:
+async def grow(dsn: str, custodian: Custodian, region: str, documents: int) -> Grower:
     """Fill a freshly planted tree; says how far it is on standard error."""
     started = time.monotonic()
     conn = await asyncpg.connect(dsn)
     try:
-        (head,) = await conn.fetch("select * from key_tree where region = $1", REGION)
-        context = wrap.root_context(REGION, head["generation"])
-        root_key = await custodian.unwrap(REGION, head["generation"], head["root_wrap"], context)
-        grower = Grower(documents, head["root"])
-        await conn.execute("delete from key_node")
+        (head,) = await conn.fetch("select * from key_tree where region = $1", region)
+        context = wrap.root_context(region, head["generation"])
+        root_key = await custodian.unwrap(region, head["generation"], head["root_wrap"], context)
+        # Below the root go ids that nobody has yet, in whichever region.
+        highest = await conn.fetchval("select max(id) from key_node")
+        grower = Grower(region, documents, highest)
+        await conn.execute("delete from key_node where region = $1", region)
         for rows in grower.grow(head["root"], root_key):
             for table in ("key_node", "key_scope", "data_key"):
                 if table in rows:
