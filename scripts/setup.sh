@@ -83,20 +83,21 @@ _make_environment() {
     "$python" -m venv --clear "$venv" </dev/null >&2
 }
 
-# The system's own first: distributions build theirs with profiles, which those of version managers
-# mostly are not, and a server spends a quarter less time in it.
+# Debian's own first: it is built with profiles, which those of version managers mostly are not, and
+# a server spends a quarter less time in it.
 _find_python() {
-    local name python=
+    local name python first=
     for name in /usr/bin/python3.11 python3.11 python3.12 python3.13 python3.14 python3; do
         _works "$name" || continue
         python="$("$name" -c 'import sys; print(sys.executable)')"
+        first="${first:-$python}"
         if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
             printf '%s\n' "$python"
             return
         fi
     done
-    [[ -z $python ]] ||
-        fail "$python cannot make virtual environments. On Debian and Ubuntu:" \
+    [[ -z $first ]] ||
+        fail "$first cannot make virtual environments. On Debian and Ubuntu:" \
             "apt-get install python3-venv"
     fail "Portvault needs Python 3.11 or newer, and none is on PATH. On Debian and Ubuntu:" \
         "apt-get install python3 python3-venv"

@@ -75,7 +75,7 @@ async def open_committers(
         keeper=await opened("keeper", keep_many, keep_one),
         finder=await opened("finder", find_many, find_with_key),
         fax_finder=await opened("fax-finder", look_at_many, look_at_one),
-        fax_opener=await opened("fax-opener", open_many, open_one),
+        fax_opener=await opened("fax-opener", open_many, open_one, config.record_timeout_seconds),
         fax_taker=await opened("fax-taker", take_many, take_one),
         fax_ender=await opened("fax-ender", partial(end_many, keyring), partial(end_one, keyring)),
     )

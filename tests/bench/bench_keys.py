@@ -220,6 +220,8 @@ async def batches(bench: Bench, sizes: tuple[int, ...]) -> dict[int, tuple[float
 
 async def together(bench: Bench) -> None:
     """Print what two regions shred and seal at the same time, in batches of 100."""
+    if min(map(len, bench.keys.values())) < (ROUNDS + 1) * TOGETHER * 100:
+        return
 
     async def batches_of(region: str) -> None:
         for _ in range(TOGETHER):

@@ -3,11 +3,14 @@
 import asyncio
 import uuid
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
 
+from tests.fixtures_server import serving
 from tests.fixtures_telefax import Faxes
+from vault.app import open_vault
 from vault.context import Vault
 from vault.sql.fax_opening import Opening, open_many
 
@@ -51,6 +54,38 @@ async def test_each_of_many_attempts_is_on_record_once(
     assert await concluded(pool, identity, 16) == Counter(
         {("allow", "completed"): statuses[200], ("allow", "failed"): statuses[409]}
     )
+
+
+async def test_an_attempt_waits_for_a_fax_that_is_locked(
+    pool: asyncpg.Pool, faxes: Faxes, fax: bytes
+) -> None:
+    """Its intent does not: it is on record while the fax is waited for, and ends as that does."""
+    identity = await faxes.taken(fax)
+    async with pool.acquire() as conn, conn.transaction():
+        await conn.execute("select from fax where id = $1 for update", uuid.UUID(identity))
+        reading = asyncio.create_task(faxes.content(identity))
+        async with asyncio.timeout(10):
+            while await reads(pool, identity) != [("allow", None)]:
+                await asyncio.sleep(0.01)
+        assert not reading.done()
+    assert (await reading)[:2] == (200, fax)
+    assert await concluded(pool, identity, 1) == Counter({("allow", "completed"): 1})
+
+
+async def test_a_fax_that_stays_locked_is_told_and_recorded(
+    vault: Vault, pool: asyncpg.Pool, fax: bytes
+) -> None:
+    """What failed is said of the database, and the intent has its outcome at once."""
+    hurried = replace(vault.config, record_timeout_seconds=0.5)
+    async with open_vault(hurried, dsn=vault.config.database) as other, serving(other) as api:
+        faxes = Faxes(api)
+        identity = await faxes.taken(fax)
+        async with pool.acquire() as conn, conn.transaction():
+            await conn.execute("select from fax where id = $1 for update", uuid.UUID(identity))
+            async with asyncio.timeout(30):
+                status, problem, _ = await faxes.content(identity)
+        assert (status, "database" in problem["detail"]) == (503, True), problem
+        assert await concluded(pool, identity, 1) == Counter({("allow", "failed"): 1})
 
 
 async def test_an_attempt_that_cannot_be_recorded_does_not_begin(

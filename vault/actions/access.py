@@ -173,7 +173,7 @@ async def recorded(
     copies = [replace(intent, id=vault.new_id(), region=other) for other in regions[1:]]
     try:
         if begin and decision.allow:
-            await _begin(begin, intent)
+            await _make_durable(intent, begin)
             await vault.recorder.append_many(copies)
         else:
             await vault.recorder.append_many([intent, *copies])
@@ -197,7 +197,7 @@ async def recorded(
     await _conclude(access, "completed", None)
 
 
-async def _begin(begin: Begin, intent: Record) -> None:
+async def _make_durable(intent: Record, begin: Begin) -> None:
     try:
         await begin(intent)
     except (DatabaseUnavailableError, asyncpg.PostgresError) as error:
@@ -275,8 +275,7 @@ async def _conclude(access: Access, result: str, reason: str | None) -> None:
     if not open_:
         return
     records = [one.conclude(result=result, reason=reason) for one in open_]
-    recording = asyncio.create_task(access.vault.recorder.append_many(records))
     try:
-        await asyncio.shield(recording)
+        await asyncio.shield(access.vault.recorder.append_many(records))
     except RecordsUnavailableError:
         log.warning("the outcome of intent %s could not be recorded", access.intent.id)

@@ -61,7 +61,7 @@ async def open_fax(
         begin=attempt.begin,
     ) as access:
         access.size_bytes = 0
-        fax, key = await attempt.opened()
+        fax, key = await attempt.key()
         sealed_numbers = fax.metadata or b""
         numbers = decode_numbers(key.open(sealed_numbers, metadata_context(fax.region, fax.id)))
         async with vault.stores[fax.region].get(object_name(identity)) as sealed:
@@ -80,26 +80,28 @@ class _Attempt:
         now = vault.clock()
         until = now + timedelta(seconds=vault.config.fax_attempt_seconds_max)
         self._vault, self._opening = vault, Opening(fax, now, until, alone, intent=None)
-        self._opened = Opened(fax=None, key=None)
+        self._begun: Opened | None = None
 
     async def begin(self, intent: Record) -> None:
-        """Begin, where no other attempt is in the way; for the `begin` of `recorded`."""
-        self._opened = await self._vault.fax_opener.submit(replace(self._opening, intent=intent))
+        """Begin, unless somebody else has the fax now; for the `begin` of `recorded`."""
+        opened = await self._vault.fax_opener.submit(replace(self._opening, intent=intent))
+        if not opened.left_out:
+            self._begun = opened
 
-    async def opened(self) -> tuple[Fax, DataKey]:
-        """Return the fax and its key; raises why the attempt could not begin."""
+    async def key(self) -> tuple[Fax, DataKey]:
+        """Return the fax and its key; raises why the attempt may not begin."""
+        opening, opened = self._opening, self._begun
         for _ in range(ATTEMPTS):
-            fax, key = self._opened.fax, self._opened.key
-            if fax is None or key is None:
-                if fax is not None and fax.custody is Custody.STORED:
+            opened = opened or await self._vault.fax_opener.submit(opening)
+            if opened.fax is None or opened.key is None:
+                if opened.fax is not None and opened.fax.custody is Custody.STORED:
                     raise ConflictError("another attempt to deliver this fax is under way")
                 raise ShreddedError("the fax was shredded")
             try:
-                return fax, await self._vault.keyring.open_key(key)
+                return opened.fax, await self._vault.keyring.open_key(opened.key)
             except StaleScopeError:
                 # The attempt is ours by now.
-                again = replace(self._opening, alone=False)
-                self._opened = await self._vault.fax_opener.submit(again)
+                opening, opened = replace(opening, alone=False), None
         raise ConflictError("the region's keys are being sealed; try again")
 
 

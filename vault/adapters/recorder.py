@@ -96,7 +96,9 @@ class GroupRecorder:
         while True:
             last, batch = len(batch), [await self._waiting.get()]
             try:
-                await wait_for_company(last, lambda: 1 + self._waiting.qsize())
+                await wait_for_company(
+                    lambda: 1 + self._waiting.qsize(), last=last, full=BATCH_RECORDS_MAX
+                )
                 size = len(batch[0].records)
                 while size < BATCH_RECORDS_MAX and not self._waiting.empty():
                     batch.append(self._waiting.get_nowait())

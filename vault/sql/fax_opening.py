@@ -1,8 +1,8 @@
 """
 Beginning attempts to deliver faxes, many in a statement, which makes their intents durable, too.
 
-A fax that somebody has locked, that has ended, or that two of the group want is left out, and tried
-again by `open_one`, which waits and says what became of it.
+A fax that somebody has locked, that has ended, or that two of the group want is left out; whoever
+has no intent to make durable is tried again by `open_one`, which waits and says what became of it.
 """
 
 from collections.abc import Sequence
@@ -48,10 +48,12 @@ class Opened:
 
     fax: Fax | None
     key: WrappedKey | None
+    #: The intent is durable, and nothing is said of the fax: open it again, without an intent.
+    left_out: bool = False
 
 
 async def open_many(conn: Connection, items: Sequence[Opening]) -> list[Opened | None]:
-    """Begin attempts; None for one that has to be tried alone, and whose intent is durable."""
+    """Begin attempts; None for one that has to be tried alone."""
     rows = await conn.fetch(
         f"""
         with recorded as ({records_insert(5)}),
@@ -72,11 +74,15 @@ async def open_many(conn: Connection, items: Sequence[Opening]) -> list[Opened |
         *_intents(items),
     )
     begun = {row["place"]: _opened(row) for row in rows}
-    return [begun.get(place) for place in range(1, len(items) + 1)]
+    left_out = Opened(fax=None, key=None, left_out=True)
+    return [
+        begun.get(place) or (left_out if item.intent else None)
+        for place, item in enumerate(items, start=1)
+    ]
 
 
 async def open_one(conn: Connection, item: Opening) -> Opened:
-    """Begin one attempt, and wait for whoever else has the fax."""
+    """Begin one attempt, and wait for whoever else has the fax; its intent waits, too."""
     row = await conn.fetchrow(
         f"""
         with recorded as ({records_insert(5)})

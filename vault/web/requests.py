@@ -121,13 +121,11 @@ async def hand_out(
     response.headers[hdrs.ACCEPT_RANGES] = "none"
     response.headers.update(headers)
     request[STREAMING] = response
-    if small:
-        async with _taken_in_time(request):
-            await response.prepare(request)
-            await response.write_eof()
-        return response
     async with _taken_in_time(request):
         await response.prepare(request)
+        if small:
+            await response.write_eof()
+            return response
     async for chunk in chunks:
         await send(request, response, chunk)
     async with _taken_in_time(request):
