@@ -348,7 +348,7 @@ async def test_a_group_waits_some_turns_for_more_where_there_was_company(
             await asyncio.sleep(0)
         await committer.submit(turns)
 
-    few = committer_module.QUIET_TURNS - 1
+    few = committer_module.COMPANY_TURNS - 1
     async with GroupCommitter(
         "turns", database, pool, together=together, alone=alone, role="none", timeout_seconds=5.0
     ) as committer:

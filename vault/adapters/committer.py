@@ -26,10 +26,9 @@ log = logging.getLogger(__name__)
 #: A group takes so many items at most, in the order in which they came; others wait.
 GROUP_MAX = 100
 WAITERS_MAX = 10_000
-#: So many turns of the loop at most a group waits for more to come, where the last one had company,
-#: and so many in which nobody comes. A turn takes as long as what is to be done in it: next to
-#: nothing where there is nothing.
-COMPANY_TURNS, QUIET_TURNS = 25, 5
+#: So many turns of the loop at most a group waits for more to come, where the last one had company.
+#: A turn takes as long as what is to be done in it: next to nothing where there is nothing.
+COMPANY_TURNS = 25
 ACQUIRE_SECONDS = 5.0
 #: What is said of an item that cannot be written, by the database or by who encodes it.
 _REFUSED = (asyncpg.PostgresError, ValueError, TypeError, OverflowError)
@@ -194,18 +193,16 @@ class GroupCommitter(Generic[Item, Result]):
 
 async def wait_for_company(waiting: Callable[[], int], *, last: int, full: int) -> None:
     """
-    Let more come into a group whose last one had `last` members, and which is full with `full`.
+    Let more come into a group whose last one had `last` members, until it has `full`.
 
     Once there are as many as the last one had, it goes after a turn in which nobody came.
     """
-    quiet = 0
     for _ in range(COMPANY_TURNS if last > 1 else 0):
         there = waiting()
         if there >= full:
             return
         await asyncio.sleep(0)
-        quiet = quiet + 1 if waiting() == there else 0
-        if quiet == QUIET_TURNS or (quiet and there >= last):
+        if waiting() == there >= last:
             return
 
 
