@@ -23,6 +23,7 @@ from keys.errors import (
     RolledBackError,
     StaleScopeError,
 )
+from keys.lookups import Lookups
 from keys.mirror import Bucket, Mirror
 from keys.mirror_rows import look
 from keys.planting import FIRST_EPOCH, add_scope
@@ -58,6 +59,8 @@ class Keyring:
         self._refused = set[str]()
         self._roots = Cache[tuple[str, int], bytes](cache_seconds, cache_entries)
         self._scopes = Cache[UUID, tuple[int, bytes]](cache_seconds, cache_entries)
+        self._root_lookups = Lookups[tuple[str, int], bytes]()
+        self._scope_lookups = Lookups[UUID, tuple[int, bytes]]()
 
     def __repr__(self) -> str:
         return f"Keyring({', '.join(self._custodians)})"
@@ -117,7 +120,9 @@ class Keyring:
 
     async def rewrap(self, key: DataKey, stale: WrappedKey) -> WrappedKey:
         """Wrap a key again after its scope was re-keyed."""
-        self._scopes.drop(stale.scope)
+        cached = self._scopes.find(stale.scope)
+        if cached is not None and cached[0] == stale.scope_epoch:
+            self._scopes.drop(stale.scope)
         epoch, scope_key = await self._scope_key(stale.region, stale.scope)
         return _wrap(key, stale.region, stale.scope, stale.id, epoch, scope_key)
 
@@ -221,8 +226,8 @@ class Keyring:
 
     def forget(self) -> None:
         """Drop every unwrapped key."""
-        self._roots.clear()
-        self._scopes.clear()
+        for kept in (self._roots, self._scopes, self._root_lookups, self._scope_lookups):
+            kept.clear()
 
     def _seal(self, region: str) -> Seal:
         mirror = Mirror(self._buckets[region], region)
@@ -242,6 +247,9 @@ class Keyring:
         cached = self._scopes.find(scope)
         if cached is not None:
             return cached
+        return await self._scope_lookups.share(scope, lambda: self._open_scope(region, scope))
+
+    async def _open_scope(self, region: str, scope: UUID) -> tuple[int, bytes]:
         for _ in range(ATTEMPTS):
             read_at = time.monotonic()
             async with self._connection() as conn:
@@ -260,9 +268,13 @@ class Keyring:
     async def _root_key(self, region: str, head: nodes.Tree) -> bytes:
         """Return the root's key; raises `StaleScopeError` when a seal destroyed it meanwhile."""
         self._require(region)
-        cached = self._roots.find((region, head.generation))
+        name = region, head.generation
+        cached = self._roots.find(name)
         if cached is not None:
             return cached
+        return await self._root_lookups.share(name, lambda: self._open_root(region, head))
+
+    async def _open_root(self, region: str, head: nodes.Tree) -> bytes:
         read_at = time.monotonic()
         context = wrap.root_context(region, head.generation)
         custodian = self._custodians[region]

@@ -12,6 +12,7 @@ from collections import OrderedDict
 
 from aiohttp import web
 
+from keys.lookups import Lookups
 from vault.actions.tokens import PREFIX, authenticate, hash_secret
 from vault.context import Vault
 from vault.domain.access import Principal
@@ -29,6 +30,7 @@ class Authenticator:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._known: OrderedDict[bytes, tuple[float, Known]] = OrderedDict()
+        self._lookups = Lookups[bytes, Known | None]()
 
     async def principal(self, request: web.Request) -> Principal:
         """Return who asks; raises `UnauthenticatedError` with what to do."""
@@ -53,6 +55,9 @@ class Authenticator:
         key, now = hash_secret(secret), time.monotonic()
         if (kept := self._known.get(key)) and kept[0] > now:
             return kept[1]
+        return await self._lookups.share(key, lambda: self._look_up(key, secret, now))
+
+    async def _look_up(self, key: bytes, secret: str, now: float) -> Known | None:
         self._known.pop(key, None)
         known = await authenticate(self._vault, secret)
         if known is not None:
