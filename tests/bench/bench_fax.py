@@ -6,9 +6,9 @@ That is a bare aiohttp sink, and `bare_pass`, which does what the design's proto
 `per core` is by CPU time of the server process alone: client, sandboxed children, PostgreSQL and
 store, which share the machine's cores, do not count; but a busy machine makes every CPU second do
 less, so compare with the sink of the same run. The server has a core of its own, all else the
-others; 64 gateways keep it busy. The worker runs in a process of its own. The S3 server is a
+others; 16 gateways keep it busy. The worker runs in a process of its own. The S3 server is a
 stand-in without disk or TLS. Figures are medians of rounds, with the least and the most; p99 is of
-a fax's whole way, while 64 are on theirs. Then two servers on one database, the second among all
+a fax's whole way, while 16 are on theirs. Then two servers on one database, the second among all
 else. Then the soak, in a directory:
 100,000 faxes (set FAX_SOAK for another number) in and out, and what tables, bucket, memory and tree
 hold before and, once all is purged and sealed, after.
@@ -35,7 +35,9 @@ from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import SAMPLES
 from vault.adapters.postgres_cluster import NAME, Cluster
 
-COUNT, ROUNDS, GATEWAYS = 800, 9, 64
+#: As many at once as the design's prototypes had.
+GATEWAYS = 16
+COUNT, ROUNDS = 800, 9
 #: What the design asks for, in bare sinks of the machine of its prototypes, which took 0.064 ms.
 #: Of what is delivered and shredded in the same count it says nothing.
 SINKS_A_SECOND = 15_415
@@ -117,7 +119,7 @@ class Bench:
     """One vault, or two servers of one, with the worker beside them."""
 
     def __init__(self, home: Path, sink_port: int, **settings: str) -> None:
-        settings |= {"seal_interval_seconds": "5", "worker": "false"}
+        settings["worker"] = "false"
         self.vault = VaultProcess(home, **settings)
         self.second = VaultProcess(home, **settings)
         for vault in (self.vault, self.second):
@@ -343,7 +345,7 @@ async def run(home: Path, sink_port: int, sink_pid: int, s3_port: int) -> None:
         await over_s3.speed(sink_pid, s3_port)
     finally:
         await over_s3.stop()
-    in_directory = Bench(home / "directory", sink_port)
+    in_directory = Bench(home / "directory", sink_port, seal_interval_seconds="5")
     print("soak, objects in a directory")
     await in_directory.start()
     try:
