@@ -54,11 +54,12 @@ async def take_dirty_scopes(conn: Connection, region: str, limit: int | None = N
     An upload into one of them waits, and fails its check. What hangs on them is read afterwards, in
     a statement of its own: this one does not see what it waited for.
     """
+    # Each scope is one look into the index, whatever the planner thinks of how many are dirty.
     rows = await conn.fetch(
         """
         with taken as (
-            delete from key_dirty where region = $1 and scope in (
-                select scope from key_dirty where region = $1 order by scope limit $2)
+            delete from key_dirty where region = $1 and scope = any(array(
+                select scope from key_dirty where region = $1 order by scope limit $2))
             returning scope)
         select s.id, s.epoch, s.node, s.slot from key_scope s join taken on s.id = taken.scope
         where s.region = $1 order by s.id for update of s
