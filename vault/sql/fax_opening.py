@@ -54,6 +54,7 @@ class Opened:
 
 async def open_many(conn: Connection, items: Sequence[Opening]) -> list[Opened | None]:
     """Begin attempts; None for one that has to be tried alone."""
+    # Locked by their ids alone: with their custody, too, the index of all that waits is read.
     rows = await conn.fetch(
         f"""
         with recorded as ({records_insert(5)}),
@@ -62,8 +63,7 @@ async def open_many(conn: Connection, items: Sequence[Opening]) -> list[Opened |
                 $4::bool[]) with ordinality sought (id, now, until, alone, place)
             order by id, place),
         locked as (
-            select id from fax where id = any($1) and custody = 'stored' order by id
-            for update skip locked)
+            select id from fax where id = any($1) order by id for update skip locked)
         {_BEGIN} from sought s join locked using (id), data_key k where {_MAY}
         returning s.place, {COLUMNS}, k.scope, k.scope_epoch, k.wrap
         """,
