@@ -1,13 +1,23 @@
 """When kept keys run out under load, the custodian is asked once, and each still gets its key."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from keys.errors import KeysError
 from keys.tree import WrappedKey
-from tests.key_house import REGION, House, build
+from tests.key_house import REGION, BrokenError, House, build
+
+
+@pytest.fixture
+async def house(database: str, tmp_path: Path) -> AsyncIterator[House]:
+    """Give a tree with a few keys, each in a scope of its own, of which none is kept."""
+    async with build(database, tmp_path) as made:
+        await made.keyring.start_region(REGION)
+        await made.put(8)
+        made.keyring.forget()
+        yield made
 
 
 async def wrapped(house: House) -> list[WrappedKey]:
@@ -16,52 +26,43 @@ async def wrapped(house: House) -> list[WrappedKey]:
     return [WrappedKey(**dict(row)) for row in rows]
 
 
-async def test_many_who_need_keys_at_once_ask_the_custodian_once(
-    database: str, tmp_path: Path
-) -> None:
-    """Keys of many scopes have one root; what is kept is asked for again after a seal alone."""
-    async with build(database, tmp_path) as house:
-        await house.keyring.start_region(REGION)
-        await house.put(8)
-        rows = await wrapped(house)
-        for _ in range(2):
-            house.keyring.forget()
-            house.faults.arm(None)
-            opened = await asyncio.gather(*(house.keyring.open_key(row) for row in rows * 4))
-            assert house.faults.names.count("custodian.unwrap") == 1
-            assert [key.reveal() for key in opened] == [house.data_keys[row.id] for row in rows] * 4
-
-
-async def test_a_failure_is_told_to_all_and_asked_again_by_the_next(
-    database: str, tmp_path: Path
-) -> None:
-    """One answer of the custodian that is lost fails those who waited for it, and nobody later."""
-    async with build(database, tmp_path) as house:
-        await house.keyring.start_region(REGION)
-        await house.put(8)
-        rows = await wrapped(house)
+async def test_many_who_need_keys_at_once_ask_the_custodian_once(house: House) -> None:
+    """Keys of many scopes have one root, which is asked for again once it is dropped."""
+    rows = await wrapped(house)
+    for _ in range(2):
         house.keyring.forget()
-        house.faults.arm_new(frozenset())
-        found = await asyncio.gather(
-            *(house.keyring.open_key(row) for row in rows), return_exceptions=True
-        )
-        assert house.faults.broken is not None
-        assert any(isinstance(error, OSError | KeysError) for error in found)
         house.faults.arm(None)
-        opened = await asyncio.gather(*(house.keyring.open_key(row) for row in rows))
-        assert [key.reveal() for key in opened] == [house.data_keys[row.id] for row in rows]
+        opened = await asyncio.gather(*(house.keyring.open_key(row) for row in rows * 4))
+        assert house.faults.names.count("custodian.unwrap") == 1
+        assert [key.reveal() for key in opened] == [house.data_keys[row.id] for row in rows] * 4
 
 
-async def test_who_stops_waiting_takes_the_key_from_nobody(database: str, tmp_path: Path) -> None:
+async def test_an_answer_that_is_lost_fails_who_waited_for_it_and_nobody_later(
+    house: House,
+) -> None:
+    """A failure is not kept: the next who asks gets the key."""
+    rows = await wrapped(house)
+    house.faults.arm(None)
+    await asyncio.gather(*(house.keyring.open_key(row) for row in rows))
+    statements = set(house.faults.names) - {"custodian.unwrap"}
+    house.keyring.forget()
+    house.faults.arm_new(statements)
+    found = await asyncio.gather(
+        *(house.keyring.open_key(row) for row in rows), return_exceptions=True
+    )
+    assert house.faults.broken == "custodian.unwrap"
+    assert any(isinstance(made, BrokenError) for made in found)
+    house.faults.arm(None)
+    opened = await asyncio.gather(*(house.keyring.open_key(row) for row in rows))
+    assert [key.reveal() for key in opened] == [house.data_keys[row.id] for row in rows]
+
+
+async def test_who_stops_waiting_takes_the_key_from_nobody(house: House) -> None:
     """Also where it was the first, whose question it was."""
-    async with build(database, tmp_path) as house:
-        await house.keyring.start_region(REGION)
-        await house.put(1)
-        (row,) = await wrapped(house)
-        house.keyring.forget()
-        first, second = (asyncio.create_task(house.keyring.open_key(row)) for _ in range(2))
-        await asyncio.sleep(0)
-        first.cancel()
-        assert (await second).reveal() == house.data_keys[row.id]
-        with pytest.raises(asyncio.CancelledError):
-            await first
+    row, *_ = await wrapped(house)
+    first, second = (asyncio.create_task(house.keyring.open_key(row)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).reveal() == house.data_keys[row.id]
+    with pytest.raises(asyncio.CancelledError):
+        await first
