@@ -3,15 +3,19 @@ What an S3 server costs its client, and nothing more: `python -m tests.bench.s3_
 
 It keeps objects in memory, the oldest documents no longer than it has room; signatures are not
 checked, nothing is durable, and there is no TLS. So a measurement against it is one of the client.
+It takes as little of the machine as it can, since client and server share that with it.
 """
 
+import asyncio
 import sys
 from collections import OrderedDict
+from typing import cast
+from urllib.parse import parse_qs
 
-from aiohttp import web
+import uvloop
+from httptools import HttpRequestParser, parse_url
 
 ROOM_BYTES = 256 * 1024 * 1024
-CHUNK_BYTES = 256 * 1024
 
 _NO_VERSIONS = b"""<?xml version="1.0" encoding="UTF-8"?>
 <ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name><Prefix/>
@@ -27,73 +31,109 @@ class Objects:
     """Everything that is kept."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, list[bytes]] = OrderedDict()
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._bytes = 0
 
-    async def put(self, request: web.Request) -> web.Response:
-        """Keep an object."""
-        chunks = [chunk async for chunk in request.content.iter_any()]
-        self._drop(request.path)
-        self._kept[request.path] = chunks
-        self._bytes += sum(map(len, chunks))
-        for name in list(self._kept):
+    def answer(self, method: str, url: bytes, part: str, body: bytes) -> tuple[str, bytes]:
+        """Do what is asked of a path, and return status and body."""
+        address = parse_url(url)
+        path, query = address.path.decode(), (address.query or b"").decode()
+        if method == "PUT":
+            self._put(path, body)
+            return "200 OK", b""
+        if method == "DELETE":
+            self._drop(path)
+            return "204 No Content", b""
+        if "list-type" in query:
+            return "200 OK", self._list(path, query)
+        if query:
+            return "200 OK", _NO_VERSIONS
+        found = self._kept.get(path)
+        if found is None:
+            return "404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>"
+        if not part:
+            return "200 OK", found
+        first, last = part.removeprefix("bytes=").split("-")
+        return "206 Partial Content", found[int(first) : int(last) + 1 if last else None]
+
+    def _put(self, name: str, content: bytes) -> None:
+        self._drop(name)
+        self._kept[name] = content
+        self._bytes += len(content)
+        for old in list(self._kept) if self._bytes > ROOM_BYTES else ():
             if self._bytes <= ROOM_BYTES:
                 break
             # Not the tree's copy, nor the log.
-            if "/documents/" in name or "/bench/" in name:
-                self._drop(name)
-        return web.Response(headers={"ETag": '"e"'})
+            if "/documents/" in old or "/bench/" in old:
+                self._drop(old)
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
-        """Give an object, or part of it, or list a bucket, which has no versions."""
-        if "list-type" in request.query:
-            return self._list(request)
-        if request.query_string:
-            return web.Response(body=_NO_VERSIONS, content_type="application/xml")
-        found = self._kept.get(request.path)
-        if found is None:
-            return web.Response(status=404, body=b"<Error><Code>NoSuchKey</Code></Error>")
-        asked = request.http_range
-        if asked.start is not None or asked.stop is not None:
-            return web.Response(status=206, body=b"".join(found)[asked])
-        response = web.StreamResponse(headers={"Content-Length": str(sum(map(len, found)))})
-        await response.prepare(request)
-        for chunk in found:
-            await response.write(chunk)
-        await response.write_eof()
-        return response
-
-    def _list(self, request: web.Request) -> web.Response:
+    def _list(self, path: str, query: str) -> bytes:
         """List all objects under a prefix."""
-        bucket = f"/{request.path.strip('/')}/"
-        wanted = bucket + request.query.get("prefix", "")
+        bucket = f"/{path.strip('/')}/"
+        wanted = bucket + parse_qs(query).get("prefix", [""])[0]
         names = sorted(name for name in self._kept if name.startswith(wanted))
         contents = "".join(
             f"<Contents><Key>{name.removeprefix(bucket)}</Key><ETag>e</ETag>"
             f"<LastModified>2025-01-01T00:00:00.000Z</LastModified>"
-            f"<Size>{sum(map(len, self._kept[name]))}</Size></Contents>"
+            f"<Size>{len(self._kept[name])}</Size></Contents>"
             for name in names
         )
-        return web.Response(text=_LISTED.format(contents), content_type="application/xml")
-
-    async def delete(self, request: web.Request) -> web.Response:
-        """Drop an object."""
-        self._drop(request.path)
-        return web.Response(status=204)
+        return _LISTED.format(contents).encode()
 
     def _drop(self, name: str) -> None:
-        self._bytes -= sum(map(len, self._kept.pop(name, ())))
+        self._bytes -= len(self._kept.pop(name, b""))
 
 
-def main(port: int) -> None:
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._parser = HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse."""
+        self._parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        """Forget the last request."""
+        self._url, self._part, self._body = b"", "", list[bytes]()
+
+    def on_url(self, url: bytes) -> None:
+        """Keep it."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep the range."""
+        if name.lower() == b"range":
+            self._part = value.decode()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep it."""
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Answer."""
+        method = self._parser.get_method().decode()
+        status, body = self._objects.answer(method, self._url, self._part, b"".join(self._body))
+        head = f'HTTP/1.1 {status}\r\nETag: "e"\r\nContent-Type: application/xml\r\n'
+        if not status.startswith("204"):
+            head += f"Content-Length: {len(body)}\r\n"
+        assert self._transport is not None
+        self._transport.writelines([f"{head}\r\n".encode(), body])
+
+
+async def serve(port: int) -> None:
     """Serve on loopback until terminated."""
-    objects = Objects()
-    app = web.Application(client_max_size=0)
-    app.router.add_route("PUT", "/{name:.*}", objects.put)
-    app.router.add_route("GET", "/{name:.*}", objects.get)
-    app.router.add_route("DELETE", "/{name:.*}", objects.delete)
-    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
+    objects, loop = Objects(), asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(objects), "127.0.0.1", port)
+    await server.serve_forever()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    uvloop.run(serve(int(sys.argv[1])))

@@ -1,7 +1,7 @@
 """
 Objects in an S3 bucket, with or without versions.
 
-Bytes travel over aiohttp (`s3_requests`, `s3_upload`). Listing and removing versions is left to the
+Bytes travel in `s3_requests` and `s3_upload`. Listing and removing versions is left to the
 `minio` client, which blocks: it runs in a few threads, and every call has a time limit.
 """
 
@@ -75,13 +75,17 @@ class S3Store:
             # A range cannot be empty, so one byte is asked for where none is wanted.
             last = "" if length is None else offset + max(length, 1) - 1
             headers["Range"] = f"bytes={offset}-{last}"
-        async with self._requests.open("GET", checked_name(name), headers=headers) as response:
-            if response.status == 416 or (response.status == 206 and length == 0):
+        exchange = await self._requests.send("GET", checked_name(name), headers=headers)
+        try:
+            status = await self._requests.answered(exchange)
+            if status == 416 or (status == 206 and length == 0):
                 yield _nothing()
-            elif response.status == (206 if headers else 200):
-                yield self._requests.read(response)
+            elif status == (206 if headers else 200):
+                yield self._requests.read(exchange)
             else:
-                raise await self._requests.refused(response)
+                raise await self._requests.refused(exchange)
+        finally:
+            exchange.end()
 
     async def purge(self, name: str) -> int:
         """Remove every version and delete marker, and uploads in parts that a kill left behind."""

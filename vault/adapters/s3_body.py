@@ -7,7 +7,7 @@ from vault.adapters.object_names import check_size
 
 
 class Body:
-    """Chunks as aiohttp sends them, which does that in a task of its own."""
+    """Chunks for whoever sends them, which is a task of its own."""
 
     def __init__(self, chunks: AsyncIterable[bytes], size_bytes: int, seconds: float) -> None:
         self._chunks = aiter(chunks)
@@ -51,11 +51,6 @@ class Body:
         if self._since is None:
             return self._seconds
         return self._seconds - (asyncio.get_running_loop().time() - self._since)
-
-    async def expect_nothing(self) -> None:
-        """Read the chunks of an object without content; raises when there is any."""
-        await self._next()
-        self.complete = True
 
     def abandon(self) -> bool:
         """Give out nothing more; returns whether the last chunk was given out before."""

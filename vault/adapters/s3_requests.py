@@ -1,5 +1,5 @@
 """
-Signed requests to one bucket over aiohttp: the way of the bytes, and of small commands beside it.
+Signed requests to one bucket: the way of the bytes, and of small commands beside it.
 
 Signatures go into headers, not into addresses, so that no log of a proxy or server holds one.
 Whatever goes wrong on the way is `ObjectStoreUnavailableError` with what to do about it.
@@ -8,20 +8,13 @@ Whatever goes wrong on the way is `ObjectStoreUnavailableError` with what to do 
 import asyncio
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import aiohttp
-from yarl import URL
-
+from vault.adapters.http_client import Exchange, HttpClient
 from vault.adapters.s3_signer import Signer, encode_query
 from vault.errors import ObjectMissingError, ObjectStoreUnavailableError, VaultError
 
-READ_BYTES = 256 * 1024
-#: Shorter than any server waits, so that a connection it has closed is seldom used again.
-KEEPALIVE_SECONDS = 10.0
-CLOSE_SECONDS = 0.05
 _ERROR_BYTES_MAX = 64 * 1024
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 REFUSED_KEYS = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
@@ -64,41 +57,30 @@ class SignedRequests:
     def __init__(self, place: Bucket, *, timeout_seconds: float) -> None:
         self._place = place
         self._signer = Signer(place.host, place.region, place.access_key, place.secret_key)
-        self._base = f"{'https' if place.secure else 'http'}://{place.host}"
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds
-        )
-        self._session: aiohttp.ClientSession | None = None
+        self._client = HttpClient(place.host, secure=place.secure, timeout_seconds=timeout_seconds)
 
-    @asynccontextmanager
-    async def open(
+    async def send(
         self,
         method: str,
         name: str,
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        body: AsyncIterable[bytes] | bytes | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send, and give the answer to read from; failures of the reader pass through unchanged."""
-        address, signed = self._sign(method, name, query or {})
+        body: bytes | None = b"",
+    ) -> Exchange:
+        """Send; whoever gives None for the body sends it with `Exchange.send_body`."""
+        path, pairs = f"/{self._place.bucket}/{name}", encode_query(query or {})
+        signed = self._signer.headers(method, path, pairs, datetime.now(UTC))
+        if method in {"PUT", "POST"} and body is not None:
+            signed["Content-Length"] = str(len(body))
+        if headers:
+            signed.update(headers)
+        target = f"{path}?{pairs}" if pairs else path
         try:
-            response = await self._connected().request(
-                method,
-                address,
-                headers={**(headers or {}), **signed},
-                data=body,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # A POST may do twice what it is asked twice.
+            return await self._client.send(method, target, signed, body, again=method != "POST")
+        except OSError as error:
             raise self.lost(error) from error
-        try:
-            yield response
-        finally:
-            if response.content.is_eof():
-                response.release()
-            else:
-                response.close()
 
     async def command(
         self,
@@ -106,22 +88,54 @@ class SignedRequests:
         name: str,
         *,
         query: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: AsyncIterable[bytes] | bytes | None = None,
+        body: bytes = b"",
     ) -> tuple[Mapping[str, str], bytes]:
         """Send, and return headers and body of a success; raises for everything else."""
-        async with self.open(method, name, query=query, headers=headers, body=body) as response:
-            if response.status not in {200, 204}:
-                raise await self.refused(response)
-            return response.headers, await self._read_all(response)
+        exchange = await self.send(method, name, query=query, body=body)
+        try:
+            return await self.succeeded(exchange)
+        finally:
+            exchange.end()
 
-    async def refused(self, response: aiohttp.ClientResponse) -> VaultError:
+    async def upload(
+        self, name: str, query: Mapping[str, str], pieces: AsyncIterable[bytes], size_bytes: int
+    ) -> Mapping[str, str]:
+        """PUT the pieces, and return the headers of a success."""
+        length = {"Content-Length": str(size_bytes)}
+        exchange = await self.send("PUT", name, query=query, headers=length, body=None)
+        sending = asyncio.create_task(exchange.send_body(pieces))
+        try:
+            made, _ = await self.succeeded(exchange)
+            await sending
+            return made
+        except OSError as error:
+            raise self.lost(error) from error
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            exchange.end()
+
+    async def answered(self, exchange: Exchange) -> int:
+        """Return the answer's status, when it has come."""
+        try:
+            await exchange.answer()
+        except OSError as error:
+            raise self.lost(error) from error
+        return exchange.status
+
+    async def succeeded(self, exchange: Exchange) -> tuple[Mapping[str, str], bytes]:
+        """Return headers and body of a success; may be called again after it was cancelled."""
+        if await self.answered(exchange) not in {200, 204}:
+            raise await self.refused(exchange)
+        return exchange.headers, await self._read_all(exchange)
+
+    async def refused(self, exchange: Exchange) -> VaultError:
         """Return the error that the server's answer stands for."""
-        found = _ERROR_CODE.search(await self._read_all(response))
+        found = _ERROR_CODE.search(await self._read_all(exchange))
         code = found[1].decode() if found else None
-        if response.status == 404 and code != "NoSuchBucket":
+        if exchange.status == 404 and code != "NoSuchBucket":
             return ObjectMissingError()
-        return self._place.refusal(code, response.status)
+        return self._place.refusal(code, exchange.status)
 
     def lost(self, error: BaseException) -> ObjectStoreUnavailableError:
         """Return the error for a connection that failed or took too long."""
@@ -130,51 +144,23 @@ class SignedRequests:
             f"{self._place} cannot be reached ({reason}); check the address and the network"
         )
 
-    async def read(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def read(self, exchange: Exchange) -> AsyncIterator[bytes]:
         """Yield the body in chunks; raises when it ends before its length."""
-        chunks = response.content.iter_chunked(READ_BYTES)
-        while True:
-            try:
-                chunk = await anext(chunks, b"")
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise self.lost(error) from error
-            if not chunk:
-                return
-            yield chunk
+        try:
+            async for piece in exchange.pieces():
+                yield piece
+        except OSError as error:
+            raise self.lost(error) from error
 
     async def close(self) -> None:
         """Let go of the connections."""
-        if self._session is not None:
-            await self._session.close()
-            # Transports end in later turns of the loop: one whose upload was cut has bytes to send.
-            await asyncio.sleep(CLOSE_SECONDS)
+        await self._client.close()
 
-    async def _read_all(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read_all(self, exchange: Exchange) -> bytes:
         """Return the body of a command, of which no more than the limit is believed."""
         body = b""
-        if response.content.at_eof():
-            return body
-        async for chunk in self.read(response):
+        async for chunk in self.read(exchange):
             body += chunk
             if len(body) > _ERROR_BYTES_MAX:
                 break
         return body
-
-    def _connected(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
-                timeout=self._timeout,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                read_bufsize=READ_BYTES,
-            )
-        return self._session
-
-    def _sign(self, method: str, name: str, query: Mapping[str, str]) -> tuple[URL, dict[str, str]]:
-        path, pairs = f"/{self._place.bucket}/{name}", encode_query(query)
-        headers = self._signer.headers(method, path, pairs, datetime.now(UTC))
-        # Objects are ciphertext: there is nothing to gain from compressing them.
-        headers["Accept-Encoding"] = "identity"
-        address = self._base + path + (f"?{pairs}" if pairs else "")
-        return URL(address, encoded=True), headers

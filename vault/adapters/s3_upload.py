@@ -22,6 +22,7 @@ from collections.abc import (
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
+from vault.adapters.http_client import Exchange
 from vault.adapters.object_names import check_size
 from vault.adapters.s3_body import Body
 from vault.adapters.s3_requests import SignedRequests
@@ -64,10 +65,14 @@ class Uploads:
             await self._send(name, chunks, size_bytes, {}, undo)
             return
         whole = await _gather(chunks, size_bytes)
-        length = {"Content-Length": str(size_bytes)}
-        await self._settled(
-            _headers(self._requests.command("PUT", name, headers=length, body=whole or None)), undo
-        )
+        exchange = await self._requests.send("PUT", name, body=whole)
+        try:
+            await self._requests.succeeded(exchange)
+        except asyncio.CancelledError:
+            await self._bounded(self._take_back(name, exchange))
+            raise
+        finally:
+            exchange.end()
 
     async def _put_parts(
         self, name: str, part: list[bytes] | None, parts: AsyncIterator[list[bytes]]
@@ -77,8 +82,8 @@ class Uploads:
         try:
             while part:
                 query = {"partNumber": str(len(tags) + 1), "uploadId": begun}
-                headers = await self._send(name, _iterate(part), _length(part), query, None)
-                tags.append(headers.get("ETag", ""))
+                made = await self._send(name, _iterate(part), _length(part), query, None)
+                tags.append(made.get("etag", ""))
                 # Let go of it before the next one is gathered.
                 part.clear()
                 part = await anext(parts, None)
@@ -99,16 +104,8 @@ class Uploads:
     ) -> Headers:
         """PUT the chunks and return the answer's headers; a failure of theirs passes unchanged."""
         body = Body(chunks, size_bytes, self._seconds)
-        if size_bytes == 0:
-            await body.expect_nothing()
-        request = self._requests.command(
-            "PUT",
-            name,
-            query=query,
-            headers={"Content-Length": str(size_bytes)},
-            body=body if size_bytes else None,
-        )
-        return await self._settled(_headers(request), undo, body)
+        request = self._requests.upload(name, query, body, size_bytes)
+        return await self._settled(request, undo, body)
 
     async def _settled(
         self,
@@ -165,6 +162,11 @@ class Uploads:
     async def _abort(self, name: str, upload: str) -> None:
         await self._requests.command("DELETE", name, query={"uploadId": upload})
 
+    async def _take_back(self, name: str, exchange: Exchange) -> None:
+        """Wait for the answer to a PUT that nobody wants any more, and remove what it made."""
+        made, _ = await self._requests.succeeded(exchange)
+        await self._withdraw(name, made)
+
     async def _withdraw(self, name: str, made: Headers) -> None:
         """Remove the version that a request made, and no other."""
         version = made.get("x-amz-version-id")
@@ -204,10 +206,6 @@ async def _conclude(
             await undo(task.result())
     finally:
         task.cancel()
-
-
-async def _headers(request: Awaitable[tuple[Headers, Any]]) -> Headers:
-    return (await request)[0]
 
 
 async def _parts(chunks: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
