@@ -39,7 +39,7 @@ from vault.adapters.postgres_cluster import NAME, Cluster
 
 #: As many at once as the design's prototypes had.
 GATEWAYS = 16
-COUNT, ROUNDS = 800, 9
+COUNT, ROUNDS = 800, int(os.environ.get("FAX_ROUNDS", "9"))
 #: What the design asks for, in bare sinks of the machine of its prototypes, which took 0.064 ms.
 #: Of what is delivered and shredded in the same count it says nothing.
 SINKS_A_SECOND = 15_415

@@ -8,47 +8,34 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 
 from keys.keyring import WrappedKey
 from vault.domain.faxes import Fax
 from vault.domain.records import Record
 from vault.sql.connection import Connection
 from vault.sql.intake import Claim
-from vault.sql.log import record_columns, records_insert
+from vault.sql.log import record_rows, records_insert
 
-#: What a new fax brings, with the types of the arrays that carry many.
-_FAX = {
-    "id": "uuid",
-    "region": "text",
-    "direction": "text",
-    "channel": "text",
-    "state": "text",
-    "custody": "text",
-    "media_type": "text",
-    "size_bytes": "bigint",
-    "pages": "integer",
-    "stream_header": "bytea",
-    "metadata": "bytea",
-    "caller_masked": "text",
-    "callee_masked": "text",
-    "facts": "jsonb",
-    "next_attempt_at": "timestamptz",
-    "received_at": "timestamptz",
-}
-_CLAIM = {"principal": "text", "idempotency_key": "text", "fingerprint": "bytea"}
-_KEY = {"scope": "uuid", "scope_epoch": "bigint", "wrap": "bytea", "until": "timestamptz"}
-_GIVEN = {**_FAX, **_CLAIM, **_KEY}
-_COLUMNS = ", ".join({**_FAX, **_CLAIM})
-_ARRAYS = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_GIVEN.values(), start=1))
-_SCOPES = list(_GIVEN).index("scope") + 1
+#: What a new fax brings, in the order of the type `fax_given`; first what the fax itself keeps.
+_FAX = (
+    *("id", "region", "direction", "channel", "state", "custody", "media_type", "size_bytes"),
+    *("pages", "stream_header", "metadata", "caller_masked", "callee_masked", "facts"),
+    *("next_attempt_at", "received_at"),
+)
+_CLAIM = ("principal", "idempotency_key", "fingerprint")
+GIVEN = (*_FAX, *_CLAIM, "scope", "scope_epoch", "wrap", "until")
+_COLUMNS = ", ".join((*_FAX, *_CLAIM))
+_fax = attrgetter(*_FAX)
+_FACTS = _FAX.index("facts")
 
 
 def _take(locking: str) -> str:
     return f"""
     with given as (
-        select * from unnest({_ARRAYS}) with ordinality given ({", ".join(_GIVEN)}, place)),
+        select * from unnest($1::fax_given[]) with ordinality given ({", ".join(GIVEN)}, place)),
     scopes as (
-        select id, epoch from key_scope where id = any(${_SCOPES})
+        select id, epoch from key_scope where id = any($2)
         order by id for key share {locking}),
     ready as (
         select g.* from given g join scopes k on k.id = g.scope and k.epoch = g.scope_epoch
@@ -61,7 +48,7 @@ def _take(locking: str) -> str:
     keys as (
         insert into data_key (id, region, scope, scope_epoch, wrap)
         select r.id, r.region, r.scope, r.scope_epoch, r.wrap from ready r join taken using (id)),
-    recorded as ({records_insert(len(_GIVEN) + 1, "where document in (select id from taken)")})
+    recorded as ({records_insert(3, "where document in (select id from taken)")})
     select t.id is not null taken, k.id is null stale_scope
     from given g left join taken t on t.id = g.id
         left join scopes k on k.id = g.scope and k.epoch = g.scope_epoch
@@ -86,15 +73,14 @@ class NewFax:
     outcome: Callable[[], Record]
 
     def values(self) -> tuple[object, ...]:
-        """Return the values of the arrays' columns."""
-        fax = [getattr(self.fax, name) for name in _FAX if name != "facts"]
-        fax.insert(list(_FAX).index("facts"), json.dumps(dict(self.fax.facts)))
-        claim = (
-            self.claim.principal,
-            self.claim.key if self.idempotent else None,
-            self.claim.fingerprint,
+        """Return the values of a `fax_given`."""
+        fax = list(_fax(self.fax))
+        fax[_FACTS] = json.dumps(dict(self.fax.facts))
+        key = self.claim.key if self.idempotent else None
+        return (
+            *(*fax, self.claim.principal, key, self.claim.fingerprint),
+            *(self.key.scope, self.key.scope_epoch, self.key.wrap, self.until),
         )
-        return (*fax, *claim, self.key.scope, self.key.scope_epoch, self.key.wrap, self.until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +104,10 @@ async def take_one(conn: Connection, item: NewFax) -> Taken:
 
 
 async def _taken(conn: Connection, statement: str, items: Sequence[NewFax]) -> list[Taken]:
-    columns = zip(*(item.values() for item in items), strict=True)
-    records = record_columns([item.outcome() for item in items])
-    rows = await conn.fetch(statement, *columns, *records)
+    rows = await conn.fetch(
+        statement,
+        [item.values() for item in items],
+        list({item.key.scope for item in items}),
+        record_rows([item.outcome() for item in items]),
+    )
     return [Taken(*row) for row in rows]

@@ -17,7 +17,7 @@ from vault.domain.faxes import Fax
 from vault.domain.records import Record
 from vault.sql.connection import Connection
 from vault.sql.faxes import COLUMNS, fax_of, find
-from vault.sql.log import record_columns, records_insert
+from vault.sql.log import record_rows, records_insert
 
 _BEGIN = """
     update fax f set state = 'delivering', next_attempt_at = s.until,
@@ -71,7 +71,7 @@ async def open_many(conn: Connection, items: Sequence[Opening]) -> list[Opened |
         [item.now for item in items],
         [item.until for item in items],
         [item.alone for item in items],
-        *_intents(items),
+        _intents(items),
     )
     begun = {row["place"]: _opened(row) for row in rows}
     left_out = Opened(fax=None, key=None, left_out=True)
@@ -94,13 +94,13 @@ async def open_one(conn: Connection, item: Opening) -> Opened:
         item.now,
         item.until,
         item.alone,
-        *_intents([item]),
+        _intents([item]),
     )
     return _opened(row) if row else Opened(await find(conn, item.fax), None)
 
 
 def _intents(items: Sequence[Opening]) -> list[tuple[object, ...]]:
-    return record_columns([item.intent for item in items if item.intent])
+    return record_rows([item.intent for item in items if item.intent])
 
 
 def _opened(row: asyncpg.Record) -> Opened:

@@ -16,7 +16,7 @@ from vault.domain.orders import ENDED
 from vault.domain.records import Record
 from vault.sql.connection import Connection
 from vault.sql.documents import COLUMNS, document_of
-from vault.sql.log import record_columns, records_insert
+from vault.sql.log import record_rows, records_insert
 
 _ENDED = sorted(status.value for status in ENDED)
 
@@ -171,7 +171,7 @@ async def _announced(
         [item.claim and item.claim.principal for item in items],
         [item.claim and item.claim.key for item in items],
         _ENDED,
-        *record_columns([item.intent for item in items]),
+        record_rows([item.intent for item in items]),
     )
     return [Announced(*row) for row in rows]
 
@@ -209,7 +209,7 @@ async def _kept(conn: Connection, items: Sequence[Keeping], locking: str) -> lis
         [item.claim and item.claim.principal for item in items],
         [item.claim and item.claim.key for item in items],
         [item.claim and item.claim.fingerprint for item in items],
-        *record_columns([item.outcome() for item in items]),
+        record_rows([item.outcome() for item in items]),
     )
     return [
         Kept(document_of(row) if row["id"] else None, row["stale_scope"], row["swept_up"])

@@ -61,23 +61,23 @@ async def append_records(conn: Connection, records: Sequence[Record]) -> None:
     await conn.copy_records_to_table("access_record", records=map(_values, records), columns=_NAMES)
 
 
-def records_insert(first: int, where: str = "") -> str:
-    """Return the statement, or the part of one, that appends records given from `first` on."""
+def records_insert(parameter: int, where: str = "") -> str:
+    """Return the statement, or the part of one, that appends the records of a parameter."""
     return f"""
         insert into access_record ({_COLUMNS})
-        select * from unnest({_arrays(_NAMES, first)}) made ({_COLUMNS}) {where}
+        select {_COLUMNS} from unnest(${parameter}::record_given[]) {where}
         on conflict (id) do nothing
     """
 
 
-def record_columns(records: Sequence[Record]) -> list[tuple[object, ...]]:
-    """Return the arguments of `records_insert`."""
-    return list(zip(*map(_values, records), strict=True)) or [()] * len(_NAMES)
+def record_rows(records: Sequence[Record]) -> list[tuple[object, ...]]:
+    """Return the argument of `records_insert`."""
+    return list(map(_values, records))
 
 
 async def insert_records(conn: Connection, records: Sequence[Record]) -> None:
     """Append records, in one statement; one that is there already is left as it is."""
-    await conn.execute(records_insert(1), *record_columns(records))
+    await conn.execute(records_insert(1), record_rows(records))
 
 
 async def unfinished_intents(
