@@ -1,6 +1,6 @@
 """What an action needs: the `Vault`, and the Protocols its adapters satisfy."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -110,8 +110,8 @@ class Recorder(Protocol):
     async def append(self, record: Record) -> None:
         """Return once the record is durable; raises `RecordsUnavailableError` in bounded time."""
 
-    async def append_many(self, records: Sequence[Record]) -> None:
-        """Do the same for several."""
+    def append_many(self, records: Sequence[Record]) -> Awaitable[None]:
+        """Begin at once to do the same for several; who stops waiting may be in time to stop it."""
 
 
 class Committer(Protocol[Item_contra, Result_co]):

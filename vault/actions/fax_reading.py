@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -77,22 +77,22 @@ class _Attempt:
     """An attempt to deliver, which begins in the commit that makes its intent durable."""
 
     def __init__(self, vault: Vault, fax: UUID, *, alone: bool) -> None:
-        now = vault.clock()
-        until = now + timedelta(seconds=vault.config.fax_attempt_seconds_max)
-        self._vault, self._opening = vault, Opening(fax, now, until, alone, intent=None)
+        self._vault, self._fax, self._alone = vault, fax, alone
+        self._now = vault.clock()
+        self._until = self._now + timedelta(seconds=vault.config.fax_attempt_seconds_max)
         self._begun: Opened | None = None
 
     async def begin(self, intent: Record) -> None:
         """Begin, unless somebody else has the fax now; for the `begin` of `recorded`."""
-        opened = await self._vault.fax_opener.submit(replace(self._opening, intent=intent))
+        opened = await self._open(intent)
         if not opened.left_out:
             self._begun = opened
 
     async def key(self) -> tuple[Fax, DataKey]:
         """Return the fax and its key; raises why the attempt may not begin."""
-        opening, opened = self._opening, self._begun
+        opened = self._begun
         for _ in range(ATTEMPTS):
-            opened = opened or await self._vault.fax_opener.submit(opening)
+            opened = opened or await self._open(None)
             if opened.fax is None or opened.key is None:
                 if opened.fax is not None and opened.fax.custody is Custody.STORED:
                     raise ConflictError("another attempt to deliver this fax is under way")
@@ -101,8 +101,13 @@ class _Attempt:
                 return opened.fax, await self._vault.keyring.open_key(opened.key)
             except StaleScopeError:
                 # The attempt is ours by now.
-                opening, opened = replace(opening, alone=False), None
+                self._alone, opened = False, None
         raise ConflictError("the region's keys are being sealed; try again")
+
+    async def _open(self, intent: Record | None) -> Opened:
+        return await self._vault.fax_opener.submit(
+            Opening(self._fax, self._now, self._until, self._alone, intent)
+        )
 
 
 async def _decrypt(

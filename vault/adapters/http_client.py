@@ -50,23 +50,25 @@ class HttpClient:
         if not all(map(str.isprintable, lines)):
             raise ValueError("a header of a request must be one line of text")
         head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
-        exchange = Exchange(self, head, body, again=again and body is not None)
-        await exchange.begin()
+        exchange = Exchange(self, head, body)
+        wire = self.kept()
+        exchange.begin(wire or await self.connect(), again=again and wire is not None)
         return exchange
 
-    async def connection(self, *, fresh: bool = False) -> Wire:
-        """Return a kept connection, or a new one."""
-        while self._idle and not fresh:
+    def kept(self) -> Wire | None:
+        """Return a connection that was kept, where there is one."""
+        while self._idle:
             wire = self._idle.pop()
             if wire.is_reusable() and time.monotonic() - wire.idle_since < KEEPALIVE_SECONDS:
                 return wire
             self._drop(wire)
+        return None
+
+    async def connect(self) -> Wire:
+        """Return a new connection."""
         async with asyncio.timeout(self._seconds):
             _, wire = await asyncio.get_running_loop().create_connection(
-                lambda: Wire(self._seconds),
-                self._host,
-                self._port,
-                ssl=self._tls,
+                lambda: Wire(self._seconds), self._host, self._port, ssl=self._tls
             )
         self._wires.add(wire)
         return wire
@@ -94,9 +96,10 @@ class HttpClient:
 class Exchange:
     """A request on its way, and its answer; a wait that was cancelled may be begun again."""
 
-    def __init__(self, client: HttpClient, head: bytes, body: bytes | None, *, again: bool) -> None:
-        self._client, self._head, self._body, self._again = client, head, body, again
+    def __init__(self, client: HttpClient, head: bytes, body: bytes | None) -> None:
+        self._client, self._head, self._body = client, head, body
         self._wire: Wire | None = None
+        self._again = False
 
     @property
     def status(self) -> int:
@@ -108,11 +111,9 @@ class Exchange:
         """The answer's headers, their names in lower case."""
         return self._on.headers
 
-    async def begin(self, *, fresh: bool = False) -> None:
-        """Find a connection and send what is known of the request."""
-        wire = await self._client.connection(fresh=fresh)
-        self._again = self._again and wire.ended
-        self._wire = wire
+    def begin(self, wire: Wire, *, again: bool) -> None:
+        """Send what is known of the request; `again` says whether it may be sent twice."""
+        self._wire, self._again = wire, again and self._body is not None
         wire.begin(sending=self._body is None)
         wire.write(self._head, self._body or b"")
 
@@ -136,12 +137,19 @@ class Exchange:
             except ConnectionError:
                 if self._on.heard or not self._again:
                     raise
-                await self.begin(fresh=True)
+                self.begin(await self._client.connect(), again=False)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the answer's body; raises when it ends too early."""
         while piece := await self._on.next_piece():
             yield piece
+
+    async def whole(self, size_max: int) -> bytes:
+        """Return the answer's body; no more is waited for than the limit."""
+        body = b""
+        while len(body) < size_max and (piece := await self._on.next_piece()):
+            body += piece
+        return body
 
     def end(self) -> None:
         """Give the connection back; what is left of the answer is not wanted."""

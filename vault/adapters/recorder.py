@@ -74,22 +74,25 @@ class GroupRecorder:
         """Return once the record is durable."""
         await self.append_many([record])
 
-    async def append_many(self, records: Sequence[Record]) -> None:
-        """Return once all are durable; raises `RecordsUnavailableError` in bounded time."""
+    def append_many(self, records: Sequence[Record]) -> asyncio.Future[None]:
+        """
+        Make a future of all being durable; within bounded time, or it is `RecordsUnavailableError`.
+
+        Who cancels it before its batch was sent leaves the records out.
+        """
         if self._task is None:
             raise RecordsUnavailableError
-        if not records:
-            return
         waiter = _Waiter(records)
+        if not records:
+            waiter.done.set_result(None)
+            return waiter.done
         try:
             self._waiting.put_nowait(waiter)
         except asyncio.QueueFull:
             raise RecordsUnavailableError from None
         timer = asyncio.get_running_loop().call_later(self._timeout_seconds, _refuse, waiter)
-        try:
-            await waiter.done
-        finally:
-            timer.cancel()
+        waiter.done.add_done_callback(lambda _: timer.cancel())
+        return waiter.done
 
     async def _run(self) -> None:
         batch: list[_Waiter] = []

@@ -15,7 +15,8 @@ from vault.adapters.http_client import Exchange, HttpClient
 from vault.adapters.s3_signer import Signer, encode_query
 from vault.errors import ObjectMissingError, ObjectStoreUnavailableError, VaultError
 
-_ERROR_BYTES_MAX = 64 * 1024
+#: Of the answer to a command, or an error, no more is believed.
+_COMMAND_BYTES_MAX = 64 * 1024
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 REFUSED_KEYS = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 
@@ -125,13 +126,24 @@ class SignedRequests:
 
     async def succeeded(self, exchange: Exchange) -> tuple[Mapping[str, str], bytes]:
         """Return headers and body of a success; may be called again after it was cancelled."""
-        if await self.answered(exchange) not in {200, 204}:
-            raise await self.refused(exchange)
-        return exchange.headers, await self._read_all(exchange)
+        try:
+            await exchange.answer()
+            body = await exchange.whole(_COMMAND_BYTES_MAX)
+        except OSError as error:
+            raise self.lost(error) from error
+        if exchange.status not in {200, 204}:
+            raise self._refusal(exchange, body)
+        return exchange.headers, body
 
     async def refused(self, exchange: Exchange) -> VaultError:
         """Return the error that the server's answer stands for."""
-        found = _ERROR_CODE.search(await self._read_all(exchange))
+        try:
+            return self._refusal(exchange, await exchange.whole(_COMMAND_BYTES_MAX))
+        except OSError as error:
+            return self.lost(error)
+
+    def _refusal(self, exchange: Exchange, body: bytes) -> VaultError:
+        found = _ERROR_CODE.search(body)
         code = found[1].decode() if found else None
         if exchange.status == 404 and code != "NoSuchBucket":
             return ObjectMissingError()
@@ -155,12 +167,3 @@ class SignedRequests:
     async def close(self) -> None:
         """Let go of the connections."""
         await self._client.close()
-
-    async def _read_all(self, exchange: Exchange) -> bytes:
-        """Return the body of a command, of which no more than the limit is believed."""
-        body = b""
-        async for chunk in self.read(exchange):
-            body += chunk
-            if len(body) > _ERROR_BYTES_MAX:
-                break
-        return body

@@ -65,7 +65,7 @@ async def open_many(conn: Connection, items: Sequence[Opening]) -> list[Opened |
         locked as (
             select id from fax where id = any($1) order by id for update skip locked)
         {_BEGIN} from sought s join locked using (id), data_key k where {_MAY}
-        returning s.place, {COLUMNS}, k.scope, k.scope_epoch, k.wrap
+        returning {COLUMNS}, k.scope, k.scope_epoch, k.wrap, s.place
         """,
         [item.fax for item in items],
         [item.now for item in items],

@@ -15,20 +15,25 @@ from vault.sql.connection import Connection
 _NAMES = tuple(Fax.__dataclass_fields__)
 #: Of the table `f`, in the order of the fields.
 COLUMNS = ", ".join(f"f.{name}" for name in _NAMES)
-
-
-def fax_of(row: asyncpg.Record) -> Fax:
-    """Return the fax that a row holds."""
-    fields = {name: row[name] for name in _NAMES}
-    fields["facts"] = json.loads(fields["facts"])
+#: What a row holds as text is more than that, by its place.
+_KINDS = [
+    (_NAMES.index(name), kind)
     for name, kind in (
         ("direction", Direction),
         ("channel", Channel),
         ("state", State),
         ("custody", Custody),
-    ):
-        fields[name] = kind(fields[name])
-    return Fax(**fields)
+        ("facts", json.loads),
+    )
+]
+
+
+def fax_of(row: asyncpg.Record) -> Fax:
+    """Return the fax that a row holds, whose first columns are `COLUMNS`."""
+    values = list(row[: len(_NAMES)])
+    for place, kind in _KINDS:
+        values[place] = kind(values[place])
+    return Fax(*values)
 
 
 async def find(conn: Connection, fax: UUID, *, lock: bool = False) -> Fax | None:

@@ -149,7 +149,7 @@ async def upload_body(request: web.Request, config: Config) -> AsyncIterator[byt
         while True:
             # What is there needs no time limit, and no copy; there is at most what aiohttp holds.
             chunk = request.content.read_nowait()
-            if not chunk:
+            if not chunk and not request.content.at_eof():
                 if time.monotonic() > give_up_at:
                     raise TruncatedUploadError(
                         f"it was not here in whole after {config.receiving_seconds_max:g} seconds"

@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
@@ -86,15 +85,13 @@ async def small_body(request: web.Request, size_max: int) -> bytes:
 
 async def send(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
     """Send a piece of an answer; a reader that takes nothing of it for too long is cut off."""
-    async with _taken_in_time(request):
-        await response.write(piece)
+    await _taken_in_time(request, response.write(piece))
 
 
-@asynccontextmanager
-async def _taken_in_time(request: web.Request) -> AsyncIterator[None]:
+async def _taken_in_time(request: web.Request, step: Awaitable[object]) -> None:
     try:
         async with asyncio.timeout(vault_of(request).config.idle_seconds):
-            yield
+            await step
     except TimeoutError:
         raise ConnectionAbortedError("the reader took nothing") from None
 
@@ -121,16 +118,19 @@ async def hand_out(
     response.headers[hdrs.ACCEPT_RANGES] = "none"
     response.headers.update(headers)
     request[STREAMING] = response
-    async with _taken_in_time(request):
-        await response.prepare(request)
-        if small:
-            await response.write_eof()
-            return response
+    if small:
+        await _taken_in_time(request, _send_whole(request, response))
+        return response
+    await _taken_in_time(request, response.prepare(request))
     async for chunk in chunks:
         await send(request, response, chunk)
-    async with _taken_in_time(request):
-        await response.write_eof()
+    await _taken_in_time(request, response.write_eof())
     return response
+
+
+async def _send_whole(request: web.Request, response: web.StreamResponse) -> None:
+    await response.prepare(request)
+    await response.write_eof()
 
 
 def needed(fields: dict[str, Any], name: str) -> Any:
