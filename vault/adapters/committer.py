@@ -103,7 +103,7 @@ class GroupCommitter(Generic[Item, Result]):
         """
         if self._task is None or len(self._waiting) >= WAITERS_MAX:
             raise DatabaseUnavailableError
-        waiter = _Waiter[Item, Result](item)
+        waiter: _Waiter[Item, Result] = _Waiter(item)
         self._waiting.append(waiter)
         self._idle.clear()
         self._came.set()

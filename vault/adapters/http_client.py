@@ -9,7 +9,7 @@ redirects, cookies, proxies or content codings.
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, Mapping
 from urllib.parse import urlsplit
 
 from vault.adapters.http_wire import Wire
@@ -139,17 +139,17 @@ class Exchange:
                     raise
                 self.begin(await self._client.connect(), again=False)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the answer's body; raises when it ends too early."""
-        while piece := await self._on.next_piece():
-            yield piece
+    async def next_piece(self) -> bytes:
+        """Return the next bytes of the body, none at its end; raises when that is early."""
+        return await self._on.next_piece()
 
     async def whole(self, size_max: int) -> bytes:
         """Return the answer's body; no more is waited for than the limit."""
-        body = b""
-        while len(body) < size_max and (piece := await self._on.next_piece()):
-            body += piece
-        return body
+        pieces, size = list[bytes](), 0
+        while size < size_max and (piece := await self._on.next_piece()):
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
 
     def end(self) -> None:
         """Give the connection back; what is left of the answer is not wanted."""

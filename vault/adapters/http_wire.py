@@ -83,6 +83,7 @@ class Wire(asyncio.Protocol):
         """Whether the next request may go this way."""
         return (
             self.ended
+            and self._reading
             and not self.sending
             and self.failure is None
             and self._transport is not None
@@ -147,8 +148,9 @@ class Wire(asyncio.Protocol):
             raise ValueError
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a line of the answer's head."""
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        """Keep a line of the answer's head; what is said behind its body is left."""
+        if not self.headed:
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """Take the status, unless the answer proper is still to come (RFC 9110, 15.2)."""

@@ -159,7 +159,7 @@ class SignedRequests:
     async def read(self, exchange: Exchange) -> AsyncIterator[bytes]:
         """Yield the body in chunks; raises when it ends before its length."""
         try:
-            async for piece in exchange.pieces():
+            while piece := await exchange.next_piece():
                 yield piece
         except OSError as error:
             raise self.lost(error) from error
