@@ -1,6 +1,7 @@
 """The client under the S3 store, and servers that are slow, cut, lie, or speak when not asked."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -435,3 +436,102 @@ async def test_nobody_waits_after_the_end() -> None:
         await client.close()
         with pytest.raises(ConnectionError):
             await other.answer()
+
+
+async def test_the_wait_for_an_answer_begins_when_the_body_ends() -> None:
+    """A slow body and then a slow server, each within the limit, are no silent server."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Server(once).request(reader)
+        await asyncio.sleep(SECONDS * 0.6)
+        writer.write(EMPTY)
+
+    async def slow() -> AsyncIterator[bytes]:
+        await asyncio.sleep(SECONDS * 0.8)
+        yield b"x"
+
+    async with serving(script) as (_, client):
+        exchange = await client.send("PUT", "/", {"Content-Length": "1"}, None)
+        sending = asyncio.create_task(exchange.send_body(slow()))
+        await exchange.answer()
+        await sending
+        exchange.end()
+
+
+async def test_connections_that_rested_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are closed, also those that nobody would have taken again."""
+    async with serving(always(HELLO)) as (server, client):
+        await asyncio.gather(*(ask(client) for _ in range(3)))
+        assert server.connections == len(client._wires) == 3
+        monkeypatch.setattr("vault.adapters.http_client.KEEPALIVE_SECONDS", 0.0)
+        await ask(client)
+        assert server.connections == 4
+        assert len(client._wires) == 1
+
+
+async def test_nothing_is_left_of_what_was_tried_again() -> None:
+    """The connection that was closed is let go of when the request goes over another one."""
+    async with serving(hang_up_on_the_second) as (_, client):
+        for _ in range(4):
+            assert await ask(client) == (200, b"hello")
+        assert len(client._wires) == 1
+
+
+async def test_a_closed_client() -> None:
+    """What was under way is not sent again, and nothing new is."""
+    asked = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Server(once).request(reader)
+        writer.write(HELLO)
+        await Server(once).request(reader)
+        asked.set()
+        await reader.read()
+
+    async with serving(script) as (server, client):
+        assert await ask(client) == (200, b"hello")
+        waiting = asyncio.create_task(ask(client))
+        await asked.wait()
+        await client.close()
+        with pytest.raises(ConnectionError):
+            await waiting
+        with pytest.raises(ConnectionError):
+            await ask(client)
+        assert server.connections == 1
+        assert not client._wires
+
+
+@pytest.mark.parametrize("host", ["a..b:1", f"{'x' * 70}:1", "no-such-host.invalid:1"])
+async def test_a_name_that_is_none(host: str) -> None:
+    """It is an error like a server that is away."""
+    client = HttpClient(host, secure=False, timeout_seconds=5)
+    with pytest.raises(OSError):
+        await ask(client)
+    await client.close()
+
+
+def test_an_address_that_swallows_everything() -> None:
+    """The next address of the name is tried meanwhile."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+
+        async def first_address_is_dead() -> None:
+            async with serving(always(HELLO)) as (_, client):
+                found = [full.getsockname(), ("127.0.0.1", client._port)]
+
+                async def getaddrinfo(*_: object, **__: object) -> list[object]:
+                    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in found]
+
+                loop = asyncio.get_running_loop()
+                loop.getaddrinfo = getaddrinfo  # type: ignore[assignment, method-assign]
+                assert await ask(client) == (200, b"hello")
+
+        # The test's own loop is asyncio's, where an answer can be put into a resolver's mouth.
+        asyncio.run(first_address_is_dead())
+        for one in waiting:
+            one.close()

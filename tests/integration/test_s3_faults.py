@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from tests.fixtures_objects import S3Bucket
+from vault.adapters.s3 import S3Store
 from vault.context import ObjectStore
 from vault.errors import ObjectStoreUnavailableError
 
@@ -236,4 +237,24 @@ async def test_https_wants_a_certificate(s3_bucket: S3Bucket) -> None:
         timeout_seconds=2,
     )
     await refuse_everything(store, "cannot be reached")
+    await store.close()
+
+
+async def test_cancelled_uploads_leave_no_connection(s3_bucket: S3Bucket) -> None:
+    """Wherever uploads are cancelled, every connection that stays is one to be used again."""
+    async def busy() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0)
+            yield bytes(1024)
+
+    store = s3_bucket.open()
+    assert isinstance(store, S3Store)
+    client = store._requests._client
+    for milliseconds in range(20):
+        put = asyncio.create_task(store.put("documents/a", busy(), size_bytes=1 << 40))
+        await asyncio.sleep(milliseconds / 1000)
+        put.cancel()
+        await asyncio.wait([put])
+        assert client._wires == set(client._idle)
+    assert s3_bucket.everything() == []
     await store.close()

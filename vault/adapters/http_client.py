@@ -7,15 +7,21 @@ redirects, cookies, proxies or content codings.
 """
 
 import asyncio
+import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import AsyncIterable, Mapping
 from urllib.parse import urlsplit
+
+from aiohappyeyeballs import start_connection
 
 from vault.adapters.http_wire import Wire
 
 #: Shorter than any server waits, so that a connection it has closed is seldom used again.
 KEEPALIVE_SECONDS = 10.0
+#: An address that does not answer is waited for alone no longer than that (RFC 8305).
+NEXT_ADDRESS_SECONDS = 0.25
 #: Transports end in later turns of the loop: one whose upload was cut has bytes to send.
 CLOSE_SECONDS = 0.05
 
@@ -28,7 +34,9 @@ class HttpClient:
         self._host, self._port = place.hostname or "", place.port or (443 if secure else 80)
         self._tls = ssl.create_default_context() if secure else None
         self._seconds = timeout_seconds
-        self._idle: list[Wire] = []
+        self._closed = False
+        #: In the order in which they were given back.
+        self._idle: deque[Wire] = deque()
         self._wires: set[Wire] = set()
 
     async def send(
@@ -57,36 +65,64 @@ class HttpClient:
 
     def kept(self) -> Wire | None:
         """Return a connection that was kept, where there is one."""
+        self._drop_old()
         while self._idle:
             wire = self._idle.pop()
-            if wire.is_reusable() and time.monotonic() - wire.idle_since < KEEPALIVE_SECONDS:
+            if wire.is_reusable():
                 return wire
             self._drop(wire)
         return None
 
     async def connect(self) -> Wire:
-        """Return a new connection."""
+        """Return a new connection, to whichever of the server's addresses answers first."""
         async with asyncio.timeout(self._seconds):
-            _, wire = await asyncio.get_running_loop().create_connection(
-                lambda: Wire(self._seconds), self._host, self._port, ssl=self._tls
-            )
+            sock = await self._reach()
+            try:
+                _, wire = await asyncio.get_running_loop().create_connection(
+                    lambda: Wire(self._seconds),
+                    sock=sock,
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
+                )
+            except BaseException:
+                sock.close()
+                raise
         self._wires.add(wire)
+        if self._closed:
+            self._drop(wire)
         return wire
 
     def give_back(self, wire: Wire) -> None:
         """Keep a connection for the next request, where it may be."""
-        if wire.is_reusable() and wire in self._wires:
+        self._drop_old()
+        if wire.is_reusable() and not self._closed:
             wire.idle_since = time.monotonic()
             self._idle.append(wire)
         else:
             self._drop(wire)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Let go of the connections, for good."""
+        self._closed = True
         self._idle.clear()
-        while self._wires:
-            self._wires.pop().close()
+        for wire in list(self._wires):
+            self._drop(wire)
         await asyncio.sleep(CLOSE_SECONDS)
+
+    async def _reach(self) -> socket.socket:
+        if self._closed:
+            raise ConnectionAbortedError("the client is closed")
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        except UnicodeError:
+            raise OSError("its name is none") from None
+        return await start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, loop=loop)
+
+    def _drop_old(self) -> None:
+        oldest = time.monotonic() - KEEPALIVE_SECONDS
+        while self._idle and self._idle[0].idle_since < oldest:
+            self._drop(self._idle.popleft())
 
     def _drop(self, wire: Wire) -> None:
         self._wires.discard(wire)
@@ -124,7 +160,7 @@ class Exchange:
             async for piece in pieces:
                 wire.write(piece)
                 await wire.drained()
-            wire.sending = False
+            wire.sent()
         finally:
             if wire.sending:
                 wire.close("the body was cut")
@@ -137,7 +173,9 @@ class Exchange:
             except ConnectionError:
                 if self._on.heard or not self._again:
                     raise
-                self.begin(await self._client.connect(), again=False)
+                fresh = await self._client.connect()
+                self.end()
+                self.begin(fresh, again=False)
 
     async def next_piece(self) -> bytes:
         """Return the next bytes of the body, none at its end; raises when that is early."""

@@ -48,6 +48,11 @@ class Wire(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(parts)
 
+    def sent(self) -> None:
+        """Note that the body is sent: from now on the server has to say something."""
+        self.sending = False
+        self._wake()
+
     async def drained(self) -> None:
         """Wait until the system takes more; raises what ended the connection."""
         await self._writable.wait()
@@ -83,6 +88,7 @@ class Wire(asyncio.Protocol):
         """Whether the next request may go this way."""
         return (
             self.ended
+            and not self._pieces
             and self._reading
             and not self.sending
             and self.failure is None

@@ -113,8 +113,10 @@ class SignedRequests:
             raise self.lost(error) from error
         finally:
             sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-            exchange.end()
+            try:
+                await asyncio.gather(sending, return_exceptions=True)
+            finally:
+                exchange.end()
 
     async def answered(self, exchange: Exchange) -> int:
         """Return the answer's status, when it has come."""
