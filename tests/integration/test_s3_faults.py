@@ -242,6 +242,7 @@ async def test_https_wants_a_certificate(s3_bucket: S3Bucket) -> None:
 
 async def test_cancelled_uploads_leave_no_connection(s3_bucket: S3Bucket) -> None:
     """Wherever uploads are cancelled, every connection that stays is one to be used again."""
+
     async def busy() -> AsyncIterator[bytes]:
         while True:
             await asyncio.sleep(0)
