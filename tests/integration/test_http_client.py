@@ -3,8 +3,9 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,17 @@ def always(*answers: bytes) -> Script:
         while True:
             await Server(always()).request(reader)
             writer.write(left.pop(0) if len(left) > 1 else left[0])
+
+    return script
+
+
+def saying(said: bytes) -> Script:
+    """Answer one request with this, and wait until the client ends the connection."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Server(once).request(reader)
+        writer.write(said)
+        assert await reader.read() == b""
 
     return script
 
@@ -235,13 +247,7 @@ async def test_an_answer_that_is_cut(answer: bytes) -> None:
 )
 async def test_what_is_no_answer(answer: bytes) -> None:
     """Another protocol, two lengths, a head without end: an error, and the connection ends."""
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await Server(once).request(reader)
-        writer.write(answer)
-        assert await reader.read() == b""
-
-    async with serving(script) as (_, client):
+    async with serving(saying(answer)) as (_, client):
         with pytest.raises(ConnectionError):
             await ask(client)
 
@@ -279,13 +285,7 @@ async def test_a_late_second_answer_is_nobodys() -> None:
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200", HELLO[:-1]])
 async def test_a_silent_server(said: bytes) -> None:
     """However far its answer had come, a server that says no more is given up."""
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await Server(once).request(reader)
-        writer.write(said)
-        assert await reader.read() == b""
-
-    async with serving(script) as (_, client):
+    async with serving(saying(said)) as (_, client):
         begun = time.monotonic()
         with pytest.raises(TimeoutError, match="no word"):
             await ask(client)
@@ -403,6 +403,21 @@ async def test_an_answer_that_nobody_reads_is_not_kept() -> None:
         assert server.connections == 4
 
 
+@pytest.mark.parametrize("closing", [b"", b"Connection: close\r\n"])
+async def test_a_connection_that_ends_while_much_is_unread(closing: bytes) -> None:
+    """All of it is there to be read, and nothing goes wrong beside it."""
+    size, wrong = BUFFER_BYTES + 1000, list[dict[str, object]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    head = b"HTTP/1.1 200 OK\r\n" + closing + b"Content-Length: %d\r\n\r\n" % size
+    async with serving(always(head + bytes(size))) as (_, client):
+        exchange = await client.send("GET", "/", {})
+        await exchange.answer()
+        await asyncio.sleep(0.1)
+        assert len(await exchange.whole(2 * size)) == size
+        exchange.end()
+    assert wrong == []
+
+
 async def test_a_wait_that_was_cancelled_may_be_begun_again() -> None:
     """The answer is still that of the same request."""
     go_on = asyncio.Event()
@@ -510,6 +525,16 @@ async def test_a_name_that_is_none(host: str) -> None:
     await client.close()
 
 
+class Resolving(asyncio.SelectorEventLoop):
+    """A loop that knows the addresses of every name."""
+
+    addresses: Sequence[tuple[str, int]] = ()
+
+    async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
+        """Return them."""
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in self.addresses]
+
+
 def test_an_address_that_swallows_everything() -> None:
     """The next address of the name is tried meanwhile."""
     with socket.socket() as full:
@@ -520,18 +545,14 @@ def test_an_address_that_swallows_everything() -> None:
             one.setblocking(False)
             one.connect_ex(full.getsockname())
 
-        async def first_address_is_dead() -> None:
+        async def first_address_is_dead(loop: Resolving) -> None:
             async with serving(always(HELLO)) as (_, client):
-                found = [full.getsockname(), ("127.0.0.1", client._port)]
-
-                async def getaddrinfo(*_: object, **__: object) -> list[object]:
-                    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in found]
-
-                loop = asyncio.get_running_loop()
-                loop.getaddrinfo = getaddrinfo  # type: ignore[assignment, method-assign]
+                loop.addresses = [full.getsockname(), ("127.0.0.1", client._port)]
                 assert await ask(client) == (200, b"hello")
 
-        # The test's own loop is asyncio's, where an answer can be put into a resolver's mouth.
-        asyncio.run(first_address_is_dead())
+        with asyncio.Runner(loop_factory=Resolving) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, Resolving)
+            runner.run(first_address_is_dead(loop))
         for one in waiting:
             one.close()

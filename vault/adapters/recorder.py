@@ -76,9 +76,10 @@ class GroupRecorder:
 
     def append_many(self, records: Sequence[Record]) -> asyncio.Future[None]:
         """
-        Make a future of all being durable; within bounded time, or it is `RecordsUnavailableError`.
+        Begin at once, and return what is done when all are durable.
 
-        Who cancels it before its batch was sent leaves the records out.
+        It fails with `RecordsUnavailableError` in bounded time; cancelled before its batch is sent,
+        it leaves the records out.
         """
         if self._task is None:
             raise RecordsUnavailableError
