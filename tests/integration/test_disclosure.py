@@ -37,7 +37,10 @@ async def test_a_disclosure_takes_two_and_happens_once(
     assert (await disclose(api, document["id"], name))[0] == 403
     rows = await vault.pool.fetch(
         "select phase, decision, reason, reference from access_record"
-        " where action = 'document.read' order by at, phase = 'outcome', phase = 'progress'"
+        " where action = 'document.read'"
+        # A stream that is slow is renewed now and then, without a reason.
+        " and (phase <> 'progress' or reason is not null)"
+        " order by at, phase = 'outcome', phase = 'progress'"
     )
     assert [row["reason"] for row in rows] == [
         "approval-missing",
