@@ -17,6 +17,9 @@ from vault.adapters.embedded_postgres import EmbeddedPostgres
 from vault.migrate import migrate
 
 TEMPLATE = "migrated"
+#: To copy or drop a database waits for every backend of the server; one that stands still is an
+#: error of the test that drops, and not the end of the whole run.
+STATEMENT_SECONDS = 120.0
 _numbers = itertools.count(1)
 
 Address = Callable[[str], str]
@@ -74,7 +77,7 @@ async def fresh_database(server: Address, template: str) -> AsyncIterator[str]:
 
 
 async def _execute(server: Address, statement: str) -> None:
-    connection = await asyncpg.connect(server("portvault"))
+    connection = await asyncpg.connect(server("portvault"), command_timeout=STATEMENT_SECONDS)
     try:
         await connection.execute(statement)
     finally:
