@@ -54,11 +54,11 @@ def _run(args: argparse.Namespace) -> int:
     try:
         command: Command = getattr(importlib.import_module(f"vault.commands.{module}"), name)
         run = uvloop.run if args.run in _SERVERS else asyncio.run
-        run(_stoppable(command, args))
-    except KeyboardInterrupt:
+        return run(_stoppable(command, args))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        # What else ended as Ctrl-C did may have cancelled the command a second time; asyncio then
+        # does not say that it was interrupted.
         return INTERRUPTED
-    except asyncio.CancelledError:
-        return TERMINATED
     except BrokenPipeError:
         # Whoever read our output has gone; nothing more is to be said, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,15 +67,25 @@ def _run(args: argparse.Namespace) -> int:
         if args.verbose:
             traceback.print_exc()
         return _say(error)
-    return 0
 
 
-async def _stoppable(command: Command, args: argparse.Namespace) -> None:
+async def _stoppable(command: Command, args: argparse.Namespace) -> int:
     """Run the command so that SIGTERM, too, lets it put away what is half done."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await command(args)
+    task, terminated = asyncio.current_task(), asyncio.Event()
+
+    def stop() -> None:
+        terminated.set()
+        if task is not None:
+            task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+    try:
+        await command(args)
+    except asyncio.CancelledError:
+        if not terminated.is_set():
+            raise
+        return TERMINATED
+    return 0
 
 
 def _say(error: Exception) -> int:
