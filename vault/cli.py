@@ -51,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     module, _, name = args.run.partition(".")
+    terminated = asyncio.Event()
     try:
         command: Command = getattr(importlib.import_module(f"vault.commands.{module}"), name)
         run = uvloop.run if args.run in _SERVERS else asyncio.run
-        return run(_stoppable(command, args))
+        run(_stoppable(command, args, terminated))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        # What else ended as Ctrl-C did may have cancelled the command a second time; asyncio then
-        # does not say that it was interrupted.
-        return INTERRUPTED
+        # Where something else cancelled the command, too, asyncio does not say that it was Ctrl-C.
+        return TERMINATED if terminated.is_set() else INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone; nothing more is to be said, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,11 +67,12 @@ def _run(args: argparse.Namespace) -> int:
         if args.verbose:
             traceback.print_exc()
         return _say(error)
+    return 0
 
 
-async def _stoppable(command: Command, args: argparse.Namespace) -> int:
+async def _stoppable(command: Command, args: argparse.Namespace, terminated: asyncio.Event) -> None:
     """Run the command so that SIGTERM, too, lets it put away what is half done."""
-    task, terminated = asyncio.current_task(), asyncio.Event()
+    task = asyncio.current_task()
 
     def stop() -> None:
         terminated.set()
@@ -79,13 +80,7 @@ async def _stoppable(command: Command, args: argparse.Namespace) -> int:
             task.cancel()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
-    try:
-        await command(args)
-    except asyncio.CancelledError:
-        if not terminated.is_set():
-            raise
-        return TERMINATED
-    return 0
+    await command(args)
 
 
 def _say(error: Exception) -> int:
