@@ -23,6 +23,7 @@ from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.actions.policy import start_policy
 from vault.actions.published import require_not_behind, require_own_key
+from vault.actions.stores import require_own_store, take_store
 from vault.adapters.allocator import keep_pages
 from vault.adapters.collector import look_less
 from vault.adapters.courier import HttpCourier
@@ -107,6 +108,10 @@ async def open_vault(
                 timeout_seconds=config.store_timeout_seconds,
             )
             stack.push_async_callback(stores[region].close)
+            if restoring:
+                await require_own_store(pool, stores[region], region)
+            else:
+                await take_store(pool, stores[region], region, uuid.uuid4().hex)
         keyring = Keyring(
             pool,
             custodians,

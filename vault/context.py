@@ -36,6 +36,10 @@ Result_co = TypeVar("Result_co", covariant=True)
 SIGNER_NAME = "portvault"
 
 
+#: The object that tells a store from every other one; a directory store looks for this file itself.
+STORE_IDENTITY = "store.json"
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """One object as the store lists it; `modified_at` is aware UTC."""

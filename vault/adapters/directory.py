@@ -3,8 +3,9 @@ Objects as files below a directory: `documents/x` is the file ROOT/documents/x.
 
 What is written stays below ROOT/.partial until it is whole and on the disk; a rename shows it. The
 writer holds a lock on its partial file, which the kernel lets go of when the process dies: whoever
-finds one without a lock may remove it. The root is made when the store is opened. When it goes
-away later, as a file system does that is unmounted, nothing is made in its place.
+finds one without a lock may remove it. The root is made when the store is opened, and held open
+(`directory_root`). When it goes away later, as a file system does that is unmounted, nothing is
+made in its place and nothing is written there.
 """
 
 import asyncio
@@ -15,10 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 from vault.adapters.directory_partial import Partial, sweep, sync_directory
+from vault.adapters.directory_root import DIRECTORY_FLAGS, DirectoryRoot
 from vault.adapters.object_names import check_size, checked_name, write_and_read_back
 from vault.context import StoredObject
 from vault.errors import ConfigurationError, ObjectMissingError, ObjectStoreUnavailableError
@@ -34,23 +36,14 @@ _NOWAIT = getattr(os, "RWF_NOWAIT", 1 << 30)
 T = TypeVar("T")
 
 
-def _make_private(directory: Path) -> None:
-    """Make a directory and those above it that are missing, each for this user only."""
-    for missing in reversed(
-        [path for path in (directory, *directory.parents) if not path.exists()]
-    ):
-        missing.mkdir(mode=0o700, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
-
-
 class DirectoryStore:
     """A bucket in a directory, for one machine; several processes may share it."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._path = root
         try:
-            _make_private(root)
-            sweep(root)
+            self._root = DirectoryRoot(root)
+            sweep(self._root)
         except OSError as error:
             raise ConfigurationError(
                 f"objects cannot be kept in {root}: {error.strerror}; set PORTVAULT_OBJECTS to a "
@@ -59,7 +52,7 @@ class DirectoryStore:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
 
     def __repr__(self) -> str:
-        return f"DirectoryStore({str(self._root)!r})"
+        return f"DirectoryStore({str(self._path)!r})"
 
     async def put(self, name: str, chunks: AsyncIterable[bytes], *, size_bytes: int | None) -> None:
         """Store the chunks under `name`; see `ObjectStore`."""
@@ -88,9 +81,8 @@ class DirectoryStore:
         self, name: str, *, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open the object for reading from `offset`; see `ObjectStore`."""
-        path = self._root / checked_name(name)
         # Not in a thread: a task that is cancelled meanwhile would lose the descriptor.
-        descriptor = self._attempt(self._open, path)
+        descriptor = self._attempt(self._open, checked_name(name))
         try:
             end = os.fstat(descriptor).st_size
             if length is not None:
@@ -101,24 +93,24 @@ class DirectoryStore:
 
     async def purge(self, name: str) -> int:
         """Remove the object and what killed writers left; returns 1, or 0 when there was none."""
-        return await self._run(self._purge, self._root / checked_name(name))
+        return await self._run(self._purge, checked_name(name))
 
     async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[StoredObject]:
         """Current objects under the prefix, ascending by name; see `ObjectStore`."""
-        found = self._walk(self._root, "", prefix, after)
+        found = self._walk("", prefix, after)
         while batch := await self._run(lambda: list(islice(found, LIST_BATCH))):
             for item in batch:
                 yield item
 
     async def check(self) -> None:
         """Raise when the directory cannot be written and read."""
-        await self._run(self._require_root)
         await self._run(sweep, self._root)
         await write_and_read_back(self)
 
     async def close(self) -> None:
-        """Let go of the threads, once they are done."""
+        """Let go of the threads, once they are done, and of the directory."""
         await asyncio.to_thread(self._threads.shutdown)
+        self._root.close()
 
     async def _run(self, step: Callable[..., T], *arguments: object) -> T:
         """Run a blocking step in a thread, to its end even when this task is cancelled."""
@@ -146,19 +138,15 @@ class DirectoryStore:
             yield
         except OSError as error:
             raise ObjectStoreUnavailableError(
-                f"the objects in {self._root} cannot be reached: {error.strerror or error}; "
+                f"the objects in {self._path} cannot be reached: {error.strerror or error}; "
                 "check that the directory is there, may be written and has room"
             ) from error
 
-    def _require_root(self) -> None:
-        if not self._root.is_dir():
-            raise NotADirectoryError(0, "the directory is gone")
-
-    def _open(self, path: Path) -> int:
+    def _open(self, name: str) -> int:
+        base, flags = self._root.descriptor(), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(name, flags, dir_fd=base)
         except (FileNotFoundError, NotADirectoryError):
-            self._require_root()
             raise ObjectMissingError from None
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -176,40 +164,45 @@ class DirectoryStore:
             offset += len(chunk)
             yield chunk
 
-    def _purge(self, path: Path) -> int:
+    def _purge(self, name: str) -> int:
         sweep(self._root)
+        base = self._root.descriptor()
         try:
-            path.unlink()
+            os.unlink(name, dir_fd=base)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            self._require_root()
             return 0
-        sync_directory(path.parent)
+        sync_directory(PurePath(name).parent, base)
         return 1
 
-    def _walk(
-        self, directory: Path, before: str, prefix: str, after: str
-    ) -> Iterator[StoredObject]:
+    def _walk(self, directory: str, prefix: str, after: str) -> Iterator[StoredObject]:
         """Yield the objects below; a directory sorts as its name and a slash, as its files do."""
         try:
-            with os.scandir(directory) as found:
-                entries = {
-                    before + entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "")
-                    for entry in found
-                    if not entry.name.startswith(".")
-                }
+            names = self._entries(directory)
         except FileNotFoundError:
-            self._require_root()
             return
-        for name in sorted(entries):
+        for name in sorted(names):
             if name.endswith("/"):
                 if name.startswith(prefix) or prefix.startswith(name):
-                    yield from self._walk(self._root / name, name, prefix, after)
+                    yield from self._walk(name, prefix, after)
             elif name.startswith(prefix) and name > after:
                 # One that was purged meanwhile is no current object any more.
                 with suppress(FileNotFoundError):
-                    status = (self._root / name).stat()
+                    status = os.stat(name, dir_fd=self._root.descriptor())
                     modified = datetime.fromtimestamp(status.st_mtime, UTC)
                     yield StoredObject(name, status.st_size, modified)
+
+    def _entries(self, directory: str) -> set[str]:
+        """Return what lies in a directory of the store, by its whole name; directories with `/`."""
+        opened = os.open(directory or ".", DIRECTORY_FLAGS, dir_fd=self._root.descriptor())
+        try:
+            with os.scandir(opened) as found:
+                return {
+                    directory + entry.name + ("/" if entry.is_dir(follow_symlinks=False) else "")
+                    for entry in found
+                    if not entry.name.startswith(".")
+                }
+        finally:
+            os.close(opened)
 
 
 def _read_cached(descriptor: int, size: int, offset: int) -> bytes:

@@ -5,19 +5,22 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import PurePath
+
+from vault.adapters.directory_root import DIRECTORY_FLAGS, DirectoryRoot
 
 FOLDER = ".partial"
 SUFFIX = ".partial"
-DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Partial:
     """One object on its way; its steps block, and only one of them runs at a time."""
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: DirectoryRoot, name: str) -> None:
         self._root = root
-        self._target = root / name
+        #: Of the directory that was the store's when the first byte came.
+        self._base: int | None = None
+        self._target = PurePath(name)
         self._name = _new_name()
         self._folder: int | None = None
         self._file: int | None = None
@@ -40,24 +43,26 @@ class Partial:
         except FileNotFoundError:
             self._make_parents()
             self._rename()
-        sync_directory(self._target.parent)
+        sync_directory(self._target.parent, self._base)
+        # What was written is in the store only where the store still lies at its path.
+        self._root.descriptor()
 
     def drop(self) -> None:
         """Remove what was written, even when it was shown already, as far as the disk lets."""
         with suppress(OSError):
             if self._shown:
-                self._target.unlink()
+                os.unlink(self._target, dir_fd=self._base)
         if self._folder is not None and not self._shown:
-            # By the open folder: that finds the file even when the root was moved away.
+            # By the open folder: that finds the file wherever the root was moved to.
             with suppress(OSError):
                 os.unlink(self._name, dir_fd=self._folder)
 
     def close(self) -> None:
         """Let go of the file, and of its lock."""
-        for descriptor in (self._file, self._folder):
+        for descriptor in (self._file, self._folder, self._base):
             if descriptor is not None:
                 os.close(descriptor)
-        self._file = self._folder = None
+        self._file = self._folder = self._base = None
 
     def _open(self) -> int:
         """Return the descriptor of the file, which is made on first use."""
@@ -66,10 +71,10 @@ class Partial:
         return self._file
 
     def _create(self) -> int:
-        path = self._root / FOLDER
+        self._base = os.dup(self._root.descriptor())
         with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        self._folder = os.open(path, DIRECTORY_FLAGS)
+            os.mkdir(FOLDER, mode=0o700, dir_fd=self._base)
+        self._folder = os.open(FOLDER, DIRECTORY_FLAGS, dir_fd=self._base)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         while True:
             made = os.open(self._name, flags, 0o600, dir_fd=self._folder)
@@ -81,48 +86,49 @@ class Partial:
             self._name = _new_name()
 
     def _rename(self) -> None:
-        # By its path, so that this fails when the root is not where it was.
-        (self._root / FOLDER / self._name).rename(self._target)
+        os.rename(self._name, self._target, src_dir_fd=self._folder, dst_dir_fd=self._base)
         self._shown = True
 
     def _make_parents(self) -> None:
         """Make the directories between root and object, but never the root."""
-        missing = []
-        directory = self._target.parent
-        while directory != self._root and not directory.is_dir():
-            missing.append(directory)
-            directory = directory.parent
-        for made in reversed(missing):
+        for made in reversed(self._target.parents[:-1]):
             with suppress(FileExistsError):
-                made.mkdir(mode=0o700)
-            sync_directory(made.parent)
+                os.mkdir(made, mode=0o700, dir_fd=self._base)
+                sync_directory(made.parent, self._base)
 
 
-def sweep(root: Path) -> int:
+def sweep(root: DirectoryRoot) -> int:
     """Remove the partial files whose writers are gone; returns how many."""
-    swept = 0
     try:
-        with os.scandir(root / FOLDER) as found:
-            paths = [Path(entry.path) for entry in found if entry.name.endswith(SUFFIX)]
-    except (FileNotFoundError, NotADirectoryError):
+        folder = os.open(FOLDER, DIRECTORY_FLAGS, dir_fd=root.descriptor())
+    except FileNotFoundError:
         return 0
-    for path in paths:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue
-        try:
-            if _lock(descriptor):
-                path.unlink(missing_ok=True)
-                swept += 1
-        finally:
-            os.close(descriptor)
-    return swept
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(SUFFIX)]
+        return sum(_sweep(folder, name) for name in names)
+    finally:
+        os.close(folder)
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in the directory durable."""
-    descriptor = os.open(directory, DIRECTORY_FLAGS)
+def _sweep(folder: int, name: str) -> bool:
+    """Remove a partial file unless its writer has it locked; returns whether it was removed."""
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    try:
+        if not _lock(descriptor):
+            return False
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(directory: PurePath, base: int | None) -> None:
+    """Make the names in a directory below `base` durable."""
+    descriptor = os.open(directory, DIRECTORY_FLAGS, dir_fd=base)
     try:
         os.fsync(descriptor)
     finally:

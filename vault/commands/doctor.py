@@ -14,6 +14,7 @@ import asyncpg
 
 from keys.custodians import open_custodian
 from keys.errors import KeysError
+from vault.actions.stores import compare_identity, stored_identity
 from vault.adapters.objects import open_store
 from vault.adapters.sniffer import MagicSniffer
 from vault.app import EMBEDDED, attached, load_policy
@@ -23,6 +24,7 @@ from vault.config import Config, load_config
 from vault.domain.policy import parse_policy
 from vault.errors import VaultError
 from vault.migrate import pending
+from vault.sql.stores import store_ids
 
 CHECK_SECONDS = 60.0
 CLOCK_SECONDS_MAX = 2.0
@@ -47,15 +49,15 @@ async def doctor(args: argparse.Namespace) -> None:
     config = load_config()
     # Asked once, since a store's own check makes its directory: a look must not make a home.
     new = not config.home.exists()
-    trees = dict[str, int]()
-    database = await _find("database", partial(_database, config, trees, new=new))
+    trees, stores = dict[str, int](), dict[str, str]()
+    database = await _find("database", partial(_database, config, trees, stores, new=new))
     checks: dict[str, Check] = {
         "home": partial(_home, config),
         "libmagic": _libmagic,
         "policy": partial(_policy, config),
     }
     for region in config.regions:
-        checks[f"store {region}"] = partial(_store, config, region, new=new)
+        checks[f"store {region}"] = partial(_store, config, region, stores.get(region), new=new)
         checks[f"custodian {region}"] = partial(_custodian, config, region, trees.get(region))
     findings = await asyncio.gather(*(_find(name, check) for name, check in checks.items()))
     rows = [asdict(finding) for finding in (database, *findings)]
@@ -96,15 +98,19 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-async def _database(config: Config, trees: dict[str, int], *, new: bool) -> tuple[str, str]:
+async def _database(
+    config: Config, trees: dict[str, int], stores: dict[str, str], *, new: bool
+) -> tuple[str, str]:
     if config.database == EMBEDDED and new:
         return "warn", f"{config.home} holds no vault yet; `portvault serve` makes one"
     with database_errors():
-        return await _ask_database(config, trees)
+        return await _ask_database(config, trees, stores)
 
 
-async def _ask_database(config: Config, trees: dict[str, int]) -> tuple[str, str]:
-    """Look at the database; `trees` receives the generation of each region's tree."""
+async def _ask_database(
+    config: Config, trees: dict[str, int], stores: dict[str, str]
+) -> tuple[str, str]:
+    """Look at the database; `trees` and `stores` receive each region's generation and store."""
     async with attached(config) as dsn:
         conn = await asyncpg.connect(dsn, timeout=config.database_timeout_seconds)
         try:
@@ -114,6 +120,7 @@ async def _ask_database(config: Config, trees: dict[str, int]) -> tuple[str, str
             if await conn.fetchval("select to_regclass('key_tree') is not null"):
                 rows = await conn.fetch("select region, generation from key_tree")
                 trees.update((row["region"], row["generation"]) for row in rows)
+            stores.update(await store_ids(conn))
         finally:
             await conn.close()
         off = abs((datetime.now(UTC) - now).total_seconds())
@@ -129,7 +136,9 @@ async def _ask_database(config: Config, trees: dict[str, int]) -> tuple[str, str
     return "ok", f"PostgreSQL {version}, checksums on, clocks agree"
 
 
-async def _store(config: Config, region: str, *, new: bool) -> tuple[str, str]:
+async def _store(
+    config: Config, region: str, identity: str | None, *, new: bool
+) -> tuple[str, str]:
     address = config.objects_uri(region)
     if new and address.startswith(f"dir:{config.home}/"):
         return "warn", f"{address} is not there yet; `portvault serve` makes it"
@@ -142,6 +151,8 @@ async def _store(config: Config, region: str, *, new: bool) -> tuple[str, str]:
     )
     try:
         await store.check()
+        if identity is not None:
+            compare_identity(store, region, identity, await stored_identity(store))
     finally:
         await store.close()
     return "ok", address
