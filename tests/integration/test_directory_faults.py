@@ -12,6 +12,7 @@ import pytest
 
 from vault.adapters.directory import DirectoryStore
 from vault.adapters.directory_partial import sweep
+from vault.adapters.directory_root import DirectoryRoot
 from vault.adapters.objects import open_store
 from vault.errors import ConfigurationError, ObjectMissingError, ObjectStoreUnavailableError
 
@@ -131,11 +132,11 @@ async def test_what_a_killed_writer_left_is_swept(root: Path) -> None:
 
 async def test_no_writer_loses_its_file_to_a_sweeper(store: DirectoryStore, root: Path) -> None:
     """However often others sweep while it writes, every put is kept."""
-    done = threading.Event()
+    done, held = threading.Event(), DirectoryRoot(root)
 
     def keep_sweeping() -> None:
         while not done.is_set():
-            sweep(root)
+            sweep(held)
 
     with ThreadPoolExecutor(3) as sweepers:
         for _ in range(3):

@@ -58,7 +58,7 @@ async def refuses_everything(store: DirectoryStore) -> None:
     for call in (
         lambda: put(store, "documents/new"),
         lambda: store.purge("documents/a"),
-        lambda: store.check(),
+        store.check,
         lambda: stored_identity(store),
     ):
         with pytest.raises(ObjectStoreUnavailableError, match="mounted"):
@@ -74,7 +74,7 @@ async def refuses_everything(store: DirectoryStore) -> None:
 async def test_a_disk_that_is_unmounted_under_a_running_store(
     tmp_path: Path, place: Path, marked: bool
 ) -> None:
-    """Nothing is written into the empty mount point or called purged; mounted again, all is there."""
+    """An empty mount point takes nothing in and loses nothing; mounted again, all is there."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount(disk, place)
@@ -97,7 +97,7 @@ async def test_a_disk_that_is_unmounted_under_a_running_store(
 async def test_what_is_mounted_instead_is_taken_up_only_when_it_is_the_same_store(
     tmp_path: Path, place: Path
 ) -> None:
-    """A disk without the identity, or with another, is refused; a moved copy of the store is not."""
+    """A disk without the identity, or with another, is refused; a copy of the store is not."""
     disk, empty, foreign = tmp_path / "disk", tmp_path / "empty", tmp_path / "foreign"
     for made in (disk, empty, foreign):
         made.mkdir()

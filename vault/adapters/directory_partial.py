@@ -104,7 +104,8 @@ def sweep(root: DirectoryRoot) -> int:
     except FileNotFoundError:
         return 0
     try:
-        names = [name for name in os.listdir(folder) if name.endswith(SUFFIX)]
+        with os.scandir(folder) as found:
+            names = [entry.name for entry in found if entry.name.endswith(SUFFIX)]
         return sum(_sweep(folder, name) for name in names)
     finally:
         os.close(folder)

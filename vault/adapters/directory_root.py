@@ -33,7 +33,7 @@ class DirectoryRoot:
     def descriptor(self) -> int:
         """Return the descriptor of the store's directory, which is what lies at its path now."""
         try:
-            if not os.path.samestat(os.stat(self.path), os.fstat(self._held)):
+            if not os.path.samestat(self.path.stat(), os.fstat(self._held)):
                 self._take_up()
         except (FileNotFoundError, NotADirectoryError):
             raise OSError(errno.ESTALE, "the directory is gone; is its disk mounted?") from None
@@ -62,9 +62,7 @@ class DirectoryRoot:
 def _identity(directory: int) -> bytes | None:
     """Return what the identity file of a directory holds; None where there is none."""
     try:
-        file = os.open(
-            STORE_IDENTITY, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory
-        )
+        file = os.open(STORE_IDENTITY, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
     except FileNotFoundError:
         return None
     try:

@@ -13,9 +13,7 @@ async def lock_identity(conn: Connection, region: str) -> None:
 
 async def store_id(conn: Connection, region: str) -> str | None:
     """Return the id of the store that holds the region's objects; None when none is known."""
-    found: str | None = await conn.fetchval(
-        "select id from object_store where region = $1", region
-    )
+    found: str | None = await conn.fetchval("select id from object_store where region = $1", region)
     return found
 
 
