@@ -215,6 +215,17 @@ class Keyring:
                 raise RolledBackError
             return await walk(conn, region, head, await self._root_key(region, head))
 
+    async def check(self, region: str) -> None:
+        """Have the custodian unwrap the region's root key, past the cache; raises when it fails."""
+        self._require(region)
+        async with self._connection() as conn:
+            head = await nodes.tree(conn, region)
+        if head is None:
+            raise RolledBackError
+        # A seal that replaced the generation meanwhile has used the custodian, too.
+        with suppress(StaleScopeError):
+            await self._open_root(region, head)
+
     def refuse(self, region: str) -> None:
         """Serve no key of the region any more: its database was rolled back."""
         self._refused.add(region)

@@ -69,7 +69,7 @@ BODY: dict[str, Any] = {
 #: Routes without a token, and why.
 PUBLIC = {
     "/healthz": "says that the process is up",
-    "/readyz": "says that the database answers",
+    "/readyz": "says whether a document could be handed out, and shows none",
     "/metrics": "counts, by route and status",
     "/openapi.json": "says what can be called",
     "/v1/break-glass/actions/open": "has its credential in the body, and is recorded as that",

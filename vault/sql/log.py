@@ -61,6 +61,20 @@ async def append_records(conn: Connection, records: Sequence[Record]) -> None:
     await conn.copy_records_to_table("access_record", records=map(_values, records), columns=_NAMES)
 
 
+async def try_to_record(conn: Connection, record: Record) -> None:
+    """
+    Append a record and take it back, then commit something, in the caller's transaction.
+
+    The commit writes a message into the WAL and nothing else: it waits for the disk, and for
+    synchronous standbys, as the commit of a record does.
+    """
+    attempt = conn.transaction()
+    await attempt.start()
+    await append_records(conn, [record])
+    await attempt.rollback()
+    await conn.execute("select pg_logical_emit_message(true, 'portvault', '')")
+
+
 def records_insert(parameter: int, where: str = "") -> str:
     """Return the statement, or the part of one, that appends the records of a parameter."""
     return f"""

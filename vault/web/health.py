@@ -1,17 +1,22 @@
 """What machines ask a process: is it up, can it serve, how does it do, what can it be asked."""
 
-import asyncio
+import math
+import time
+from collections.abc import Mapping
 from functools import partial
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from vault.errors import DatabaseUnavailableError
+from keys.lookups import Lookups
+from vault.actions.readiness import parts_away
+from vault.context import Vault
+from vault.errors import InvalidRequestError
 from vault.meter import Meter
-from vault.sql.connection import connection
-from vault.web.requests import VAULT
+from vault.web.problems import problem
 
-READY_TIMEOUT_SECONDS = 3.0
+#: How long one look counts.
+READY_SECONDS = 1.0
 
 REGISTRY = web.AppKey("registry", CollectorRegistry)
 OPENAPI = web.AppKey("openapi", dict)
@@ -46,17 +51,61 @@ async def alive(request: web.Request) -> web.Response:
     return web.json_response({"status": "alive"})
 
 
+class Readiness:
+    """
+    What `parts_away` found, for all who ask within a moment.
+
+    Strangers may ask as often as they like: the custodian and the store are asked once a second.
+    """
+
+    def __init__(self, vault: Vault, registry: CollectorRegistry) -> None:
+        self._vault = vault
+        self._looks = Lookups[None, Mapping[str, tuple[str, ...]]]()
+        self._found: Mapping[str, tuple[str, ...]] = {}
+        self._found_at = -math.inf
+        self._ready = Gauge(
+            "portvault_ready",
+            "Whether this process could hand out a document of the region, when last asked.",
+            ["region"],
+            registry=registry,
+        )
+
+    async def parts_away(self) -> Mapping[str, tuple[str, ...]]:
+        """Return, for each region, the parts without which nothing is handed out."""
+        if time.monotonic() - self._found_at > READY_SECONDS:
+            await self._looks.share(None, self._look)
+        return self._found
+
+    async def _look(self) -> Mapping[str, tuple[str, ...]]:
+        self._found = await parts_away(self._vault)
+        self._found_at = time.monotonic()
+        for region, away in self._found.items():
+            self._ready.labels(region).set(not away)
+        return self._found
+
+
+READINESS = web.AppKey("readiness", Readiness)
+
+
 async def ready(request: web.Request) -> web.Response:
-    """Answer whether the database can be reached; 503 where it cannot."""
-    try:
-        async with (
-            asyncio.timeout(READY_TIMEOUT_SECONDS),
-            connection(request.app[VAULT].pool) as conn,
-        ):
-            await conn.fetchval("select 1")
-    except TimeoutError:
-        raise DatabaseUnavailableError from None
-    return web.json_response({"status": "ready"})
+    """
+    Answer whether a document of every region, or of `?region=`, could be handed out; 503 where not.
+
+    It names the parts that are away: `records`, `keys`, `objects`.
+    """
+    found = await request.app[READINESS].parts_away()
+    region = request.query.get("region")
+    if region is not None and region not in found:
+        raise InvalidRequestError(f"region is one of {', '.join(found)}")
+    regions = {name: list(away) for name, away in found.items() if region in {None, name}}
+    if not any(regions.values()):
+        return web.json_response({"status": "ready", "regions": regions})
+    away = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in regions.items() if parts)
+    return problem(
+        503,
+        f"nothing can be handed out without {away}; `portvault doctor` says what to do",
+        regions=regions,
+    )
 
 
 async def metrics(request: web.Request) -> web.Response:

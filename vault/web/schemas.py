@@ -118,6 +118,16 @@ SCHEMAS: dict[str, Any] = {
         }
     ),
     "Health": _object({"status": _STRING}),
+    "Readiness": _object(
+        {
+            "status": _STRING,
+            "regions": {
+                "type": "object",
+                "description": "The parts of each region that are away.",
+                "additionalProperties": {"type": "array", "items": _STRING},
+            },
+        }
+    ),
     **LOG_SCHEMAS,
 }
 

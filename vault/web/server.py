@@ -16,7 +16,7 @@ from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import ForbiddenError, NotFoundError, UnavailableError
 from vault.web.auth import Authenticator
-from vault.web.health import OPENAPI, REGISTRY, Metrics
+from vault.web.health import OPENAPI, READINESS, REGISTRY, Metrics, Readiness
 from vault.web.not_http import answer_ourselves
 from vault.web.openapi import openapi
 from vault.web.problems import Handler, problem, problems
@@ -59,6 +59,7 @@ def make_app(vault: Vault) -> web.Application:
         },
     )
     app[VAULT], app[REGISTRY], app[OPENAPI] = vault, registry, openapi()
+    app[READINESS] = Readiness(vault, registry)
     app.on_response_prepare.append(_add_headers)
     if vault.config.tls_certificate or vault.config.public_url.startswith("https://"):
         app.on_response_prepare.append(_add_hsts)

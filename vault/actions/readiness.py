@@ -1,0 +1,71 @@
+"""
+Readiness: whether this process could hand out a document of a region now.
+
+A part is looked at by doing what a read does with it: an intent is recorded (and taken back, with a
+commit beside it), the root key is unwrapped by the custodian, an object is fetched from the store.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+
+from vault.actions.access import own_intent
+from vault.actions.stores import require_own_store
+from vault.context import Vault
+from vault.domain.access import Action
+from vault.sql import log as log_sql
+from vault.sql.connection import transaction
+
+log = logging.getLogger(__name__)
+
+#: How long each part may take.
+PART_SECONDS = 3.0
+RECORDS, KEYS, OBJECTS = "records", "keys", "objects"
+
+
+async def parts_away(vault: Vault) -> dict[str, tuple[str, ...]]:
+    """
+    Return, for each region, the parts without which nothing is handed out; none where it is ready.
+
+    Takes `PART_SECONDS` at most. Why a part is away stands in the process's log, not in the answer,
+    which strangers may see.
+    """
+    async with asyncio.TaskGroup() as group:
+        records = group.create_task(_is_away(RECORDS, "", _record(vault)))
+        keys = {
+            region: group.create_task(_is_away(KEYS, region, vault.keyring.check(region)))
+            for region in vault.config.regions
+        }
+        objects = {
+            region: group.create_task(
+                _is_away(
+                    OBJECTS, region, require_own_store(vault.pool, vault.stores[region], region)
+                )
+            )
+            for region in vault.config.regions
+        }
+    return {
+        region: tuple(
+            part
+            for part, task in ((RECORDS, records), (KEYS, keys[region]), (OBJECTS, objects[region]))
+            if task.result()
+        )
+        for region in vault.config.regions
+    }
+
+
+async def _record(vault: Vault) -> None:
+    """Record an intent and take it back; raises where none can be recorded."""
+    intent = own_intent(vault, Action.DOCUMENT_READ, vault.config.regions[0], reason="probe")
+    async with transaction(vault.pool) as conn:
+        await log_sql.try_to_record(conn, intent)
+
+
+async def _is_away(part: str, region: str, use: Awaitable[object]) -> bool:
+    try:
+        async with asyncio.timeout(PART_SECONDS):
+            await use
+    except Exception as error:  # noqa: BLE001 - whatever it is, the part cannot be used
+        log.warning("not ready: %s %s: %s", part, region, str(error) or type(error).__name__)
+        return True
+    return False
