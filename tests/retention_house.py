@@ -18,7 +18,7 @@ from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.domain.approvals import Act
+from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Document, Kind
 from vault.domain.holds import Targets
 from vault.domain.orders import Status
@@ -123,9 +123,8 @@ async def hold(vault: Vault, **targets: Any) -> UUID:
 
 async def agreed(vault: Vault, hold_id: UUID) -> UUID:
     """Have the release of a hold agreed to by somebody else; returns the approval."""
-    asked = await request_approval(
-        vault, DPO, act=Act.HOLD_RELEASE, subject=str(hold_id), region="uk", reason="ended"
-    )
+    terms = Terms(Act.HOLD_RELEASE, str(hold_id), "uk")
+    asked = await request_approval(vault, DPO, terms, reason="case-closed")
     await approve(vault, OTHER_DPO, asked.id)
     return asked.id
 

@@ -58,6 +58,11 @@ def server_address(given: str | None = None) -> str:
     return address.rstrip("/")
 
 
+def has_token() -> bool:
+    """Whether the environment names a token."""
+    return any(os.environ.get(name) for name in ("PORTVAULT_TOKEN", "PORTVAULT_TOKEN_FILE"))
+
+
 def token() -> str:
     """Return the token of the environment; raises with what to do where there is none."""
     found = os.environ.get("PORTVAULT_TOKEN", "")

@@ -67,7 +67,8 @@ async def test_a_credential_is_sealed_and_opened_in_each_log(api: Api, vault: Va
         grant = Grant(role, frozenset(REGIONS))
         _, api.tokens[person] = await create_token(vault, OPERATOR, grant, label=person)
     asked = {"act": "break-glass", "subject": "dpo/sg/uk", "region": "sg", "reason": "yearly"}
-    _, approval, _ = await api.call("POST", "/v1/approvals", json=asked, role="sealer")
+    fields = asked | {"days": 1}
+    _, approval, _ = await api.call("POST", "/v1/approvals", json=fields, role="sealer")
     path = f"/v1/approvals/{approval['id']}/actions/approve"
     assert (await api.call("POST", path, role="second"))[0] == 200
     made = {"role": "dpo", "regions": list(REGIONS), "days": 1, "approval": approval["id"]}
@@ -77,8 +78,8 @@ async def test_a_credential_is_sealed_and_opened_in_each_log(api: Api, vault: Va
     one, other = await logs(vault, "break-glass.seal")
     assert one == other
     assert one == ([("intent", "allowed"), ("progress", agreed), ("outcome", what)], 2)
-    fields = {"credential": sealed["credential"], "reference": "INC-7"}
-    async with api.session.post(api.url + "/v1/break-glass/actions/open", json=fields) as answer:
+    opening = {"credential": sealed["credential"], "reference": "INC-7"}
+    async with api.session.post(api.url + "/v1/break-glass/actions/open", json=opening) as answer:
         assert answer.status == 201
     one, other = await logs(vault, "break-glass.open")
     assert one == other

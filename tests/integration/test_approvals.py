@@ -14,21 +14,20 @@ from vault.actions.access import recorded
 from vault.actions.approvals import approve, request_approval, use
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.approvals import Act
+from vault.domain.approvals import Act, Terms
 from vault.errors import ConflictError, ForbiddenError
 from vault.sql.connection import transaction
 
 ONE = Principal("token:one", "dpo", frozenset({"uk"}))
 OTHER = Principal("token:other", "dpo", frozenset({"uk"}))
-REQUEST = {"act": "hold.release", "subject": "hold-1", "region": "uk", "reason": "the case ended"}
+HOLD = str(UUID(int=1))
+REQUEST = {"act": "hold.release", "subject": HOLD, "region": "uk", "reason": "case-closed"}
 
 
 async def ask(vault: Vault) -> UUID:
     """Ask for the release of a hold, as `ONE`."""
-    approval = await request_approval(
-        vault, ONE, act=Act.HOLD_RELEASE, subject="hold-1", region="uk", reason="the case ended"
-    )
-    return approval.id
+    terms = Terms(Act.HOLD_RELEASE, HOLD, "uk")
+    return (await request_approval(vault, ONE, terms, reason="case-closed")).id
 
 
 async def act_on(vault: Vault, approval: UUID, who: Principal = ONE) -> None:
@@ -37,7 +36,7 @@ async def act_on(vault: Vault, approval: UUID, who: Principal = ONE) -> None:
         recorded(vault, who, Action.DOCUMENT_SHRED, region="uk") as access,
         transaction(vault.pool) as conn,
     ):
-        await use(access, conn, approval, Act.HOLD_RELEASE, "hold-1")
+        await use(access, conn, approval, Terms(Act.HOLD_RELEASE, HOLD, "uk"))
 
 
 async def test_one_asks_another_agrees(api: Api) -> None:
@@ -55,10 +54,10 @@ async def test_one_asks_another_agrees(api: Api) -> None:
     assert first["approved_by"] != first["requested_by"]
 
 
-async def test_a_number_as_the_subject_is_masked_in_the_log(api: Api, vault: Vault) -> None:
+async def test_a_number_as_the_reference_is_masked_in_the_log(api: Api, vault: Vault) -> None:
     """What somebody puts there by mistake does not stand in the log for years."""
-    asked = {**REQUEST, "subject": "+442079460123".removeprefix("+")}
-    status, _, _ = await api.call("POST", "/v1/approvals", json=asked, role="dpo")
+    read = {"act": "disclosure", "purpose": "disclose-to-authority", "reference": "442079460123"}
+    status, _, _ = await api.call("POST", "/v1/approvals", json=REQUEST | read, role="dpo")
     assert status == 201
     said = repr(await vault.pool.fetch("select * from access_record"))
     assert ("442079460***" in said, "442079460123" in said) == (True, False)
@@ -114,8 +113,8 @@ async def test_an_approval_is_used_once_and_the_log_says_which(vault: Vault) -> 
         " and phase = 'outcome' order by at"
     )
     assert [tuple(row) for row in steps] == [
-        ("approval.request", "hold.release hold-1"),
-        ("approval.approve", "hold.release hold-1"),
+        ("approval.request", f"hold.release {HOLD}"),
+        ("approval.approve", f"hold.release {HOLD}"),
     ]
 
 
@@ -128,7 +127,7 @@ async def test_an_act_that_fails_leaves_the_approval_unused(vault: Vault) -> Non
             recorded(vault, ONE, Action.DOCUMENT_SHRED, region="uk") as access,
             transaction(vault.pool) as conn,
         ):
-            await use(access, conn, approval, Act.HOLD_RELEASE, "hold-1")
+            await use(access, conn, approval, Terms(Act.HOLD_RELEASE, HOLD, "uk"))
             raise ZeroDivisionError
     await act_on(vault, approval)
 
@@ -159,8 +158,9 @@ async def test_the_terminal_asks_lists_and_agrees(vault_process: VaultProcess) -
     """`portvault approval` does the same with the tokens of two people."""
     vault = vault_process
     one, other = await token_of(vault, "dpo"), await token_of(vault, "dpo")
-    request = ("approval", "request", "--act", "disclosure", "--subject", "case-7")
-    asked = await vault.json(*request, "--region", "uk", "--reason", "court order 7", **one)
+    request = ("approval", "request", "--act", "disclosure", "--subject", HOLD, "--region", "uk")
+    read = ("--purpose", "disclose-to-authority", "--reference", "CASE-7")
+    asked = await vault.json(*request, *read, "--reason", "court-order", **one)
     status, _, says = await vault.run("approval", "approve", asked["id"], **one)
     assert (status, one_line(says)) == (4, True)
     approved = await vault.json("approval", "approve", asked["id"], **other)

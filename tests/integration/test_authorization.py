@@ -61,6 +61,10 @@ MAY: dict[str, set[str]] = {
     "POST /v1/approvals": {DPO},
     "GET /v1/approvals": {AUDIT, DPO, ADMIN},
     "POST /v1/approvals/{id}/actions/approve": {AUDIT, DPO},
+    "POST /v1/approvals/{id}/actions/decline": {AUDIT, DPO},
+    "POST /v1/approvals/{id}/actions/withdraw": {DPO, ADMIN},
+    "GET /v1/break-glass": {AUDIT, DPO, ADMIN},
+    "POST /v1/break-glass/{id}/actions/revoke": {AUDIT, DPO, ADMIN},
     "GET /v1/signals": {ADMIN},
     "POST /v1/signals/{id}/actions/replay": {ADMIN},
     # The administrator, but only with an approval.

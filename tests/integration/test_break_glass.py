@@ -19,11 +19,12 @@ from vault.domain.grants import Grant
 from vault.errors import ForbiddenError
 
 OPEN = "/v1/break-glass/actions/open"
+REQUEST = {"act": "break-glass", "reason": "yearly", "days": 1}
 
 
 async def sealed(api: Api, role: str = "compliance", *, agreed: bool = True) -> tuple[int, dict]:
     """Ask for a credential as the administrator, have it agreed to, and seal it."""
-    fields = {"act": "break-glass", "subject": f"{role}/uk", "region": "uk", "reason": "yearly"}
+    fields = REQUEST | {"subject": f"{role}/uk", "region": "uk", "days": 365}
     _, asked, _ = await api.call("POST", "/v1/approvals", json=fields, role="admin")
     if agreed:
         path = f"/v1/approvals/{asked['id']}/actions/approve"
@@ -69,7 +70,7 @@ async def test_it_opens_once_and_everybody_is_told(
 async def test_nobody_seals_one_alone(api: Api) -> None:
     """Without the agreement of another, or with one for another role, none is made."""
     assert (await sealed(api, agreed=False))[0] == 403
-    fields = {"act": "break-glass", "subject": "dpo/uk", "region": "uk", "reason": "yearly"}
+    fields = REQUEST | {"subject": "dpo/uk", "region": "uk"}
     _, asked, _ = await api.call("POST", "/v1/approvals", json=fields, role="admin")
     await api.call("POST", f"/v1/approvals/{asked['id']}/actions/approve", role="compliance")
     other = {"role": "porting", "regions": ["uk"], "days": 1, "approval": asked["id"]}
@@ -78,7 +79,7 @@ async def test_nobody_seals_one_alone(api: Api) -> None:
 
 async def test_an_agreement_is_of_its_regions_alone(api: Api) -> None:
     """Who agreed to a role in Singapore did not agree to the same role in the UK, too."""
-    fields = {"act": "break-glass", "subject": "dpo/sg", "region": "sg", "reason": "yearly"}
+    fields = REQUEST | {"subject": "dpo/sg", "region": "sg"}
     _, asked, _ = await api.call("POST", "/v1/approvals", json=fields, role="admin")
     path = f"/v1/approvals/{asked['id']}/actions/approve"
     assert (await api.call("POST", path, role="compliance"))[0] == 200
@@ -131,7 +132,9 @@ async def test_the_envelope_is_opened_at_the_terminal(
     vault = vault_process
     admin, dpo = await token_of(vault, "admin"), await token_of(vault, "dpo")
     request = ("approval", "request", "--act", "break-glass", "--subject", "porting/uk")
-    asked = await vault.json(*request, "--region", "uk", "--reason", "yearly", **admin)
+    asked = await vault.json(
+        *request, "--region", "uk", "--reason", "yearly", "--days", "9", **admin
+    )
     await vault.json("approval", "approve", asked["id"], **dpo)
     seal = ("break-glass", "seal", "--role", "porting", "--region", "uk", "--days", "9")
     made = await vault.json(*seal, "--approval", asked["id"], **admin)

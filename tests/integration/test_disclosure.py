@@ -9,7 +9,8 @@ HEADERS = {"Access-Purpose": "disclose-to-authority", "Access-Reference": "ORDER
 
 async def approval(api: Api, subject: str, *, agreed: bool = True) -> str:
     """Ask as the dpo, and agree as compliance."""
-    fields = {"act": "disclosure", "subject": subject, "region": "uk", "reason": "court order 7"}
+    fields = {"act": "disclosure", "subject": subject, "region": "uk", "reason": "court-order"}
+    fields |= {"purpose": HEADERS["Access-Purpose"], "reference": HEADERS["Access-Reference"]}
     _, asked, _ = await api.call("POST", "/v1/approvals", json=fields, role="dpo")
     if agreed:
         path = f"/v1/approvals/{asked['id']}/actions/approve"
@@ -76,6 +77,19 @@ async def test_an_approval_alone_is_not_enough(api: Api, passport: bytes) -> Non
     name = await approval(api, document["id"])
     wrong = {"Access-Purpose": "verify-identity"}
     assert (await disclose(api, document["id"], name, **wrong))[0] == 403
-    assert (await disclose(api, document["id"], name, **{"Access-Reference": ""}))[0] == 422
+    assert (await disclose(api, document["id"], name, **{"Access-Reference": ""}))[0] == 403
     assert (await disclose(api, document["id"], "x"))[0] == 422
     assert (await disclose(api, document["id"], name))[0] == 200
+
+
+async def test_an_approval_is_of_its_purpose_and_reference(api: Api, passport: bytes) -> None:
+    """What was agreed to for one case opens nothing for another, and stays good for its own."""
+    _, document = await api.put(await api.order(), passport)
+    name = await approval(api, document["id"])
+    for other in (
+        {"Access-Purpose": "investigate-incident", "Access-Reference": "X-999"},
+        {"Access-Purpose": "investigate-incident"},
+        {"Access-Reference": "X-999"},
+    ):
+        assert (await disclose(api, document["id"], name, **other))[0] == 403
+    assert await disclose(api, document["id"], name) == (200, passport)

@@ -62,6 +62,8 @@ BODY: dict[str, Any] = {
         "subject": str(uuid.uuid4()),
         "region": "uk",
         "reason": "T-1",
+        "purpose": "disclose-to-authority",
+        "reference": "T-1",
     },
     "CarrierLink": {"carrier": "telnyx", "reference": str(uuid.uuid4())},
     "Cosignature": {"size": 1, "cosignature": "— w AAAA\n"},

@@ -37,7 +37,7 @@ from vault.actions.sequence import sequence_log
 from vault.actions.shred import Ground, shred
 from vault.config import Config
 from vault.context import Vault
-from vault.domain.approvals import Act
+from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Kind
 from vault.domain.orders import Status
 from vault.errors import (
@@ -347,14 +347,8 @@ async def test_a_policy_shows_its_effect_and_takes_four_eyes_to_shorten(house: H
         await apply_policy(vault, ADMIN, text, None)
     await sweep(vault)
     assert await custody(vault, invoice) == "stored"
-    asked = await request_approval(
-        vault,
-        ADMIN,
-        act=Act.POLICY_SHORTEN,
-        subject=effect.subject,
-        region=vault.config.regions[0],
-        reason="shorter",
-    )
+    terms = Terms(Act.POLICY_SHORTEN, effect.subject, vault.config.regions[0])
+    asked = await request_approval(vault, ADMIN, terms, reason="law-changed")
     with pytest.raises(ForbiddenError, match="nobody has approved"):
         await apply_policy(vault, ADMIN, text, asked.id)
     await approve(vault, COMPLIANCE, asked.id)
@@ -458,7 +452,7 @@ async def test_a_hold_is_released_by_two_and_once(api: Api, passport: bytes) -> 
     path = f"/v1/holds/{case['id']}/actions/release"
     status, problem, _ = await api.call("POST", path, json={"reason": "over"}, role="dpo")
     assert (status, "somebody else" in problem["detail"]) == (403, True)
-    ask = {"act": "hold.release", "subject": case["id"], "region": "uk", "reason": "over"}
+    ask = {"act": "hold.release", "subject": case["id"], "region": "uk", "reason": "case-closed"}
     _, asked, _ = await api.call("POST", "/v1/approvals", json=ask, role="dpo")
     await api.call("POST", f"/v1/approvals/{asked['id']}/actions/approve", role="compliance")
     body = {"reason": "over", "approval": asked["id"]}

@@ -53,7 +53,7 @@ from vault.actions.sequence import sequence_log
 from vault.actions.shred import shred
 from vault.certificate_auditor import verify
 from vault.config import Config
-from vault.domain.approvals import Act
+from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Kind
 from vault.domain.orders import Status
 from vault.domain.records import Record
@@ -264,14 +264,8 @@ class RetentionMachine(RuleBasedStateMachine):
         text = self.vault.policy_text.replace('"P90D"', f'"P{days}D"')
         approval = None
         if days < self.papers_days:
-            asked = await request_approval(
-                self.vault,
-                ADMIN,
-                act=Act.POLICY_SHORTEN,
-                subject=policy_subject(text),
-                region="uk",
-                reason="shorter",
-            )
+            terms = Terms(Act.POLICY_SHORTEN, policy_subject(text), "uk")
+            asked = await request_approval(self.vault, ADMIN, terms, reason="law-changed")
             await approve(self.vault, COMPLIANCE, asked.id)
             approval = asked.id
         with contextlib.suppress(ConflictError):

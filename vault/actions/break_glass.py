@@ -17,10 +17,11 @@ from vault.actions.tokens import PREFIX as TOKEN_PREFIX
 from vault.actions.tokens import SECRET_BYTES, hash_secret
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Role
-from vault.domain.approvals import Act
+from vault.domain.approvals import DAYS_MAX, Act, Terms
+from vault.domain.break_glass import Sealed, subject_of
 from vault.domain.grants import Grant, check_grant
 from vault.domain.purposes import is_reference
-from vault.errors import ForbiddenError, InvalidRequestError
+from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from vault.sql import break_glass as break_glass_sql
 from vault.sql import log as log_sql
 from vault.sql import tokens as tokens_sql
@@ -29,7 +30,6 @@ from vault.sql.connection import connection, transaction
 log = logging.getLogger(__name__)
 
 PREFIX = "pvglass_"
-DAYS_MAX = 400
 
 
 async def seal_credential(
@@ -56,7 +56,9 @@ async def seal_credential(
     ):
         if not set(regions) <= principal.regions:
             raise ForbiddenError("a credential is sealed for one's own regions only")
-        await use(access, conn, approval, Act.BREAK_GLASS, subject_of(role, regions))
+        subject = subject_of(role, regions)
+        terms = Terms(Act.BREAK_GLASS, subject, access.intent.region, days=days)
+        await use(access, conn, approval, terms)
         await break_glass_sql.insert(
             conn,
             identity,
@@ -72,13 +74,15 @@ async def seal_credential(
     return identity, secret, expires_at
 
 
-def subject_of(role: str, regions: list[str]) -> str:
-    """Return what is agreed to: a role with every region that it will reach, as `dpo/sg/uk`."""
-    return "/".join([role, *sorted(set(regions))])
+async def open_credential(
+    vault: Vault, secret: str, reference: str, opener: Principal | None = None
+) -> tuple[str, datetime]:
+    """
+    Open a credential for a case, once; return a token of its role, and until when it is good.
 
-
-async def open_credential(vault: Vault, secret: str, reference: str) -> tuple[str, datetime]:
-    """Open a credential for a case, once; return a token of its role, and until when it is good."""
+    `opener` is who showed a credential of their own. Where nobody did, the token takes part in no
+    act that takes four eyes, since nobody can say who holds it.
+    """
     if not is_reference(reference):
         raise InvalidRequestError("reference must be the number of the incident")
     key = hash_secret(secret)
@@ -107,14 +111,53 @@ async def open_credential(vault: Vault, secret: str, reference: str) -> tuple[st
                 created_at=now,
                 expires_at=until,
             )
-            await break_glass_sql.set_opened(conn, key, token, now)
-            done = access.conclude_everywhere(f"{who.role} token:{token}")
+            by = opener.id if opener else None
+            await break_glass_sql.set_opened(conn, key, token, by=by, now=now)
+            said = f"{who.role} token:{token} opened by {by or 'nobody known'}"
+            done = access.conclude_everywhere(said)
             await log_sql.insert_records(conn, done)
     vault.meter.signals["break-glass"] += 1
     log.critical(
         "BREAK-GLASS: %s opened as %s for %s, until %s", who.id, who.role, reference, until
     )
     return made, until
+
+
+async def list_credentials(
+    vault: Vault, principal: Principal, before: tuple[datetime, UUID] | None, limit: int
+) -> list[Sealed]:
+    """Return a page of what was sealed for any of the principal's regions, newest first."""
+    mine = own_regions(vault, principal)
+    async with (
+        recorded(vault, principal, Action.BREAK_GLASS_LIST, region=mine),
+        connection(vault.pool) as conn,
+    ):
+        return await break_glass_sql.page(conn, mine, before, limit)
+
+
+async def revoke_credential(vault: Vault, principal: Principal, identity: UUID) -> Sealed:
+    """Revoke a credential, and the token that it was opened for; safe to repeat."""
+    async with connection(vault.pool) as conn:
+        found = await break_glass_sql.show(conn, identity)
+    served = [region for region in vault.config.regions if found and region in found.regions]
+    # Whoever is of one of its regions may; the decision looks at the first.
+    served.sort(key=lambda region: region not in principal.regions)
+    async with recorded(
+        vault,
+        principal,
+        Action.BREAK_GLASS_REVOKE,
+        region=served or None,
+        reference=f"break-glass/{identity}",
+    ) as access:
+        async with transaction(vault.pool) as conn:
+            await break_glass_sql.revoke(conn, identity, principal.id, vault.clock())
+            done = access.conclude_everywhere(f"break-glass:{identity}")
+            await log_sql.insert_records(conn, done)
+        async with connection(vault.pool) as conn:
+            sealed = await break_glass_sql.show(conn, identity)
+        if sealed is None:
+            raise NotFoundError
+        return sealed
 
 
 def _unknown() -> ForbiddenError:

@@ -14,7 +14,7 @@ from vault.actions.approvals import use
 from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.approvals import Act
+from vault.domain.approvals import Act, Terms
 from vault.domain.holds import Hold, Targets, check_reference, check_targets, check_text
 from vault.domain.orders import check_customer
 from vault.domain.signals import SignalType, hold_signal
@@ -169,7 +169,8 @@ async def release_hold(
                     "somebody else has to agree first: ask for hold.release with this hold's id as "
                     "the subject (POST /v1/approvals), and name the approval here"
                 )
-            used = await use(access, conn, approval, Act.HOLD_RELEASE, str(identity))
+            terms = Terms(Act.HOLD_RELEASE, str(identity), hold.region)
+            used = await use(access, conn, approval, terms)
             await holds_sql.release(
                 conn,
                 identity,

@@ -16,7 +16,7 @@ from vault.actions.access import Access, recorded
 from vault.actions.approvals import use
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.approvals import Act
+from vault.domain.approvals import Act, Terms
 from vault.domain.certificate import PolicyUsed
 from vault.domain.documents import Document
 from vault.domain.policy import Change, Policy, changes, parse_policy
@@ -192,5 +192,6 @@ async def _second_person(
             "a second person has to agree; ask with `portvault approval request --act "
             f"policy.shorten --subject {effect.subject} --region {access.intent.region}`"
         )
-    used = await use(access, conn, approval, Act.POLICY_SHORTEN, effect.subject)
+    terms = Terms(Act.POLICY_SHORTEN, effect.subject, access.intent.region)
+    used = await use(access, conn, approval, terms)
     return used.approved_by

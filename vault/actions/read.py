@@ -19,7 +19,7 @@ from vault.actions.published_first import wait_published
 from vault.actions.standing import Standing, standing_of
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.approvals import Act
+from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Document, metadata_context, object_name, stream_context
 from vault.domain.receipts import encode_receipt, receipt_of
 from vault.errors import ConflictError, NotFoundError, RestrictedError, ShreddedError
@@ -56,7 +56,8 @@ async def open_content(
     """
     document = (await vault.finder.submit(identity)).document
     region = document.region if document else ""
-    agreed = await is_approved(vault, principal, approval, Act.DISCLOSURE, str(identity), region)
+    terms = Terms(Act.DISCLOSURE, str(identity), region, purpose, reference)
+    agreed = await is_approved(vault, principal, approval, terms)
     async with recorded(
         vault,
         principal,
@@ -74,7 +75,7 @@ async def open_content(
         access.size_bytes = 0
         if agreed and approval:
             async with transaction(vault.pool) as conn:
-                await use(access, conn, approval, Act.DISCLOSURE, str(identity))
+                await use(access, conn, approval, terms)
             await wait_published(access)
         document, key = await _unwrap(vault, identity)
         if document.restricted_at is not None:

@@ -6,7 +6,19 @@ from urllib.parse import quote
 from vault.client import call, session
 from vault.commands.output import facts, show, table
 
-_COLUMNS = ("id", "act", "subject", "region", "state", "requested_by", "expires_at", "reason")
+_COLUMNS = (
+    "id",
+    "act",
+    "subject",
+    "region",
+    "purpose",
+    "reference",
+    "days",
+    "state",
+    "requested_by",
+    "expires_at",
+    "reason",
+)
 
 
 async def request(args: argparse.Namespace) -> None:
@@ -17,6 +29,8 @@ async def request(args: argparse.Namespace) -> None:
         "region": args.region,
         "reason": args.reason,
     }
+    bound = {"purpose": args.purpose, "reference": args.reference, "days": args.days}
+    fields |= {name: value for name, value in bound.items() if value is not None}
     async with session() as http:
         approval = await call(http, "POST", "/v1/approvals", json=fields)
     show(approval, approval["id"], as_json=args.json)
@@ -31,7 +45,21 @@ async def listed(args: argparse.Namespace) -> None:
 
 async def approve(args: argparse.Namespace) -> None:
     """Agree."""
-    path = f"/v1/approvals/{quote(args.approval, safe='')}/actions/approve"
+    await _act(args, "approve")
+
+
+async def decline(args: argparse.Namespace) -> None:
+    """Refuse."""
+    await _act(args, "decline")
+
+
+async def withdraw(args: argparse.Namespace) -> None:
+    """Take one's own request back."""
+    await _act(args, "withdraw")
+
+
+async def _act(args: argparse.Namespace, how: str) -> None:
+    path = f"/v1/approvals/{quote(args.approval, safe='')}/actions/{how}"
     async with session() as http:
         approval = await call(http, "POST", path)
     show(approval, facts(approval), as_json=args.json)

@@ -15,6 +15,7 @@ from vault.commands.operator import operator
 from vault.commands.output import show, table
 from vault.config import load_config
 from vault.domain.grants import Grant
+from vault.domain.people import named_person
 from vault.errors import InvalidRequestError
 
 _COLUMNS = (
@@ -25,6 +26,7 @@ _COLUMNS = (
     "customers",
     "kinds",
     "located",
+    "person",
     "created_by",
     "created_at",
     "last_used_at",
@@ -45,6 +47,7 @@ async def token_create(args: argparse.Namespace) -> None:
         kinds=_words(args.kind),
         located=args.located,
         certificate=_fingerprint(args.certificate) if args.certificate else None,
+        person=named_person(config.oidc_issuer, args.person) if args.person else None,
     )
     async with opened(config) as vault:
         identity, secret = await create_token(

@@ -68,11 +68,15 @@ class Action(StrEnum):
     TOKEN_REVOKE = "token.revoke"
     BREAK_GLASS_SEAL = "break-glass.seal"
     BREAK_GLASS_OPEN = "break-glass.open"
+    BREAK_GLASS_LIST = "break-glass.list"
+    BREAK_GLASS_REVOKE = "break-glass.revoke"
     SESSION_BEGIN = "session.begin"
     SESSION_END = "session.end"
     APPROVAL_REQUEST = "approval.request"
     APPROVAL_LIST = "approval.list"
     APPROVAL_APPROVE = "approval.approve"
+    APPROVAL_DECLINE = "approval.decline"
+    APPROVAL_WITHDRAW = "approval.withdraw"
 
 
 class Purpose(StrEnum):
@@ -141,6 +145,9 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.POLICY_READ,
             _A.APPROVAL_LIST,
             _A.APPROVAL_APPROVE,
+            _A.APPROVAL_DECLINE,
+            _A.BREAK_GLASS_LIST,
+            _A.BREAK_GLASS_REVOKE,
             _A.BREAK_GLASS_OPEN,
             _A.SESSION_BEGIN,
             _A.SESSION_END,
@@ -165,8 +172,12 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.RETENTION_PLAN,
             _A.POLICY_READ,
             _A.APPROVAL_REQUEST,
+            _A.APPROVAL_WITHDRAW,
             _A.APPROVAL_LIST,
             _A.APPROVAL_APPROVE,
+            _A.APPROVAL_DECLINE,
+            _A.BREAK_GLASS_LIST,
+            _A.BREAK_GLASS_REVOKE,
             _A.LOG_PROVE,
             _A.BREAK_GLASS_OPEN,
             _A.SESSION_BEGIN,
@@ -189,8 +200,11 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.SIGNAL_READ,
             _A.SIGNAL_REPLAY,
             _A.APPROVAL_REQUEST,
+            _A.APPROVAL_WITHDRAW,
             _A.APPROVAL_LIST,
             _A.BREAK_GLASS_SEAL,
+            _A.BREAK_GLASS_LIST,
+            _A.BREAK_GLASS_REVOKE,
             _A.BREAK_GLASS_OPEN,
             _A.SESSION_BEGIN,
             _A.SESSION_END,

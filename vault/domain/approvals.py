@@ -12,12 +12,11 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from vault.domain.access import Principal, Role
+from vault.domain.access import Principal, Purpose, Role
+from vault.domain.lineage import Lineage, same_person
+from vault.domain.purposes import is_reference
+from vault.domain.regions import REGIONS
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError
-
-SUBJECT_LENGTH_MAX = 128
-REASON_LENGTH_MAX = 200
-_SUBJECT = re.compile(rf"[A-Za-z0-9._:/#-]{{1,{SUBJECT_LENGTH_MAX}}}")
 
 
 class Act(StrEnum):
@@ -46,6 +45,38 @@ APPROVERS: dict[Act, frozenset[Role]] = {
 }
 
 
+_UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_REGION = f"({'|'.join(REGIONS)})"
+#: What an act is upon: never free text, since it stands in the log for years.
+SUBJECTS: dict[Act, tuple[re.Pattern[str], str]] = {
+    Act.HOLD_RELEASE: (re.compile(_UUID), "the id of the hold"),
+    Act.POLICY_SHORTEN: (
+        re.compile(r"[0-9a-f]{64}"),
+        "the SHA-256 of the policy, as `portvault retention effect` says it",
+    ),
+    Act.DISCLOSURE: (re.compile(_UUID), "the id of the document"),
+    Act.BREAK_GLASS: (
+        re.compile(f"({'|'.join(Role)})(/{_REGION})+"),
+        "a role and every region that it will reach, as dpo/sg/uk",
+    ),
+}
+
+#: Why an act is asked for, where there is no case that has a number.
+REASONS = (
+    "authority",
+    "case-closed",
+    "counsel-advice",
+    "court-order",
+    "data-subject",
+    "incident",
+    "law-changed",
+    "placed-by-mistake",
+    "rotation",
+    "yearly",
+)
+DAYS_MAX = 400
+
+
 class State(StrEnum):
     """How far an approval has come."""
 
@@ -53,16 +84,40 @@ class State(StrEnum):
     APPROVED = "approved"
     USED = "used"
     LAPSED = "lapsed"
+    DECLINED = "declined"
+    WITHDRAWN = "withdrawn"
+
+
+#: How a request ends by somebody's word: by who might agree to it, or by who made it.
+ENDINGS = frozenset({State.DECLINED, State.WITHDRAWN})
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """All that an approval is good for, and nothing else: what is done must match each of them."""
+
+    act: Act
+    subject: str
+    region: str
+    #: Why content is read, and for which case.
+    purpose: str | None = None
+    reference: str | None = None
+    #: How long a credential can be opened.
+    days: int | None = None
+
+    def text(self) -> str:
+        """Return what the log says of it."""
+        days = None if self.days is None else f"{self.days} days"
+        said = (self.act.value, self.subject, self.purpose, self.reference, days)
+        return " ".join(part for part in said if part)
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One request, the agreement to it, and its one use; `subject` is what it is about."""
+    """One request, the agreement to it, and its one use or its end."""
 
     id: UUID
-    act: Act
-    subject: str
-    region: str
+    terms: Terms
     reason: str
     requested_by: str
     requested_at: datetime
@@ -71,81 +126,141 @@ class Approval:
     approved_by: str | None = None
     approved_at: datetime | None = None
     used_at: datetime | None = None
+    #: Who declined or withdrew it, which of both, and when.
+    ended_by: str | None = None
+    ended_as: State | None = None
+    ended_at: datetime | None = None
 
     def state(self, now: datetime) -> State:
         """Return how far it has come."""
         if self.used_at is not None:
             return State.USED
+        if self.ended_as is not None:
+            return self.ended_as
         if self.expires_at <= now:
             return State.LAPSED
         return State.REQUESTED if self.approved_at is None else State.APPROVED
 
 
-def check_request(role: str, act: Act, subject: str, reason: str) -> None:
-    """Raise unless this role may ask for this act, about something and for a reason."""
-    if role not in REQUESTERS[act]:
-        asks = ", ".join(sorted(REQUESTERS[act]))
-        raise ForbiddenError(f"the role {role} may not ask for {act}; {asks} may")
-    if not _SUBJECT.fullmatch(subject):
+def check_request(role: str, terms: Terms, reason: str) -> None:
+    """Raise unless this role may ask for this act, upon something, and for a reason."""
+    if role not in REQUESTERS[terms.act]:
+        asks = ", ".join(sorted(REQUESTERS[terms.act]))
+        raise ForbiddenError(f"the role {role} may not ask for {terms.act}; {asks} may")
+    pattern, meant = SUBJECTS[terms.act]
+    if not pattern.fullmatch(terms.subject):
+        raise InvalidRequestError(f"the subject of {terms.act} is {meant}")
+    if reason not in REASONS and not is_reference(reason):
         raise InvalidRequestError(
-            f"subject must be an id or a code of 1 to {SUBJECT_LENGTH_MAX} characters"
+            f"the reason is the number of a case, or one of {', '.join(REASONS)}: it is kept, so "
+            "it is no sentence"
         )
-    if not reason.strip() or len(reason) > REASON_LENGTH_MAX or not reason.isprintable():
+    if terms.reference is not None and not is_reference(terms.reference):
         raise InvalidRequestError(
-            f"give a reason of 1 to {REASON_LENGTH_MAX} printable characters, without names"
+            "reference must be the number of a case: letters, digits and . _ / # - only, with a "
+            "digit"
         )
+    _check_bounds(terms)
+
+
+def _check_bounds(terms: Terms) -> None:
+    """Raise unless an act says all that it is bound to, and nothing that means nothing for it."""
+    reading, sealing = terms.act is Act.DISCLOSURE, terms.act is Act.BREAK_GLASS
+    if reading and terms.purpose not in list(Purpose):
+        raise InvalidRequestError(
+            f"{terms.act} needs the purpose of the read, one of {', '.join(Purpose)}"
+        )
+    if reading and terms.reference is None:
+        raise InvalidRequestError(f"{terms.act} needs the reference of the read, its case's number")
+    if sealing and not (terms.days is not None and 1 <= terms.days <= DAYS_MAX):
+        raise InvalidRequestError(f"{terms.act} needs days, 1 to {DAYS_MAX}")
+    if terms.purpose is not None and not reading:
+        raise InvalidRequestError(f"{terms.act} has no purpose")
+    if terms.days is not None and not sealing:
+        raise InvalidRequestError(f"{terms.act} has no days")
 
 
 def reach(approval: Approval, served: Collection[str]) -> frozenset[str]:
     """Return the regions, of those that are served, in which the act is felt."""
-    match approval.act:
+    terms = approval.terms
+    match terms.act:
         case Act.POLICY_SHORTEN:
             # Its subject does not say which rows it changes.
             return frozenset(served)
         case Act.BREAK_GLASS:
-            return frozenset({approval.region, *approval.subject.split("/")[1:]})
+            return frozenset({terms.region, *terms.subject.split("/")[1:]})
         case _:
-            return frozenset({approval.region})
+            return frozenset({terms.region})
 
 
 def check_approval(
-    approval: Approval, who: Principal, served: Collection[str], now: datetime
+    approval: Approval, who: Principal, served: Collection[str], lineage: Lineage, now: datetime
 ) -> None:
     """Raise unless this principal may agree to this request now."""
-    if who.role not in APPROVERS[approval.act]:
-        agrees = ", ".join(sorted(APPROVERS[approval.act]))
-        raise ForbiddenError(f"the role {who.role} may not approve {approval.act}; {agrees} may")
-    if who.id == approval.requested_by:
-        raise ForbiddenError("who asked for it cannot approve it; somebody else has to")
+    _check_overseer(approval, who)
+    _check_somebody_else(approval.requested_by, who.id, lineage)
     if others := sorted(reach(approval, served) - who.regions):
         raise ForbiddenError(
             f"it reaches {', '.join(others)}, too: somebody of all these regions has to agree"
         )
-    match approval.state(now):
-        case State.LAPSED:
-            raise ConflictError("the request has lapsed; it has to be made again")
-        case State.USED | State.APPROVED:
-            raise ConflictError("the request was approved before")
-        case State.REQUESTED:
-            return
+    if approval.state(now) is State.APPROVED:
+        raise ConflictError("the request was approved before")
+    _check_living(approval, now)
 
 
-def check_use(
-    approval: Approval, act: Act, subject: str, region: str, principal: str, now: datetime
-) -> None:
-    """Raise unless the approval is for this act upon this subject by this principal, now."""
-    if principal != approval.requested_by:
-        raise ForbiddenError("only who asked for the approval may use it")
-    if (act, subject, region) != (approval.act, approval.subject, approval.region):
+def _check_overseer(approval: Approval, who: Principal) -> None:
+    act = approval.terms.act
+    if who.role not in APPROVERS[act]:
+        agrees = ", ".join(sorted(APPROVERS[act]))
+        raise ForbiddenError(f"the role {who.role} may not approve {act}; {agrees} may")
+
+
+def _check_somebody_else(asked: str, agrees: str, lineage: Lineage) -> None:
+    """Raise unless they are two people: the one rule of every act that takes four eyes."""
+    if asked == agrees:
+        raise ForbiddenError("who asked for it cannot approve it; somebody else has to")
+    if same_person(asked, agrees, lineage):
         raise ForbiddenError(
-            f"the approval is for {approval.act} of {approval.subject} in {approval.region}"
+            f"{asked} and {agrees} are or may be one person, by who made, sealed, opened or holds "
+            "them; somebody else has to agree"
         )
+
+
+def _check_living(approval: Approval, now: datetime) -> None:
     match approval.state(now):
-        case State.REQUESTED:
-            raise ForbiddenError("nobody has approved the request yet")
         case State.LAPSED:
             raise ConflictError("the approval has lapsed; ask for another")
         case State.USED:
             raise ConflictError("the approval was used before; ask for another")
-        case State.APPROVED:
+        case State.DECLINED | State.WITHDRAWN as ended:
+            raise ConflictError(f"the request was {ended} by {approval.ended_by}; ask for another")
+        case State.REQUESTED | State.APPROVED:
             return
+
+
+def check_end(approval: Approval, who: Principal, ending: State, now: datetime) -> None:
+    """Raise unless this principal may end a request, or an approval that was not used, now."""
+    if ending is State.WITHDRAWN:
+        if who.id != approval.requested_by:
+            raise ForbiddenError("only who asked for it withdraws it; who oversees it declines it")
+    else:
+        _check_overseer(approval, who)
+        if who.id == approval.requested_by:
+            raise ForbiddenError("who asked for it does not decline it; withdraw it instead")
+    _check_living(approval, now)
+
+
+def check_use(
+    approval: Approval, terms: Terms, principal: str, lineage: Lineage, now: datetime
+) -> None:
+    """Raise unless the approval is for exactly this, by this principal, now."""
+    if principal != approval.requested_by:
+        raise ForbiddenError("only who asked for the approval may use it")
+    if terms != approval.terms:
+        agreed = approval.terms
+        raise ForbiddenError(f"the approval is for {agreed.text()} in {agreed.region} only")
+    _check_living(approval, now)
+    if approval.approved_by is None:
+        raise ForbiddenError("nobody has approved the request yet")
+    # What has come to light since, as who opened an envelope, counts.
+    _check_somebody_else(principal, approval.approved_by, lineage)

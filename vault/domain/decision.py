@@ -157,7 +157,8 @@ def _role(principal: Principal, action: Action, case: Circumstances) -> Decision
         return _deny(
             Reason.APPROVAL,
             f"the role {principal.role} does this only once somebody else has agreed: ask with "
-            "`portvault approval request`, and name the approval in Access-Approval",
+            "`portvault approval request`, and name the approval in Access-Approval, together with "
+            "the purpose and reference that were agreed to",
         )
     return _deny(Reason.ROLE, f"the role {principal.role} may not do this")
 

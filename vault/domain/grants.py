@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from vault.domain.access import Principal, Role
 from vault.domain.documents import Kind
 from vault.domain.orders import check_customer
+from vault.domain.people import PERSON_PATTERN
 from vault.domain.regions import REGIONS
 from vault.errors import InvalidRequestError
 
@@ -21,6 +22,8 @@ class Grant:
     located: str | None = None
     #: SHA-256 of the only client certificate (DER) with which the token is taken.
     certificate: bytes | None = None
+    #: The id of the person who holds it, where that was said.
+    person: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +56,6 @@ def check_grant(grant: Grant, served: Collection[str]) -> Grant:
         raise InvalidRequestError(f"kinds must be some of {', '.join(Kind)}")
     if grant.certificate is not None and len(grant.certificate) != 32:
         raise InvalidRequestError("certificate must be the SHA-256 of a certificate")
+    if grant.person is not None and not PERSON_PATTERN.fullmatch(grant.person):
+        raise InvalidRequestError("person must be a person's id, as the console shows it")
     return grant

@@ -7,15 +7,22 @@ reads and administers is what the roles are there to prevent.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vault.domain.access import Principal, Role
 from vault.domain.regions import REGIONS
-from vault.errors import ConfigurationError, ForbiddenError
+from vault.errors import ConfigurationError, ForbiddenError, InvalidRequestError
 
 NAME_LENGTH_MAX = 80
+#: As OpenID Connect bounds a subject.
+SUBJECT_LENGTH_MAX = 255
+#: What the id of an operator on the machine begins with, and that of a person.
+OPERATOR = "operator:"
+PERSON = "person:"
+PERSON_PATTERN = re.compile(r"person:[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,24 @@ def person_of(claims: Mapping[str, Any], mapping: GroupMapping) -> Person:
 def principal_id(issuer: str, subject: str) -> str:
     """Return the opaque id of a person."""
     digest = hashlib.sha256(f"{issuer}\n{subject}".encode()).hexdigest()
-    return f"person:{digest[:32]}"
+    return f"{PERSON}{digest[:32]}"
+
+
+def named_person(issuer: str, text: str) -> str:
+    """
+    Return the id of the person whom an operator names as the holder of a token.
+
+    `text` is an id as the console shows it, or the subject by which the identity provider knows the
+    person; without a provider, any word that always means the same person, as a staff number.
+    """
+    said = text.strip()
+    if PERSON_PATTERN.fullmatch(said):
+        return said
+    if not 1 <= len(said) <= SUBJECT_LENGTH_MAX or not said.isprintable():
+        raise InvalidRequestError(
+            f"person must be an id or a subject of 1 to {SUBJECT_LENGTH_MAX} printable characters"
+        )
+    return principal_id(issuer, said)
 
 
 def _shown(claims: Mapping[str, Any]) -> str:

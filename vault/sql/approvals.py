@@ -5,19 +5,27 @@ from uuid import UUID
 
 import asyncpg
 
-from vault.domain.approvals import Act, Approval
+from vault.domain.approvals import Act, Approval, State, Terms
 from vault.sql.connection import Connection
 
 _COLUMNS = (
-    "id, act, subject, region, reason, requested_by, requested_at, expires_at,"
-    " approved_by, approved_at, used_at"
+    "id, act, subject, region, purpose, reference, days, reason, requested_by, requested_at,"
+    " expires_at, approved_by, approved_at, used_at, ended_by, ended_as, ended_at"
 )
 
 
 def _approval(row: asyncpg.Record) -> Approval:
     fields = dict(row)
-    fields["act"] = Act(fields["act"])
-    return Approval(**fields)
+    terms = Terms(
+        Act(fields.pop("act")),
+        fields.pop("subject"),
+        fields.pop("region"),
+        fields.pop("purpose"),
+        fields.pop("reference"),
+        fields.pop("days"),
+    )
+    ended_as = fields.pop("ended_as")
+    return Approval(**fields, terms=terms, ended_as=State(ended_as) if ended_as else None)
 
 
 async def insert(conn: Connection, approval: Approval) -> None:
@@ -25,13 +33,17 @@ async def insert(conn: Connection, approval: Approval) -> None:
     await conn.execute(
         """
         insert into approval
-            (id, act, subject, region, reason, requested_by, requested_at, expires_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
+            (id, act, subject, region, purpose, reference, days, reason, requested_by,
+            requested_at, expires_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
         """,
         approval.id,
-        approval.act.value,
-        approval.subject,
-        approval.region,
+        approval.terms.act.value,
+        approval.terms.subject,
+        approval.terms.region,
+        approval.terms.purpose,
+        approval.terms.reference,
+        approval.terms.days,
         approval.reason,
         approval.requested_by,
         approval.requested_at,
@@ -83,3 +95,16 @@ async def set_approved(
 async def set_used(conn: Connection, identity: UUID, now: datetime) -> None:
     """Keep that it was used; it never is again."""
     await conn.execute("update approval set used_at = $2 where id = $1", identity, now)
+
+
+async def set_ended(
+    conn: Connection, identity: UUID, *, by: str, ending: State, now: datetime
+) -> None:
+    """Keep who declined or withdrew it; nobody approves or uses it any more."""
+    await conn.execute(
+        "update approval set ended_by = $2, ended_as = $3, ended_at = $4 where id = $1",
+        identity,
+        by,
+        ending.value,
+        now,
+    )

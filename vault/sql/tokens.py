@@ -25,8 +25,8 @@ async def insert(
     await conn.execute(
         """
         insert into token (id, secret_hash, label, role, regions, customers, kinds, located,
-            certificate, created_by, created_at, expires_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+            certificate, person, created_by, created_at, expires_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
         """,
         token,
         secret_hash,
@@ -37,6 +37,7 @@ async def insert(
         _sorted(grant.kinds),
         grant.located,
         grant.certificate,
+        grant.person,
         created_by,
         created_at,
         expires_at,
@@ -95,7 +96,7 @@ async def every(conn: Connection) -> list[asyncpg.Record]:
     return await conn.fetch(
         """
         select id, label, role, regions, customers, kinds, located,
-            encode(certificate, 'hex') certificate, created_by, created_at, expires_at,
+            encode(certificate, 'hex') certificate, person, created_by, created_at, expires_at,
             revoked_at, last_used_at
         from token order by created_at, id
         """

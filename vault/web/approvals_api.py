@@ -1,10 +1,10 @@
-"""The API of approvals: ask for what takes four eyes, look at what was asked for, agree to it."""
+"""The API of approvals: ask for what takes four eyes, look at it, agree, decline, withdraw."""
 
 from aiohttp import web
 
 from vault.actions import approvals
 from vault.actions.cursor import encode_cursor
-from vault.domain.approvals import Act
+from vault.domain.approvals import Act, Terms
 from vault.errors import InvalidRequestError
 from vault.web.approvals_schemas import approval_json
 from vault.web.requests import (
@@ -20,18 +20,33 @@ from vault.web.requests import (
 
 async def request_approval(request: web.Request) -> web.Response:
     """Ask for an act that takes four eyes."""
-    fields = await json_fields(request, act=str, subject=str, region=str, reason=str)
+    fields = await json_fields(
+        request,
+        act=str,
+        subject=str,
+        region=str,
+        reason=str,
+        purpose=str,
+        reference=str,
+        days=int,
+    )
     try:
         act = Act(needed(fields, "act"))
     except ValueError:
         raise InvalidRequestError(f"act must be one of {', '.join(Act)}") from None
     vault = vault_of(request)
+    terms = Terms(
+        act,
+        needed(fields, "subject"),
+        needed(fields, "region"),
+        purpose=fields.get("purpose"),
+        reference=fields.get("reference"),
+        days=fields.get("days"),
+    )
     approval = await approvals.request_approval(
         vault,
         principal_of(request),
-        act=act,
-        subject=needed(fields, "subject"),
-        region=needed(fields, "region"),
+        terms,
         reason=needed(fields, "reason"),
         idempotency_key=request.headers.get("Idempotency-Key"),
     )
@@ -54,4 +69,18 @@ async def approve_request(request: web.Request) -> web.Response:
     """Agree to what somebody else asked for."""
     vault = vault_of(request)
     approval = await approvals.approve(vault, principal_of(request), identity_of(request))
+    return web.json_response(approval_json(approval, vault.clock()))
+
+
+async def decline_request(request: web.Request) -> web.Response:
+    """Refuse what somebody else asked for."""
+    vault = vault_of(request)
+    approval = await approvals.decline(vault, principal_of(request), identity_of(request))
+    return web.json_response(approval_json(approval, vault.clock()))
+
+
+async def withdraw_request(request: web.Request) -> web.Response:
+    """Take one's own request back."""
+    vault = vault_of(request)
+    approval = await approvals.withdraw(vault, principal_of(request), identity_of(request))
     return web.json_response(approval_json(approval, vault.clock()))

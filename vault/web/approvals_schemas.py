@@ -3,9 +3,11 @@
 from datetime import datetime
 from typing import Any
 
+from vault.domain.access import Purpose
 from vault.domain.approvals import Act, Approval, State
 from vault.web.shapes import (
     ID,
+    MAYBE_NUMBER,
     MAYBE_STRING,
     MAYBE_TIME,
     STRING,
@@ -17,7 +19,13 @@ from vault.web.shapes import (
 
 APPROVAL_SCHEMAS: dict[str, Any] = {
     "NewApproval": structure(
-        {"act": one_of(Act), "subject": STRING, "region": STRING, "reason": STRING}
+        {"act": one_of(Act), "subject": STRING, "region": STRING, "reason": STRING},
+        # The first two go with a disclosure, the last with break-glass.
+        {
+            "purpose": one_of(Purpose),
+            "reference": STRING,
+            "days": {"type": "integer", "minimum": 1},
+        },
     ),
     "Approval": structure(
         {
@@ -25,6 +33,9 @@ APPROVAL_SCHEMAS: dict[str, Any] = {
             "act": one_of(Act),
             "subject": STRING,
             "region": STRING,
+            "purpose": MAYBE_STRING,
+            "reference": MAYBE_STRING,
+            "days": MAYBE_NUMBER,
             "reason": STRING,
             "state": one_of(State),
             "requested_by": STRING,
@@ -33,6 +44,8 @@ APPROVAL_SCHEMAS: dict[str, Any] = {
             "approved_by": MAYBE_STRING,
             "approved_at": MAYBE_TIME,
             "used_at": MAYBE_TIME,
+            "ended_by": MAYBE_STRING,
+            "ended_at": MAYBE_TIME,
         }
     ),
     "ApprovalPage": structure(
@@ -48,9 +61,12 @@ def approval_json(approval: Approval, now: datetime) -> dict[str, Any]:
     """Return an approval with how far it has come."""
     return {
         "id": str(approval.id),
-        "act": approval.act.value,
-        "subject": approval.subject,
-        "region": approval.region,
+        "act": approval.terms.act.value,
+        "subject": approval.terms.subject,
+        "region": approval.terms.region,
+        "purpose": approval.terms.purpose,
+        "reference": approval.terms.reference,
+        "days": approval.terms.days,
         "reason": approval.reason,
         "state": approval.state(now).value,
         "requested_by": approval.requested_by,
@@ -59,4 +75,6 @@ def approval_json(approval: Approval, now: datetime) -> dict[str, Any]:
         "approved_by": approval.approved_by,
         "approved_at": time_text(approval.approved_at),
         "used_at": time_text(approval.used_at),
+        "ended_by": approval.ended_by,
+        "ended_at": time_text(approval.ended_at),
     }

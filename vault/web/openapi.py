@@ -66,6 +66,8 @@ def _security(route: Route) -> list[dict[str, Any]]:
     """Return how an operation is authenticated: by a token, or by a carrier's own signature."""
     if not route.public:
         return [{"token": []}]
+    if route.knows:
+        return [{}, {"token": []}]
     return [{"carrier": []}] if 401 in route.refusals else []
 
 

@@ -117,13 +117,16 @@ def _authenticate(vault: Vault) -> Middleware:
     # The console has its own sign-in; what it shows without one is how to sign in.
     public = {route.path for route in ROUTES if route.public}
     public |= {route.path for route in CONSOLE_ROUTES}
+    knows = {route.path for route in ROUTES if route.knows}
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         if "\0" in request.query_string:
             raise NotFoundError("nothing here has a name with a NUL in it")
         resource = request.match_info.route.resource
-        if resource is None or resource.canonical not in public:
+        path = None if resource is None else resource.canonical
+        shown = path in knows and hdrs.AUTHORIZATION in request.headers
+        if path not in public or shown:
             principal: Principal = await authenticator.principal(request)
             request[PRINCIPAL] = principal
         return await handler(request)

@@ -1,7 +1,8 @@
 """`portvault approval`."""
 
 from vault.commands.arguments.tree import Tree, count
-from vault.domain.approvals import Act
+from vault.domain.access import Purpose
+from vault.domain.approvals import REASONS, Act
 from vault.domain.regions import REGIONS
 
 
@@ -21,7 +22,17 @@ def add_approvals(tree: Tree) -> None:
     request.add_argument("--act", required=True, choices=[act.value for act in Act])
     request.add_argument("--subject", required=True, help="the id of what it is about")
     request.add_argument("--region", required=True, choices=REGIONS)
-    request.add_argument("--reason", required=True, help="without names")
+    request.add_argument(
+        "--reason", required=True, help=f"the number of a case, or one of {', '.join(REASONS)}"
+    )
+    request.add_argument(
+        "--purpose",
+        metavar="PURPOSE",
+        choices=[purpose.value for purpose in Purpose],
+        help="why a disclosure reads, as disclose-to-authority",
+    )
+    request.add_argument("--reference", help="the number of the case that a disclosure is for")
+    request.add_argument("--days", type=count, help="how long a sealed credential can be opened")
     listed = approval.command(
         "list", "approvals.listed", "List what was asked for.", "portvault approval list"
     )
@@ -33,3 +44,17 @@ def add_approvals(tree: Tree) -> None:
         "portvault approval approve ID",
     )
     approve.add_argument("approval", metavar="ID")
+    decline = approval.command(
+        "decline",
+        "approvals.decline",
+        "Refuse what somebody else asked for, agreed to or not.",
+        "portvault approval decline ID",
+    )
+    decline.add_argument("approval", metavar="ID")
+    withdraw = approval.command(
+        "withdraw",
+        "approvals.withdraw",
+        "Take a request of your own back, agreed to or not.",
+        "portvault approval withdraw ID",
+    )
+    withdraw.add_argument("approval", metavar="ID")

@@ -6,6 +6,10 @@ from vault.commands.arguments.tree import Tree, count
 from vault.domain.access import Role
 from vault.domain.regions import REGIONS
 
+_KNOWN = """\
+Set PORTVAULT_TOKEN to a token of your own, so that it is known who opened it. The token
+of an envelope that was opened by nobody known never asks for approvals or gives them."""
+
 
 def add_break_glass(tree: Tree) -> None:
     """Add the commands of break-glass."""
@@ -33,4 +37,16 @@ def add_break_glass(tree: Tree) -> None:
         "portvault break-glass open --credential-file /mnt/envelope --reference INC-7",
     )
     opened.add_argument("--credential-file", required=True, type=Path, metavar="FILE")
+    opened.epilog = f"{opened.epilog}\n\n{_KNOWN}"
     opened.add_argument("--reference", required=True, help="the number of the incident")
+    listed = glass.command(
+        "list", "break_glass.listed", "List sealed credentials.", "portvault break-glass list"
+    )
+    listed.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
+    revoke = glass.command(
+        "revoke",
+        "break_glass.revoke",
+        "Revoke a sealed credential, and the token it was opened for.",
+        "portvault break-glass revoke ID",
+    )
+    revoke.add_argument("credential", metavar="ID")

@@ -28,6 +28,11 @@ def add_tokens(tree: Tree) -> None:
     create.add_argument(
         "--certificate", type=Path, metavar="FILE", help="taken with this client certificate only"
     )
+    create.add_argument(
+        "--person",
+        help="who holds it: the provider's subject, or the id the console shows; the same person "
+        "never agrees to what they ask for",
+    )
     create.add_argument("--label", help="what it is for (the role)")
     create.add_argument("--days", type=count, help="how long it is good for (until revoked)")
     tokens.command("list", "tokens.token_list", "List tokens.", "portvault token list")

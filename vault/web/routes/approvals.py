@@ -34,4 +34,22 @@ ROUTES = (
         "Approval",
         refusals=(409,),
     ),
+    Route(
+        "POST",
+        "/v1/approvals/{id}/actions/decline",
+        approvals_api.decline_request,
+        "Refuse what somebody else asked for, agreed to or not",
+        200,
+        "Approval",
+        refusals=(409,),
+    ),
+    Route(
+        "POST",
+        "/v1/approvals/{id}/actions/withdraw",
+        approvals_api.withdraw_request,
+        "Take one's own request back, agreed to or not",
+        200,
+        "Approval",
+        refusals=(409,),
+    ),
 )

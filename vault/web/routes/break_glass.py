@@ -1,7 +1,7 @@
 """The routes of break-glass."""
 
 from vault.web import break_glass_api
-from vault.web.routes.route import Route
+from vault.web.routes.route import PAGE, Route
 
 ROUTES = (
     Route(
@@ -22,8 +22,27 @@ ROUTES = (
         201,
         "BreakGlassToken",
         body="BreakGlassOpening",
-        refusals=(403, 404, 422, 503),
-        # Who opens it has nothing else; the credential is in the body.
+        refusals=(401, 403, 404, 422, 503),
+        # Who opens it may have nothing else; the credential is in the body.
         public=True,
+        knows=True,
+    ),
+    Route(
+        "GET",
+        "/v1/break-glass",
+        break_glass_api.list_break_glass,
+        "List sealed credentials, newest first",
+        200,
+        "BreakGlassPage",
+        query=PAGE,
+        refusals=(422,),
+    ),
+    Route(
+        "POST",
+        "/v1/break-glass/{id}/actions/revoke",
+        break_glass_api.revoke_break_glass,
+        "Revoke a sealed credential, and the token it was opened for",
+        200,
+        "SealedCredential",
     ),
 )

@@ -26,6 +26,8 @@ class Route:
     #: Statuses beside those that any authenticated route may answer.
     refusals: tuple[int, ...] = ()
     public: bool = False
+    #: Whether a public route takes a token all the same, from who wants to be known.
+    knows: bool = False
 
 
 IDEMPOTENCY = {"Idempotency-Key": "The same key has its effect once."}
