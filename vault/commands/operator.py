@@ -1,24 +1,21 @@
 """Commands for the operator on the machine: they open the vault itself, and are recorded, too."""
 
 import argparse
-import getpass
 
 from vault.app import attached, serve, work_only
+from vault.commands.account import account
 from vault.commands.database import database_errors
 from vault.commands.output import show
 from vault.config import Config, load_config
 from vault.domain.access import Principal, Role
+from vault.domain.people import OPERATOR
 from vault.errors import InvalidRequestError
 from vault.migrate import migrate as migrate_database
 
 
 def operator(config: Config, role: str = Role.ADMIN) -> Principal:
-    """Return who runs this command, by the name of the account."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):
-        name = "unknown"
-    return Principal(f"operator:{name}", role, frozenset(config.regions))
+    """Return who runs this command, by what the kernel says of the process."""
+    return Principal(f"{OPERATOR}{account()}", role, frozenset(config.regions))
 
 
 def regions_of(config: Config, wanted: str | None) -> tuple[str, ...]:
