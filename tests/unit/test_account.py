@@ -18,7 +18,7 @@ from vault.config import Config
 CLAIMS = ("LOGNAME", "USER", "LNAME", "USERNAME", "SUDO_USER", "SUDO_UID")
 ROOT = Path(vault.__file__).parents[1]
 SOURCES = [path for room in ("vault", "keys") for path in (ROOT / room).rglob("*.py")]
-_ASKED = re.compile(rf"getpass|getlogin|(environ|getenv)\b.{{0,8}}[\"'](?:{'|'.join(CLAIMS)})[\"']")
+_ASKED = re.compile(rf"getuser|getlogin|(environ|getenv)\b.{{0,8}}[\"'](?:{'|'.join(CLAIMS)})[\"']")
 
 _SAYS = "import os; from vault.commands.account import account"
 
