@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 DAY = timedelta(days=1)
@@ -23,9 +23,13 @@ class Authority:
         self.path = directory / "authority.pem"
         self.path.write_bytes(_pem(self.certificate))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
+    def issue(self, name: str, *, is_rsa: bool = False) -> tuple[Path, Path]:
         """Return the files of a new certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = (
+            rsa.generate_private_key(65537, 2048)
+            if is_rsa
+            else ec.generate_private_key(ec.SECP256R1())
+        )
         certificate = self._sign(key, _name(name), authority=False)
         files = (self.directory / f"{name}.pem", self.directory / f"{name}.key")
         files[0].write_bytes(_pem(certificate))
@@ -39,7 +43,11 @@ class Authority:
         return files
 
     def _sign(
-        self, key: ec.EllipticCurvePrivateKey, name: x509.Name, *, authority: bool
+        self,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+        name: x509.Name,
+        *,
+        authority: bool,
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))

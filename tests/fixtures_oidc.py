@@ -18,13 +18,12 @@ from urllib.parse import urljoin
 
 import aiohttp
 import pytest
-from aiohttp import web
 from yarl import URL
 
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
-from vault.web.server import make_app
+from vault.web import listening
 
 ROOT = Path(__file__).parents[1]
 PROVIDER = ROOT / "tests" / "oidc" / "provider.mjs"
@@ -98,11 +97,8 @@ async def signing_vault(config: Config, place: Place) -> AsyncIterator[Vault]:
 @asynccontextmanager
 async def served(vault: Vault, port: int) -> AsyncIterator[None]:
     """Serve a vault on a port."""
-    runner = web.AppRunner(make_app(vault))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
-    yield
-    await runner.cleanup()
+    async with listening.serving(replace(vault.config, port=port), vault):
+        yield
 
 
 @dataclass

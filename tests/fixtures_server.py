@@ -13,7 +13,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from vault.actions.tokens import create_token
 from vault.app import open_vault
@@ -21,7 +20,7 @@ from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.grants import Grant
-from vault.web.server import make_app
+from vault.web import listening
 
 SAMPLES = Path(__file__).parent / "samples"
 OPERATOR = Principal("operator:test", "admin", frozenset({"uk", "sg"}))
@@ -139,13 +138,11 @@ async def serving(vault: Vault) -> AsyncIterator[Api]:
             Grant(role.removesuffix("-sg"), frozenset(regions)),
             label=role,
         )
-    runner = web.AppRunner(make_app(vault))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    async with aiohttp.ClientSession(headers={"Content-Type": "application/octet-stream"}) as s:
-        yield Api(f"http://127.0.0.1:{runner.addresses[0][1]}", s, tokens)
-    await runner.cleanup()
+    async with (
+        listening.serving(vault.config, vault) as url,
+        aiohttp.ClientSession(headers={"Content-Type": "application/octet-stream"}) as session,
+    ):
+        yield Api(url, session, tokens)
 
 
 @pytest.fixture(scope="session")

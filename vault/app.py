@@ -44,7 +44,7 @@ from vault.migrate import migrate
 from vault.policy_files import read_rules
 from vault.sql.connection import connection
 from vault.sql.privileges import SERVICE_ROLE
-from vault.web.listening import serving
+from vault.web.listening import open_account, serving
 from vault.worker import work
 
 log = logging.getLogger(__name__)
@@ -191,8 +191,8 @@ async def serve(config: Config) -> None:
         await migrate(dsn)
         async with (
             open_vault(config, dsn=dsn) as vault,
-            serving(config, vault) as address,
-            listening(vault),
+            serving(config, vault, connections := open_account(config)) as address,
+            listening(vault, connections),
         ):
             print(
                 f"Portvault serves on {address}\n"

@@ -56,8 +56,18 @@ class Config(CarrierSettings):
     tls_client_ca: str = ""
     #: Addresses or networks of the proxies that may speak plain HTTP; nobody else may then.
     trusted_proxies: tuple[str, ...] = ()
-    #: A connection that sends no whole request, or a reader that takes nothing, for so long is cut.
+    #: Connections at once, of all listeners together, and of one address (of IPv6: a /64) that is
+    #: no trusted proxy's; fewer where the process has too few descriptors, as `doctor` says.
+    connections_max: int = 4096
+    connections_per_address_max: int = 1024
+    #: How long a connection may take to agree on TLS, and then to send the head of a request.
+    tls_handshake_seconds: float = 10.0
+    header_seconds: float = 20.0
+    #: A connection that rests between two requests, or a reader that takes nothing, for so long
+    #: is cut.
     idle_seconds: float = 75.0
+    #: How long what is being asked may take to end when the process is told to stop.
+    shutdown_seconds: float = 20.0
     #: The regions this deployment serves.
     regions: tuple[str, ...] = REGIONS
     #: Where this deployment's machines are: what a token of several regions reads arrives there,
@@ -76,10 +86,13 @@ class Config(CarrierSettings):
     s3_region: str = "us-east-1"
     #: The largest document taken.
     document_bytes_max: int = DOCUMENT_BYTES_MAX
-    #: Uploads in progress at once; the next one is told to come again.
+    #: Uploads in progress at once. Nobody has more of them than are still free, so that there is
+    #: one for whoever comes; the next one is told to come again.
     uploads_max: int = 256
-    #: An upload that sends nothing for so long is dropped.
+    #: An upload that sends nothing for so long is dropped; and so is one that the vault has waited
+    #: longer for in all, and that came with fewer bytes a second since.
     upload_idle_seconds: float = 60.0
+    upload_bytes_per_second_min: int = 2048
     seal_interval_seconds: float = 60.0
     #: How often the key tree's copy in the bucket is brought up to date, at the latest.
     mirror_interval_seconds: float = 60.0
@@ -263,7 +276,7 @@ def _checked(config: Config) -> Config:
     if not 0 <= config.port <= 65535:
         raise ConfigurationError("port must be between 0 and 65535")
     for item in fields(config):
-        positive = item.name.endswith(("_seconds", "_max", "_days")) and item.name != (
+        positive = item.name.endswith(("_seconds", "_max", "_min", "_days")) and item.name != (
             "reversal_grace_seconds"
         )
         value = getattr(config, item.name)

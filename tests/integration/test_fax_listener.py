@@ -21,6 +21,7 @@ from vault.config import Config
 from vault.context import Vault
 from vault.errors import ObjectStoreUnavailableError
 from vault.mail.listener import listening
+from vault.web.listening import open_account
 
 NUMBER = "+442079460123"
 ADDRESS = f"{NUMBER}@fax.test"
@@ -98,7 +99,7 @@ async def listener(config: Config, port: int = 0, **settings: Any) -> AsyncItera
     async with (
         open_vault(changed, dsn=changed.database) as vault,
         serving(vault) as api,
-        listening(vault) as address,
+        listening(vault, open_account(changed)) as address,
     ):
         assert address is not None
         yield Listener(vault, api, int(address.rpartition(":")[2]))

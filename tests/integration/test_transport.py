@@ -22,7 +22,7 @@ from vault.domain.grants import Grant
 from vault.errors import ConfigurationError
 from vault.web import listening
 from vault.web.requests import BODY_CHUNK_BYTES
-from vault.web.tls import networks, tls_context
+from vault.web.tls import networks, tls_certificate
 
 GATEWAY = Grant("fax-gateway", frozenset({"uk"}))
 
@@ -119,6 +119,45 @@ async def test_a_new_certificate_drops_no_connection(address: str, authority: Au
     await writer.wait_closed()
 
 
+async def test_a_certificate_may_change_its_algorithm(address: str, authority: Authority) -> None:
+    """From EC to RSA and back, what new connections are shown is the new one, for every client."""
+    context = client(authority)
+    for is_rsa in (True, False, True):
+        before = await serial(address, context)
+        authority.issue("server", is_rsa=is_rsa)
+        async with asyncio.timeout(20):
+            while await serial(address, context) == before:
+                await asyncio.sleep(0.1)
+
+
+async def test_an_authority_that_is_withdrawn_lets_nobody_in(
+    address: str, authority: Authority, tls_config: Config, tmp_path: Path
+) -> None:
+    """When `tls_client_ca` changes, clients of the one before are strangers, the new one's not."""
+    context, gateway = client(authority), client(authority, "gateway")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    other = Authority(elsewhere)
+    theirs = client(authority)
+    theirs.load_cert_chain(*other.issue("gateway"))
+    assert (await get(address, gateway))[0] == 200
+    with pytest.raises((aiohttp.ClientError, ConnectionError)):
+        await get(address, theirs)
+    own_ca = tmp_path / "clients.pem"
+    own_ca.write_bytes(other.path.read_bytes())
+    own_ca.replace(tls_config.tls_client_ca)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                assert (await get(address, theirs))[0] == 200
+                break
+            except (aiohttp.ClientError, ConnectionError):
+                await asyncio.sleep(0.1)
+    with pytest.raises((aiohttp.ClientError, ConnectionError)):
+        await get(address, gateway)
+    assert (await get(address, context))[0] == 200
+
+
 async def test_a_pair_that_does_not_fit_changes_nothing(
     address: str,
     authority: Authority,
@@ -129,7 +168,7 @@ async def test_a_pair_that_does_not_fit_changes_nothing(
     context = client(authority)
     before = await serial(address, context)
     _, other = authority.issue("other")
-    with caplog.at_level(logging.WARNING, "vault.web.tls"):
+    with caplog.at_level(logging.WARNING, "vault.certificates"):
         Path(tls_config.tls_key).write_bytes(other.read_bytes())
         async with asyncio.timeout(20):
             while "the old certificate stays" not in caplog.text:
@@ -177,7 +216,7 @@ def test_a_start_that_would_be_open_is_refused(
 ) -> None:
     """Plain HTTP on a network, or a certificate that is not there, stops the start."""
     with pytest.raises(ConfigurationError, match=says):
-        tls_context(replace(config, **settings))
+        tls_certificate(replace(config, **settings))
 
 
 def test_proxies_are_named_by_address() -> None:

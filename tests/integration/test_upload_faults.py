@@ -11,12 +11,14 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.fixtures_server import Api, in_pieces, serving
+from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
 from vault.actions.collect import collect_abandoned
+from vault.actions.tokens import create_token
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.documents import JPEG
+from vault.domain.grants import Grant
 
 
 async def left(vault: Vault) -> tuple[int, int, int]:
@@ -284,8 +286,12 @@ async def test_a_full_disk_refuses_and_keeps_what_it_acknowledged(
 
 
 async def test_so_many_uploads_at_once_and_no_more(config: Config, passport: bytes) -> None:
-    """At the limit the next one is told to come again, and taken as soon as one has ended."""
-    own = replace(config, uploads_max=2, upload_idle_seconds=30.0)
+    """
+    One token alone has half of the places; the next upload of it is told to come again.
+
+    Somebody else's is taken meanwhile, and its own as soon as one has ended.
+    """
+    own = replace(config, uploads_max=4, upload_idle_seconds=30.0)
     async with open_vault(own, dsn=own.database) as vault, serving(vault) as api:
         order, go_on = await api.order(), asyncio.Event()
 
@@ -304,6 +310,10 @@ async def test_so_many_uploads_at_once_and_no_more(config: Config, passport: byt
         status, problem, response = await api.call("POST", path, data=passport)
         assert (status, response.headers["Retry-After"]) == (503, "5")
         assert "too many uploads" in problem["detail"]
+        grant = Grant("porting", frozenset({"uk"}))
+        _, other = await create_token(vault, OPERATOR, grant, label="other")
+        theirs = {"Authorization": f"Bearer {other}"}
+        assert (await api.call("POST", path, data=passport, headers=theirs))[0] == 201
         go_on.set()
         assert [status for status, _ in await asyncio.gather(*under_way)] == [201, 201]
         assert (await api.put(order, passport))[0] == 201

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import resource
 import shutil
 import stat
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from vault.app import EMBEDDED, attached, load_policy
 from vault.commands.database import database_errors
 from vault.commands.output import show, table
 from vault.config import Config, load_config
+from vault.connections import DESCRIPTORS_EACH, DESCRIPTORS_KEPT, Room
 from vault.domain.policy import parse_policy
 from vault.errors import VaultError
 from vault.migrate import pending
@@ -53,6 +55,7 @@ async def doctor(args: argparse.Namespace) -> None:
     database = await _find("database", partial(_database, config, trees, stores, new=new))
     checks: dict[str, Check] = {
         "home": partial(_home, config),
+        "descriptors": partial(_descriptors, config),
         "libmagic": _libmagic,
         "policy": partial(_policy, config),
     }
@@ -92,6 +95,22 @@ async def _home(config: Config) -> tuple[str, str]:
     if free < FREE_BYTES_MIN:
         return "warn", f"only {free // 1024**2} MiB are free at {config.home}; make room"
     return "ok", f"{config.home}, {free // 1024**3} GiB free"
+
+
+async def _descriptors(config: Config) -> tuple[str, str]:
+    """Say what the limit of descriptors is worth: this shell's; a service may have another."""
+    room = Room.of(config, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    worth = (
+        f"{room.descriptors} descriptors are worth {room.places} connections, "
+        f"{room.places_per_address} of one address"
+    )
+    if room.places < config.connections_max:
+        wanted = DESCRIPTORS_KEPT + DESCRIPTORS_EACH * config.connections_max
+        return "warn", (
+            f"{worth}, of the {config.connections_max} of connections_max: raise the hard limit to "
+            f"{wanted} (LimitNOFILE= in a systemd unit, ulimit -Hn in a shell)"
+        )
+    return "ok", worth
 
 
 def _existing(path: Path) -> Path:

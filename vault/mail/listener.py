@@ -12,10 +12,9 @@ import asyncio
 import hashlib
 import ipaddress
 import logging
-import ssl
 from base64 import b64decode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
@@ -25,6 +24,9 @@ from vault.actions.fax_check import check_fax
 from vault.actions.faxes import Incoming, receive_fax, recipients_region
 from vault.actions.once import KeyReusedError
 from vault.actions.tokens import PREFIX, authenticate, authenticate_hash, hash_secret
+from vault.certificates import Certificate
+from vault.config import Config
+from vault.connections import Connections, Place
 from vault.context import Vault
 from vault.domain.access import Principal, Role
 from vault.domain.fax_addresses import parse_address
@@ -40,6 +42,7 @@ from vault.errors import (
     UnsupportedTypeError,
     VaultError,
 )
+from vault.listener import Listener, listener
 from vault.mail.message import faxes_in, message_id, parse
 
 IDLE_SECONDS = 60.0
@@ -228,55 +231,60 @@ class _BoundedSMTP(SMTP):
 
 
 @asynccontextmanager
-async def listening(vault: Vault) -> AsyncIterator[str | None]:
+async def listening(vault: Vault, connections: Connections) -> AsyncIterator[str | None]:
     """Listen where the configuration says so; yields the address, None where it does not."""
     config = vault.config
     if not config.fax_listen:
         yield None
         return
     host, port = parse_host(config.fax_listen, "fax_listen")
-    context = _context(vault)
-    if not config.fax_listen_domains or (context is None and not config.fax_listen_peers):
+    if not config.fax_listen_domains or not (
+        config.fax_listen_certificate or config.fax_listen_peers
+    ):
         raise ConfigurationError(
             "fax_listen needs fax_listen_domains, and fax_listen_certificate or fax_listen_peers"
         )
+    certificate = _certificate(config)
     handler = FaxHandler(vault)
     size_max = int(config.fax_bytes_max * ENCODED) + REST_BYTES
 
-    def factory() -> _BoundedSMTP:
+    def answer(_: Place) -> _BoundedSMTP:
         return _BoundedSMTP(
             handler,
             config.fax_listen_connections_max,
             data_size_limit=size_max,
             ident="fax gateway",
             hostname=config.fax_listen_domains[0],
-            tls_context=context,
+            tls_context=certificate.context() if certificate else None,
             auth_require_tls=True,
             auth_exclude_mechanism=["LOGIN"],
             timeout=IDLE_SECONDS,
             loop=asyncio.get_running_loop(),
         )
 
+    keeping = asyncio.create_task(certificate.keep()) if certificate else None
     try:
-        server = await asyncio.get_running_loop().create_server(factory, host, port)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {config.fax_listen}: {error.strerror}"
-        ) from error
-    async with server:
-        yield f"smtp://{host}:{server.sockets[0].getsockname()[1]}"
+        async with listener(Listener(connections, answer)) as made:
+            try:
+                bound = await made.listen(host, port)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"cannot listen on {config.fax_listen}: {error.strerror}"
+                ) from error
+            yield f"smtp://{host}:{bound}"
+    finally:
+        if keeping is not None:
+            keeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await keeping
 
 
-def _context(vault: Vault) -> ssl.SSLContext | None:
-    config = vault.config
+def _certificate(config: Config) -> Certificate | None:
     if not config.fax_listen_certificate:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.fax_listen_certificate, config.fax_listen_key or None)
-    except OSError as error:
-        raise ConfigurationError(
-            f"fax_listen_certificate cannot be used: {error.strerror or type(error).__name__}"
-        ) from None
-    return context
+    return Certificate(
+        config.fax_listen_certificate,
+        config.fax_listen_key,
+        setting="fax_listen_certificate",
+        http=False,
+    )

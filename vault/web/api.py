@@ -4,7 +4,6 @@ The handlers of `/v1`: from HTTP to an action and back.
 No rule stands here. A handler parses at the edge, calls one action, and shapes the answer.
 """
 
-import asyncio
 import re
 import time
 from base64 import b64decode
@@ -25,6 +24,7 @@ from vault.domain.orders import Status
 from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, TruncatedUploadError
 from vault.web.requests import (
+    STOPPING,
     hand_out,
     header_id,
     identity_of,
@@ -145,19 +145,24 @@ async def ingest_document(request: web.Request) -> web.Response:
 async def upload_body(request: web.Request, config: Config) -> AsyncIterator[bytes]:
     """Yield the body as it comes; raises `TruncatedUploadError` when it ends early or is slow."""
     give_up_at = time.monotonic() + config.receiving_seconds_max
+    stopping, size_bytes, waited_seconds = request.app[STOPPING], 0, 0.0
     try:
         while True:
             # What is there needs no time limit, and no copy; there is at most what aiohttp holds.
             chunk = request.content.read_nowait()
             if not chunk and not request.content.at_eof():
-                if time.monotonic() > give_up_at:
+                began = time.monotonic()
+                if began > give_up_at:
                     raise TruncatedUploadError(
                         f"it was not here in whole after {config.receiving_seconds_max:g} seconds"
                     )
-                async with asyncio.timeout(config.upload_idle_seconds):
-                    chunk = await request.content.readany()
+                chunk = await stopping.within(config.upload_idle_seconds, request.content.readany())
+                # Only the sender's time counts, not what the store takes for what came.
+                waited_seconds += time.monotonic() - began
             if not chunk:
                 return
+            size_bytes += len(chunk)
+            _check_pace(config, size_bytes, waited_seconds)
             yield chunk
     except TimeoutError:
         raise TruncatedUploadError(
@@ -165,6 +170,15 @@ async def upload_body(request: web.Request, config: Config) -> AsyncIterator[byt
         ) from None
     except web.RequestPayloadError:
         raise TruncatedUploadError from None
+
+
+def _check_pace(config: Config, size_bytes: int, waited_seconds: float) -> None:
+    """Raise when a sender holds its place with bytes that come now and then."""
+    counted = waited_seconds - config.upload_idle_seconds
+    if counted > 0 and size_bytes < counted * config.upload_bytes_per_second_min:
+        raise TruncatedUploadError(
+            f"it came with less than {config.upload_bytes_per_second_min} bytes a second"
+        )
 
 
 def _filename(disposition: str) -> str | None:

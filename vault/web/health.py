@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from keys.lookups import Lookups
 from vault.actions.readiness import parts_away
+from vault.connections import Connections
 from vault.context import Vault
 from vault.errors import InvalidRequestError
 from vault.meter import Meter
@@ -25,7 +26,9 @@ OPENAPI = web.AppKey("openapi", dict)
 class Metrics:
     """Counts and times of requests, by route and status; never by anything a client chose."""
 
-    def __init__(self, registry: CollectorRegistry, meter: Meter) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, meter: Meter, connections: Connections | None
+    ) -> None:
         self.requests = Counter(
             "portvault_requests_total",
             "Requests.",
@@ -43,6 +46,20 @@ class Metrics:
         )
         for level in meter.signals:
             limits.labels(level).set_function(partial(meter.signals.__getitem__, level))
+        if connections is not None:
+            self._show(registry, connections)
+
+    def _show(self, registry: CollectorRegistry, account: Connections) -> None:
+        shown = Gauge(
+            "portvault_connections",
+            "Connections: open now, room for, and so far refused, or cut to make room.",
+            ["state"],
+            registry=registry,
+        )
+        shown.labels("open").set_function(lambda: account.open)
+        shown.labels("room").set(account.room.places)
+        shown.labels("refused").set_function(lambda: account.refused)
+        shown.labels("cut").set_function(lambda: account.cut)
 
 
 async def alive(request: web.Request) -> web.Response:

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -14,10 +14,44 @@ from vault.actions.cursor import decode_cursor
 from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.errors import InvalidRequestError, TruncatedUploadError
+from vault.errors import InvalidRequestError, TruncatedUploadError, UnavailableError
 from vault.web.problems import STREAMING
 
+T = TypeVar("T")
+
+
+class Stopping:
+    """Whether this process is being stopped, and the bodies that it still waits for."""
+
+    def __init__(self) -> None:
+        self.begun = self.refusing = False
+        self._waits: set[asyncio.Timeout] = set()
+
+    def refuse(self) -> None:
+        """Wait for no body any more: what has not come is refused, with an answer."""
+        self.refusing = True
+        now = asyncio.get_running_loop().time()
+        for wait in self._waits:
+            if not wait.expired():
+                wait.reschedule(now)
+
+    async def within(self, seconds: float, step: Awaitable[T]) -> T:
+        """Wait for bytes of a body; raises TimeoutError, or `UnavailableError` at the end."""
+        try:
+            async with asyncio.timeout(0 if self.refusing else seconds) as wait:
+                self._waits.add(wait)
+                try:
+                    return await step
+                finally:
+                    self._waits.discard(wait)
+        except TimeoutError:
+            if self.refusing:
+                raise UnavailableError("the vault is being stopped; send it again, whole") from None
+            raise
+
+
 VAULT = web.AppKey("vault", Vault)
+STOPPING = web.AppKey("stopping", Stopping)
 PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
 
 BODY_CHUNK_BYTES = 64 * 1024
@@ -72,15 +106,22 @@ async def small_body(request: web.Request, size_max: int) -> bytes:
     """Return a body that has no reason to take longer than a pause in a large one may."""
     idle_seconds = vault_of(request).config.upload_idle_seconds
     try:
-        async with asyncio.timeout(idle_seconds):
-            raw = bytearray()
-            async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
-                raw += chunk
-                if len(raw) > size_max:
-                    raise too_large(size_max)
-            return bytes(raw)
+        return await request.app[STOPPING].within(idle_seconds, _read_small(request, size_max))
     except TimeoutError:
         raise TruncatedUploadError(f"the body took more than {idle_seconds:g} seconds") from None
+    except web.RequestPayloadError:
+        raise TruncatedUploadError from None
+
+
+async def _read_small(request: web.Request, size_max: int) -> bytes:
+    if (request.content_length or 0) > size_max:
+        raise too_large(size_max)
+    raw = bytearray()
+    async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
+        raw += chunk
+        if len(raw) > size_max:
+            raise too_large(size_max)
+    return bytes(raw)
 
 
 async def send(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:

@@ -5,6 +5,7 @@ From outside in: headers and metrics, errors to problems, authentication, the ha
 """
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
@@ -12,22 +13,21 @@ from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 
 from vault.actions.receive import too_large
+from vault.connections import Connections, Network
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.errors import ForbiddenError, NotFoundError, UnavailableError
+from vault.errors import ForbiddenError, NotFoundError, UnavailableError, UnsupportedTypeError
 from vault.web.auth import Authenticator
 from vault.web.health import OPENAPI, READINESS, REGISTRY, Metrics, Readiness
-from vault.web.not_http import answer_ourselves
 from vault.web.openapi import openapi
 from vault.web.problems import Handler, problem, problems
-from vault.web.requests import PRINCIPAL, VAULT
+from vault.web.requests import PRINCIPAL, STOPPING, VAULT, Stopping
 from vault.web.routes import ROUTES
 from vault.web.routes.console import CONSOLE_ROUTES
-from vault.web.tls import Network, may_speak_plain, networks
+from vault.web.tls import may_speak_plain, networks
 
-HEADER_BYTES_MAX = 8190
-HEADERS_MAX = 64
-SHUTDOWN_SECONDS = 20.0
+#: The largest body that is no file: a carrier's webhook.
+BODY_BYTES_MAX = 256 * 1024
 HSTS = "max-age=63072000; includeSubDomains"
 
 SECURITY_HEADERS = {
@@ -39,72 +39,97 @@ SECURITY_HEADERS = {
 }
 
 
-def make_app(vault: Vault) -> web.Application:
-    """Return the application of this vault."""
-    answer_ourselves()
+def make_app(vault: Vault, connections: Connections | None = None) -> web.Application:
+    """Return the application of this vault; the metrics show the account of connections."""
     registry = CollectorRegistry()
     app = web.Application(
         middlewares=[
-            _measure(Metrics(registry, vault.meter)),
+            _measure(Metrics(registry, vault.meter, connections)),
             problems,
+            _plain_bodies,
             _only_from(networks(vault.config.trusted_proxies)),
             _authenticate(vault),
         ],
-        handler_args={
-            "max_line_size": HEADER_BYTES_MAX,
-            "max_field_size": HEADER_BYTES_MAX,
-            "max_headers": HEADERS_MAX,
-            "keepalive_timeout": vault.config.idle_seconds,
-            "access_log": None,
-        },
     )
     app[VAULT], app[REGISTRY], app[OPENAPI] = vault, registry, openapi()
     app[READINESS] = Readiness(vault, registry)
+    app[STOPPING] = Stopping()
     app.on_response_prepare.append(_add_headers)
     if vault.config.tls_certificate or vault.config.public_url.startswith("https://"):
         app.on_response_prepare.append(_add_hsts)
     uploads = Uploads(vault.config.uploads_max)
     for route in (*ROUTES, *CONSOLE_ROUTES):
-        if route.body == "file":
-            app.router.add_route(
-                route.method,
-                route.path,
-                uploads.limit(route.handler),
-                expect_handler=_expect(vault.config.document_bytes_max),
-            )
-        else:
-            app.router.add_route(route.method, route.path, route.handler)
+        is_file = route.body == "file"
+        size_max = vault.config.document_bytes_max if is_file else BODY_BYTES_MAX
+        app.router.add_route(
+            route.method,
+            route.path,
+            uploads.limit(route.handler) if is_file else route.handler,
+            expect_handler=_expect(size_max),
+        )
     return app
 
 
 class Uploads:
-    """Bounds the uploads in progress; one too many is told to come again."""
+    """
+    Bounds the uploads in progress, with a fair share for everybody; one too many comes again.
+
+    Nobody gets another place while they hold as many as are free. So one principal alone has half
+    of them, two have a third each, and so on; and there is a place for whoever has none.
+    """
 
     def __init__(self, limit: int) -> None:
         self._free = limit
+        self._held = Counter[str]()
 
     def limit(self, handler: Handler) -> Handler:
         """Return the handler under the bound."""
 
         async def limited(request: web.Request) -> web.StreamResponse:
-            if self._free == 0:
+            who = request[PRINCIPAL].id
+            if self._held[who] >= self._free:
                 raise UnavailableError("too many uploads are in progress; try again")
             self._free -= 1
+            self._held[who] += 1
             try:
                 return await handler(request)
             finally:
                 self._free += 1
+                self._held[who] -= 1
+                if not self._held[who]:
+                    del self._held[who]
 
         return limited
 
 
+def _check_plain(request: web.Request) -> None:
+    """Raise unless the body comes as it is: nothing is inflated, for a stranger least of all."""
+    coding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    transfer = request.headers.get(hdrs.TRANSFER_ENCODING, "chunked").strip().lower()
+    if coding not in {"", "identity"} or transfer != "chunked":
+        raise UnsupportedTypeError(
+            "send the body as it is: Content-Encoding and Transfer-Encoding other than identity "
+            "and chunked are not taken"
+        )
+
+
+@web.middleware
+async def _plain_bodies(request: web.Request, handler: Handler) -> web.StreamResponse:
+    _check_plain(request)
+    return await handler(request)
+
+
 def _expect(size_max: int) -> Callable[[web.Request], Awaitable[web.StreamResponse | None]]:
     async def expect(request: web.Request) -> web.StreamResponse | None:
-        """Say 413 before the client sends what is declared too large."""
+        """Say what is refused whatever is sent, before the client sends it."""
         if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
             return problem(417, "only Expect: 100-continue is understood")
         if (request.content_length or 0) > size_max:
             return problem(413, str(too_large(size_max)))
+        try:
+            _check_plain(request)
+        except UnsupportedTypeError as error:
+            return problem(415, str(error))
         if request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return None
@@ -162,7 +187,8 @@ def _only_from(trusted: tuple[Network, ...]) -> Middleware:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    del request
+    if request.app[STOPPING].begun:
+        response.force_close()
     response.headers.popall(hdrs.SERVER, None)
     for name, value in SECURITY_HEADERS.items():
         # A page of the console brings a policy of its own.
