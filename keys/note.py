@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from keys.errors import IntegrityError, KeysError
 
@@ -146,6 +148,11 @@ class Signer:
 
     def _sign(self, message: bytes) -> bytes:
         return self._private.sign(message)
+
+    def derived(self, purpose: str) -> bytes:
+        """Return 32 secret bytes that whoever has this key gets for a purpose, and nobody else."""
+        kdf = HKDF(hashes.SHA256(), 32, salt=None, info=f"portvault/1/{purpose}".encode())
+        return kdf.derive(self._private.private_bytes_raw())
 
 
 class Verifier:

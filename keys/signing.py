@@ -84,6 +84,11 @@ class SigningKeys:
         self.reload()
         return f"{text}\n{''.join(signer.line(text) for signer in self._signers)}"
 
+    def derived(self, purpose: str) -> Sequence[bytes]:
+        """Return a secret for a purpose, of the current key first; every process has the same."""
+        self.reload()
+        return [signer.derived(purpose) for signer in self._signers]
+
     def verify(self, note: str) -> str:
         """Return the text of a note that one of the keys signed; raises `IntegrityError`."""
         self.reload()

@@ -133,6 +133,10 @@ class Config(CarrierSettings):
     session_seconds: float = 28800.0
     #: How long what takes four eyes waits for the second pair, and then for its use.
     approval_seconds: float = 86400.0
+    #: How long approvals stay after their time is over, and signals after they came about, unless
+    #: one still waits to be delivered.
+    approval_kept_days: int = 400
+    signal_kept_days: int = 90
     #: How long the token of an opened break-glass credential is good.
     break_glass_seconds: float = 3600.0
     #: Public keys of those who cosign the log's checkpoints (NAME+HASH+BASE64).

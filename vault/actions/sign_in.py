@@ -7,9 +7,11 @@ whatever the browser held before.
 """
 
 import hashlib
+import hmac
 import secrets
+from base64 import b64encode
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from vault.actions.access import own_regions, recorded
 from vault.context import People, Vault
@@ -24,10 +26,13 @@ from vault.errors import (
 from vault.sql import log as log_sql
 from vault.sql import sessions as sessions_sql
 from vault.sql.connection import connection, transaction
-from vault.sql.sessions import Begun, Session
+from vault.sql.sessions import Session
 
 SECRET_BYTES = 32
 BEGUN_SECONDS = 600.0
+#: How much longer than it is good a log-out token is remembered: clocks differ.
+LOG_OUT_SECONDS, LOG_OUT_SECONDS_MAX = 120.0, 7 * 86400.0
+PURPOSE, TIME_DIGITS_MAX = "sign-in", 12
 CALLBACK = "/console/callback"
 
 
@@ -39,28 +44,75 @@ class Started:
     browser: str
 
 
-async def begin_sign_in(vault: Vault) -> Started:
-    """Begin; the answer has to come back to the same browser within ten minutes."""
-    people = _people(vault)
-    state, nonce, verifier, browser = (secrets.token_urlsafe(SECRET_BYTES) for _ in range(4))
-    url = await people.provider.authorization_url(
-        redirect_uri=_callback(vault), state=state, nonce=nonce, verifier=verifier
-    )
-    expires_at = vault.clock() + timedelta(seconds=BEGUN_SECONDS)
-    async with transaction(vault.pool) as conn:
-        await sessions_sql.begin(
-            conn, _hash(state), _hash(browser), Begun(nonce, verifier), expires_at=expires_at
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A sign-in that was begun: all of it follows from what the browser keeps and our secret."""
+
+    browser: str
+    state: str
+    nonce: str
+    verifier: str
+    expires_at: int
+
+    @classmethod
+    def of(cls, secret: bytes, random: str, expires_at: int) -> "_Begun":
+        """Return what belongs to a random text of ours, until a time in Unix seconds."""
+        begun = f"{expires_at}.{random}"
+        mac, state, nonce, verifier = (
+            _text(hmac.digest(secret, f"{part}.{begun}".encode(), "sha256"))
+            for part in ("browser", "state", "nonce", "verifier")
         )
-    return Started(url, browser)
+        return cls(f"{begun}.{mac}", state, nonce, verifier, expires_at)
+
+
+def _text(secret: bytes) -> str:
+    return b64encode(secret, b"-_").rstrip(b"=").decode()
+
+
+def _find_begun(vault: Vault, browser: str, state: str) -> _Begun:
+    """Return what this browser began here; raises `UnauthenticatedError`."""
+    expires_at, _, rest = browser.partition(".")
+    random, _, _ = rest.partition(".")
+    if expires_at.isascii() and expires_at.isdigit() and len(expires_at) <= TIME_DIGITS_MAX:
+        for secret in vault.signer.derived(PURPOSE):
+            begun = _Begun.of(secret, random, int(expires_at))
+            if _is_same(begun.browser, browser) and _is_same(begun.state, state):
+                if begun.expires_at > vault.clock().timestamp():
+                    return begun
+                break
+    raise UnauthenticatedError("this sign-in was not begun here, or too long ago; begin again")
+
+
+def _is_same(known: str, said: str) -> bool:
+    return hmac.compare_digest(known.encode(), said.encode(errors="surrogatepass"))
+
+
+async def begin_sign_in(vault: Vault) -> Started:
+    """
+    Begin; the answer has to come back to the same browser within ten minutes.
+
+    Nothing is kept of it, since any stranger may begin: what the answer has to fit follows from the
+    cookie, by a secret that only the vault has.
+    """
+    people = _people(vault)
+    begun = _Begun.of(
+        vault.signer.derived(PURPOSE)[0],
+        secrets.token_urlsafe(SECRET_BYTES),
+        int(vault.clock().timestamp() + BEGUN_SECONDS),
+    )
+    url = await people.provider.authorization_url(
+        redirect_uri=_callback(vault),
+        state=begun.state,
+        nonce=begun.nonce,
+        verifier=begun.verifier,
+    )
+    return Started(url, begun.browser)
 
 
 async def finish_sign_in(vault: Vault, *, state: str, code: str, browser: str) -> str:
     """Return the secret of a new session, which only the browser keeps."""
     people = _people(vault)
-    async with transaction(vault.pool) as conn:
-        begun = await sessions_sql.take(conn, _hash(state), _hash(browser), vault.clock())
-    if begun is None:
-        raise UnauthenticatedError("this sign-in was not begun here, or too long ago; begin again")
+    begun = _find_begun(vault, browser, state)
     claims = await people.provider.exchange(
         code=code, redirect_uri=_callback(vault), nonce=begun.nonce, verifier=begun.verifier
     )
@@ -76,12 +128,16 @@ async def finish_sign_in(vault: Vault, *, state: str, code: str, browser: str) -
         expires_at=now + timedelta(seconds=vault.config.session_seconds),
     )
     sid = claims.get("sid")
+    until = datetime.fromtimestamp(begun.expires_at, UTC)
     async with (
         recorded(
             vault, person.principal, Action.SESSION_BEGIN, region=_region(vault, person.principal)
         ) as access,
         transaction(vault.pool) as conn,
     ):
+        # The provider takes a code once; and an answer is taken once here, whatever it does.
+        if not await sessions_sql.take(conn, _hash(f"sign-in {begun.browser}"), until):
+            raise UnauthenticatedError("this sign-in has ended already; begin again")
         await sessions_sql.insert(
             conn,
             _hash(secret),
@@ -124,7 +180,13 @@ async def signed_out_elsewhere(vault: Vault, logout_token: str) -> int:
     """End the sessions that the provider says have ended; returns how many."""
     claims = await _people(vault).provider.logged_out(logout_token)
     subject, sid = claims.get("sub"), claims.get("sid")
+    name = _hash(f"log-out {claims['iss']} {claims['jti']}")
+    now = vault.clock()
+    good_seconds = min(float(claims["exp"]) - now.timestamp(), LOG_OUT_SECONDS_MAX)
+    until = now + timedelta(seconds=good_seconds + LOG_OUT_SECONDS)
     async with transaction(vault.pool) as conn:
+        if not await sessions_sql.take(conn, name, until):
+            raise UnauthenticatedError("this log-out was taken already")
         ended = await sessions_sql.delete_of(conn, subject, sid)
     for session in ended:
         principal = session.person.principal

@@ -234,10 +234,19 @@ async def _ask(method: str, url: str, **options: Any) -> tuple[int, dict[str, An
             aiohttp.ClientSession(timeout=timeout, raise_for_status=False) as session,
             session.request(method, url, allow_redirects=False, **options) as response,
         ):
-            raw = await response.content.read(ANSWER_BYTES_MAX)
-            answer = json.loads(raw)
-    except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
+            answer = json.loads(await _whole(response))
+    except (aiohttp.ClientError, TimeoutError, ValueError, OSError, RecursionError) as error:
         raise IdentityProviderUnavailableError from error
     if not isinstance(answer, dict):
         raise IdentityProviderUnavailableError
     return response.status, answer
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """Return the whole body, in however many pieces it comes; raises ValueError if it is large."""
+    raw = bytearray()
+    async for piece in response.content.iter_any():
+        raw += piece
+        if len(raw) > ANSWER_BYTES_MAX:
+            raise ValueError("the answer is too large")
+    return bytes(raw)

@@ -11,14 +11,6 @@ from vault.sql.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """A sign-in that was begun: what the provider's answer has to fit."""
-
-    nonce: str
-    verifier: str
-
-
-@dataclass(frozen=True, slots=True)
 class Session:
     """A person who is signed in, and what a form of theirs has to carry."""
 
@@ -27,37 +19,14 @@ class Session:
     expires_at: datetime
 
 
-async def begin(
-    conn: Connection, state_hash: bytes, browser_hash: bytes, begun: Begun, *, expires_at: datetime
-) -> None:
-    """Keep what was begun."""
-    await conn.execute(
-        """
-        insert into sign_in (state_hash, browser_hash, nonce, verifier, expires_at)
-        values ($1, $2, $3, $4, $5)
-        """,
-        state_hash,
-        browser_hash,
-        begun.nonce,
-        begun.verifier,
+async def take(conn: Connection, hashed: bytes, expires_at: datetime) -> bool:
+    """Take what is good once, with the transaction that uses it; False when it was taken before."""
+    done = await conn.execute(
+        "insert into taken_once (hash, expires_at) values ($1, $2) on conflict do nothing",
+        hashed,
         expires_at,
     )
-
-
-async def take(
-    conn: Connection, state_hash: bytes, browser_hash: bytes, now: datetime
-) -> Begun | None:
-    """Take back what this browser began, once."""
-    row = await conn.fetchrow(
-        """
-        delete from sign_in where state_hash = $1 and browser_hash = $2 and expires_at > $3
-        returning nonce, verifier
-        """,
-        state_hash,
-        browser_hash,
-        now,
-    )
-    return Begun(row["nonce"], row["verifier"]) if row else None
+    return done == "INSERT 0 1"
 
 
 async def insert(
@@ -69,9 +38,7 @@ async def insert(
     provider_session: str | None,
     now: datetime,
 ) -> None:
-    """Sign a person in, and forget whose time is over."""
-    await conn.execute("delete from session where expires_at <= $1", now)
-    await conn.execute("delete from sign_in where expires_at <= $1", now)
+    """Sign a person in."""
     principal = session.person.principal
     await conn.execute(
         """
