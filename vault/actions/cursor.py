@@ -4,6 +4,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
 from uuid import UUID
 
+from vault.domain.times import parse_time
 from vault.errors import InvalidRequestError
 
 
@@ -17,7 +18,7 @@ def decode_cursor(text: str) -> tuple[datetime, UUID]:
     refusal = InvalidRequestError("cursor is not one that was handed out")
     try:
         at, _, identity = urlsafe_b64decode(text).decode().partition("|")
-        moment, found = datetime.fromisoformat(at), UUID(identity)
+        moment, found = parse_time(at), UUID(identity)
     except ValueError:
         raise refusal from None
     if moment.tzinfo is None:

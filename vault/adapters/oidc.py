@@ -38,6 +38,16 @@ REREAD_SECONDS = 10.0
 TIMEOUT_SECONDS = 10.0
 LEEWAY_SECONDS = 30
 ANSWER_BYTES_MAX = 1024 * 1024
+#: What a token or a key that is none can cause in the libraries.
+_MALFORMED = (
+    JoseError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 
@@ -188,7 +198,7 @@ def verify_id_token(
             {"client_id": client_id, "nonce": nonce, "access_token": access_token},
         )
         claims.validate(now=now, leeway=LEEWAY_SECONDS)
-    except (JoseError, ValueError, TypeError, KeyError) as error:
+    except _MALFORMED as error:
         raise UnauthenticatedError("the identity provider's answer does not verify") from error
     return dict(claims)
 
@@ -212,8 +222,8 @@ def verify_logout_token(
         about = claims.get("sub") or claims.get("sid")
         # A nonce would make it an ID token that is passed off as this.
         if LOGOUT_EVENT not in claims["events"] or "nonce" in claims or not about:
-            raise ValueError("no log-out")  # noqa: TRY301 - one error for all of it
-    except (JoseError, ValueError, TypeError, KeyError) as error:
+            raise ValueError("no log-out")
+    except _MALFORMED as error:
         raise UnauthenticatedError("this is no log-out of the identity provider") from error
     return claims
 
@@ -223,7 +233,7 @@ def _key_set(keys: dict[str, Any]) -> KeySet:
     try:
         public = [key for key in keys["keys"] if key.get("kty") in {"RSA", "EC", "OKP"}]
         return KeySet.import_key_set({"keys": public})
-    except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _MALFORMED as error:
         raise IdentityProviderUnavailableError from error
 
 

@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vault.domain.orders import Status
+from vault.domain.times import parse_time
 from vault.errors import InvalidRequestError, UnauthenticatedError
 
 TELNYX, TWILIO, BANDWIDTH = "telnyx", "twilio", "bandwidth"
@@ -194,7 +195,7 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 
 def _time(value: Any) -> datetime | None:
     try:
-        at = datetime.fromisoformat(value) if isinstance(value, str) else None
+        at = parse_time(value) if isinstance(value, str) else None
     except ValueError:
         return None
     return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at

@@ -80,7 +80,7 @@ def parse_routes(text: str) -> Routes:
     """Return the table of `faxes.toml`; raises `ConfigurationError` naming the row."""
     try:
         tables = tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"faxes.toml cannot be read: {error}") from error
     if unknown := set(tables) - {"routes", "domains"}:
         raise ConfigurationError(f"faxes.toml has no table {min(unknown)!r}")

@@ -24,7 +24,7 @@ def parse_log_policy(text: str) -> LogPolicy:
     """Return how long each region's log is kept; raises `ConfigurationError` naming the row."""
     try:
         rows = tomllib.loads(text)["rows"]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise ConfigurationError(f"the log's retention cannot be read: {error}") from error
     policy: dict[str, timedelta | None] = {}
     for position, row in enumerate(rows, start=1):

@@ -78,7 +78,7 @@ def parse_policy(text: str) -> Policy:
     """Return the rule of every kind, region and event; raises `ConfigurationError` naming a row."""
     try:
         rows = tomllib.loads(text)["rows"]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise ConfigurationError(f"the retention policy cannot be read: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ConfigurationError("the retention policy must be a list of [[rows]]")

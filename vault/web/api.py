@@ -22,6 +22,7 @@ from vault.config import Config
 from vault.domain.documents import parse_kind
 from vault.domain.orders import Status
 from vault.domain.receipts import HEADER as RECEIPT
+from vault.domain.times import parse_time
 from vault.errors import InvalidRequestError, TruncatedUploadError
 from vault.web.requests import (
     STOPPING,
@@ -110,9 +111,11 @@ async def change_order(request: web.Request) -> web.Response:
 def _moment(text: str | None) -> datetime | None:
     """Return a time as it was sent; whether it may be that time is the action's to say."""
     try:
-        return datetime.fromisoformat(text) if text is not None else None
+        return parse_time(text) if text is not None else None
     except ValueError:
-        raise InvalidRequestError("effective_at must be a time like 2026-03-01T12:00:00Z") from None
+        raise InvalidRequestError(
+            "effective_at must be a time like 2026-03-01T12:00:00Z, of the years 1900 to 2199"
+        ) from None
 
 
 async def ingest_document(request: web.Request) -> web.Response:

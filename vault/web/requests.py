@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from vault.actions.cursor import decode_cursor
 from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
+from vault.domain.times import parse_time
 from vault.errors import InvalidRequestError, TruncatedUploadError, UnavailableError
 from vault.web.problems import STREAMING
 
@@ -59,6 +61,7 @@ JSON_BYTES_MAX = 64 * 1024
 PAGE_DEFAULT, PAGE_MAX = 50, 200
 #: What PostgreSQL takes for a bigint has one more.
 NUMBER_DIGITS_MAX = 18
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 def vault_of(request: web.Request) -> Vault:
@@ -84,16 +87,30 @@ async def json_fields(request: web.Request, **kinds: type) -> dict[str, Any]:
     raw = await small_body(request, JSON_BYTES_MAX)
     try:
         fields = json.loads(raw)
-    except ValueError:
-        raise InvalidRequestError("the body must be JSON") from None
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("the body must be JSON, and not nested deeply") from None
     if not isinstance(fields, dict):
         raise InvalidRequestError("the body must be a JSON object")
+    _check_text(fields)
     for name, value in fields.items():
         if name not in kinds:
             raise InvalidRequestError(f"there is no field {name!r}; known: {', '.join(kinds)}")
         if value is not None and not isinstance(value, kinds[name]):
             raise InvalidRequestError(f"{name} must be a {kinds[name].__name__}")
     return fields
+
+
+def _check_text(parsed: object) -> None:
+    """Raise for text that is none: with NUL, which no database keeps, or half of a character."""
+    left: list[object] = [parsed]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, str) and _NO_TEXT.search(value):
+            raise InvalidRequestError("text must be Unicode without NUL and without surrogates")
 
 
 async def form_fields(request: web.Request) -> dict[str, str]:
@@ -222,10 +239,11 @@ def query_time(request: web.Request, name: str) -> datetime | None:
         return None
     # A plus sign that was not escaped arrives as a space.
     try:
-        at = datetime.fromisoformat(text.replace(" ", "+"))
+        at = parse_time(text.replace(" ", "+"))
     except ValueError:
         raise InvalidRequestError(
-            f"{name} must be a time like 2025-03-01T00:00:00Z, or a date (in UTC)"
+            f"{name} must be a time like 2025-03-01T00:00:00Z, or a date (in UTC), of the years "
+            "1900 to 2199"
         ) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 

@@ -124,12 +124,12 @@ def _expect(size_max: int) -> Callable[[web.Request], Awaitable[web.StreamRespon
         """Say what is refused whatever is sent, before the client sends it."""
         if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
             return problem(417, "only Expect: 100-continue is understood")
-        if (request.content_length or 0) > size_max:
-            return problem(413, str(too_large(size_max)))
         try:
             _check_plain(request)
         except UnsupportedTypeError as error:
             return problem(415, str(error))
+        if (request.content_length or 0) > size_max:
+            return problem(413, str(too_large(size_max)))
         if request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return None

@@ -1,0 +1,21 @@
+"""Times that are said by others: one that the vault can reckon with, or a clear refusal."""
+
+from datetime import UTC, datetime, timedelta
+
+#: What was said of a time outside of these is a mistake; and the calendar's own edges, where an
+#: offset or a period leads out of it, are far off.
+FIRST, LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+_DAY = timedelta(days=1)
+
+
+def parse_time(text: str) -> datetime:
+    """
+    Return a time in ISO 8601, with its offset where it has one.
+
+    Raises ValueError for what is none, and for what lies outside of the years 1900 to 2199.
+    """
+    at = datetime.fromisoformat(text)
+    # An offset is less than a day, so nothing is added to what is at an edge.
+    if not FIRST + _DAY <= at.replace(tzinfo=UTC) <= LAST - _DAY:
+        raise ValueError("a time must lie within the years 1900 to 2199")
+    return at
