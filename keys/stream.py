@@ -81,6 +81,10 @@ class DataKey:
         """Return the HMAC-SHA-256 of a message, under a key for this purpose alone."""
         return hmac.digest(derive(self._key, purpose), message, "sha256")
 
+    def begin_mac(self, purpose: str) -> hmac.HMAC:
+        """Begin the same over a message that comes in pieces."""
+        return hmac.new(derive(self._key, purpose), digestmod="sha256")
+
     def reveal(self) -> bytes:
         """Return the bytes, for the keyring to wrap; nobody else calls this."""
         return self._key

@@ -49,3 +49,5 @@ class FaxSettings:
     fax_listen_recipients_max: int = 20
     fax_listen_attachments_max: int = 10
     fax_listen_connections_max: int = 20
+    #: Faxes with one Message-ID that look alike in size and masked number, and are not the same.
+    fax_listen_same_name_max: int = 50

@@ -20,6 +20,7 @@ from vault.actions.fax_relay import relay_faxes
 from vault.actions.fax_sweep import forget_receipts
 from vault.actions.forget import forget_expired
 from vault.actions.number_index import renew_index
+from vault.actions.once import forget_claims
 from vault.actions.order_details import forget_orders
 from vault.actions.publish import publish_log
 from vault.actions.purge import purge_faxes, purge_shredded
@@ -83,6 +84,7 @@ def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
         Reconciler("fax-purge", purge_faxes, 1.0),
         Reconciler("fax-receipts", forget_receipts, 3600.0),
         Reconciler("forget", forget_expired, 60.0),
+        Reconciler("idempotency", forget_claims, 600.0),
         Reconciler("collect", collect_abandoned, min(30.0, vault.config.receiving_seconds_max)),
         Reconciler("interrupted", close_interrupted, 60.0),
     )

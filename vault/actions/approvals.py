@@ -5,14 +5,13 @@ The record of an act that took an approval names it: `use` writes which one betw
 and its outcome, in the transaction of the act itself.
 """
 
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from vault.actions.access import Access, own_regions, recorded
-from vault.actions.once import Once
+from vault.actions.once import KeyReusedError, Once
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import (
@@ -44,15 +43,14 @@ async def request_approval(
     """Ask for an act on these terms; it lapses when nobody agrees within `approval_seconds`."""
     if terms.region not in vault.config.regions:
         raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
-    asked = hashlib.sha256(repr((terms, reason)).encode()).digest()
-    once = Once(principal, idempotency_key, asked)
+    once = Once(principal, idempotency_key)
     identity, now = vault.new_id(), vault.clock()
     async with recorded(
         vault, principal, Action.APPROVAL_REQUEST, region=terms.region, reference=_named(identity)
     ) as access:
         check_request(principal.role, terms, reason)
         if earlier := await once.earlier(vault):
-            return await _find(vault, earlier)
+            return await _asked_before(vault, earlier, terms, reason)
         approval = Approval(
             id=identity,
             terms=terms,
@@ -189,6 +187,17 @@ async def _find(vault: Vault, identity: UUID) -> Approval:
         found = await approvals_sql.find(conn, identity)
     if found is None:
         raise NotFoundError
+    return found
+
+
+async def _asked_before(vault: Vault, identity: UUID, terms: Terms, reason: str) -> Approval:
+    """Return what an Idempotency-Key asked for before; raises when it was something else."""
+    try:
+        found = await _find(vault, identity)
+    except NotFoundError:
+        raise KeyReusedError from None
+    if (found.terms, found.reason) != (terms, reason):
+        raise KeyReusedError
     return found
 
 

@@ -12,17 +12,19 @@ import hashlib
 import hmac
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
+from keys.errors import StaleScopeError
 from keys.keyring import DataKey, WrappedKey
 from keys.stream import HEADER_BYTES, ciphertext_size
 from vault.actions.access import Access, recorded
 from vault.actions.fax_check import check_fax
 from vault.actions.fax_memory import fax_too_large, reserved
 from vault.actions.fax_scopes import new_fax_key, rewrap_fax_key
-from vault.actions.once import KEY_PATTERN, KeyReusedError
+from vault.actions.once import KeyReusedError, begin_mac, check_key
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Custody, metadata_context, object_name, stream_context
@@ -48,6 +50,7 @@ from vault.errors import (
 from vault.sql import faxes as faxes_sql
 from vault.sql.connection import connection
 from vault.sql.fax_intake import NewFax
+from vault.sql.faxes import ClaimedFax
 from vault.sql.intake import Claim
 
 log = logging.getLogger(__name__)
@@ -75,11 +78,20 @@ class Incoming:
 
 
 async def receive_fax(
-    vault: Vault, principal: Principal, incoming: Incoming, *, idempotency_key: str | None = None
+    vault: Vault,
+    principal: Principal,
+    incoming: Incoming,
+    *,
+    idempotency_key: str | None = None,
+    more_keys: Sequence[str] = (),
 ) -> Fax:
-    """Take a fax into custody; durable and readable when this returns, however often it is sent."""
-    if idempotency_key is not None and not KEY_PATTERN.fullmatch(idempotency_key):
-        raise InvalidRequestError("Idempotency-Key must be 1 to 128 visible ASCII characters")
+    """
+    Take a fax into custody; durable and readable when this returns, however often it is sent.
+
+    With `more_keys` the fax is known if it came under any of the keys, and takes the first one that
+    nothing else came under. Raises `KeyReusedError` when there is none.
+    """
+    check_key(idempotency_key)
     asked = _asked(vault, incoming)
     async with recorded(
         vault, principal, Action.FAX_RECEIVE, region=asked.region, document=asked.id, kind=KIND
@@ -89,20 +101,29 @@ async def receive_fax(
                 with reserved(vault, incoming.size_bytes) as size_max:
                     data = await _read(incoming, size_max)
                     media_type, checked = await _look_into(vault, incoming, data)
+                    same = _Same(asked, media_type, checked.pages, data)
+                    access.size_bytes = len(data)
+                    if more_keys and idempotency_key is not None:
+                        keys = [idempotency_key, *more_keys]
+                        known = await _claimed(vault, principal.id, keys, same)
+                        if (earlier := _known(known)) is not None:
+                            await vault.recorder.append(access.conclude(reason=NOT_TAKEN))
+                            return earlier
+                        idempotency_key = _free(keys, known)
                     stored = await _store(vault, access, asked, data)
         except TimeoutError:
             raise TruncatedUploadError("the fax took too long; send it again") from None
-        access.size_bytes = len(data)
         fax = _fax(vault, asked, media_type, checked, stored)
+        fingerprint = same.mac(stored.key) if idempotency_key is not None else None
         new = NewFax(
             fax=fax,
-            claim=Claim(principal.id, idempotency_key or "", _fingerprint(fax)),
+            claim=Claim(principal.id, idempotency_key or "", fingerprint),
             idempotent=idempotency_key is not None,
             key=stored.wrapped,
             until=access.intent.at + timedelta(seconds=2 * vault.config.fax_receive_seconds_max),
             outcome=access.conclude,
         )
-        return await _keep(vault, access, new, stored.key)
+        return await _keep(vault, access, new, stored.key, same)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +135,8 @@ class _Asked:
     direction: Direction
     numbers: Numbers = field(repr=False)
     facts: Mapping[str, str]
+    #: As it was declared.
+    media_type: str | None
 
 
 def _asked(vault: Vault, incoming: Incoming) -> _Asked:
@@ -125,7 +148,7 @@ def _asked(vault: Vault, incoming: Incoming) -> _Asked:
     numbers = Numbers(check_caller(incoming.caller), callee)
     facts = check_facts(incoming.facts)
     region = recipients_region(vault, callee, incoming.region)
-    return _Asked(vault.new_id(), region, direction, numbers, facts)
+    return _Asked(vault.new_id(), region, direction, numbers, facts, incoming.media_type)
 
 
 def recipients_region(vault: Vault, callee: str, said: str | None) -> str:
@@ -202,10 +225,50 @@ def _fax(vault: Vault, asked: _Asked, media_type: str, checked: Checked, stored:
     )
 
 
-def _fingerprint(fax: Fax) -> bytes:
-    """Tell one request from another; a hash of a whole number would be the number."""
-    asked = (fax.region, fax.direction, fax.caller_masked, fax.callee_masked, fax.size_bytes)
-    return hashlib.sha256(repr(asked).encode()).digest()
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """A fax that is sent, to be held against one that was taken under the same Idempotency-Key."""
+
+    asked: _Asked = field(repr=False)
+    media_type: str
+    pages: int
+    data: bytes = field(repr=False)
+
+    def mac(self, key: DataKey) -> bytes:
+        """Return the MAC of the request and its content."""
+        asked, numbers = self.asked, self.asked.numbers
+        mac = begin_mac(
+            key,
+            [
+                *("fax", asked.region, asked.direction, numbers.caller, numbers.callee),
+                *(dict(asked.facts), asked.media_type),
+            ],
+        )
+        mac.update(self.data)
+        return mac.digest()
+
+    async def of(self, vault: Vault, earlier: ClaimedFax) -> bool:
+        """Whether the earlier fax is this one; after its end, whether its receipt says so."""
+        if earlier.fingerprint is None or earlier.wrapped is None:
+            return _receipt(earlier.fax) == self._receipt()
+        key = await vault.keyring.open_key(earlier.wrapped)
+        return hmac.compare_digest(self.mac(key), earlier.fingerprint)
+
+    def _receipt(self) -> tuple[object, ...]:
+        region, numbers = self.asked.region, self.asked.numbers
+        return (
+            *(region, self.asked.direction),
+            mask(numbers.caller, region) if numbers.caller else None,
+            *(mask(numbers.callee, region), self.media_type, len(self.data), self.pages),
+        )
+
+
+def _receipt(fax: Fax) -> tuple[object, ...]:
+    """Return what is still known of what was sent once its key is destroyed."""
+    return (
+        *(fax.region, fax.direction, fax.caller_masked, fax.callee_masked),
+        *(fax.media_type, fax.size_bytes, fax.pages),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +311,10 @@ async def _iterate(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
             yield piece
 
 
-async def _keep(vault: Vault, access: Access, new: NewFax, key: DataKey) -> Fax:
+async def _keep(vault: Vault, access: Access, new: NewFax, key: DataKey, same: _Same) -> Fax:
     """Commit together with others; return the earlier fax where this one was sent before."""
     try:
-        return await _commit(vault, access, new, key)
+        return await _commit(vault, access, new, key, same)
     except BaseException:
         # Once the outcome was made, the statement may have been sent, and the commit or only its
         # answer was lost: then object and intent are left to whoever closes the intent.
@@ -260,31 +323,62 @@ async def _keep(vault: Vault, access: Access, new: NewFax, key: DataKey) -> Fax:
         raise
 
 
-async def _commit(vault: Vault, access: Access, new: NewFax, key: DataKey) -> Fax:
+async def _commit(vault: Vault, access: Access, new: NewFax, key: DataKey, same: _Same) -> Fax:
     for _ in range(ATTEMPTS):
         taken = await vault.fax_taker.submit(new)
         if taken.taken:
             return new.fax
         access.concluded = False
         if not taken.stale_scope:
-            return await _give_back(vault, access, new)
+            return await _give_back(vault, access, new, same)
         new = replace(new, key=await rewrap_fax_key(vault, key, new.key))
     raise ConflictError("the region's keys are being sealed; try again")
 
 
-async def _give_back(vault: Vault, access: Access, new: NewFax) -> Fax:
+async def _give_back(vault: Vault, access: Access, new: NewFax, same: _Same) -> Fax:
     """Purge what was put a second time, and return what its key was used for first."""
     await _purge(vault, access, new.fax.id)
     if not access.concluded:
         await vault.recorder.append(access.conclude(reason=NOT_TAKEN))
     if new.idempotent:
-        async with connection(vault.pool) as conn:
-            earlier = await faxes_sql.find_by_key(conn, new.claim.principal, new.claim.key)
-        if earlier is not None:
-            if earlier[1] != new.claim.fingerprint:
+        found = await _claimed(vault, new.claim.principal, [new.claim.key], same)
+        if (earlier := found.get(new.claim.key)) is not None:
+            if not earlier.same:
                 raise KeyReusedError
-            return earlier[0]
+            return earlier.fax
     raise ConflictError("the fax took too long to be stored; send it again")
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    fax: Fax
+    same: bool
+
+
+async def _claimed(
+    vault: Vault, principal: str, keys: Sequence[str], same: _Same
+) -> dict[str, _Claimed]:
+    """Return what was taken under Idempotency-Keys, and which of it is the same as this."""
+    for _ in range(ATTEMPTS):
+        async with connection(vault.pool) as conn:
+            found = await faxes_sql.find_claimed(conn, principal, keys)
+        with suppress(StaleScopeError):
+            return {
+                key: _Claimed(earlier.fax, await same.of(vault, earlier))
+                for key, earlier in found.items()
+            }
+    raise ConflictError("the region's keys are being sealed; try again")
+
+
+def _known(claimed: Mapping[str, _Claimed]) -> Fax | None:
+    return next((earlier.fax for earlier in claimed.values() if earlier.same), None)
+
+
+def _free(keys: Sequence[str], claimed: Mapping[str, _Claimed]) -> str:
+    for key in keys:
+        if key not in claimed:
+            return key
+    raise KeyReusedError
 
 
 async def _purge(vault: Vault, access: Access, identity: UUID) -> None:

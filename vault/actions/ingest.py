@@ -5,13 +5,13 @@ The order's region is known or looked up; then one commit records the intent and
 upload, if the order takes it. How its bytes come into custody is told in `receive`.
 """
 
-import hashlib
 import time
+from collections.abc import AsyncIterator
 from uuid import UUID
 
 from vault.actions.access import recorded
 from vault.actions.once import Once
-from vault.actions.receive import Upload, receive
+from vault.actions.receive import Upload, receive, too_large
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Document, Kind
@@ -35,8 +35,8 @@ async def ingest(
     idempotency_key: str | None = None,
 ) -> Document:
     """Take the upload into custody; durable and readable when this returns."""
-    asked = repr((order, kind, upload.size_bytes, upload.sha256, upload.media_type))
-    once = Once(principal, idempotency_key, hashlib.sha256(asked.encode()).digest())
+    asked = ["document", str(order), kind.value, upload.media_type, upload.filename]
+    once = Once(principal, idempotency_key, asked)
     identity, announced = vault.new_id(), Announced(accepted=False)
 
     async def begin(intent: Record) -> None:
@@ -56,11 +56,22 @@ async def ingest(
         kind=kind.value,
         begin=begin,
     ) as access:
-        if earlier := once.matched(announced.fingerprint, announced.earlier):
-            return await _find(vault, earlier)
+        if announced.earlier:
+            await once.check(vault, _bounded(vault, upload.body))
+            return await _find(vault, announced.earlier)
         if not announced.accepted:
             raise ConflictError("the order is closed; it takes no more documents")
-        return await receive(vault, access, upload, kind=kind, scope=order, claim=once.wanted)
+        return await receive(vault, access, upload, kind=kind, scope=order, once=once)
+
+
+async def _bounded(vault: Vault, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield what comes a second time, of which there may be as much as the first time."""
+    size = 0
+    async for chunk in body:
+        size += len(chunk)
+        if size > vault.config.document_bytes_max:
+            raise too_large(vault.config.document_bytes_max)
+        yield chunk
 
 
 async def _region_of(vault: Vault, order: UUID) -> str | None:

@@ -1,10 +1,23 @@
-"""A request that carries an Idempotency-Key has its effect once, however often it is sent."""
+"""
+A request that carries an Idempotency-Key has its effect once, however often it is sent.
 
+What tells one request from another is a MAC over what was asked and over the content, under the
+data key of what the first request made. So it can be compared while that lives, without the content
+being kept twice, and says nothing to anybody once that key is destroyed. The MAC goes with its
+resource, at the latest `KEPT` after it was made.
+"""
+
+import hmac
+import json
 import re
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from uuid import UUID
 
+from keys.errors import StaleScopeError
+from keys.keyring import DataKey
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import ConflictError, InvalidRequestError, VaultError
@@ -12,56 +25,121 @@ from vault.sql import idempotency
 from vault.sql.connection import Connection, connection
 from vault.sql.intake import Claim
 
+ATTEMPTS = 5
+#: How long an Idempotency-Key is remembered.
+KEPT = timedelta(hours=24)
 KEY_PATTERN = re.compile(r"[!-~]{1,128}")
+_PURPOSE = "idempotency"
+_LENGTH_BYTES = 8
 
 
 class KeyReusedError(VaultError):
     """This Idempotency-Key was used for another request."""
 
 
+def check_key(key: str | None) -> None:
+    """Raise `InvalidRequestError` for a key that is not 1 to 128 visible ASCII characters."""
+    if key is not None and not KEY_PATTERN.fullmatch(key):
+        raise InvalidRequestError("Idempotency-Key must be 1 to 128 visible ASCII characters")
+
+
+def begin_mac(key: DataKey, asked: object) -> hmac.HMAC:
+    """Return the MAC of a request, begun with what was asked; content is added with `update`."""
+    said = json.dumps(asked, sort_keys=True).encode()
+    mac = key.begin_mac(_PURPOSE)
+    # With its length, so that no content continues what another request asked.
+    mac.update(len(said).to_bytes(_LENGTH_BYTES) + said)
+    return mac
+
+
 @dataclass(frozen=True, slots=True)
 class Once:
-    """The key a client sent, if any, and a fingerprint of what it asked for."""
+    """The key a client sent, if any, and what it asked for besides content: JSON values."""
 
     principal: Principal
     key: str | None
-    fingerprint: bytes
+    asked: object = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse a key that is not 1 to 128 visible ASCII characters."""
-        if self.key is not None and not KEY_PATTERN.fullmatch(self.key):
-            raise InvalidRequestError("Idempotency-Key must be 1 to 128 visible ASCII characters")
+        """Refuse a malformed key."""
+        check_key(self.key)
 
     async def earlier(self, vault: Vault) -> UUID | None:
-        """Return what the key made before; raises `KeyReusedError` when asked for other things."""
+        """Return what the key made before; `check` says whether the same was asked for."""
         if self.key is None:
             return None
         async with connection(vault.pool) as conn:
             row = await idempotency.find(conn, self.principal.id, self.key)
-        return self.matched(row["fingerprint"], row["resource"]) if row else None
+        return row.resource if row else None
 
-    def matched(self, fingerprint: bytes | None, resource: UUID | None) -> UUID | None:
-        """Return what the key was found to have made; raises `KeyReusedError` as `earlier` does."""
-        if resource is not None and fingerprint != self.fingerprint:
+    async def check(self, vault: Vault, content: AsyncIterable[bytes] | None = None) -> None:
+        """
+        Raise `KeyReusedError` unless the key's first request asked the same, with the same content.
+
+        The content is read to its end, and not kept.
+        """
+        key, fingerprint = await self._opened(vault)
+        mac = begin_mac(key, self.asked)
+        if content is not None:
+            async for chunk in content:
+                mac.update(chunk)
+        if not hmac.compare_digest(mac.digest(), fingerprint):
             raise KeyReusedError
-        return resource
+
+    async def _opened(self, vault: Vault) -> tuple[DataKey, bytes]:
+        for _ in range(ATTEMPTS):
+            async with connection(vault.pool) as conn:
+                row = await idempotency.find(conn, self.principal.id, self.key or "")
+            if row is None:
+                # It was shredded, or a day went by, since the key was looked up.
+                raise ConflictError(
+                    "what this Idempotency-Key made is gone; use another key to send it again"
+                )
+            if row.wrapped is None or row.fingerprint is None:
+                raise KeyReusedError
+            with suppress(StaleScopeError):
+                return await vault.keyring.open_key(row.wrapped), row.fingerprint
+        raise ConflictError("the region's keys are being sealed; try again")
+
+    def begin(self, key: DataKey) -> hmac.HMAC | None:
+        """Return the MAC of what the data key is made for; None when no key was sent."""
+        return begin_mac(key, self.asked) if self.key else None
 
     @property
     def wanted(self) -> Claim | None:
-        """The claim, for a statement that makes the resource and claims the key at once."""
-        return Claim(self.principal.id, self.key, self.fingerprint) if self.key else None
+        """Whose key it is, to look for what it made before."""
+        return Claim(self.principal.id, self.key, None) if self.key else None
 
-    async def claim(self, conn: Connection, resource: UUID, now: datetime) -> None:
-        """Bind the key in the transaction that makes the resource; one of two racers fails."""
+    def claimed(self, mac: hmac.HMAC | None) -> Claim | None:
+        """Return the claim, for a statement that makes the resource and claims the key at once."""
+        return Claim(self.principal.id, self.key, mac.digest()) if self.key and mac else None
+
+    async def claim(
+        self, conn: Connection, resource: UUID, now: datetime, key: DataKey | None = None
+    ) -> None:
+        """
+        Bind the key in the transaction that makes the resource; one of two racers fails.
+
+        `key` is the resource's data key. Without one the rows say what was asked, and no MAC is
+        kept.
+        """
         if self.key is None:
             return
+        mac = self.begin(key) if key else None
         first = await idempotency.insert(
             conn,
             self.principal.id,
             self.key,
-            fingerprint=self.fingerprint,
+            fingerprint=mac.digest() if mac else None,
             resource=resource,
             now=now,
         )
         if not first:
             raise ConflictError("a request with this Idempotency-Key is in progress or just done")
+
+
+async def forget_claims(vault: Vault, region: str) -> int:
+    """Forget Idempotency-Keys that are older than `KEPT`; returns how many."""
+    before = vault.clock() - KEPT
+    async with connection(vault.pool) as conn:
+        return await idempotency.forget(conn, region, before)

@@ -1,7 +1,9 @@
 """What carriers and the desk say of an order, and what follows from it."""
 
+from contextlib import suppress
 from uuid import UUID
 
+from keys.errors import StaleScopeError
 from vault.actions.access import recorded
 from vault.context import Vault
 from vault.domain.access import CARRIER_ROLE, Action, Principal
@@ -14,6 +16,9 @@ from vault.sql import order_events as events_sql
 from vault.sql import orders as orders_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
+
+ATTEMPTS = 5
+_PURPOSE = "order-event"
 
 
 async def settle(vault: Vault, conn: Connection, order: Order, event: OrderEvent) -> bool:
@@ -28,7 +33,7 @@ async def settle(vault: Vault, conn: Connection, order: Order, event: OrderEvent
 
 
 async def take_event(vault: Vault, event: CarrierEvent) -> bool:
-    """Take what a carrier reports, whose signature was checked; False when it is known already."""
+    """Take what a carrier reports, whose signature was checked; False when that changes nothing."""
     principal = Principal(f"carrier:{event.carrier}", CARRIER_ROLE, frozenset(vault.config.regions))
     now = vault.clock()
     occurred_at = event.occurred_at or now
@@ -46,17 +51,40 @@ async def take_event(vault: Vault, event: CarrierEvent) -> bool:
     ) as access:
         if order is None:
             raise NotFoundError
+        name = await _name(vault, order.id, event)
+        if name is None:
+            await vault.recorder.append(access.conclude(reason="details-gone"))
+            return False
         async with transaction(vault.pool) as conn:
             locked = await orders_sql.find(conn, order.id, lock=True)
             if locked is None:
                 raise NotFoundError
             said = OrderEvent(
-                event.carrier, event.event, event.status, max(occurred_at, locked.created_at)
+                event.carrier, name, event.status, max(occurred_at, locked.created_at)
             )
             taken = await settle(vault, conn, locked, said)
             what = event.status.value if taken else "known"
             await log_sql.insert_records(conn, [access.conclude(reason=what)])
         return taken
+
+
+async def _name(vault: Vault, order: UUID, event: CarrierEvent) -> str | None:
+    """
+    Return what the event is known by: its id, or a MAC of what was said, with numbers in it.
+
+    The MAC is under the key of the order's details. None once that is gone: what is said of the
+    order then cannot be told from what was said before, which must not move it again.
+    """
+    if isinstance(event.event, str):
+        return event.event
+    for _ in range(ATTEMPTS):
+        async with connection(vault.pool) as conn:
+            wrapped = await orders_sql.details_key(conn, order)
+        if wrapped is None:
+            return None
+        with suppress(StaleScopeError):
+            return (await vault.keyring.open_key(wrapped)).mac(event.event, _PURPOSE).hex()
+    raise ConflictError("the region's keys are being sealed; try again")
 
 
 async def _order_of(conn: Connection, event: CarrierEvent) -> UUID | None:

@@ -1,8 +1,7 @@
 """Open a porting order, look at it, and move it along the carrier's status axis."""
 
-import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -73,24 +72,24 @@ async def create_order(
         gaining_carrier=gaining_carrier,
     )
     check_customer(customer)
-    asked = repr((region, customer, details))
-    once = Once(principal, idempotency_key, hashlib.sha256(asked.encode()).digest())
+    once = Once(principal, idempotency_key, ["order", region, customer, asdict(details)])
     identity = vault.new_id()
     async with recorded(
         vault, principal, Action.ORDER_CREATE, region=region, order=identity, customer=customer
     ) as access:
         if earlier := await once.earlier(vault):
+            await once.check(vault)
             return await _view(vault, principal, earlier)
         for _ in range(ATTEMPTS):
             index, key = await index_key(vault, region)
             with suppress(StaleScopeError):
                 async with transaction(vault.pool) as conn:
-                    order = await _open(vault, conn, identity, region, customer, details)
+                    order, own = await _open(vault, conn, identity, region, customer, details)
                     marks = macs(key, details.numbers)
                     if not await index_sql.insert(conn, region, index, identity, marks):
                         # The index's key was replaced meanwhile: nothing goes under the old one.
                         raise StaleScopeError
-                    await once.claim(conn, identity, vault.clock())
+                    await once.claim(conn, identity, vault.clock(), own)
                     await log_sql.insert_records(conn, [access.conclude()])
                 return OrderView(order, details, [], {})
         raise ConflictError("the region's keys are being sealed; try again")
@@ -98,13 +97,13 @@ async def create_order(
 
 async def _open(
     vault: Vault, conn: Connection, identity: UUID, region: str, customer: str, details: Details
-) -> Order:
+) -> tuple[Order, DataKey]:
     key, _ = await vault.keyring.create_scope(conn, region, identity, identity)
     order = _new_order(identity, region, customer, details, key, vault.clock())
     await orders_sql.insert(conn, order)
     first = OrderEvent(DESK, str(identity), order.status, order.created_at)
     await events_sql.insert(conn, identity, first, order.created_at)
-    return order
+    return order, key
 
 
 def _new_order(

@@ -21,6 +21,7 @@ from keys.keyring import WrappedKey
 from keys.stream import HEADER_BYTES, DataKey, ciphertext_size
 from vault.actions.access import Access
 from vault.actions.collect import drop_upload
+from vault.actions.once import Once
 from vault.context import Vault
 from vault.domain.documents import (
     MEDIA_TYPES,
@@ -43,7 +44,7 @@ from vault.errors import (
 )
 from vault.sql import documents as documents_sql
 from vault.sql.connection import connection
-from vault.sql.intake import Claim, Keeping
+from vault.sql.intake import Keeping
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def too_large(size_max: int) -> TooLargeError:
 
 
 async def receive(
-    vault: Vault, access: Access, upload: Upload, *, kind: Kind, scope: UUID, claim: Claim | None
+    vault: Vault, access: Access, upload: Upload, *, kind: Kind, scope: UUID, once: Once
 ) -> Document:
     """
     Take the announced upload into custody; durable and readable when this returns.
@@ -76,7 +77,7 @@ async def receive(
     Its data key goes under `scope`. When it fails, nothing is left that could be decrypted, and
     what was announced is withdrawn at once or, where that cannot be, by the collector.
     """
-    arrival = _Arrival(vault, access, upload, scope, claim)
+    arrival = _Arrival(vault, access, upload, scope, once)
     try:
         return await arrival.take(kind)
     except BaseException:
@@ -88,13 +89,13 @@ class _Arrival:
     """One upload on its way into custody."""
 
     def __init__(
-        self, vault: Vault, access: Access, upload: Upload, scope: UUID, claim: Claim | None
+        self, vault: Vault, access: Access, upload: Upload, scope: UUID, once: Once
     ) -> None:
         if access.intent.document is None:
             raise NotFoundError
         self._identity, self._region = access.intent.document, access.intent.region
         self._vault, self._access, self._upload = vault, access, upload
-        self._scope, self._claim = scope, claim
+        self._scope, self._once = scope, once
         self._storing = False
 
     async def take(self, kind: Kind) -> Document:
@@ -104,7 +105,12 @@ class _Arrival:
             raise too_large(size_max)
         media_type, head = await self._recognise(kind)
         key, wrapped = await self._vault.keyring.new_key(self._region, self._scope, self._identity)
-        sealing = _Sealing(key, stream_context(self._region, self._identity), size_max)
+        sealing = _Sealing(
+            key,
+            stream_context(self._region, self._identity),
+            size_max,
+            self._once.begin(key),
+        )
         # A crash from here on leaves an object whose key was never stored; the collector purges it.
         self._storing = True
         await self._vault.stores[self._region].put(
@@ -151,7 +157,7 @@ class _Arrival:
                     stream_header=bytes(sealing.header),
                     metadata=metadata,
                     now=self._vault.clock(),
-                    claim=self._claim,
+                    claim=self._once.claimed(sealing.mac),
                     outcome=self._access.conclude,
                 )
             )
@@ -185,14 +191,16 @@ class _Arrival:
 
 
 class _Sealing:
-    """The body as it passes: counted, hashed only where a digest was sent, and encrypted."""
+    """The body as it passes: counted, encrypted, and hashed only where something asks for it."""
 
-    def __init__(self, key: DataKey, context: bytes, size_max: int) -> None:
+    def __init__(self, key: DataKey, context: bytes, size_max: int, mac: hmac.HMAC | None) -> None:
         self.size_bytes = 0
         #: The stream's first bytes, which identify the object for ever.
         self.header = bytearray()
         self._encryptor = key.encryptor(context)
         self._size_max = size_max
+        #: Of the request and its content, where an Idempotency-Key was sent.
+        self.mac = mac
 
     async def pass_through(self, head: bytes, upload: Upload) -> AsyncIterator[bytes]:
         """Yield the Cobblestone stream; raises at the end unless all that was declared is true."""
@@ -204,6 +212,8 @@ class _Sealing:
                 raise too_large(self._size_max)
             if digest:
                 digest.update(chunk)
+            if self.mac:
+                self.mac.update(chunk)
             if sealed := self._encryptor.update(chunk):
                 self._note(sealed)
                 yield sealed

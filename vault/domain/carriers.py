@@ -58,7 +58,8 @@ class CarrierEvent:
     """A status that a carrier reports; `occurred_at` is None where it does not say when."""
 
     carrier: str
-    event: str
+    #: The carrier's id of the event; where it gives none, all that it said, which tells it apart.
+    event: str | bytes
     reference: str
     customer_reference: str | None
     status: Status
@@ -89,7 +90,7 @@ def check_twilio(
     token: str,
 ) -> str:
     """
-    Return a digest of what X-Twilio-Signature (HMAC-SHA1 of the URL and the form's fields) signs.
+    Return what X-Twilio-Signature (HMAC-SHA1 of the URL and the form's fields) signs.
 
     Raises unless it holds. The same fields in another order, or escaped otherwise, sign alike.
 
@@ -106,7 +107,7 @@ def check_twilio(
     sent = headers.get("X-Twilio-Signature", "").encode(errors="surrogatepass")
     if not hmac.compare_digest(base64.b64encode(made), sent):
         raise UnauthenticatedError("the webhook's signature does not hold")
-    return hashlib.sha256(signed.encode()).hexdigest()
+    return signed
 
 
 def check_bandwidth(headers: Mapping[str, str], credentials: str) -> None:
@@ -151,7 +152,7 @@ def read_twilio(body: bytes, form: Sequence[tuple[str, str]], signed: str) -> Ca
     # Twilio's notifications have no id: what is signed alike is the same event.
     return CarrierEvent(
         TWILIO,
-        signed,
+        signed.encode(),
         _text(fields, "port_in_request_sid"),
         None,
         _TWILIO[word],
@@ -167,7 +168,7 @@ def read_bandwidth(body: bytes) -> CarrierEvent | None:
         return None
     return CarrierEvent(
         BANDWIDTH,
-        hashlib.sha256(body).hexdigest(),
+        body,
         _text(fields, "OrderId"),
         fields.get("CustomerOrderId"),
         _BANDWIDTH[fields["Status"]],

@@ -4,8 +4,8 @@ The SMTP listener: takes mails to fax addresses, each attachment as an outbound 
 Only those whom the operator named come in: by the address of their connection, or with a token as
 their password, over TLS. A mail is accepted with 250 after the vault has every fax of it; whatever
 goes wrong before has its SMTP code at the end of the data, and the sending server keeps the mail.
-It sends the same again, and what was taken then is known by its Message-ID. The mail itself is only
-ever in memory.
+It sends the same again, and what was taken then is known by its Message-ID and its content. The
+mail itself is only ever in memory.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from vault.connections import Connections, Place
 from vault.context import Vault
 from vault.domain.access import Principal, Role
 from vault.domain.fax_addresses import parse_address
+from vault.domain.fax_numbers import mask
 from vault.domain.fax_routes import parse_host
 from vault.domain.faxes import Direction
 from vault.errors import (
@@ -57,7 +58,7 @@ _CODES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     (TooLargeError, "552 5.3.4 {}"),
     (UnsupportedTypeError, "550 5.6.1 {}"),
     (ContentRefusedError, "550 5.6.0 {}"),
-    (KeyReusedError, "550 5.6.0 this Message-ID was used for another mail"),
+    (KeyReusedError, "550 5.6.0 this Message-ID was used for too many other mails"),
     ((UnavailableError, ConflictError, KeysError, TimeoutError), "451 4.3.0 come again later"),
     (InvalidRequestError, "550 5.1.1 {}"),
     (VaultError, "550 5.7.1 {}"),
@@ -174,10 +175,28 @@ class FaxHandler:
                     callee=number,
                     size_bytes=len(data),
                 )
-                key = _key(name, number, position, len(data)) if name else None
-                await receive_fax(self._vault, principal, incoming, idempotency_key=key)
+                keys = self._keys(name, number, position, len(data))
+                await receive_fax(
+                    self._vault,
+                    principal,
+                    incoming,
+                    idempotency_key=keys[0] if keys else None,
+                    more_keys=keys[1:],
+                )
                 count += 1
         return count
+
+    def _keys(self, name: str | None, called: str, position: int, size: int) -> list[str]:
+        """
+        Return the keys of faxes that look alike in a mail, from what their receipts say anyway.
+
+        Which of them are the same is told by their content: some senders use a Message-ID twice.
+        """
+        if name is None:
+            return []
+        masked = mask(called, recipients_region(self._vault, called, None))
+        many = range(self._vault.config.fax_listen_same_name_max)
+        return [_key(name, masked, position, size, number) for number in many]
 
     async def handle_exception(self, error: Exception) -> str:
         """Say nothing of what went wrong: it may quote what was being handled."""
@@ -189,9 +208,8 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-def _key(name: str, number: str, position: int, size: int) -> str:
-    asked = repr((name, number, position, size))
-    return "smtp-" + hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()
+def _key(*known: object) -> str:
+    return "smtp-" + hashlib.sha256(repr(known).encode("utf-8", "replace")).hexdigest()
 
 
 class _BoundedSMTP(SMTP):

@@ -96,7 +96,8 @@ async def _shred(
         rows = await conn.fetch(
             f"""
             update fax f set state = e.state, result = coalesce(e.result, f.result),
-                custody = 'shredded', metadata = null, ended_at = e.now, last_generation = $5
+                custody = 'shredded', metadata = null, fingerprint = null,
+                ended_at = e.now, last_generation = $5
             from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[])
                 e (id, state, result, now)
             where f.id = e.id and f.custody = 'stored' returning {COLUMNS}

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
+from keys.keyring import WrappedKey
 from vault.domain.documents import Custody
 from vault.domain.faxes import Channel, Direction, Fax, State
 from vault.sql.connection import Connection
@@ -51,6 +52,17 @@ async def find_many(conn: Connection, faxes: Collection[UUID]) -> dict[UUID, Fax
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimedFax:
+    """A fax that was taken under an Idempotency-Key, and how another one is held against it."""
+
+    key: str
+    fax: Fax
+    #: The MAC of its request and content, and the wrapped key it is under; None once it has ended.
+    fingerprint: bytes | None
+    wrapped: WrappedKey | None
+
+
+@dataclass(frozen=True, slots=True)
 class Looked:
     """What a decision needs of a fax: where it is kept, and how; nothing where there is none."""
 
@@ -74,16 +86,29 @@ async def look_at_one(conn: Connection, fax: UUID) -> Looked:
     return looked
 
 
-async def find_by_key(
-    conn: Connection, principal: str, idempotency_key: str
-) -> tuple[Fax, bytes] | None:
-    """Return the fax that was taken under this key, and the fingerprint of what was asked."""
-    row = await conn.fetchrow(
-        f"select {COLUMNS}, f.fingerprint from fax f where principal = $1 and idempotency_key = $2",
+async def find_claimed(
+    conn: Connection, principal: str, idempotency_keys: Sequence[str]
+) -> dict[str, ClaimedFax]:
+    """Return the faxes that were taken under these keys, by key."""
+    rows = await conn.fetch(
+        f"""
+        select {COLUMNS}, f.idempotency_key, f.fingerprint, k.scope, k.scope_epoch, k.wrap
+        from fax f left join data_key k on k.id = f.id
+        where f.principal = $1 and f.idempotency_key = any($2)
+        """,
         principal,
-        idempotency_key,
+        list(idempotency_keys),
     )
-    return (fax_of(row), row["fingerprint"]) if row else None
+    return {row["idempotency_key"]: _claimed(row) for row in rows}
+
+
+def _claimed(row: asyncpg.Record) -> ClaimedFax:
+    wrapped = None
+    if row["wrap"] is not None:
+        wrapped = WrappedKey(
+            row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"]
+        )
+    return ClaimedFax(row["idempotency_key"], fax_of(row), row["fingerprint"], wrapped)
 
 
 async def page(

@@ -1,20 +1,39 @@
-"""What an Idempotency-Key of a principal asked for, and what it got."""
+"""What an Idempotency-Key of a principal got, and the MAC of what it asked for."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-import asyncpg
-
+from keys.keyring import WrappedKey
 from vault.sql.connection import Connection
 
 
-async def find(conn: Connection, principal: str, key: str) -> asyncpg.Record | None:
-    """Return `fingerprint` and `resource` of the request that used the key first."""
-    return await conn.fetchrow(
-        "select fingerprint, resource from idempotency where principal = $1 and key = $2",
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a key made, the MAC of its request, and the wrapped key that the MAC is under."""
+
+    resource: UUID
+    #: None where the resource has no data key: its rows say what was asked.
+    fingerprint: bytes | None
+    #: None once the data key is destroyed.
+    wrapped: WrappedKey | None
+
+
+async def find(conn: Connection, principal: str, key: str) -> Claimed | None:
+    """Return what the request that used the key first has made."""
+    row = await conn.fetchrow(
+        """
+        select i.resource, i.fingerprint, k.id, k.region, k.scope, k.scope_epoch, k.wrap
+        from idempotency i left join data_key k on k.id = i.resource
+        where i.principal = $1 and i.key = $2
+        """,
         principal,
         key,
     )
+    if row is None:
+        return None
+    resource, fingerprint, *wrapped = row
+    return Claimed(resource, fingerprint, WrappedKey(*wrapped) if wrapped[0] else None)
 
 
 async def insert(
@@ -22,7 +41,7 @@ async def insert(
     principal: str,
     key: str,
     *,
-    fingerprint: bytes,
+    fingerprint: bytes | None,
     resource: UUID,
     now: datetime,
 ) -> bool:
@@ -39,3 +58,17 @@ async def insert(
         now,
     )
     return done == "INSERT 0 1"
+
+
+async def forget(conn: Connection, region: str, before: datetime) -> int:
+    """Forget keys that were used first before then, in whichever region; returns how many."""
+    done = await conn.execute("delete from idempotency where created_at < $1", before)
+    faxes = await conn.execute(
+        """
+        update fax set idempotency_key = null, fingerprint = null
+        where region = $1 and idempotency_key is not null and received_at < $2
+        """,
+        region,
+        before,
+    )
+    return int(done.split()[-1]) + int(faxes.split()[-1])

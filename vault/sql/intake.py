@@ -23,11 +23,11 @@ _ENDED = sorted(status.value for status in ENDED)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An Idempotency-Key, whose it is, and a fingerprint of what was asked with it."""
+    """An Idempotency-Key, whose it is, and, once it is known, the MAC of what it was sent with."""
 
     principal: str
     key: str
-    fingerprint: bytes
+    fingerprint: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,6 @@ class Announced:
     """Whether the order takes it, and what was made before with the same Idempotency-Key."""
 
     accepted: bool
-    fingerprint: bytes | None = None
     earlier: UUID | None = None
 
 
@@ -83,7 +82,7 @@ def _announce(locking: str) -> str:
         select id, region from porting_order
         where id = any($2) and status <> all($7::text[]) order by id for key share {locking}),
     earlier as (
-        select s.id, i.fingerprint, i.resource
+        select s.id, i.resource
         from sent s join idempotency i on i.principal = s.principal and i.key = s.key),
     recorded as ({records_insert(8)}),
     received as (
@@ -92,7 +91,7 @@ def _announce(locking: str) -> str:
         from sent s join open o on o.id = s.order_id
         where not exists (select from earlier e where e.id = s.id)
         returning id)
-    select r.id is not null accepted, e.fingerprint, e.resource
+    select r.id is not null accepted, e.resource
     from sent s left join received r on r.id = s.id left join earlier e on e.id = s.id
     order by s.place
     """

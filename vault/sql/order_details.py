@@ -106,7 +106,8 @@ async def set_gone(conn: Connection, orders: Sequence[UUID], now: datetime) -> N
     """Take the details away, and the orders out of the index; their keys go with them."""
     await conn.execute(
         """
-        with found_no_more as (delete from number_index where "order" = any($1))
+        with found_no_more as (delete from number_index where "order" = any($1)),
+        forgotten as (delete from idempotency where resource = any($1))
         update porting_order set details = null, details_gone_at = $2 where id = any($1)
         """,
         list(orders),

@@ -128,6 +128,7 @@ async def shred_without_key(
     """Mark stored documents shredded that have no key any more, as the log says where it does."""
     rows = await conn.fetch(
         """
+        with gone as (
         update document d set custody = 'shredded', metadata = null, last_generation = $2,
             shredded_at = coalesce(r.at, $3), shredded_by = coalesce(r.principal, 'unknown'),
             shred_reason = 'shredded after the backup that was restored'
@@ -138,7 +139,9 @@ async def shred_without_key(
             order by document, at) r on r.document = s.id
         where s.region = $1 and s.custody = 'stored' and d.id = s.id
             and not exists (select from data_key k where k.id = s.id)
-        returning d.id
+        returning d.id),
+        forgotten as (delete from idempotency where resource in (select id from gone))
+        select id from gone
         """,
         region,
         generation,
@@ -153,8 +156,8 @@ async def end_faxes_without_key(
     """Bring faxes to their end that have no key any more: as the log says, or else as expired."""
     await conn.execute(
         f"""
-        update fax f set custody = 'shredded', metadata = null, last_generation = $2,
-            ended_at = coalesce(r.at, $3), state = case r.action
+        update fax f set custody = 'shredded', metadata = null, fingerprint = null,
+            last_generation = $2, ended_at = coalesce(r.at, $3), state = case r.action
                 when 'fax.deliver' then 'delivered' when 'fax.fail' then 'failed'
                 else 'expired' end
         from fax s left join (
