@@ -4,17 +4,24 @@ The drill: everything that was ever written against everything that was sealed.
 A vault of its own takes documents in, and shreds and seals some of them, while PostgreSQL's tools
 keep a dump, a base backup, all WAL, and every version of every object is kept, too. Then an
 attacker gets all of it, in every state that can be recovered, and the custodian as it is now. What
-is sealed must not open, what lives must. At last the vault is restored from the old dump and from
-the base backup, and every living document must come back byte for byte.
+is sealed must not open, what lives must. Another attacker knows what may have been in the vault: it
+must find nothing that confirms it, but every plain hash that is planted for it. At last the vault
+is restored from the old dump and from the base backup, and every living document must come back
+byte for byte.
 
 Ends with status 0 only if every line holds.
 """
 
 import argparse
 import asyncio
+import hashlib
+import io
 import json
+import logging
 import os
+import secrets
 import shutil
+import struct
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,7 +30,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
+import asyncpg
+
 from keys.errors import KeysError
+from vault.actions.fax_ending import deliver_fax
+from vault.actions.faxes import Incoming, receive_fax
 from vault.actions.ingest import ingest
 from vault.actions.orders import create_order
 from vault.actions.publish import publish_log
@@ -45,10 +56,16 @@ from vault.domain.documents import Kind
 from vault.drill_backups import Backups
 from vault.errors import NotFoundError, ShreddedError, VaultError
 from vault.migrate import migrate
+from vault.oracle import Oracle
 
 REGION = "uk"
 DESK = Principal("drill:desk", Role.PORTING, frozenset({REGION}))
 OPERATOR = Principal("drill:operator", Role.ADMIN, frozenset({REGION}))
+GATEWAY = Principal("drill:gateway", Role.FAX_GATEWAY, frozenset({REGION}))
+NUMBER, CALLER, CALLED = "+442079460123", "+442079460617", "+442079460733"
+REFERENCE, CARRIER, FILENAME = "ACME-7731-XY", "Losing Carrier Ltd", "jane-doe-passport.pdf"
+#: Where a plain hash is planted for the oracle, to see that it would find one.
+PLANTED = ("column", "object", "object name", "log", "WAL")
 #: Orders that are opened to make the tree grow by a level.
 MANY_ORDERS = 70
 _PDF = b"%PDF-1.4\n%drill "
@@ -87,9 +104,18 @@ class Drill:
         )
         self.backups = Backups(self.config.home, place / "backups")
         self.lines = list[Line]()
+        self.orders, self.fax = list[UUID](), _fax()
+        #: All that the vault logged meanwhile, and a number of which nothing but a hash is stored.
+        self.log = io.StringIO()
+        self.control = f"+4420{secrets.randbelow(10**8):08}"
+        #: What the oracle has confirmed, and which of what was planted it has missed.
+        self.confirmed, self.missed = dict[str, set[str]](), set[str](PLANTED)
 
     async def run(self) -> bool:
         """Play everything; returns whether every line holds."""
+        handler = logging.StreamHandler(self.log)
+        logging.getLogger().addHandler(handler)
+        logging.getLogger().setLevel(logging.DEBUG)
         dsn = await self.backups.begin()
         try:
             await migrate(dsn)
@@ -97,15 +123,17 @@ class Drill:
                 await self._live(vault, dsn)
         finally:
             await self.backups.server.stop()
+            logging.getLogger().removeHandler(handler)
         await self._attack()
         await self._restore("base", self._base_home)
         await self._restore("dump", self._dump_home)
-        return all(line.holds for line in self.lines)
+        return all(line.holds for line in self.lines) and not self.confirmed and not self.missed
 
     async def _live(self, vault: Vault, dsn: str) -> None:
         """Upload, back up, shred and seal, with a point in the WAL after each step."""
         before = "before the backups"
         await self._put(vault, 6, before)
+        await self._fax(vault)
         say("six documents are stored; a dump and a base backup are taken")
         await vault.keyring.mirror(REGION)
         await self.backups.take_dump(dsn)
@@ -122,6 +150,7 @@ class Drill:
                 vault, DESK, region=REGION, customer="drill", numbers=["+442079460123"]
             )
         await self._put(vault, 2, "in the grown tree")
+        await self._plant(dsn)
         await self.backups.mark(dsn, "grown")
         await self._shred(vault, 1, 10)
         await self._seal(vault)
@@ -135,13 +164,48 @@ class Drill:
 
     async def _put(self, vault: Vault, count: int, stored: str) -> None:
         view = await create_order(
-            vault, DESK, region=REGION, customer="drill", numbers=["+442079460123"]
+            vault,
+            DESK,
+            region=REGION,
+            customer="drill",
+            numbers=[NUMBER],
+            customer_reference=REFERENCE,
+            losing_carrier=CARRIER,
+            idempotency_key=f"order-{len(self.lines)}",
         )
+        self.orders.append(view.order.id)
         for _ in range(count):
             content = _PDF + os.urandom(20_000)
-            upload = Upload(_chunks(content), None, "drill.pdf", len(content), None)
-            document = await ingest(vault, DESK, view.order.id, Kind.PASSPORT, upload)
+            upload = Upload(
+                _chunks(content), None, FILENAME, len(content), hashlib.sha256(content).digest()
+            )
+            document = await ingest(
+                vault,
+                DESK,
+                view.order.id,
+                Kind.PASSPORT,
+                upload,
+                idempotency_key=f"document-{len(self.lines)}",
+            )
             self.lines.append(Line(document.id, content, stored))
+
+    async def _fax(self, vault: Vault) -> None:
+        """Take a fax, which its delivery shreds."""
+        incoming = Incoming(_chunks(self.fax), "inbound", CALLER, CALLED, size_bytes=len(self.fax))
+        fax = await receive_fax(vault, GATEWAY, incoming, idempotency_key="fax-1")
+        await deliver_fax(vault, GATEWAY, fax.id)
+
+    async def _plant(self, dsn: str) -> None:
+        """Leave a plain hash in the WAL and in the log, as a careless vault would."""
+        digest = hashlib.sha256(self.control.encode())
+        conn = await asyncpg.connect(dsn)
+        try:
+            await conn.execute(
+                "select pg_logical_emit_message(false, 'drill', $1::bytea)", digest.digest()
+            )
+        finally:
+            await conn.close()
+        logging.getLogger(__name__).warning("the drill plants %s", digest.hexdigest())
 
     async def _shred(self, vault: Vault, *which: int) -> None:
         for number in which:
@@ -158,15 +222,19 @@ class Drill:
 
     async def _attack(self) -> None:
         """Recover every state, take all of them, and try."""
-        attacker = Attacker(REGION)
+        attacker, oracle = Attacker(REGION), self._oracle()
         for point in (*self.backups.points, None):
             say(f"the attacker recovers the database at {point or 'the end of the WAL'}")
             async with self.backups.recovered(self.place / "recovered", point) as dsn:
                 await attacker.take_database(dsn)
+                await oracle.take_database(dsn)
         say("the attacker loads the dump, and takes every version of every object")
         async with self._database(self.place / "dumped") as dsn:
             await run_tool("pg_restore", "--no-owner", "--no-acl", str(self.backups.dump), dsn=dsn)
             await attacker.take_database(dsn)
+            await _plant_column(dsn, self.control)
+            await oracle.take_database(dsn)
+        self._guess(oracle)
         for bucket in self.backups.bucket_copies(REGION):
             attacker.take_bucket(bucket)
         roots = attacker.take_custodian(self.config.signing_key_path.parent)
@@ -175,6 +243,55 @@ class Drill:
         say(f"from {roots} root keys and {wraps} wraps it learned {keys} keys")
         for line in self.lines:
             line.opened = opened.get(line.document) == line.content
+
+    def _oracle(self) -> Oracle:
+        """Return who suspects all that was sealed, and knows what the rows say in clear."""
+        sealed = {
+            f"document {number}": line.content
+            for number, line in enumerate(self.lines)
+            if line.state == "sealed"
+        }
+        texts = {"number": NUMBER, "caller": CALLER, "called": CALLED, "reference": REFERENCE}
+        texts |= {"carrier": CARRIER, "file name": FILENAME, "control": self.control}
+        sizes = {str(len(content)) for content in (*sealed.values(), self.fax)}
+        known = (REGION, "drill", "passport", "application/pdf", str(self.orders[0]), *sizes)
+        details = (
+            f"Details(numbers=('{NUMBER}',), customer_reference='{REFERENCE}', type=None, "
+            f"losing_carrier='{CARRIER}', gaining_carrier=None)"
+        )
+        before = {"order, as it once was": f"('{REGION}', 'drill', {details})".encode()}
+        for number, line in enumerate(self.lines):
+            digest = hashlib.sha256(line.content).digest()
+            size = len(line.content)
+            before |= {
+                f"document {number}, as it once was, in order {order}": (
+                    f"(UUID('{order}'), <Kind.PASSPORT: 'passport'>, {size}, {digest!r}, None)"
+                ).encode()
+                for order in self.orders
+            }
+        return Oracle({**texts, **sealed, "fax": self.fax}, known, before)
+
+    def _guess(self, oracle: Oracle) -> None:
+        """Compare objects, logs and WAL with all that is suspected, and see what was found."""
+        planted = self.place / "planted"
+        planted.mkdir()
+        digest = hashlib.sha256(self.control.encode())
+        (planted / digest.hexdigest()).write_bytes(digest.digest())
+        files = sum(
+            oracle.take_files("object", directory) for directory in (self.backups.bucket, planted)
+        )
+        oracle.look("log", self.log.getvalue().encode())
+        oracle.take_files("log", self.config.home / "postgres" / "log")
+        wal = oracle.take_files("WAL", self.backups.archive)
+        found = dict(oracle.found)
+        for place in found.pop("control", set()):
+            self.missed.discard("column" if place.startswith("column") else place)
+        self.confirmed = found
+        say(
+            f"the oracle compared {oracle.guesses} guesses with every column, {files} objects, "
+            f"{wal} files of WAL and the logs: it confirmed {len(found)} of what was sealed, and "
+            f"{len(PLANTED) - len(self.missed)} of {len(PLANTED)} hashes that were planted"
+        )
 
     @asynccontextmanager
     async def _database(self, home: Path) -> AsyncIterator[str]:
@@ -230,6 +347,26 @@ async def _read(vault: Vault, line: Line, state: str) -> str:
     return "identical" if data == line.content else "different"
 
 
+async def _plant_column(dsn: str, control: str) -> None:
+    """Leave a plain hash in a column of a database that only the attackers look at."""
+    conn = await asyncpg.connect(dsn)
+    try:
+        await conn.execute("create table planted (digest text)")
+        digest = hashlib.sha256(f"{REGION}:{control}".encode()).hexdigest()
+        await conn.execute("insert into planted values ($1)", digest)
+    finally:
+        await conn.close()
+
+
+def _fax() -> bytes:
+    """Return a TIFF-F fax of one page, whose picture is noise."""
+    strip = os.urandom(2000)
+    tags = {256: 1728, 257: 8, 259: 4, 262: 0, 273: 8, 278: 8, 279: len(strip)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\x00" + struct.pack("<I", 8 + len(strip)) + strip + directory
+
+
 async def _chunks(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
@@ -266,6 +403,10 @@ def main() -> None:
         rows.append(shown)
     columns = ("document", "stored", "state", "opened", "from_dump", "from_base", "holds")
     print(json.dumps(rows, indent=2, default=str) if args.json else "\n" + table(rows, columns))
+    for suspect, places in sorted(drill.confirmed.items()):
+        print(f"drill: {suspect} is confirmed by {', '.join(sorted(places))}", file=sys.stderr)
+    for missed in sorted(drill.missed):
+        print(f"drill: the oracle missed the hash that was planted: {missed}", file=sys.stderr)
     if not held:
         print("drill: not every line holds", file=sys.stderr)
         sys.exit(1)

@@ -11,15 +11,16 @@ import base64
 import binascii
 import hashlib
 import hmac
+import io
 import itertools
 import json
 import re
+import sys
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 
@@ -32,14 +33,17 @@ PIECE_BYTES = 32
 _SEPARATORS = ("", "\n", "\0", " ", ",", ", ", ";", ":", "|", "/", "-", "_")
 _ALL = tuple(
     name
-    for name in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512", "sha512_256", "blake2b")
-    + ("blake2s", "sha3_224", "sha3_256", "sha3_384", "sha3_512", "ripemd160", "sm3")
-    if name in hashlib.algorithms_available
+    for name in sorted(hashlib.algorithms_available)
+    # Those without a length of their own are no digests.
+    if not name.startswith("shake")
 )
 _COMMON = ("md5", "sha1", "sha256", "sha512", "blake2b")
 _NAMESPACES = (uuid.NAMESPACE_DNS, uuid.NAMESPACE_URL, uuid.NAMESPACE_OID, uuid.NAMESPACE_X500)
 _ENCODED = re.compile(rb"[A-Za-z0-9+/_-]{11,}")
 _HEX = re.compile(rb"[0-9A-Fa-f]{16,}")
+_UUID = re.compile(rb"(?:[0-9a-f]{4}-?){8}")
+_UUID_BYTES, _VERSION_AT = 16, 6
+_DECIMAL = re.compile(rb"[0-9]{16,}")
 _ZEROS = re.compile(rb"\x00{16,}")
 
 
@@ -58,8 +62,8 @@ class Oracle:
 
     def __post_init__(self) -> None:
         """Make everything that is looked for."""
-        self._windows: dict[bytes, str] = {}
-        self._clear: dict[bytes, str] = {}
+        self._windows: dict[int, str] = {}
+        self._clear: dict[int, set[tuple[bytes, str]]] = defaultdict(set)
         for name, suspect in self.suspects.items():
             self._suspect(name, suspect)
         texts = {name: text for name, text in self.suspects.items() if isinstance(text, str)}
@@ -71,6 +75,7 @@ class Oracle:
             self._hash(name.strip(), message, _COMMON)
         for name, message in self.messages.items():
             self._hash(name, message, _ALL)
+        self._numbers = self._windows.keys() | self._clear.keys()
 
     def _suspect(self, name: str, suspect: str | bytes) -> None:
         if isinstance(suspect, bytes):
@@ -78,10 +83,10 @@ class Oracle:
             for at in (0, middle, len(suspect) - PIECE_BYTES):
                 # A file's first bytes are like any other's.
                 if at >= PIECE_BYTES:
-                    self._clear[suspect[at : at + PIECE_BYTES]] = name
+                    self._look_for_clear(name, suspect[at : at + PIECE_BYTES])
         for form in _forms(suspect):
             if isinstance(suspect, str) and len(form) >= CLEAR_BYTES_MIN:
-                self._clear[form] = name
+                self._look_for_clear(name, form)
             self._hash(name, form, _ALL)
             for key in (b"", *(text.encode() for text in self.known)):
                 for algorithm in _COMMON:
@@ -98,12 +103,22 @@ class Oracle:
             again = hashlib.new(algorithm, digest, usedforsecurity=False).digest()
             self._look_for(name, again)
 
+    def _look_for_clear(self, name: str, form: bytes) -> None:
+        self._clear[_number(form[:WINDOW])].add((form, name))
+
     def _look_for(self, name: str, digest: bytes) -> None:
-        self._windows[digest[:WINDOW]] = self._windows[digest[-WINDOW:]] = name
-        if len(digest) >= 16:
+        self._windows[_number(digest[:WINDOW])] = name
+        self._windows[_number(digest[-WINDOW:])] = name
+        if len(digest) >= _UUID_BYTES:
             for version in (3, 4, 5, 8):
-                made = uuid.UUID(bytes=digest[:16], version=version).bytes
-                self._windows[made[:WINDOW]] = name
+                made = bytearray(digest[:WINDOW])
+                made[_VERSION_AT] = version << 4 | made[_VERSION_AT] & 0xF
+                self._windows[_number(made)] = name
+
+    @property
+    def guesses(self) -> int:
+        """How many beginnings and ends of digests, and pieces of clear text, it looks for."""
+        return len(self._numbers)
 
     async def take_database(self, dsn: str, at: str = "") -> list[str]:
         """Look at every column of every table but the system's; returns their names."""
@@ -121,11 +136,13 @@ class Oracle:
                     schema,
                     table,
                 )
-                looked += [f"{table}.{column}" for (column,) in columns]
-                for row in await conn.fetch(f'select * from "{schema}"."{table}"'):
-                    for column, value in row.items():
-                        for data in _bytes_of(value):
-                            self.look(f"column {table}.{column}{at}", data)
+                for (column,) in columns:
+                    looked.append(f"{table}.{column}")
+                    out = io.BytesIO()
+                    await conn.copy_from_table(
+                        table, schema_name=schema, columns=[column], output=out
+                    )
+                    self.look(f"column {table}.{column}{at}", out.getvalue())
         finally:
             await conn.close()
         return looked
@@ -141,7 +158,7 @@ class Oracle:
         return count
 
     def look(self, where: str, data: bytes) -> None:
-        """Look at bytes, and at what they are the hexadecimal or base64 form of."""
+        """Look at bytes, and at what they are the hexadecimal, base64 or decimal form of."""
         for part in _ZEROS.split(data):
             self._look_at(where, part)
             for match in _HEX.finditer(part):
@@ -149,20 +166,35 @@ class Oracle:
                 for start in (0, 1):
                     even = text[start : len(text) - (len(text) - start) % 2]
                     self._look_at(where, binascii.unhexlify(even))
+            for match in _UUID.finditer(part):
+                self._look_at(where, binascii.unhexlify(match.group().replace(b"-", b"")))
+            for match in _DECIMAL.finditer(part):
+                number = int(match.group())
+                size = (number.bit_length() + 7) // 8
+                self._look_at(where, number.to_bytes(size))
+                self._look_at(where, number.to_bytes(size, "little"))
             for match in _ENCODED.finditer(part):
                 text = match.group().translate(bytes.maketrans(b"-_", b"+/"))
                 for start in range(4):
-                    whole = text[start : len(text) - (len(text) - start) % 4]
-                    self._look_at(where, base64.b64decode(whole))
+                    whole = text[start : len(text) - ((len(text) - start) % 4 == 1)]
+                    self._look_at(where, base64.b64decode(whole + b"=" * (-len(whole) % 4)))
 
     def _look_at(self, where: str, data: bytes) -> None:
-        windows = self._windows
-        for at in range(len(data) - WINDOW + 1):
-            if data[at : at + WINDOW] in windows:
-                self.found[windows[data[at : at + WINDOW]]].add(where)
-        for clear, name in self._clear.items():
-            if clear in data:
-                self.found[name].add(where)
+        # Eight bytes at each place, as numbers: nothing faster is at hand.
+        for start in range(min(WINDOW, len(data))):
+            end = len(data) - (len(data) - start) % WINDOW
+            numbers = memoryview(data)[start:end].cast("Q")
+            if not self._numbers.isdisjoint(numbers):
+                for number in self._numbers.intersection(numbers):
+                    if number in self._windows:
+                        self.found[self._windows[number]].add(where)
+                    for form, name in self._clear.get(number, ()):
+                        if form in data:
+                            self.found[name].add(where)
+
+
+def _number(window: bytes | bytearray) -> int:
+    return int.from_bytes(window, sys.byteorder)
 
 
 def _forms(suspect: str | bytes) -> Iterator[bytes]:
@@ -187,9 +219,7 @@ def _forms(suspect: str | bytes) -> Iterator[bytes]:
 
 def _together(texts: dict[str, str], known: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Yield what several values, one of them a suspect, may be written as before hashing."""
-    for (name, text), other in itertools.product(
-        texts.items(), (*texts.values(), *known)
-    ):
+    for (name, text), other in itertools.product(texts.items(), (*texts.values(), *known)):
         for pair in ((text, other), (other, text)):
             yield from ((name, separator.join(pair).encode()) for separator in _SEPARATORS)
             yield from ((name, form) for form in _lists(pair))
@@ -206,19 +236,3 @@ def _lists(values: Sequence[str]) -> Iterator[bytes]:
     yield repr(list(values)).encode()
     yield json.dumps(list(values)).encode()
     yield json.dumps(list(values), separators=(",", ":")).encode()
-
-
-def _bytes_of(value: Any) -> Iterable[bytes]:
-    """Return what a column's value is in bytes, also as the number or id that it may be kept as."""
-    if isinstance(value, bytes):
-        return [value]
-    if isinstance(value, str):
-        return [value.encode()]
-    if isinstance(value, uuid.UUID):
-        return [value.bytes]
-    if isinstance(value, int):
-        size = max(WINDOW, (value.bit_length() + 8) // 8)
-        return [value.to_bytes(size, order, signed=True) for order in ("big", "little")]
-    if isinstance(value, list | tuple):
-        return itertools.chain.from_iterable(_bytes_of(item) for item in value)
-    return [str(value).encode()]

@@ -1,0 +1,182 @@
+"""One Idempotency-Key is one request: the same again is known, and other content is refused."""
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+
+from tests.fixtures_server import OPERATOR, Api
+from tests.fixtures_telefax import Faxes, tiff
+from tests.integration.test_fax_listener import listener, mail
+from vault.actions.once import KEPT, forget_claims
+from vault.actions.seal import seal
+from vault.actions.shred import Ground, shred
+from vault.config import Config
+from vault.context import Vault
+from vault.domain.access import Principal
+from vault.migrate import migrate, migrations_directory
+from vault.sql import order_details as details_sql
+
+KEY = {"Idempotency-Key": "scan-1"}
+DPO = Principal("token:dpo", "dpo", frozenset({"uk"}))
+ONE, OTHER = (
+    tiff({}, strip=bytes.fromhex("0010010000")),
+    tiff({}, strip=bytes.fromhex("0010010001")),
+)
+
+
+def altered(data: bytes) -> bytes:
+    """Return other content of the same length and type."""
+    return data[:-20] + bytes([data[-20] ^ 1]) + data[-19:]
+
+
+async def test_other_content_under_a_key_is_refused(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """The same upload is known, after a seal too; other content, name, type or kind are not."""
+    order, other_order = await api.order(), await api.order()
+    named = KEY | {"Content-Disposition": 'attachment; filename="a.jpg"'}
+    _, stored = await api.put(order, passport, **named)
+    await seal(vault, OPERATOR, "uk", force=True)
+    assert (await api.put(order, passport, **named))[1]["id"] == stored["id"]
+
+    async def in_small_pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(passport), 1000):
+            yield passport[start : start + 1000]
+
+    assert (await api.put(order, in_small_pieces(), **named))[1]["id"] == stored["id"]
+    refused = [
+        await api.put(order, altered(passport), **named),
+        await api.put(order, passport[:-1], **named),
+        await api.put(order, passport, **KEY),
+        await api.put(order, passport, **named, **{"Content-Type": "image/jpeg"}),
+        await api.put(order, passport, "national_id", **named),
+        await api.put(other_order, passport, **named),
+    ]
+    assert [status for status, _ in refused] == [422] * len(refused)
+    assert await vault.pool.fetchval("select count(*) from document") == 1
+    assert (await api.get(stored["id"]))[1] == passport
+
+
+async def test_a_key_of_one_thing_is_no_key_of_another(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """An order's, a document's and an approval's key are told apart, whichever came first."""
+    fields = {"region": "uk", "customer": "acme", "numbers": ["+442079460123"]}
+    asked = {"act": "disclosure", "subject": str(uuid.uuid4()), "region": "uk", "reason": "a case"}
+    _, order, _ = await api.call("POST", "/v1/orders", json=fields, headers=KEY)
+    assert (await api.put(order["id"], passport, **KEY))[0] == 422
+    key = {"Idempotency-Key": "scan-2"}
+    assert (await api.put(order["id"], passport, **key))[0] == 201
+    assert (await api.call("POST", "/v1/orders", json=fields, headers=key))[0] == 422
+    for changed in ({"customer_reference": "x"}, {"losing_carrier": "BT"}, {"region": "sg"}):
+        status, _, _ = await api.call("POST", "/v1/orders", json=fields | changed, headers=KEY)
+        assert status in {403, 404, 422}, changed
+    _, first, _ = await api.call("POST", "/v1/approvals", role="dpo", json=asked, headers=KEY)
+    _, again, _ = await api.call("POST", "/v1/approvals", role="dpo", json=asked, headers=KEY)
+    assert first["id"] == again["id"]
+    other = asked | {"reason": "another"}
+    status, _, _ = await api.call("POST", "/v1/approvals", role="dpo", json=other, headers=KEY)
+    assert status == 422
+
+
+async def test_a_claim_goes_with_what_it_made(api: Api, vault: Vault, passport: bytes) -> None:
+    """A shredded document and an order without details leave no claim; nor does a day."""
+    fields = {"region": "uk", "customer": "acme", "numbers": ["+442079460123"]}
+    _, order, _ = await api.call("POST", "/v1/orders", json=fields, headers=KEY)
+    documents = []
+    for number in range(3):
+        key = {"Idempotency-Key": f"document-{number}"}
+        _, document = await api.put(order["id"], passport, **key)
+        documents.append(uuid.UUID(document["id"]))
+    await shred(vault, DPO, documents[0], "a mistake", Ground.MISTAKE)
+    rows = "select key from idempotency order by key"
+    left = [row["key"] for row in await vault.pool.fetch(rows)]
+    assert left == ["document-1", "document-2", "scan-1"]
+    await vault.pool.execute(
+        "update idempotency set created_at = created_at - $1::interval where key = 'document-1'",
+        KEPT,
+    )
+    assert await forget_claims(vault, "uk") == 1
+    assert await forget_claims(vault, "uk") == 0
+    await shred(vault, DPO, documents[2], "a mistake", Ground.MISTAKE)
+    async with vault.pool.acquire() as conn:
+        await details_sql.set_gone(conn, [uuid.UUID(order["id"])], vault.clock())
+    assert await vault.pool.fetch(rows) == []
+
+
+async def test_other_content_of_a_fax_under_a_key_is_refused(vault: Vault, faxes: Faxes) -> None:
+    """While a fax is in custody its content counts; afterwards what its receipt still says."""
+    identity = await faxes.taken(ONE, headers=KEY)
+    assert await faxes.taken(ONE, headers=KEY) == identity
+    assert (await faxes.send(OTHER, headers=KEY))[0] == 422
+    assert (await faxes.send(ONE, headers=KEY, to="+442079460124"))[0] == 422
+    assert (await faxes.send(ONE, headers=KEY, station="other"))[0] == 422
+    await faxes.act(identity, "deliver")
+    assert await vault.pool.fetchval("select fingerprint from fax") is None
+    assert await faxes.taken(ONE, headers=KEY) == identity
+    assert (await faxes.send(tiff({}, {}), headers=KEY))[0] == 422
+    assert await vault.pool.fetchval("select count(*) from fax") == 1
+    later = replace(vault, clock=lambda: vault.clock() + KEPT)
+    assert await forget_claims(later, "uk") == 1
+    assert await faxes.taken(ONE, headers=KEY) != identity
+
+
+async def test_a_mail_is_what_it_contains(config: Config) -> None:
+    """Two contents of one length under one Message-ID are both kept; each again is known."""
+    async with listener(config, fax_listen_same_name_max=2) as there:
+        for data in (ONE, OTHER, ONE, OTHER):
+            assert (await there.say(mail(data, subtype="tiff")))[0] == 250
+        assert await there.count() == 2
+        # To a number that looks alike when it is masked, too: that is one more than is taken.
+        other = "+442079460124@fax.test"
+        code, said = await there.say(mail(ONE, subtype="tiff"), to=other)
+        assert (code, "too many" in said) == (550, True)
+        assert await there.count() == 2
+        elsewhere = "+442079461124@fax.test"
+        assert (await there.say(mail(ONE, subtype="tiff"), to=elsewhere))[0] == 250
+        assert await there.count() == 3
+
+
+async def test_plain_hashes_of_before_are_gone_after_migration(
+    empty_database: str, tmp_path: Path
+) -> None:
+    """Claims, the listener's keys and the names of carriers' events do not survive as they were."""
+    before = tmp_path / "before"
+    before.mkdir()
+    for path in migrations_directory().glob("*.sql"):
+        if path.name < "0027":
+            (before / path.name).write_bytes(path.read_bytes())
+    await migrate(empty_database, before)
+    conn = await asyncpg.connect(empty_database)
+    order = uuid.uuid4()
+    await conn.execute(
+        "insert into porting_order values ($1, 'uk', 'acme', 'draft', '', now(), now())", order
+    )
+    for source in ("desk", "telnyx", "twilio", "bandwidth"):
+        await conn.execute(
+            "insert into order_event values ($1, 'digest', $2, 'draft', now(), now())",
+            source,
+            order,
+        )
+    await conn.execute("insert into idempotency values ('p', 'k', 'digest', $1, now())", order)
+    for key in ("smtp-digest", "theirs"):
+        await conn.execute(
+            """
+            insert into fax (id, region, direction, channel, state, custody, media_type,
+                size_bytes, pages, stream_header, callee_masked, facts, principal,
+                idempotency_key, fingerprint, next_attempt_at, received_at)
+            values (gen_random_uuid(), 'uk', 'inbound', 'mail', 'received', 'stored',
+                'image/tiff', 1, 1, '', '', '{}', 'p', $1, 'digest', now(), now())
+            """,
+            key,
+        )
+    await migrate(empty_database)
+    assert await conn.fetchval("select count(*) from idempotency") == 0
+    faxes = await conn.fetch("select idempotency_key, fingerprint from fax order by 1")
+    assert [tuple(row) for row in faxes] == [("theirs", None), (None, None)]
+    kept = await conn.fetch("select source from order_event where event = 'digest'")
+    assert {row["source"] for row in kept} == {"desk", "telnyx"}
+    await conn.close()
