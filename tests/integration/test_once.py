@@ -65,7 +65,12 @@ async def test_a_key_of_one_thing_is_no_key_of_another(
 ) -> None:
     """An order's, a document's and an approval's key are told apart, whichever came first."""
     fields = {"region": "uk", "customer": "acme", "numbers": ["+442079460123"]}
-    asked = {"act": "disclosure", "subject": str(uuid.uuid4()), "region": "uk", "reason": "a case"}
+    asked = {
+        "act": "hold.release",
+        "subject": str(uuid.uuid4()),
+        "region": "uk",
+        "reason": "court-order",
+    }
     _, order, _ = await api.call("POST", "/v1/orders", json=fields, headers=KEY)
     assert (await api.put(order["id"], passport, **KEY))[0] == 422
     key = {"Idempotency-Key": "scan-2"}
@@ -77,7 +82,7 @@ async def test_a_key_of_one_thing_is_no_key_of_another(
     _, first, _ = await api.call("POST", "/v1/approvals", role="dpo", json=asked, headers=KEY)
     _, again, _ = await api.call("POST", "/v1/approvals", role="dpo", json=asked, headers=KEY)
     assert first["id"] == again["id"]
-    other = asked | {"reason": "another"}
+    other = asked | {"reason": "case-closed"}
     status, _, _ = await api.call("POST", "/v1/approvals", role="dpo", json=other, headers=KEY)
     assert status == 422
 
