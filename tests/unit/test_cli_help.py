@@ -26,6 +26,8 @@ GROUPS = {
     "log",
     "keys",
 }
+#: What an argument that takes an id is called.
+IDS = {"ID", "ORDER", "DOCUMENT", "FAX", "APPROVAL", "HOLD", "INSTRUCTION"}
 COMMANDS = {
     *("serve", "worker", "migrate", "doctor", "config"),
     *(
@@ -67,6 +69,12 @@ def parsers(
 
 
 ALL = dict(parsers(make_parser()))
+AN_ID = "4f9c2a71-08d3-4c55-9b1e-6a7d20f3c8e4"
+
+
+def with_ids(line: str) -> list[str]:
+    """Return the words of a command line, with an id where one is to be put."""
+    return [re.sub(r"^(\$?(ORDER|DOCUMENT)|ID)$", AN_ID, word) for word in shlex.split(line)]
 
 
 def written(text: str) -> list[str]:
@@ -89,7 +97,7 @@ def test_help_works_and_has_an_example(name: str, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     (example,) = re.findall(r"example:\n  (?:\w+=\S+ )?portvault (.*)\n", shown)
     assert example.startswith(name)
-    parsed = make_parser().parse_args(shlex.split(example))
+    parsed = make_parser().parse_args(with_ids(example))
     assert parsed.run
     assert max(map(len, shown.splitlines())) <= 100
 
@@ -105,7 +113,7 @@ def test_each_command_is_there(name: str) -> None:
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_json_may_stand_before_or_after(place: str) -> None:
     """`--json` and `--verbose` mean the same in front of a command and behind it."""
-    options, command = ["--json", "--verbose"], ["order", "show", "ID"]
+    options, command = ["--json", "--verbose"], ["order", "show", AN_ID]
     line = options + command if place == "before" else command + options
     args = make_parser().parse_args(line)
     assert args.json
@@ -129,9 +137,26 @@ def test_the_docs_spell_commands_as_they_are(page: str) -> None:
     assert len(lines) > 3
     for line in lines:
         try:
-            make_parser().parse_args(shlex.split(line))
+            make_parser().parse_args(with_ids(line))
         except SystemExit:
             pytest.fail(f"{page}: portvault {line}")
+
+
+@pytest.mark.parametrize(
+    "name, argument",
+    [
+        pytest.param(name, action, id=f"{name} {action.dest}")
+        for name, parser in ALL.items()
+        for action in parser._actions
+        if action.metavar in IDS or set(action.option_strings) & {f"--{one.lower()}" for one in IDS}
+    ],
+)
+def test_a_word_that_is_no_id_says_so(name: str, argument: argparse.Action) -> None:
+    """Wherever a command takes an id, another word is refused with what an id looks like."""
+    assert argument.type is not None, name
+    with pytest.raises(argparse.ArgumentError, match="'ORDER' is not an id"):
+        ALL[name]._get_value(argument, "ORDER")
+    assert ALL[name]._get_value(argument, AN_ID.upper()) == AN_ID
 
 
 @pytest.mark.parametrize(

@@ -75,11 +75,14 @@ def principal_of(request: web.Request) -> Principal:
 
 
 def identity_of(request: web.Request) -> UUID:
-    """Return the id in the path; what is no id at all is simply not found."""
+    """Return the id in the path; a word that is not an id is not found, and is said to be none."""
     try:
         return UUID(request.match_info["id"])
     except ValueError:
-        raise web.HTTPNotFound(reason="There is no such thing, or not for you.") from None
+        raise web.HTTPNotFound(
+            reason="The address has no id in it: an id is a UUID, as the answer that made the "
+            "thing gave it."
+        ) from None
 
 
 async def json_fields(request: web.Request, **kinds: type) -> dict[str, Any]:

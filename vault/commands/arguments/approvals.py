@@ -1,6 +1,6 @@
 """`portvault approval`."""
 
-from vault.commands.arguments.tree import Tree, count
+from vault.commands.arguments.tree import Tree, count, identity
 from vault.domain.access import Purpose
 from vault.domain.approvals import REASONS, Act
 from vault.domain.regions import REGIONS
@@ -43,18 +43,18 @@ def add_approvals(tree: Tree) -> None:
         "Agree to what somebody else asked for.",
         "portvault approval approve ID",
     )
-    approve.add_argument("approval", metavar="ID")
+    approve.add_argument("approval", type=identity, metavar="ID")
     decline = approval.command(
         "decline",
         "approvals.decline",
         "Refuse what somebody else asked for, agreed to or not.",
         "portvault approval decline ID",
     )
-    decline.add_argument("approval", metavar="ID")
+    decline.add_argument("approval", type=identity, metavar="ID")
     withdraw = approval.command(
         "withdraw",
         "approvals.withdraw",
         "Take a request of your own back, agreed to or not.",
         "portvault approval withdraw ID",
     )
-    withdraw.add_argument("approval", metavar="ID")
+    withdraw.add_argument("approval", type=identity, metavar="ID")

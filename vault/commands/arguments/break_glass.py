@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vault.commands.arguments.tree import Tree, count
+from vault.commands.arguments.tree import Tree, count, identity
 from vault.domain.access import Role
 from vault.domain.regions import REGIONS
 
@@ -29,7 +29,9 @@ def add_break_glass(tree: Tree) -> None:
     )
     seal.add_argument("--region", required=True, action="append", choices=REGIONS)
     seal.add_argument("--days", required=True, type=count, help="how long it can be opened")
-    seal.add_argument("--approval", required=True, help="of the act break-glass, for ROLE/REGION/…")
+    seal.add_argument(
+        "--approval", type=identity, required=True, help="of the act break-glass, for ROLE/REGION/…"
+    )
     opened = glass.command(
         "open",
         "break_glass.open_sealed",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vault.commands.arguments.tree import Tree
+from vault.commands.arguments.tree import Tree, identity
 from vault.domain.access import Purpose
 from vault.domain.documents import Kind
 
@@ -16,7 +16,7 @@ def add_documents(tree: Tree) -> None:
         "portvault put scan.jpg --order ID --kind passport",
     )
     put.add_argument("file", type=Path, metavar="FILE")
-    put.add_argument("--order", required=True)
+    put.add_argument("--order", type=identity, required=True)
     put.add_argument("--kind", required=True, help=", ".join(Kind))
     put.add_argument("--digest", action="store_true", help="send Content-Digest (SHA-256)")
     get = tree.command(
@@ -25,10 +25,12 @@ def add_documents(tree: Tree) -> None:
         "Read a document, and say why.",
         "portvault get ID --purpose verify-identity -o scan.jpg",
     )
-    get.add_argument("document", metavar="DOCUMENT")
+    get.add_argument("document", type=identity, metavar="DOCUMENT")
     get.add_argument("--purpose", required=True, help=", ".join(Purpose))
     get.add_argument("--reference", help="the case, where the purpose needs one")
-    get.add_argument("--approval", help="the approved disclosure, where the role needs one")
+    get.add_argument(
+        "--approval", type=identity, help="the approved disclosure, where the role needs one"
+    )
     get.add_argument(
         "-o", "--output", metavar="FILE", help="- for standard output, never a terminal"
     )
@@ -41,14 +43,14 @@ def add_documents(tree: Tree) -> None:
     show = tree.command(
         "show", "client.document_show", "Show why a document is here.", "portvault show ID"
     )
-    show.add_argument("document", metavar="DOCUMENT")
+    show.add_argument("document", type=identity, metavar="DOCUMENT")
     shred = tree.command(
         "shred",
         "client.document_shred",
         "Put a document beyond use, for ever.",
         "portvault shred ID --reason withdrawn",
     )
-    shred.add_argument("document", metavar="DOCUMENT")
+    shred.add_argument("document", type=identity, metavar="DOCUMENT")
     shred.add_argument("--reason", required=True, help="without names")
     shred.add_argument(
         "--ground", help="no-longer-needed (default), consent-withdrawn, objection, …"
@@ -59,4 +61,4 @@ def add_documents(tree: Tree) -> None:
         "Print the signed certificate of a document's destruction.",
         "portvault certificate ID",
     )
-    certificate.add_argument("document", metavar="DOCUMENT")
+    certificate.add_argument("document", type=identity, metavar="DOCUMENT")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vault.commands.arguments.tree import Tree, count
+from vault.commands.arguments.tree import Tree, count, identity
 from vault.domain.regions import REGIONS
 
 
@@ -48,4 +48,4 @@ def add_faxes(above: Tree) -> None:
     show = tree.command(
         "show", "hylafax.fax_show", "Show a fax, or its receipt.", "portvault fax show ID"
     )
-    show.add_argument("fax", metavar="FAX")
+    show.add_argument("fax", type=identity, metavar="FAX")

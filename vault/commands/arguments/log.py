@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from vault.commands.arguments.tree import Tree, count
+from vault.commands.arguments.tree import Tree, count, identity
 from vault.domain.access import Purpose
 from vault.domain.regions import REGIONS
 
@@ -15,7 +15,7 @@ def add_log(tree: Tree) -> None:
         "tail", "log.tail", "Show the newest records.", "portvault log tail --follow"
     )
     tail.add_argument("--region", choices=REGIONS, help="needed with several")
-    tail.add_argument("--document", help="only of this document")
+    tail.add_argument("--document", type=identity, help="only of this document")
     tail.add_argument("--limit", type=count, default=20, help="1 to 200 (20)")
     tail.add_argument(
         "--follow", action="store_true", help="go on until stopped; leaves out readings of the log"
@@ -28,8 +28,8 @@ def add_log(tree: Tree) -> None:
         "portvault log search --order ID --action document.read",
     )
     search.add_argument("--region", choices=REGIONS, help="needed with several")
-    search.add_argument("--document", help="everything about this document")
-    search.add_argument("--order", help="everything about this order")
+    search.add_argument("--document", type=identity, help="everything about this document")
+    search.add_argument("--order", type=identity, help="everything about this order")
     search.add_argument("--principal", help="everything this person or machine did")
     search.add_argument("--purpose", help=f"reads for one of {', '.join(Purpose)}")
     search.add_argument("--action", help="only this action, as document.read or log.read")

@@ -1,6 +1,6 @@
 """`portvault order`."""
 
-from vault.commands.arguments.tree import Tree, count
+from vault.commands.arguments.tree import Tree, count, identity
 from vault.domain.orders import PortType, Status
 from vault.domain.regions import REGIONS
 
@@ -43,14 +43,14 @@ def add_orders(above: Tree) -> None:
     show = tree.command(
         "show", "client.order_show", "Show an order and its documents.", "portvault order show ID"
     )
-    show.add_argument("order", metavar="ORDER")
+    show.add_argument("order", type=identity, metavar="ORDER")
     move = tree.command(
         "move",
         "client.order_move",
         "Move an order one step, as the carrier says it stands.",
         "portvault order move ID foc-date-confirmed",
     )
-    move.add_argument("order", metavar="ORDER")
+    move.add_argument("order", type=identity, metavar="ORDER")
     statuses = [status.value for status in Status]
     move.add_argument("status", metavar="STATUS", choices=statuses, help=", ".join(statuses))
     move.add_argument(
@@ -66,4 +66,4 @@ def add_orders(above: Tree) -> None:
             f"portvault order {end} ID",
             end=end,
         )
-        ended.add_argument("order", metavar="ORDER")
+        ended.add_argument("order", type=identity, metavar="ORDER")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vault.commands.arguments.tree import Tree, count
+from vault.commands.arguments.tree import Tree, count, identity
 from vault.domain.documents import Kind
 from vault.domain.regions import REGIONS
 
@@ -20,7 +20,7 @@ def add_retention(above: Tree) -> None:
         "Say why a document is here, until when, under which clause, and what keeps it.",
         "portvault retention explain ID",
     )
-    explain.add_argument("document", metavar="DOCUMENT")
+    explain.add_argument("document", type=identity, metavar="DOCUMENT")
     plan = tree.command(
         "plan",
         "retention.plan",
@@ -39,7 +39,7 @@ def add_retention(above: Tree) -> None:
         restrict = above.command(
             how, "retention.restrict", help_text, f"portvault {how} ID --reason C-7", how=how
         )
-        restrict.add_argument("document", metavar="DOCUMENT")
+        restrict.add_argument("document", type=identity, metavar="DOCUMENT")
         restrict.add_argument("--reason", required=True, help="without names")
 
 
@@ -64,7 +64,7 @@ def _add_policy(tree: Tree) -> None:
         "portvault retention apply retention.toml --approval ID",
     )
     apply.add_argument("file", type=Path, metavar="FILE")
-    apply.add_argument("--approval", metavar="ID", help="see `portvault approval`")
+    apply.add_argument("--approval", type=identity, metavar="ID", help="see `portvault approval`")
 
 
 def _add_instructions(tree: Tree) -> None:
@@ -94,7 +94,7 @@ def _add_instructions(tree: Tree) -> None:
         settled = tree.command(
             how, "retention.settle", help_text, f"portvault retention {how} ID", how=how
         )
-        settled.add_argument("instruction", metavar="INSTRUCTION")
+        settled.add_argument("instruction", type=identity, metavar="INSTRUCTION")
 
 
 def _add_holds(above: Tree) -> None:
@@ -113,20 +113,25 @@ def _add_holds(above: Tree) -> None:
     place.add_argument("--reason", required=True, help="without names")
     place.add_argument("--authority", required=True, help="who asks for it, without names")
     place.add_argument("--reference", help="the number of the case")
-    for what in ("document", "order", "customer"):
-        place.add_argument(f"--{what}", action="append", metavar="ID", help="may be repeated")
+    for what in ("document", "order"):
+        place.add_argument(
+            f"--{what}", type=identity, action="append", metavar="ID", help="may be repeated"
+        )
+    place.add_argument("--customer", action="append", metavar="CUSTOMER", help="may be repeated")
     listed = tree.command("list", "retention.hold_list", "List holds.", "portvault hold list")
     listed.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
     shown = tree.command(
         "show", "retention.hold_show", "Show a hold and what it covers.", "portvault hold show ID"
     )
-    shown.add_argument("hold", metavar="HOLD")
+    shown.add_argument("hold", type=identity, metavar="HOLD")
     release = tree.command(
         "release",
         "retention.hold_release",
         "Release a hold that somebody else has agreed to release; see `portvault approval`.",
         "portvault hold release ID --reason over --approval ID",
     )
-    release.add_argument("hold", metavar="HOLD")
+    release.add_argument("hold", type=identity, metavar="HOLD")
     release.add_argument("--reason", required=True, help="without names")
-    release.add_argument("--approval", metavar="ID", help="the approval of hold.release")
+    release.add_argument(
+        "--approval", type=identity, metavar="ID", help="the approval of hold.release"
+    )

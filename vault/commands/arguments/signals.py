@@ -1,6 +1,6 @@
 """`portvault signal`."""
 
-from vault.commands.arguments.tree import Tree, count
+from vault.commands.arguments.tree import Tree, count, identity
 
 STATES = ("waiting", "delivered", "dead")
 
@@ -26,4 +26,4 @@ def add_signals(tree: Tree) -> None:
         "Send a signal again to every endpoint.",
         "portvault signal replay ID",
     )
-    replay.add_argument("signal", metavar="ID")
+    replay.add_argument("signal", type=identity, metavar="ID")

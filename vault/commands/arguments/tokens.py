@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vault.commands.arguments.tree import Tree, count
+from vault.commands.arguments.tree import Tree, count, identity
 from vault.domain.access import Role
 from vault.domain.regions import REGIONS
 
@@ -39,4 +39,4 @@ def add_tokens(tree: Tree) -> None:
     revoke = tokens.command(
         "revoke", "tokens.token_revoke", "Revoke a token.", "portvault token revoke ID"
     )
-    revoke.add_argument("token", metavar="ID")
+    revoke.add_argument("token", type=identity, metavar="ID")

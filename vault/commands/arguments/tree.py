@@ -2,7 +2,9 @@
 
 import argparse
 from typing import Any
+from uuid import UUID
 
+_AN_ID = "4f9c2a71-08d3-4c55-9b1e-6a7d20f3c8e4"
 COUNT_MAX = 36500  # A hundred years, where it counts days.
 
 
@@ -50,3 +52,14 @@ def count(text: str) -> int:
     if not 1 <= number <= COUNT_MAX:
         raise argparse.ArgumentTypeError(f"it must be a whole number from 1 to {COUNT_MAX}")
     return number
+
+
+def identity(text: str) -> str:
+    """Return an id in its usual form; for `type=`."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an id: an id looks like {_AN_ID}, and is printed by the command that "
+            "makes or lists the thing"
+        ) from None

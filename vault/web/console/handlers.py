@@ -63,6 +63,12 @@ async def show_console(request: web.Request) -> web.Response:
     )
 
 
+async def go_to_console(request: web.Request) -> web.Response:
+    """Send whoever opens the vault's bare address to the console."""
+    del request
+    return web.Response(status=303, headers={"Location": "/console"})
+
+
 async def begin(request: web.Request) -> web.Response:
     """Send the browser to the identity provider."""
     vault = vault_of(request)
