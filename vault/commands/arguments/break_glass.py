@@ -51,4 +51,4 @@ def add_break_glass(tree: Tree) -> None:
         "Revoke a sealed credential, and the token it was opened for.",
         "portvault break-glass revoke ID",
     )
-    revoke.add_argument("credential", metavar="ID")
+    revoke.add_argument("credential", type=identity, metavar="ID")
