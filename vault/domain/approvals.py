@@ -89,7 +89,7 @@ class State(StrEnum):
 
 
 #: How a request ends by somebody's word: by who might agree to it, or by who made it.
-ENDINGS = frozenset({State.DECLINED, State.WITHDRAWN})
+ENDINGS = (State.DECLINED, State.WITHDRAWN)
 
 
 @dataclass(frozen=True, slots=True)
