@@ -40,6 +40,8 @@ def config(tmp_path: Path, database: str) -> Config:
         key_cache_seconds=0.2,
         record_timeout_seconds=2.0,
         record_renewal_seconds=0.2,
+        # No worker publishes here, and a slow machine takes its time.
+        record_publish_seconds_max=3600.0,
         upload_idle_seconds=2.0,
         store_timeout_seconds=2.0,
         database_timeout_seconds=2.0,

@@ -38,6 +38,7 @@ from vault.context import SIGNER_NAME, ObjectStore, Vault
 from vault.domain.log_retention import LogPolicy, parse_log_policy
 from vault.domain.policy import parse_policy
 from vault.fax_parts import load_routes, make_mailer, make_sandbox
+from vault.log_watch import LogWatch
 from vault.mail.listener import listening
 from vault.meter import Meter
 from vault.migrate import migrate
@@ -131,6 +132,10 @@ async def open_vault(
         committers = await open_committers(stack, config, dsn, pool, keyring)
         meter = Meter(pool, config, _now)
         await stack.enter_async_context(_running(meter.run()))
+        watch = LogWatch(pool, config.regions, seconds_max=config.record_publish_seconds_max)
+        if not restoring:
+            await watch.look()
+            await stack.enter_async_context(_running(watch.run()))
         sniffer = MagicSniffer()
         stack.callback(sniffer.close)
         sandbox = make_sandbox(config)
@@ -159,6 +164,7 @@ async def open_vault(
             rules=read_rules(config.home),
             fax_routes=load_routes(config),
             meter=meter,
+            log_watch=watch,
             people=open_people(config),
             clock=_now,
             new_id=uuid.uuid4,

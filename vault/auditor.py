@@ -4,7 +4,8 @@ The auditor: checks an export of the access log with nothing but the public key.
 Written from docs/formats.md alone: it shares no line with the vault, imports the standard library
 and `cryptography`, and runs as this one file, `python auditor.py EXPORT --key VKEY`. Four verdicts,
 each with the first index that offends: *intact* (every record hashes into the signed tree),
-*complete* (no gap; every intent has an outcome or is in flight), *consistent* (checkpoints held
+*complete* (no gap; every intent has an outcome or is in flight; no record waits for longer than
+`--waiting-max` seconds to be published), *consistent* (checkpoints held
 from before are prefixes), *anchored* (up to which size a witness cosigned). Exit status 0 when all
 hold, else the sum of 8, 16, 32 and 64 for each that does not; 1: no export, 2: wrong usage.
 """
@@ -25,6 +26,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 STATUS = {"intact": 8, "complete": 16, "consistent": 32, "anchored": 64}
 #: An intent that has no outcome after so long is not in flight any more.
 IN_FLIGHT_MAX = timedelta(days=1)
+#: A record that is in no published log after so long could be taken away unseen.
+WAITING_SECONDS_MAX = 60.0
+#: The first had no records that wait.
+FORMATS = (1, 2)
 _LOG_KEY, _WITNESS_KEY = 1, 4
 
 
@@ -126,7 +131,14 @@ class Tree:
 class Audit:
     """Takes an export line by line, in memory that does not grow with it."""
 
-    def __init__(self, key: str, held: Sequence[str] = (), witnesses: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        key: str,
+        held: Sequence[str] = (),
+        witnesses: Sequence[str] = (),
+        *,
+        waiting_seconds_max: float = WAITING_SECONDS_MAX,
+    ) -> None:
         self._vkey, self._notes, self._head = key, list(held), dict[str, Any]()
         Key(key, _LOG_KEY)
         self._witnesses = [Key(witness, _WITNESS_KEY) for witness in witnesses]
@@ -134,6 +146,8 @@ class Audit:
         self._held, self._open = dict[int, list[bytes]](), dict[str, tuple[int, datetime]]()
         self._interrupted, self._newest = set[str](), datetime.min.replace(tzinfo=UTC)
         self._gap, self._good, self._anchored = False, 0, 0
+        self._waiting, self._oldest = 0, datetime.max.replace(tzinfo=UTC)
+        self._waiting_max = timedelta(seconds=waiting_seconds_max)
 
     def take(self, line: bytes) -> None:
         """Take the next line; raises `AuditError` when it is none of an export."""
@@ -142,13 +156,15 @@ class Audit:
                 self._begin(json.loads(line))
             elif not self._gap and line.startswith(b'{"index":'):
                 self._record(line)
+            elif line.startswith(b'{"waiting":'):
+                self._wait(json.loads(line)["record"])
             elif not self._gap:
                 self._checkpoint(json.loads(line)["checkpoint"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AuditError("this is no export of a log, or it is cut") from error
 
     def _begin(self, head: dict[str, Any]) -> None:
-        if head["v"] != 1:
+        if head["v"] not in FORMATS:
             raise AuditError("this export has a format that is not known here")
         self._keys = trusted_keys(self._vkey, head["handovers"])
         self._origin, self._at, self._last = head["export"], head["first"], head["last"]
@@ -210,6 +226,22 @@ class Audit:
         elif self._whole and not (ends and interrupted):
             self._offend("complete", index, f"what stands at {index} has no intent before it")
 
+    def _wait(self, record: dict[str, Any]) -> None:
+        """Note a record that is in no published log yet: nothing proves it."""
+        self._waiting += 1
+        self._oldest = min(self._oldest, datetime.fromisoformat(record["at"]))
+
+    def _count_waiting(self) -> None:
+        shown, said = self._waiting, self._head.get("waiting", 0)
+        if shown != said:
+            what = f"{said} records wait to be published, and {shown} of them are shown"
+            self._offend("complete", self._size, what)
+        if shown and datetime.fromisoformat(self._head["made_at"]) - self._oldest > (
+            self._waiting_max
+        ):
+            what = f"{said} records wait to be published, the oldest since {self._oldest}"
+            self._offend("complete", self._size, what)
+
     def _meet(self) -> None:
         if any(root != self._tree.root() for root in self._held.pop(self._at, ())):
             self._offend("consistent", self._at, f"the log of {self._at} records was another one")
@@ -244,6 +276,7 @@ class Audit:
         for index, at in self._open.values():
             if self._newest - at > IN_FLIGHT_MAX:
                 self._offend("complete", index, f"the intent at {index} has no outcome")
+        self._count_waiting()
         if self._witnesses and not self._anchored:
             self._offend("anchored", 0, "no witness that you trust has cosigned this log")
         return {
@@ -254,6 +287,8 @@ class Audit:
             **{name: name not in self._first for name in STATUS},
             "anchored_size": self._anchored if self._witnesses else None,
             "in_flight": len(self._open),
+            "waiting": self._head.get("waiting", 0),
+            "waiting_since": self._oldest.isoformat() if self._waiting else None,
             "first_offending": self._first,
             "findings": self._findings,
         }
@@ -282,10 +317,22 @@ def main() -> None:
         "--held", type=Path, action="append", default=[], help="a checkpoint's file"
     )
     parser.add_argument("--witness", action="append", default=[], help="a witness's public key")
+    parser.add_argument(
+        "--waiting-max",
+        type=float,
+        default=WAITING_SECONDS_MAX,
+        metavar="SECONDS",
+        help="how long a record may wait to be published (60)",
+    )
     args = parser.parse_args()
     try:
         key = Path(args.key).read_text() if Path(args.key).is_file() else args.key
-        audit = Audit(key, [path.read_text() for path in args.held], args.witness)
+        audit = Audit(
+            key,
+            [path.read_text() for path in args.held],
+            args.witness,
+            waiting_seconds_max=args.waiting_max,
+        )
         with sys.stdin.buffer if str(args.export) == "-" else args.export.open("rb") as lines:
             for line in lines:
                 audit.take(line)

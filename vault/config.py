@@ -110,6 +110,8 @@ class Config(CarrierSettings):
     receiving_seconds_max: float = 3600.0
     #: How long a request waits for its access record to be durable before it is refused.
     record_timeout_seconds: float = 5.0
+    #: Nothing is handed out while a record waits for longer to be published in the access log.
+    record_publish_seconds_max: float = 60.0
     #: A stream that is open for so long records how far it is, again and again, or is cut.
     record_renewal_seconds: float = 5.0
     #: Where people reach the vault, as `https://vault.example`; needed for their sign-in.

@@ -19,6 +19,7 @@ from vault.domain.log_retention import LogPolicy
 from vault.domain.people import GroupMapping
 from vault.domain.records import Record
 from vault.fax_desk import FaxDesk
+from vault.log_watch import LogWatch
 from vault.meter import Meter
 from vault.sql.connection import Pool
 from vault.sql.documents import Found
@@ -203,6 +204,8 @@ class Vault:
     rules: Rules
     fax_routes: Routes
     meter: Meter
+    #: How long records wait to be published.
+    log_watch: LogWatch
     #: None where no identity provider is configured.
     people: People | None
     clock: Callable[[], datetime]

@@ -10,7 +10,7 @@ import json
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from keys.cosignature import Cosigner
@@ -20,7 +20,7 @@ from keys.private_file import write_private
 from keys.signing import own_key, trusted
 from vault.domain.checkpoint import Checkpoint, open_checkpoint
 from vault.domain.merkle import check_consistency
-from vault.errors import ConfigurationError, VaultError
+from vault.errors import ConfigurationError, UnavailableError, VaultError
 
 ALARM = 6
 
@@ -31,12 +31,18 @@ class AlarmError(VaultError):
     exit_status = ALARM
 
 
+class StandsStillError(UnavailableError):
+    """The log does not grow, though each look of the witness is recorded in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What is remembered of a log: the key that is trusted, and the newest checkpoint."""
 
     key: str
     note: str | None
+    #: When the newest checkpoint was first seen again (Unix time): that look is not yet under it.
+    same_since: int | None = None
 
 
 class Witness:
@@ -76,13 +82,21 @@ class Witness:
         return int(seen.note.split("\n")[1])
 
     def see(
-        self, region: str, note: str, handovers: Sequence[str], proof: Sequence[bytes], now: int
+        self,
+        region: str,
+        note: str,
+        handovers: Sequence[str],
+        proof: Sequence[bytes],
+        now: int,
+        *,
+        still_seconds_max: float = float("inf"),
     ) -> str | None:
         """
         Return the cosignature of a checkpoint that follows what was seen; None when it is the same.
 
         `proof` shows that the log of `size` is a prefix. Raises `AlarmError` for whatever else the
-        log's owner can show, and for a log of which there is an alarm already.
+        log's owner can show, and for a log of which there is an alarm already; `StandsStillError`
+        for one that stays the same for longer than `still_seconds_max` while it is looked at.
         """
         seen = self._seen(region)
         if seen is None:
@@ -98,10 +112,22 @@ class Witness:
             if what := _wrong(before, newest, proof):
                 raise self._alarm(region, seen, note, what)
             if before == newest:
+                self._stay(region, seen, now, still_seconds_max)
                 return None
         text = note.rpartition("\n\n")[0] + "\n"
         self._remember(region, Seen(seen.key, note))
         return self._cosigner.cosign(text, now)
+
+    def _stay(self, region: str, seen: Seen, now: int, seconds_max: float) -> None:
+        """Remember that the log is as it was; raises `StandsStillError` once that is too long."""
+        if seen.same_since is None:
+            self._remember(region, replace(seen, same_since=now))
+        elif now - seen.same_since > seconds_max:
+            raise StandsStillError(
+                f"the log of {region} stands still for {now - seen.same_since} seconds though "
+                "looking at it is recorded in it: its newest records are not published, and could "
+                "be taken away unseen; ask whoever runs the vault whether its worker runs"
+            )
 
     def _alarm(self, region: str, seen: Seen, note: str, what: str) -> AlarmError:
         path = self._directory / f"ALARM-{region}-{time.time_ns()}"
@@ -128,7 +154,7 @@ class Witness:
             raise ConfigurationError(f"{self._path(region)} is damaged; bring it back") from None
 
     def _remember(self, region: str, seen: Seen) -> None:
-        data = json.dumps({"key": seen.key, "note": seen.note}).encode()
+        data = json.dumps(asdict(seen)).encode()
         write_private(self._path(region), data, replace=True)
 
 

@@ -182,6 +182,8 @@ async def test_the_file_that_documents_show_is_what_is_made(api: Api, vault: Vau
         "handovers",
         "minimum",
         "checkpoint",
+        "made_at",
+        "waiting",
     ]
     records = [json.loads(line) for line in lines if line.startswith(b'{"index"')]
     assert [item["index"] for item in records] == list(range(len(records)))

@@ -245,7 +245,7 @@ def test_what_is_no_export_is_refused() -> None:
         [],
         [b"", *lines],
         [b"null\n", *lines],
-        [lines[0].replace(b'"v": 1', b'"v": 2')],
+        [lines[0].replace(b'"v": 1', b'"v": 3')],
         [lines[0].replace(b"portvault/uk", b"portvault/sg", 1)],
         [lines[0].replace(b'"left": []', b'"left": ["AAAA"]')],
         [lines[0], b'{"index":0,"leaf":"!"}\n'],

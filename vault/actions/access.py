@@ -19,7 +19,7 @@ import asyncpg
 
 from vault.actions.refusals import refusal
 from vault.context import Vault
-from vault.domain.access import OPENING, WORKER_ROLE, Action, Principal, Purpose
+from vault.domain.access import NAMING, OPENING, WORKER_ROLE, Action, Principal, Purpose
 from vault.domain.decision import (
     Circumstances,
     Relation,
@@ -81,6 +81,8 @@ class Access:
         """
         if time.monotonic() - self.renewed_at < self.vault.config.record_renewal_seconds:
             return
+        if self.intent.action in OPENING:
+            self.vault.log_watch.require(self.intent.region)
         await self.vault.recorder.append(self._follow("progress"))
         self.renewed_at = time.monotonic()
 
@@ -148,6 +150,10 @@ async def recorded(
         exceeded=over.detail if over else None,
     )
     decision = decide(vault.rules, principal, action, case)
+    names = sees_names(vault.rules, principal, case)
+    if decision.allow and region and (action in OPENING or (names and action in NAMING)):
+        # As when records cannot be written: what nobody can be shown later is not done.
+        vault.log_watch.require(region)
     if decision.allow:
         # At once, so that many at the same moment do not all find the last read free.
         await vault.meter.count(principal, action, order)
@@ -186,7 +192,7 @@ async def recorded(
     access = Access(
         vault,
         intent,
-        names=sees_names(vault.rules, principal, case),
+        names=names,
         copies=[Access(vault, copy) for copy in copies],
     )
     try:

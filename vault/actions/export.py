@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from vault.actions.access import Access, recorded
 from vault.actions.prove import Tiles, published
@@ -23,13 +24,16 @@ from vault.domain.access import Action, Principal
 from vault.domain.checkpoint import origin
 from vault.domain.records import Record, canonical_bytes
 from vault.sql import log_export as export_sql
+from vault.sql import log_waiting as waiting_sql
 from vault.sql import log_witness as witness_sql
 from vault.sql.connection import connection
 from vault.sql.log import Leaf
 
 PAGE = 1000
-FORMAT = 1
-_COLUMNS = ("index", *Record.__dataclass_fields__)
+FORMAT = 2
+#: So many waiting records stand in an export at most, the oldest; it says how many there are.
+WAITING_MAX = 100_000
+_COLUMNS = ("index", *Record.__dataclass_fields__, "waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,11 @@ class Stretch:
     last: int
     size: int
     note: str
+    #: When the export was begun, how many records of its time wait to be published then, and the
+    #: ids of those that are shown.
+    made_at: datetime
+    waiting: int
+    waiting_ids: Sequence[UUID]
 
 
 @asynccontextmanager
@@ -57,15 +66,24 @@ async def export_log(
     Open an export of what is published, from the first record of the time up to the last.
 
     Records stand in the order in which they got their places, so that a few beside the time may be
-    among them: a proof has no holes.
+    among them: a proof has no holes. Behind them stand those that wait to be published.
     """
     known = region if region in vault.config.regions else None
     async with recorded(vault, principal, Action.LOG_EXPORT, region=known) as access:
         access.size_bytes = 0
         size, note = await published(vault, region)
+        now = vault.clock()
         async with connection(vault.pool) as conn:
             first, last = await export_sql.stretch(conn, region, size, since=since, until=until)
-        stretch = Stretch(region, first, last, size, note)
+            number, waiting = await waiting_sql.waiting_records(
+                conn,
+                region,
+                size,
+                since=since,
+                until=now if until is None else min(until, now),
+                limit=WAITING_MAX,
+            )
+        stretch = Stretch(region, first, last, size, note, now, number, waiting)
         lines = (_table if as_csv else _lines)(vault, stretch)
         counted = _counted(access, lines)
         try:
@@ -97,6 +115,8 @@ async def _lines(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:
         "handovers": list(vault.signer.handovers),
         "minimum": minimum,
         "checkpoint": stretch.note,
+        "made_at": stretch.made_at.isoformat(),
+        "waiting": stretch.waiting,
     }
     yield json.dumps(head).encode() + b"\n"
     async for page, notes in _pages(vault, stretch):
@@ -107,6 +127,8 @@ async def _lines(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:
             if note := waiting.pop(leaf.index + 1, None):
                 made.append(json.dumps({"checkpoint": note}).encode() + b"\n")
         yield b"".join(made)
+    async for records in _waiting(vault, stretch):
+        yield b"".join(b'{"waiting":true,"record":%b}\n' % canonical_bytes(r) for r in records)
 
 
 def _line(leaf: Leaf) -> bytes:
@@ -124,8 +146,13 @@ async def _table(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:
     async for page, _ in _pages(vault, stretch):
         for leaf in page:
             if leaf.record is not None:
-                values = (getattr(leaf.record, name) for name in _COLUMNS[1:])
-                write([str(leaf.index), *map(_cell, values)])
+                values = (getattr(leaf.record, name) for name in _COLUMNS[1:-1])
+                write([str(leaf.index), *map(_cell, values), ""])
+        yield take()
+    async for records in _waiting(vault, stretch):
+        for record in records:
+            values = (getattr(record, name) for name in _COLUMNS[1:-1])
+            write(["", *map(_cell, values), "true"])
         yield take()
 
 
@@ -161,6 +188,14 @@ async def _pages(
             page = await export_sql.leaves(conn, stretch.region, first, last)
             notes = await witness_sql.checkpoints_between(conn, stretch.region, first, last)
         yield page, notes
+
+
+async def _waiting(vault: Vault, stretch: Stretch) -> AsyncIterator[list[Record]]:
+    """Yield what waited when the export began, page by page."""
+    for first in range(0, len(stretch.waiting_ids), PAGE):
+        async with connection(vault.pool) as conn:
+            records = await waiting_sql.records_of(conn, stretch.waiting_ids[first : first + PAGE])
+        yield records
 
 
 def _texts(hashes: Sequence[bytes]) -> list[str]:

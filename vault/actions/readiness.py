@@ -3,6 +3,7 @@ Readiness: whether this process could hand out a document of a region now.
 
 A part is looked at by doing what a read does with it: an intent is recorded (and taken back, with a
 commit beside it), the root key is unwrapped by the custodian, an object is fetched from the store.
+Beside them, no record may wait for too long to be published.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 #: How long each part may take.
 PART_SECONDS = 3.0
-RECORDS, KEYS, OBJECTS = "records", "keys", "objects"
+RECORDS, KEYS, OBJECTS, LOG = "records", "keys", "objects", "log"
 
 
 async def parts_away(vault: Vault) -> dict[str, tuple[str, ...]]:
@@ -44,11 +45,17 @@ async def parts_away(vault: Vault) -> dict[str, tuple[str, ...]]:
             )
             for region in vault.config.regions
         }
+    standing = vault.log_watch.standing()
     return {
         region: tuple(
             part
-            for part, task in ((RECORDS, records), (KEYS, keys[region]), (OBJECTS, objects[region]))
-            if task.result()
+            for part, away in (
+                (RECORDS, records.result()),
+                (KEYS, keys[region].result()),
+                (OBJECTS, objects[region].result()),
+                (LOG, region in standing),
+            )
+            if away
         )
         for region in vault.config.regions
     }

@@ -20,6 +20,7 @@ from vault.domain.search import Found, Wanted
 from vault.domain.verify import INTERRUPTED, LogVerifier, Verdict
 from vault.errors import InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
+from vault.sql import log_waiting as waiting_sql
 from vault.sql import log_witness as witness_sql
 from vault.sql.connection import Connection, connection, transaction
 from vault.sql.log_search import page
@@ -42,7 +43,7 @@ async def list_records(
     """
     Return a page of a region's records, newest first, and the cursor of the next one.
 
-    A record is found once it has its place in the log, about a second after it was made.
+    One that waits, for its place or to be published, is among them and marked.
     """
     mine = own_regions(vault, principal)
     unclear = region is None and len(mine) > 1
@@ -58,12 +59,19 @@ async def list_records(
             region=known,
             document=wanted.document,
             order=wanted.order,
-        ),
+        ) as access,
         connection(vault.pool) as conn,
     ):
         if unclear:
             raise InvalidRequestError(f"say which region: {', '.join(mine)}")
-        found = await page(conn, known or "", wanted, before=before, limit=limit + 1)
+        found = await page(
+            conn,
+            known or "",
+            wanted,
+            before=before,
+            limit=limit + 1,
+            without=access.intent.id,
+        )
     if len(found) <= limit:
         return found, None
     last = found[limit - 1].record
@@ -110,6 +118,8 @@ async def verify_region(
             [*kept[1:], *shown],
             cosigned=await _cosigned(vault, conn, region),
             minimum=minimum or 0,
+            waiting=await waiting_sql.waiting(conn, region),
+            waiting_seconds_max=vault.config.record_publish_seconds_max,
         )
         if minimum is None:
             verifier.offend("intact", 0, "what says that records were trimmed is not signed")

@@ -19,7 +19,7 @@ async def sequence_log(vault: Vault, region: str) -> int:
     async with transaction(vault.pool) as conn:
         if not await log_sql.try_sequencer(conn, region):
             return 0
-        records = await log_sql.take_queue(conn, region, BATCH)
+        records, oldest = await log_sql.take_queue(conn, region, BATCH)
         if not records:
             return 0
         latest = await log_sql.latest_checkpoint(conn, region)
@@ -36,5 +36,5 @@ async def sequence_log(vault: Vault, region: str) -> int:
         await log_sql.insert_leaves(conn, region, first, leaves)
         await log_sql.note_open(conn, region, records)
         signed = log_sql.Signed(tree.size, tree.hashes, note)
-        await log_sql.insert_checkpoint(conn, region, signed, vault.clock())
+        await log_sql.insert_checkpoint(conn, region, signed, vault.clock(), oldest)
     return len(records)

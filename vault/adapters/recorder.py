@@ -25,6 +25,8 @@ from vault.sql.privileges import SERVICE_ROLE
 log = logging.getLogger(__name__)
 
 WAITERS_MAX = 10_000
+#: How the recorder's session is called in the database, by which a running vault is known.
+APPLICATION = "portvault-recorder"
 #: What is said of a record that cannot be written, by the database or by who encodes it.
 _REFUSED = (asyncpg.PostgresError, ValueError, TypeError, OverflowError)
 #: A batch takes no further caller once it has so many records; one caller may bring more.
@@ -163,7 +165,7 @@ class GroupRecorder:
                 server_settings={
                     "statement_timeout": milliseconds,
                     "lock_timeout": milliseconds,
-                    "application_name": "portvault-recorder",
+                    "application_name": APPLICATION,
                     "role": SERVICE_ROLE,
                 },
             )

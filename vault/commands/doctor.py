@@ -6,7 +6,7 @@ import resource
 import shutil
 import stat
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from keys.custodians import open_custodian
 from keys.errors import KeysError
 from vault.actions.stores import compare_identity, stored_identity
 from vault.adapters.objects import open_store
+from vault.adapters.recorder import APPLICATION
 from vault.adapters.sniffer import MagicSniffer
 from vault.app import EMBEDDED, attached, load_policy
 from vault.commands.database import database_errors
@@ -26,6 +27,8 @@ from vault.connections import DESCRIPTORS_EACH, DESCRIPTORS_KEPT, Room
 from vault.domain.policy import parse_policy
 from vault.errors import VaultError
 from vault.migrate import pending
+from vault.sql.connection import Connection
+from vault.sql.log_waiting import waiting_seconds
 from vault.sql.stores import store_ids
 
 CHECK_SECONDS = 60.0
@@ -43,6 +46,15 @@ class Finding:
     detail: str
 
 
+@dataclass(slots=True)
+class _Known:
+    """What the database says of each region: its tree's generation, its store, its log's state."""
+
+    trees: dict[str, int] = field(default_factory=dict)
+    stores: dict[str, str] = field(default_factory=dict)
+    logs: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
 Check = Callable[[], Awaitable[tuple[str, str]]]
 
 
@@ -51,8 +63,8 @@ async def doctor(args: argparse.Namespace) -> None:
     config = load_config()
     # Asked once, since a store's own check makes its directory: a look must not make a home.
     new = not config.home.exists()
-    trees, stores = dict[str, int](), dict[str, str]()
-    database = await _find("database", partial(_database, config, trees, stores, new=new))
+    known = _Known()
+    database = await _find("database", partial(_database, config, known, new=new))
     checks: dict[str, Check] = {
         "home": partial(_home, config),
         "descriptors": partial(_descriptors, config),
@@ -60,10 +72,13 @@ async def doctor(args: argparse.Namespace) -> None:
         "policy": partial(_policy, config),
     }
     for region in config.regions:
-        checks[f"store {region}"] = partial(_store, config, region, stores.get(region), new=new)
-        checks[f"custodian {region}"] = partial(_custodian, config, region, trees.get(region))
+        checks[f"store {region}"] = partial(
+            _store, config, region, known.stores.get(region), new=new
+        )
+        checks[f"custodian {region}"] = partial(_custodian, config, region, known.trees.get(region))
     findings = await asyncio.gather(*(_find(name, check) for name, check in checks.items()))
-    rows = [asdict(finding) for finding in (database, *findings)]
+    published = [Finding(f"log {region}", *found) for region, found in known.logs.items()]
+    rows = [asdict(finding) for finding in (database, *findings, *published)]
     show(rows, table(rows, ("verdict", "check", "detail")), as_json=args.json)
     failed = [row["check"] for row in rows if row["verdict"] == "fail"]
     if failed:
@@ -117,19 +132,15 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-async def _database(
-    config: Config, trees: dict[str, int], stores: dict[str, str], *, new: bool
-) -> tuple[str, str]:
+async def _database(config: Config, known: _Known, *, new: bool) -> tuple[str, str]:
     if config.database == EMBEDDED and new:
         return "warn", f"{config.home} holds no vault yet; `portvault serve` makes one"
     with database_errors():
-        return await _ask_database(config, trees, stores)
+        return await _ask_database(config, known)
 
 
-async def _ask_database(
-    config: Config, trees: dict[str, int], stores: dict[str, str]
-) -> tuple[str, str]:
-    """Look at the database; `trees` and `stores` receive each region's generation and store."""
+async def _ask_database(config: Config, known: _Known) -> tuple[str, str]:
+    """Look at the database; `known` receives what other checks take from it."""
     async with attached(config) as dsn:
         conn = await asyncpg.connect(dsn, timeout=config.database_timeout_seconds)
         try:
@@ -138,12 +149,14 @@ async def _ask_database(
             now = await conn.fetchval("select clock_timestamp()")
             if await conn.fetchval("select to_regclass('key_tree') is not null"):
                 rows = await conn.fetch("select region, generation from key_tree")
-                trees.update((row["region"], row["generation"]) for row in rows)
-            stores.update(await store_ids(conn))
+                known.trees.update((row["region"], row["generation"]) for row in rows)
+            known.stores.update(await store_ids(conn))
+            waiting = await pending(dsn)
+            if not waiting:
+                known.logs.update(await _logs(config, conn))
         finally:
             await conn.close()
         off = abs((datetime.now(UTC) - now).total_seconds())
-        waiting = await pending(dsn)
     if version < POSTGRESQL_MIN:
         return "fail", f"PostgreSQL {version} is too old; {POSTGRESQL_MIN} or later is needed"
     if off > CLOCK_SECONDS_MAX:
@@ -153,6 +166,25 @@ async def _ask_database(
     if sums != "on":
         return "warn", "data checksums are off; enable them with pg_checksums"
     return "ok", f"PostgreSQL {version}, checksums on, clocks agree"
+
+
+async def _logs(config: Config, conn: Connection) -> dict[str, tuple[str, str]]:
+    """Return of each region's log whether it is published, which takes a worker."""
+    seconds_max, found = config.record_publish_seconds_max, dict[str, tuple[str, str]]()
+    serving = await conn.fetchval(
+        "select exists (select from pg_stat_activity where application_name = $1)", APPLICATION
+    )
+    for region, seconds in (await waiting_seconds(conn, config.regions)).items():
+        if seconds is None or seconds <= seconds_max:
+            found[region] = "ok", "published"
+            continue
+        detail = (
+            f"records wait for {seconds:.0f} s to be published, so nothing is handed out: let "
+            "`portvault worker` run, or `portvault serve` with worker = true; where one runs, its "
+            "log says why it cannot publish"
+        )
+        found[region] = "fail" if serving else "warn", detail
+    return found
 
 
 async def _store(

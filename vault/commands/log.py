@@ -35,7 +35,17 @@ _SEARCH_COLUMNS = (
     "result",
     "size_bytes",
 )
-_LOG_COLUMNS = ("at", "phase", "principal", "action", "document", "decision", "reason", "result")
+_LOG_COLUMNS = (
+    "index",
+    "at",
+    "phase",
+    "principal",
+    "action",
+    "document",
+    "decision",
+    "reason",
+    "result",
+)
 
 
 async def tail(args: argparse.Namespace) -> None:
@@ -47,7 +57,7 @@ async def tail(args: argparse.Namespace) -> None:
         page = await call(http, "GET", "/v1/access-records", params=query)
         records = page["data"][::-1]
         if not args.follow:
-            show(records, table(records, _LOG_COLUMNS), as_json=args.json)
+            show(records, table(_marked(records), _LOG_COLUMNS), as_json=args.json)
             return
         _show_lines(records[-args.limit :], args)
         await _follow(http, query, {record["id"] for record in records}, args)
@@ -71,7 +81,7 @@ async def search(args: argparse.Namespace) -> None:
             cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else None
     if cursor is not None:
         print(f"there are more than {args.limit}; see --limit", file=sys.stderr)
-    show(found, table(found, _SEARCH_COLUMNS), as_json=args.json)
+    show(found, table(_marked(found), _SEARCH_COLUMNS), as_json=args.json)
 
 
 async def _follow(
@@ -105,7 +115,20 @@ async def _pages(
 
 
 def _show_lines(records: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    lines([r for r in records if r["action"] != "log.read"], _LOG_COLUMNS, as_json=args.json)
+    shown = [record for record in records if record["action"] != "log.read"]
+    lines(shown if args.json else _marked(shown), _LOG_COLUMNS, as_json=args.json)
+
+
+def _marked(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return records for a table, which says of each that waits to be published that it waits."""
+    return [
+        {**record, "index": f"{_place(record)} (waits)"} if record.get("waiting") else record
+        for record in records
+    ]
+
+
+def _place(record: dict[str, Any]) -> str:
+    return "-" if record["index"] is None else str(record["index"])
 
 
 async def export(args: argparse.Namespace) -> None:

@@ -42,6 +42,7 @@ async def verify(args: argparse.Namespace) -> None:
         verdicts = await _verify_database(args, held)
     shown = {verdict.pop("region"): verdict for verdict in verdicts}
     text = "\n\n".join(_text(region, verdict) for region, verdict in shown.items())
+    text += f"\n\n{_conclusion(shown)}"
     show(shown, text, as_json=args.json)
     failed = {name for name in STATUS for verdict in shown.values() if verdict[name] is False}
     if failed:
@@ -64,10 +65,30 @@ def _text(region: str, verdict: dict[str, Any]) -> str:
             "records": verdict["size"],
             **{name: verdict[name] for name in ("intact", "complete", "consistent")},
             "in_flight": verdict["in_flight"],
+            "waiting": _waiting(verdict),
             "anchored": "no witness" if anchored is None else f"up to {anchored} records",
             "first_offending": ", ".join(f"{name} at {at}" for name, at in first.items()) or None,
             "findings": "; ".join(verdict["findings"]) or None,
         }
+    )
+
+
+def _waiting(verdict: dict[str, Any]) -> str:
+    since = verdict["waiting_since"]
+    return f"{verdict['waiting']} records, since {since}" if since else "nothing"
+
+
+def _conclusion(shown: dict[str, dict[str, Any]]) -> str:
+    """Return all verdicts in one line."""
+    failed = {
+        region: " and ".join(f"not {name}" for name in STATUS if verdict[name] is False)
+        for region, verdict in shown.items()
+        if any(verdict[name] is False for name in STATUS)
+    }
+    if not failed:
+        return f"The log holds: {', '.join(shown)}."
+    return "THE LOG DOES NOT HOLD: " + "; ".join(
+        f"{name} is {what}" for name, what in failed.items()
     )
 
 
@@ -133,7 +154,7 @@ def _audit(key: str, held: Sequence[str], args: argparse.Namespace) -> Audit:
     if Path(key).is_file():
         key = _read(Path(key))
     try:
-        return Audit(key, held, args.witness)
+        return Audit(key, held, args.witness, waiting_seconds_max=args.waiting_max)
     except AuditError as error:
         raise InvalidRequestError(str(error)) from None
 

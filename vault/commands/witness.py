@@ -57,7 +57,14 @@ async def _look(
     if 0 < old < new:
         answer = await call(http, "GET", f"{place}/consistency?from={old}&to={new}")
         proof = [base64.b64decode(item) for item in answer["proof"]]
-    line = made.see(region, note, keys["handovers"], proof, int(time.time()))
+    line = made.see(
+        region,
+        note,
+        keys["handovers"],
+        proof,
+        int(time.time()),
+        still_seconds_max=args.still_max,
+    )
     if line is not None:
         sent = {"size": new, "cosignature": line}
         await call(http, "POST", f"{place}/cosignatures", json=sent)

@@ -231,6 +231,8 @@ ALLOWED: dict[str, frozenset[Action]] = {
 CONTENT = frozenset({_A.DOCUMENT_READ, _A.FAX_READ})
 #: What opens what lies sealed, names and references too, and so may not leave its region either.
 OPENING = CONTENT | {_A.ORDER_READ, _A.ORDER_CHANGE}
+#: What shows file names to who may see them.
+NAMING = frozenset({_A.DOCUMENT_DESCRIBE})
 
 #: What brings something new in.
 BRINGING = frozenset({_A.ORDER_CREATE})

@@ -26,7 +26,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A record and its place in the log."""
+    """A record and its place in the log, None while it has none."""
 
-    index: int
+    index: int | None
     record: Record
+    #: Whether it is under no published checkpoint yet.
+    waiting: bool = False

@@ -22,18 +22,36 @@ IN_FLIGHT_MAX = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """
+    Records that are under no published checkpoint yet: whoever owns the database can drop them.
+
+    `first` is the size that is published; `seconds` is how long the oldest of them waits.
+    """
+
+    first: int = 0
+    count: int = 0
+    since: datetime | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What holds of a log, and in a sentence each what does not."""
 
     size: int
     #: Every record hashes into the tree that the checkpoint states.
     intact: bool
-    #: No gap; every allowed intent has its outcome, or is among `in_flight`.
+    #: No gap; every allowed intent has its outcome, or is among `in_flight`; nothing waits for
+    #: longer than it may.
     complete: bool
     #: Every earlier checkpoint is a prefix.
     consistent: bool
     in_flight: int
     findings: tuple[str, ...]
+    #: How many records are under no published checkpoint yet, and since when the oldest of them.
+    waiting: int = 0
+    waiting_since: datetime | None = None
     #: Up to which size an outside witness countersigned; None: no witness is known.
     anchored: int | None = None
     #: The first index at which each verdict that does not hold is offended.
@@ -43,6 +61,9 @@ class Verdict:
     def good(self) -> bool:
         """Whether everything that can be checked holds."""
         return self.intact and self.complete and self.consistent
+
+
+NOTHING_WAITS = Waiting()
 
 
 class LogVerifier:
@@ -55,8 +76,11 @@ class LogVerifier:
         *,
         cosigned: Sequence[Checkpoint] | None = None,
         minimum: int = 0,
+        waiting: Waiting = NOTHING_WAITS,
+        waiting_seconds_max: float = float("inf"),
     ) -> None:
         self._newest, self._minimum = newest, minimum
+        self._waiting, self._waiting_seconds_max = waiting, waiting_seconds_max
         self._tree = CompactRange()
         self._findings: list[str] = []
         self._first: dict[str, int] = {}
@@ -125,6 +149,13 @@ class LogVerifier:
         for index, begun_at in self._open.values():
             if self._latest - begun_at > IN_FLIGHT_MAX:
                 self.offend("complete", index, f"the intent at {index} has no outcome")
+        if self._waiting.seconds > self._waiting_seconds_max:
+            self.offend(
+                "complete",
+                self._waiting.first,
+                f"{self._waiting.count} records wait to be published, the oldest for longer than "
+                f"{self._waiting_seconds_max:g} seconds; does a worker run?",
+            )
         return Verdict(
             size=size,
             intact="intact" not in self._first,
@@ -132,6 +163,8 @@ class LogVerifier:
             consistent="consistent" not in self._first,
             in_flight=len(self._open),
             findings=tuple(self._findings),
+            waiting=self._waiting.count,
+            waiting_since=self._waiting.since,
             anchored=None if self._cosigned is None else self._anchored,
             first_offending=dict(self._first),
         )

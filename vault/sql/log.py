@@ -142,21 +142,28 @@ async def _try_lock(conn: Connection, space: int, region: str, idle_seconds: int
     return locked
 
 
-async def take_queue(conn: Connection, region: str, limit: int) -> list[Record]:
-    """Take the records that have no place yet, in the order in which they came."""
+async def take_queue(
+    conn: Connection, region: str, limit: int
+) -> tuple[list[Record], datetime | None]:
+    """
+    Take the records that have no place yet, in the order in which they came.
+
+    Returns them, and since when the oldest waited by the database's clock; None when none did.
+    """
     rows = await conn.fetch(
         f"""
         with taken as (
             delete from log_queue where region = $1 and number in (
                 select number from log_queue where region = $1 order by number limit $2)
-            returning record, number)
-        select {FROM_R} from taken join access_record r on r.id = taken.record
+            returning record, number, at)
+        select {FROM_R}, min(taken.at) over () oldest
+        from taken join access_record r on r.id = taken.record
         order by taken.number
         """,
         region,
         limit,
     )
-    return [record_of(row) for row in rows]
+    return [record_of(row) for row in rows], rows[0]["oldest"] if rows else None
 
 
 async def insert_leaves(
@@ -199,15 +206,25 @@ async def note_open(conn: Connection, region: str, records: Sequence[Record]) ->
     )
 
 
-async def insert_checkpoint(conn: Connection, region: str, signed: Signed, now: datetime) -> None:
-    """Keep a signed checkpoint; two of one size cannot be."""
+async def insert_checkpoint(
+    conn: Connection, region: str, signed: Signed, now: datetime, oldest: datetime | None = None
+) -> None:
+    """
+    Keep a signed checkpoint; two of one size cannot be.
+
+    `oldest` says since when the oldest of its new records waits, by the database's clock.
+    """
     await conn.execute(
-        "insert into log_checkpoint (region, size, hashes, note, at) values ($1, $2, $3, $4, $5)",
+        """
+        insert into log_checkpoint (region, size, hashes, note, at, oldest)
+        values ($1, $2, $3, $4, $5, $6)
+        """,
         region,
         signed.size,
         signed.hashes,
         signed.note,
         now,
+        oldest,
     )
 
 

@@ -1,4 +1,4 @@
-"""Looking records up, in the log's own region, newest first."""
+"""Looking records up, in the log's own region, newest first; those that wait for a place, too."""
 
 from datetime import datetime
 from uuid import UUID
@@ -15,38 +15,65 @@ async def page(
     *,
     before: tuple[datetime, UUID] | None,
     limit: int,
+    without: UUID,
 ) -> list[Found]:
-    """Return records by time, newest first, that come after the cursor."""
-    # Only the conditions that are asked for stand in the statement, so that each finds its index.
-    values: list[object] = [region, limit]
+    """
+    Return records by time, newest first, that come after the cursor.
+
+    One statement reads the places of the log and the queue before it, so that a record which moves
+    from one to the other meanwhile is found once. `without` is the record of this very look.
+    """
+    values: list[object] = [region, limit, without]
+    conditions = _conditions(wanted, before, values)
+    placed = " and ".join(
+        ["l.region = $1", "l.at is not null", "l.record <> $3", *conditions]
+    ).format(row="l", record="l.record")
+    queued = " and ".join(["q.region = $1", "q.record <> $3", *conditions]).format(
+        row="r", record="r.id"
+    )
+    rows = await conn.fetch(
+        f"""
+        (select l.index place, {FROM_R} from log_leaf l join access_record r on r.id = l.record
+            where {placed} order by l.at desc, l.record desc limit $2)
+        union all
+        (select null, {FROM_R} from log_queue q join access_record r on r.id = q.record
+            where {queued} order by r.at desc, r.id desc limit $2)
+        order by at desc, id desc limit $2
+        """,
+        *values,
+    )
+    published: int = (
+        await conn.fetchval("select size from log_published where region = $1", region) or 0
+    )
+    return [
+        Found(row["place"], record_of(row), row["place"] is None or row["place"] >= published)
+        for row in rows
+    ]
+
+
+def _conditions(
+    wanted: Wanted, before: tuple[datetime, UUID] | None, values: list[object]
+) -> list[str]:
+    """Return the conditions that are asked for, and no other, so that each finds its index."""
 
     def value(given: object) -> str:
         values.append(given)
         return f"${len(values)}"
 
-    conditions = ["l.region = $1", "l.at is not null"]
-    conditions += [
-        f'l."{name}" = {value(given)}'
+    conditions = [
+        f'{{row}}."{name}" = {value(given)}'
         for name in ("document", "order", "principal", "purpose", "action")
         if (given := getattr(wanted, name)) is not None
     ]
     if wanted.refused:
-        conditions.append("l.decision = 'deny'")
+        conditions.append("{row}.decision = 'deny'")
     if wanted.transfers:
-        conditions.append("l.region_to <> l.region")
+        conditions.append("{row}.region_to <> {row}.region")
     if wanted.since is not None:
-        conditions.append(f"l.at >= {value(wanted.since)}")
+        conditions.append(f"{{row}}.at >= {value(wanted.since)}")
     if wanted.until is not None:
-        conditions.append(f"l.at < {value(wanted.until)}")
+        conditions.append(f"{{row}}.at < {value(wanted.until)}")
     if before is not None:
         at, record = before
-        conditions.append(f"(l.at, l.record) < ({value(at)}, {value(record)})")
-    rows = await conn.fetch(
-        f"""
-        select l.index place, {FROM_R} from log_leaf l join access_record r on r.id = l.record
-        where {" and ".join(conditions)}
-        order by l.at desc, l.record desc limit $2
-        """,
-        *values,
-    )
-    return [Found(row["place"], record_of(row)) for row in rows]
+        conditions.append(f"({{row}}.at, {{record}}) < ({value(at)}, {value(record)})")
+    return conditions

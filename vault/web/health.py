@@ -13,7 +13,6 @@ from vault.actions.readiness import parts_away
 from vault.connections import Connections
 from vault.context import Vault
 from vault.errors import InvalidRequestError
-from vault.meter import Meter
 from vault.web.problems import problem
 
 #: How long one look counts.
@@ -27,7 +26,7 @@ class Metrics:
     """Counts and times of requests, by route and status; never by anything a client chose."""
 
     def __init__(
-        self, registry: CollectorRegistry, meter: Meter, connections: Connections | None
+        self, registry: CollectorRegistry, vault: Vault, connections: Connections | None
     ) -> None:
         self.requests = Counter(
             "portvault_requests_total",
@@ -44,8 +43,16 @@ class Metrics:
             ["level"],
             registry=registry,
         )
-        for level in meter.signals:
-            limits.labels(level).set_function(partial(meter.signals.__getitem__, level))
+        for level in vault.meter.signals:
+            limits.labels(level).set_function(partial(vault.meter.signals.__getitem__, level))
+        waiting = Gauge(
+            "portvault_log_waiting_seconds",
+            "How long the oldest access record waits to be published, at most.",
+            ["region"],
+            registry=registry,
+        )
+        for region in vault.config.regions:
+            waiting.labels(region).set_function(partial(vault.log_watch.seconds, region))
         if connections is not None:
             self._show(registry, connections)
 
@@ -108,7 +115,7 @@ async def ready(request: web.Request) -> web.Response:
     """
     Answer whether a document of every region, or of `?region=`, could be handed out; 503 where not.
 
-    It names the parts that are away: `records`, `keys`, `objects`.
+    It names the parts that are away: `records`, `keys`, `objects`, `log`.
     """
     found = await request.app[READINESS].parts_away()
     region = request.query.get("region")

@@ -101,7 +101,7 @@ SCHEMAS: dict[str, Any] = {
     ),
     "AccessRecord": _object(
         {
-            "index": {"type": "integer"},
+            "index": {"type": ["integer", "null"]},
             "id": _ID,
             "region": _STRING,
             "at": _TIME,
@@ -172,7 +172,8 @@ def order_json(view: OrderView) -> dict[str, Any]:
 
 def found_json(found: Found) -> dict[str, Any]:
     """Return an access record with its place in the log."""
-    return {"index": found.index, **record_json(found.record)}
+    shown = {"index": found.index, **record_json(found.record)}
+    return {**shown, "waiting": True} if found.waiting else shown
 
 
 def record_json(record: Record) -> dict[str, Any]:

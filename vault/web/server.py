@@ -44,7 +44,7 @@ def make_app(vault: Vault, connections: Connections | None = None) -> web.Applic
     registry = CollectorRegistry()
     app = web.Application(
         middlewares=[
-            _measure(Metrics(registry, vault.meter, connections)),
+            _measure(Metrics(registry, vault, connections)),
             problems,
             _plain_bodies,
             _only_from(networks(vault.config.trusted_proxies)),

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from vault.auditor import WAITING_SECONDS_MAX
 from vault.commands.arguments.tree import Tree, count, identity
 from vault.domain.access import Purpose
 from vault.domain.regions import REGIONS
@@ -105,6 +106,13 @@ def _add_verify(log: Tree) -> None:
         default=[],
         help="a witness that you trust (file and server; else `witnesses` of the settings)",
     )
+    verify.add_argument(
+        "--waiting-max",
+        type=float,
+        default=WAITING_SECONDS_MAX,
+        metavar="SECONDS",
+        help="how long a record may wait to be published (file and server; 60)",
+    )
 
 
 def _add_witness(log: Tree) -> None:
@@ -120,5 +128,12 @@ def _add_witness(log: Tree) -> None:
     witness.add_argument("--key", metavar="VKEY", help="the log's key (the one it shows at first)")
     witness.add_argument("--name", help="of this witness (witness.HOST)")
     witness.add_argument("--interval", type=float, default=60.0, help="seconds between looks (60)")
+    witness.add_argument(
+        "--still-max",
+        type=float,
+        default=WAITING_SECONDS_MAX,
+        metavar="SECONDS",
+        help="how long the log may stay as it is though these looks are recorded in it (60)",
+    )
     witness.add_argument("--once", action="store_true", help="look once")
     witness.add_argument("--print-key", action="store_true", help="print its public key, no more")
