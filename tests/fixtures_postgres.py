@@ -7,6 +7,8 @@ migrated once a session, which costs some 30 ms; `empty_database` was not migrat
 
 import asyncio
 import itertools
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -14,12 +16,16 @@ import asyncpg
 import pytest
 
 from vault.adapters.embedded_postgres import EmbeddedPostgres
+from vault.adapters.postgres_cluster import NAME
 from vault.migrate import migrate
+from vault.sql.privileges import SERVICE_ROLE
 
 TEMPLATE = "migrated"
 #: To copy or drop a database waits for every backend of the server; one that stands still is an
 #: error of the test that drops, and not the end of the whole run.
 STATEMENT_SECONDS = 120.0
+#: Durability costs nothing in memory: there the server is as safe as the vault asks of any.
+MEMORY, MEMORY_BYTES_MIN = Path("/dev/shm"), 4 * 1024**3
 _numbers = itertools.count(1)
 
 Address = Callable[[str], str]
@@ -29,10 +35,13 @@ Address = Callable[[str], str]
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     """Run a server for the session; gives the address of a database by its name."""
     home: Path = tmp_path_factory.mktemp("postgres")
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES_MIN:
+        home = Path(tempfile.mkdtemp(prefix="portvault-", dir=MEMORY))
     server = EmbeddedPostgres(home, durable=False)
     address = asyncio.run(server.start())
     yield lambda name: address.replace("/portvault?", f"/{name}?")
     asyncio.run(server.stop())
+    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +75,12 @@ async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
     """Give a pool of connections to `database`."""
     async with asyncpg.create_pool(database, min_size=1, max_size=10) as made:
         yield made
+
+
+def as_service(owner: str) -> str:
+    """Return the address at which the service logs in to the same database."""
+    assert f"//{NAME}@" in owner
+    return owner.replace(f"//{NAME}@", f"//{SERVICE_ROLE}@")
 
 
 async def fresh_database(server: Address, template: str) -> AsyncIterator[str]:

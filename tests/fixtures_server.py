@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.fixtures_postgres import as_service
 from vault.actions.tokens import create_token
 from vault.app import open_vault
 from vault.config import Config
@@ -52,7 +53,7 @@ def config(tmp_path: Path, database: str) -> Config:
 @pytest.fixture
 async def vault(config: Config) -> AsyncIterator[Vault]:
     """Open a vault on real parts."""
-    async with open_vault(config, dsn=config.database) as opened:
+    async with open_vault(config, dsn=as_service(config.database)) as opened:
         yield opened
 
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -27,7 +28,11 @@ from vault.actions.stores import require_own_store, take_store
 from vault.adapters.allocator import keep_pages
 from vault.adapters.collector import look_less
 from vault.adapters.courier import HttpCourier
-from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
+from vault.adapters.embedded_postgres import (
+    EmbeddedPostgres,
+    embedded_database,
+    service_address,
+)
 from vault.adapters.objects import open_store
 from vault.adapters.oidc import open_people
 from vault.adapters.recorder import GroupRecorder
@@ -44,7 +49,13 @@ from vault.meter import Meter
 from vault.migrate import migrate
 from vault.policy_files import read_rules
 from vault.sql.connection import connection
-from vault.sql.privileges import SERVICE_ROLE
+from vault.sql.session import (
+    SERVICE_SESSION,
+    powers,
+    require_durable_tables,
+    require_own_session,
+    require_session,
+)
 from vault.web.listening import open_account, serving
 from vault.worker import work
 
@@ -77,13 +88,16 @@ async def open_vault(
     """
     Wire a vault for a command that comes and goes, or for a server that has its database already.
 
-    Without `dsn` the embedded database is attached to, or run meanwhile. Migrations are applied. A
-    database that was rolled back is refused, unless it is about to be restored.
+    `dsn` is where the service logs in; without it the embedded database is attached to, or run
+    meanwhile, and migrations are applied. A database that was rolled back is refused, unless it is
+    about to be restored.
     """
     async with AsyncExitStack() as stack:
         if dsn is None:
-            dsn = await stack.enter_async_context(attached(config))
-            await migrate(dsn)
+            await migrate(await stack.enter_async_context(attached(config)))
+            dsn = login(config)
+        # A restore changes what nobody else may, and takes its time for it.
+        asked = {} if restoring else _session(config)
         pool = await stack.enter_async_context(
             asyncpg.create_pool(
                 dsn,
@@ -92,10 +106,11 @@ async def open_vault(
                 command_timeout=config.database_timeout_seconds,
                 # Every statement leaves its connection as it was: there is nothing to reset.
                 reset=_keep_session,
-                # A restore changes what nobody else may, and takes its time for it.
-                server_settings={} if restoring else _session(config),
+                server_settings=asked,
+                init=partial(require_session, asked=asked),
             )
         )
+        await _look_at(pool, dsn)
         stores: dict[str, ObjectStore] = {}
         custodians: dict[str, Custodian] = {}
         for region in config.regions:
@@ -193,10 +208,10 @@ async def serve(config: Config) -> None:
     """Serve, and work where the configuration says so, until SIGTERM or SIGINT."""
     _protect_memory()
     keep_pages()
-    async with _owned(config) as (dsn, postgres):
-        await migrate(dsn)
+    async with _owned(config) as (owner, postgres):
+        await migrate(owner)
         async with (
-            open_vault(config, dsn=dsn) as vault,
+            open_vault(config, dsn=login(config)) as vault,
             serving(config, vault, connections := open_account(config)) as address,
             listening(vault, connections),
         ):
@@ -249,9 +264,9 @@ async def _running(step: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _owned(config: Config) -> AsyncIterator[tuple[str, EmbeddedPostgres | None]]:
-    """Give the database that this process is to own for its life."""
+    """Give the owner's address of the database that this process is to serve for its life."""
     if config.database != EMBEDDED:
-        yield config.database, None
+        yield config.database_owner or config.database, None
         return
     postgres = EmbeddedPostgres(config.home)
     dsn = await postgres.start()
@@ -263,18 +278,32 @@ async def _owned(config: Config) -> AsyncIterator[tuple[str, EmbeddedPostgres | 
 
 @asynccontextmanager
 async def attached(config: Config) -> AsyncIterator[str]:
-    """Give the database's address; the embedded one is attached to, or run meanwhile."""
+    """Give the owner's address of the database; the embedded one is attached to, or run."""
     if config.database != EMBEDDED:
-        yield config.database
+        yield config.database_owner or config.database
         return
     async with embedded_database(config.home) as dsn:
         yield dsn
 
 
+def login(config: Config) -> str:
+    """Return the address at which the service logs in, once the database runs."""
+    return service_address(config.home) if config.database == EMBEDDED else config.database
+
+
+async def _look_at(pool: asyncpg.Pool, dsn: str) -> None:
+    """Refuse sessions that are shared and tables that lose rows; warn of an account too strong."""
+    async with connection(pool) as conn:
+        await require_own_session(conn, dsn)
+        await require_durable_tables(conn)
+        if (much := await powers(conn)) is not None:
+            log.warning("the vault logs in with more than it needs: %s (`portvault doctor`)", much)
+
+
 def _session(config: Config) -> dict[str, str]:
     idle = f"{int(config.database_idle_seconds * 1000)}ms"
     return {
-        "role": SERVICE_ROLE,
+        **SERVICE_SESSION,
         "idle_session_timeout": idle,
         "idle_in_transaction_session_timeout": idle,
     }

@@ -27,7 +27,7 @@ SECRETS = frozenset(
     {"s3_secret_key", "oidc_client_secret", "twilio_auth_token", "bandwidth_credentials"}
 )
 #: What may lie in a file of its own, named by PORTVAULT_NAME_FILE.
-SECRET_FILES = (*sorted(SECRETS), "database")
+SECRET_FILES = (*sorted(SECRETS), "database", "database_owner")
 # Read by the command line as a client and by the scripts, not by the service.
 CLIENT_VARIABLES = frozenset({"TOKEN", "TOKEN_FILE", "SERVER", "VENV"})
 
@@ -75,6 +75,9 @@ class Config(CarrierSettings):
     located: str = ""
     #: `embedded:` or a postgresql:// address.
     database: str = field(default="embedded:", repr=False)
+    #: The address of who owns the database, where `database` is that of an account that owns
+    #: nothing: who migrates, dumps, restores.
+    database_owner: str = field(default="", repr=False)
     #: `dir:PATH/{region}` or `s3+https://HOST/BUCKET-{region}`.
     objects: str = ""
     #: `file:DIRECTORY`.
@@ -184,7 +187,7 @@ class Config(CarrierSettings):
             value = getattr(self, item.name)
             if item.name in SECRETS:
                 value = "***" if value else ""
-            elif item.name == "database":
+            elif item.name in ("database", "database_owner"):
                 value = _without_password(value)
             elif item.name == "region_settings":
                 value = {name: _without_nothing(region) for name, region in value.items()}

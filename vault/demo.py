@@ -28,7 +28,7 @@ from vault.actions.records import verify_region
 from vault.actions.seal import mark_sealed, seal
 from vault.actions.sequence import sequence_log
 from vault.adapters.embedded_postgres import EmbeddedPostgres
-from vault.app import open_vault
+from vault.app import login, open_vault
 from vault.attacker import Attacker
 from vault.config import Config
 from vault.context import Vault
@@ -96,7 +96,7 @@ async def _run(scan: bytes) -> None:
     try:
         dsn = await postgres.start()
         await migrate(dsn)
-        async with open_vault(config, dsn=dsn) as vault:
+        async with open_vault(config, dsn=login(config)) as vault:
             await Demo(vault, postgres, dsn, place / "backup", scan).play()
     finally:
         await postgres.stop()

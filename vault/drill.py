@@ -46,7 +46,7 @@ from vault.actions.sequence import sequence_log
 from vault.actions.shred import shred
 from vault.adapters.embedded_postgres import EmbeddedPostgres
 from vault.adapters.postgres_tools import run_tool
-from vault.app import open_vault
+from vault.app import login, open_vault
 from vault.attacker import Attacker
 from vault.commands.output import table
 from vault.config import Config
@@ -119,7 +119,7 @@ class Drill:
         dsn = await self.backups.begin()
         try:
             await migrate(dsn)
-            async with open_vault(self.config, dsn=dsn) as vault:
+            async with open_vault(self.config, dsn=login(self.config)) as vault:
                 await self._live(vault, dsn)
         finally:
             await self.backups.server.stop()

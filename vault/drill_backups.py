@@ -28,16 +28,16 @@ class Backups:
 
     def __init__(self, home: Path, place: Path) -> None:
         self._home, self._place = home, place
-        self.server = EmbeddedPostgres(home)
         self.dump, self.base = place / "database.dump", place / "base"
         self.archive, self.bucket = place / "wal", place / "bucket"
+        self.server = EmbeddedPostgres(home, archive=self.archive)
         self.points = list[str]()
 
     async def begin(self) -> str:
         """Start the server with its WAL archived; returns the address."""
         self._place.mkdir(mode=0o711)
-        dsn = await self.server.start()
         self.archive.mkdir()
+        dsn = await self.server.start()
         self._give(self.archive)
         conn = await asyncpg.connect(dsn)
         try:
@@ -116,7 +116,7 @@ class Backups:
         (data / "recovery.signal").touch()
         for path in (data.parent, *data.parent.rglob("*")):
             self._give(path)
-        server = EmbeddedPostgres(home)
+        server = EmbeddedPostgres(home, archive=self.archive)
         dsn = await server.start()
         try:
             await _promoted(dsn)

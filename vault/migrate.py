@@ -18,6 +18,7 @@ import asyncpg
 from vault.errors import VaultError
 from vault.sql import migrations as history
 from vault.sql import privileges
+from vault.sql.session import require_own_session, require_server
 
 NAME = re.compile(r"(\d{4})_[a-z0-9]+(?:_[a-z0-9]+)*\.sql")
 CONNECT_SECONDS = 10
@@ -134,6 +135,13 @@ def _pending(migrations: list[Migration], applied: list[tuple[str, bytes]]) -> l
 
 
 async def _connect(database: str | asyncpg.Connection) -> tuple[asyncpg.Connection, bool]:
-    if isinstance(database, str):
-        return await asyncpg.connect(database, timeout=CONNECT_SECONDS), False
-    return database, True
+    if not isinstance(database, str):
+        return database, True
+    connection = await asyncpg.connect(database, timeout=CONNECT_SECONDS)
+    try:
+        require_server(connection)
+        await require_own_session(connection, database)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection, False

@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from tests.fixtures_custodians import Token
+from tests.fixtures_postgres import as_service
 from tests.fixtures_process import VaultProcess
 
 PARTS = {"home", "database", "libmagic", "policy", "store uk", "custodian uk"}
@@ -19,7 +20,7 @@ MAYBE = {"log uk"}
 @pytest.fixture
 async def made(tmp_path: Path, database: str) -> VaultProcess:
     """Give a vault that has served once, on a database of its own, and does not run now."""
-    vault = VaultProcess(tmp_path / "home", database=database)
+    vault = VaultProcess(tmp_path / "home", database=as_service(database), database_owner=database)
     vault.home.mkdir(mode=0o700)
     await vault.json("keys", "status")
     return vault
@@ -80,9 +81,18 @@ async def test_a_database_that_lets_nobody_in_or_is_no_address(made: VaultProces
         assert (status, failed(verdicts)) == (1, {"database"}), wrong
 
 
+async def test_an_account_that_owns_the_database(made: VaultProcess) -> None:
+    """A vault that logs in as a superuser works, and is never called sound."""
+    owner = made.environment["PORTVAULT_DATABASE_OWNER"]
+    status, verdicts, says = await examine(made, PORTVAULT_DATABASE=owner)
+    assert (status, failed(verdicts)) == (1, {"database"})
+    for word in ("superuser", "create role", "PORTVAULT_DATABASE_OWNER"):
+        assert word in says
+
+
 async def test_migrations_that_wait(tmp_path: Path, made: VaultProcess) -> None:
     """A schema that is behind this release is a warning that names the command."""
-    conn = await asyncpg.connect(made.environment["PORTVAULT_DATABASE"])
+    conn = await asyncpg.connect(made.environment["PORTVAULT_DATABASE_OWNER"])
     try:
         await conn.execute("drop schema public cascade")
         await conn.execute("create schema public")

@@ -298,7 +298,7 @@ async def test_ordinary_user_runs_it_as_itself(tmp_path, name):
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
     identity = (str(nobody.pw_uid), str(nobody.pw_gid), str(os.getpid()))
     other, pid = serve_elsewhere(
-        home, sys.executable, "-I", "-S", postgres_launcher.__file__, *identity
+        home, sys.executable, "-I", "-S", postgres_launcher.__file__, *identity, "null"
     )
     assert Path(f"/proc/{pid}").stat().st_uid == nobody.pw_uid
     assert (home / "postgres" / "data").stat().st_uid == nobody.pw_uid
@@ -318,7 +318,7 @@ async def test_server_of_root_has_no_root_and_lets_only_root_in(server):
     assert owner != 0
     account = pwd.getpwuid(owner)
     identity = (str(account.pw_uid), str(account.pw_gid), str(os.getpid()))
-    launcher = [sys.executable, "-I", "-S", postgres_launcher.__file__, *identity]
+    launcher = [sys.executable, "-I", "-S", postgres_launcher.__file__, *identity, "null"]
     attempt = await asyncio.to_thread(
         subprocess.run,
         [*launcher, server.bin("psql"), address, "-c", "select 1"],

@@ -115,7 +115,9 @@ async def test_the_database_itself_lets_nothing_younger_go(
     for statement in ("select trim_log('uk', 0, 256)", "select trim_log('uk', 0, 900)"):
         with pytest.raises(asyncpg.RaiseError, match="no signed statement"):
             await vault.pool.execute(statement)
-    await vault.pool.execute("insert into log_minimum (region, size, note) values ('uk', 900, 'x')")
+    with pytest.raises(asyncpg.RaiseError, match="young"):
+        await vault.pool.execute("select declare_log_minimum('uk', 900, 'x')")
+    await pool.execute("insert into log_minimum (region, size, note) values ('uk', 900, 'x')")
     for role in (vault.pool, pool):
         with pytest.raises(asyncpg.RaiseError, match="only ever added to"):
             await role.execute("select trim_log('uk', 0, 900)")

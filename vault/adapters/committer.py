@@ -20,6 +20,7 @@ import asyncpg
 
 from keys.rows import AWAY, Connection, Pool
 from vault.errors import DatabaseUnavailableError
+from vault.sql.session import SERVICE_SESSION, SessionRefusedError, require_session
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,9 @@ class GroupCommitter(Generic[Item, Result]):
             except AWAY as error:
                 self._disconnect()
                 log.warning("%s: nothing can be committed: %s", self._name, type(error).__name__)
+            except SessionRefusedError as error:
+                self._disconnect()
+                log.error("%s: nothing can be committed: %s", self._name, error)
             except Exception:
                 # Whatever it was, the next group gets a new connection and a new chance.
                 self._disconnect()
@@ -168,21 +172,22 @@ class GroupCommitter(Generic[Item, Result]):
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         if self._conn is None or self._conn.is_closed():
             milliseconds = str(max(1, int(self._timeout_seconds * 1000)))
+            asked = {
+                **SERVICE_SESSION,
+                "statement_timeout": milliseconds,
+                "lock_timeout": milliseconds,
+                "idle_in_transaction_session_timeout": milliseconds,
+                "application_name": f"portvault-{self._name}",
+                "role": self._role,
+                # Rows are found by their keys, whatever the table looked like when the
+                # statement was planned: it may have been empty then.
+                "enable_seqscan": "off",
+                "jit": "off",
+            }
             self._conn = await asyncpg.connect(
-                self._dsn,
-                timeout=self._timeout_seconds,
-                server_settings={
-                    "statement_timeout": milliseconds,
-                    "lock_timeout": milliseconds,
-                    "idle_in_transaction_session_timeout": milliseconds,
-                    "application_name": f"portvault-{self._name}",
-                    "role": self._role,
-                    # Rows are found by their keys, whatever the table looked like when the
-                    # statement was planned: it may have been empty then.
-                    "enable_seqscan": "off",
-                    "jit": "off",
-                },
+                self._dsn, timeout=self._timeout_seconds, server_settings=asked
             )
+            await require_session(self._conn, asked)
         return self._conn
 
     def _disconnect(self) -> None:

@@ -24,8 +24,11 @@ from keys.rows import AWAY
 from vault.adapters.home_lock import HomeLock
 from vault.adapters.postgres_cluster import NAME, Cluster, ended, program_path
 from vault.errors import ConfigurationError, DatabaseUnavailableError
+from vault.sql.privileges import SERVICE_ROLE, let_in
 
 START_SECONDS, STOP_SECONDS, ATTACH_SECONDS = 60.0, 30.0, 15.0
+#: How often the one who runs the server looks whether somebody asked it to end.
+LOOK_SECONDS = 1.0
 SHUTDOWNS = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)  # fast, immediate, by force
 
 SETTINGS = {
@@ -34,29 +37,33 @@ SETTINGS = {
     "shared_buffers": "128MB",
     "max_connections": "100",
     "wal_level": "replica",
+    # Whatever was set in the database: an answer is a promise.
+    "fsync": "on",
+    "full_page_writes": "on",
+    # Shared memory of no name in the file system, where the server has none of its own.
+    "dynamic_shared_memory_type": "sysv",
     "timezone": "UTC",
     # The server's log carries no row's content: neither statements nor the values in a DETAIL.
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
     "log_checkpoints": "off",
 }
-UNSAFE_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 log = logging.getLogger(__name__)
 
 
 class EmbeddedPostgres:
-    """The server of one home; `durable=False` is for tests, whose data may be lost."""
+    """The server of one home; `durable=False` is for tests, which make many."""
 
-    def __init__(self, home: Path, *, durable: bool = True) -> None:
-        self._cluster = Cluster(home, durable=durable)
+    def __init__(self, home: Path, *, durable: bool = True, archive: Path | None = None) -> None:
+        self._cluster = Cluster(home, durable=durable, archive=archive)
         self._lock = HomeLock(self._cluster.home)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
 
     @property
     def dsn(self) -> str:
-        """The address for asyncpg and for the programs of PostgreSQL; holds no secret."""
+        """The owner's address, for asyncpg and for PostgreSQL's programs; holds no secret."""
         return self._cluster.address(NAME)
 
     def bin(self, name: str) -> Path:
@@ -116,9 +123,10 @@ class EmbeddedPostgres:
             await ended(self._process, None)
 
     async def supervise(self) -> None:
-        """Start the server again whenever it dies; returns after `stop`."""
-        while True:
-            await self.wait_for_death()
+        """Start the server again whenever it dies, or is asked to; returns after `stop`."""
+        while self._process is not None:
+            while not await ended(self._process, LOOK_SECONDS):
+                self._hurry()
             if self._stopping:
                 return
             log.error("the embedded PostgreSQL died; starting it again")
@@ -127,6 +135,12 @@ class EmbeddedPostgres:
             except (ConfigurationError, DatabaseUnavailableError) as error:
                 log.error("the embedded PostgreSQL did not come back: %s", error)
                 await asyncio.sleep(1)
+
+    def _hurry(self) -> None:
+        """End at once a server that somebody asked to end (SIGTERM): it lets nobody in any more."""
+        if not self._stopping and self._cluster.is_stopping() and self._process is not None:
+            log.warning("the embedded PostgreSQL was asked to end; it is ended and started again")
+            self._process.send_signal(signal.SIGINT)
 
     async def _start_locked(self) -> None:
         self._stopping = False
@@ -145,8 +159,7 @@ class EmbeddedPostgres:
 
     async def _launch(self) -> None:
         await self._end_leftover()
-        settings = SETTINGS | ({} if self._cluster.durable else UNSAFE_SETTINGS)
-        settings["unix_socket_directories"] = str(self._cluster.socket_directory())
+        settings = {**SETTINGS, "unix_socket_directories": str(self._cluster.socket_directory())}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         deadline = time.monotonic() + START_SECONDS
         while not self._stopping:
@@ -183,11 +196,12 @@ class EmbeddedPostgres:
             connection = await asyncpg.connect(self.dsn, timeout=5)
         except asyncpg.InvalidCatalogNameError:
             connection = await asyncpg.connect(self._cluster.address("postgres"), timeout=5)
-            try:
-                await connection.execute(f"create database {NAME}")
-            finally:
-                await connection.close()
-        else:
+            await connection.execute(f"create database {NAME}")
+        try:
+            # A standby has it from its primary.
+            if not await connection.fetchval("select pg_is_in_recovery()"):
+                await let_in(connection)
+        finally:
             await connection.close()
 
     async def _end_leftover(self) -> None:
@@ -227,6 +241,11 @@ class EmbeddedPostgres:
         return None
 
 
+def service_address(home: Path) -> str:
+    """Return the address that the service of a home logs in at: an account that owns nothing."""
+    return Cluster(home, durable=True).address(NAME, SERVICE_ROLE)
+
+
 @asynccontextmanager
 async def embedded_database(home: Path) -> AsyncIterator[str]:
     """
@@ -237,7 +256,9 @@ async def embedded_database(home: Path) -> AsyncIterator[str]:
     """
     server = EmbeddedPostgres(home)
     await server.start_or_attach()
+    supervisor = asyncio.create_task(server.supervise())
     try:
         yield server.dsn
     finally:
         await server.leave()
+        await supervisor

@@ -9,8 +9,10 @@ so there is no password to keep. Data of another major version is refused, not u
 
 import asyncio
 import contextlib
+import ctypes
 import hashlib
 import importlib.util
+import json
 import os
 import pwd
 import re
@@ -22,18 +24,34 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from vault.errors import ConfigurationError
+from vault.sandbox.landlock import OWN, READ, RUN, WRITE, landlock_version
+from vault.sql.privileges import SERVICE_ROLE
 
+#: The database, and the superuser who owns it: who migrates, dumps and restores comes in as that.
 NAME = "portvault"
 SOCKET_PATH_BYTES_MAX = 107  # sockaddr_un
 CREATE_SECONDS = 60.0
 LOG_BYTES_MAX = 1024 * 1024
+#: What every program needs of the system: its libraries, and the names of accounts (`peer`).
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/etc/ld.so.preload")
+_ACCOUNTS = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/var/lib/sss/mc")
+_ACCOUNTS_OF_SYSTEMD = ("/run/systemd/userdb", "/etc/userdb", "/run/userdb")
+_CLOCK_AND_CHANCE = ("/etc/localtime", "/usr/share/zoneinfo", "/dev/urandom")
+#: The line of `postmaster.pid`, from 0, that says what the server is doing.
+_STATUS_LINE = 7
+_LOADERS = "lib*/ld-*.so*"
+#: What runs `initdb`'s own commands, and an archive's.
+_SHELL = "/bin/sh"
+_PROGRAMS = ("/bin", "/usr/bin")
 
 
 class Cluster:
     """The cluster of one home, without its server."""
 
-    def __init__(self, home: Path, *, durable: bool) -> None:
+    def __init__(self, home: Path, *, durable: bool, archive: Path | None = None) -> None:
         self.home = home.absolute()
+        #: Where the server's own commands keep its WAL; nobody but the drill lets it run any.
+        self.archive = archive
         self.account = _account()
         self.durable = durable
         self.base = self.home / "postgres"
@@ -41,10 +59,10 @@ class Cluster:
         self.log = self.base / "log"
         self._log_offset = 0
 
-    def address(self, database: str) -> str:
-        """Return the address of a database by its name."""
+    def address(self, database: str, account: str = NAME) -> str:
+        """Return the address of a database by its name, for its owner or for the service."""
         query = urlencode({"host": str(self.socket_directory())})
-        return f"postgresql://{NAME}@/{database}?{query}"
+        return f"postgresql://{account}@/{database}?{query}"
 
     def socket_directory(self) -> Path:
         """Beside the data, or where that path is too long or odd for an address, under /tmp."""
@@ -82,7 +100,8 @@ class Cluster:
         """Start a program of the wheel as the cluster's account; it dies with this thread."""
         launcher = Path(__file__).with_name("postgres_launcher.py")
         identity = (self.account.pw_uid, self.account.pw_gid, os.getpid())
-        command = [sys.executable, "-I", "-S", str(launcher), *map(str, identity)]
+        allowed = json.dumps(self._allowed(program))
+        command = [sys.executable, "-I", "-S", str(launcher), *map(str, identity), allowed]
         # A session of its own: Ctrl-C on the terminal is the vault's to handle. No variables of
         # ours: they may hold secrets.
         with open(self.log, "ab", opener=_open_private) as sink:
@@ -96,6 +115,30 @@ class Cluster:
                 cwd="/",
                 start_new_session=True,
             )
+
+    def _allowed(self, program: str) -> list[tuple[str, str]]:
+        """Return the only files that a program may open, and what for: its own, and no keys."""
+        installed = program_path(program).parents[1]
+        own = (self.base, self.socket_directory())
+        system = (*_LIBRARIES, *_ACCOUNTS, *_ACCOUNTS_OF_SYSTEMD, *_CLOCK_AND_CHANCE)
+        return [
+            *((str(path), OWN) for path in own),
+            (str(installed), RUN),
+            (str(installed.parent.with_suffix(".libs")), RUN),
+            *((path, READ) for path in system),
+            *((str(path), RUN) for path in Path("/").glob(_LOADERS)),
+            ("/dev/null", WRITE),
+            *([(_SHELL, RUN)] if program == "initdb" else []),
+            *([(str(self.archive), OWN)] if self.archive else []),
+            *((path, RUN) for path in _PROGRAMS if self.archive),
+        ]
+
+    def is_stopping(self) -> bool:
+        """Whether the server was asked to end, and waits for its sessions."""
+        with contextlib.suppress(OSError, IndexError):
+            status = (self.data / "postmaster.pid").read_text().splitlines()[_STATUS_LINE]
+            return status.strip() == "stopping"
+        return False
 
     def complaint(self) -> str:
         """Return the last thing that the program started last complains of in the log."""
@@ -139,10 +182,16 @@ class Cluster:
 
     def _write_access(self) -> None:
         names = {pwd.getpwuid(uid).pw_name for uid in (0, os.geteuid())}
-        idents = "".join(f'{NAME} "{name}" {NAME}\n' for name in sorted(names))
+        roles = (NAME, SERVICE_ROLE)
+        idents = "".join(f'{NAME} "{name}" {role}\n' for name in sorted(names) for role in roles)
         rules = "".join(f"local {what} all peer map={NAME}\n" for what in ("all", "replication"))
         (self.data / "pg_ident.conf").write_text(idents)
         (self.data / "pg_hba.conf").write_text(rules)
+
+
+def is_confined() -> bool:
+    """Whether the kernel keeps the server from every file that is not its own (Landlock)."""
+    return landlock_version(ctypes.CDLL(None, use_errno=True)) > 0
 
 
 def program_path(name: str) -> Path:

@@ -20,7 +20,7 @@ from vault.domain.records import Record
 from vault.errors import RecordsUnavailableError
 from vault.sql.connection import AWAY, Connection
 from vault.sql.log import append_records, insert_records
-from vault.sql.privileges import SERVICE_ROLE
+from vault.sql.session import SERVICE_SESSION, SessionRefusedError, require_session
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,9 @@ class GroupRecorder:
             except AWAY as error:
                 self._disconnect()
                 log.warning("access records cannot be written: %s", type(error).__name__)
+            except SessionRefusedError as error:
+                self._disconnect()
+                log.error("access records cannot be written: %s", error)
             except Exception:
                 # Whatever it was, the next batch gets a new connection and a new chance.
                 self._disconnect()
@@ -159,16 +162,16 @@ class GroupRecorder:
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         if self._conn is None or self._conn.is_closed():
             milliseconds = str(max(1, int(self._timeout_seconds * 1000)))
+            asked = {
+                **SERVICE_SESSION,
+                "statement_timeout": milliseconds,
+                "lock_timeout": milliseconds,
+                "application_name": APPLICATION,
+            }
             self._conn = await asyncpg.connect(
-                self._dsn,
-                timeout=self._timeout_seconds,
-                server_settings={
-                    "statement_timeout": milliseconds,
-                    "lock_timeout": milliseconds,
-                    "application_name": APPLICATION,
-                    "role": SERVICE_ROLE,
-                },
+                self._dsn, timeout=self._timeout_seconds, server_settings=asked
             )
+            await require_session(self._conn, asked)
         return self._conn
 
     def _disconnect(self) -> None:

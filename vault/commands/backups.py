@@ -14,7 +14,7 @@ from vault.actions.backup import backed_up
 from vault.actions.restore import Restored
 from vault.actions.restore import restore as restore_region
 from vault.adapters.postgres_tools import run_tool
-from vault.app import attached, open_vault
+from vault.app import attached, login, open_vault
 from vault.commands.database import database_errors
 from vault.commands.operator import operator, regions_of
 from vault.commands.output import show, table
@@ -55,7 +55,7 @@ async def _recorded(config: Config, dsn: str) -> AsyncIterator[None]:
         print("the schema is older than this release: not recorded in the log", file=sys.stderr)
         yield
         return
-    async with open_vault(config, dsn=dsn) as vault, backed_up(vault, operator(config)):
+    async with open_vault(config, dsn=login(config)) as vault, backed_up(vault, operator(config)):
         yield
 
 

@@ -17,9 +17,10 @@ from keys.custodians import open_custodian
 from keys.errors import KeysError
 from vault.actions.stores import compare_identity, stored_identity
 from vault.adapters.objects import open_store
+from vault.adapters.postgres_cluster import is_confined
 from vault.adapters.recorder import APPLICATION
 from vault.adapters.sniffer import MagicSniffer
-from vault.app import EMBEDDED, attached, load_policy
+from vault.app import EMBEDDED, attached, load_policy, login
 from vault.commands.database import database_errors
 from vault.commands.output import show, table
 from vault.config import Config, load_config
@@ -29,12 +30,19 @@ from vault.errors import VaultError
 from vault.migrate import pending
 from vault.sql.connection import Connection
 from vault.sql.log_waiting import waiting_seconds
+from vault.sql.privileges import SERVICE_ROLE
+from vault.sql.session import (
+    powers,
+    require_durable_tables,
+    require_own_session,
+    require_server,
+    require_session,
+)
 from vault.sql.stores import store_ids
 
 CHECK_SECONDS = 60.0
 CLOCK_SECONDS_MAX = 2.0
 FREE_BYTES_MIN = 1024**3
-POSTGRESQL_MIN = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +150,10 @@ async def _database(config: Config, known: _Known, *, new: bool) -> tuple[str, s
 async def _ask_database(config: Config, known: _Known) -> tuple[str, str]:
     """Look at the database; `known` receives what other checks take from it."""
     async with attached(config) as dsn:
-        conn = await asyncpg.connect(dsn, timeout=config.database_timeout_seconds)
+        conn = await asyncpg.connect(login(config), timeout=config.database_timeout_seconds)
         try:
+            require_server(conn)
+            await require_own_session(conn, login(config))
             version = conn.get_server_version().major
             sums = await conn.fetchval("select current_setting('data_checksums')")
             now = await conn.fetchval("select clock_timestamp()")
@@ -154,18 +164,36 @@ async def _ask_database(config: Config, known: _Known) -> tuple[str, str]:
             waiting = await pending(dsn)
             if not waiting:
                 known.logs.update(await _logs(config, conn))
+            if wrong := await _wrong_session(conn):
+                return "fail", wrong
         finally:
             await conn.close()
         off = abs((datetime.now(UTC) - now).total_seconds())
-    if version < POSTGRESQL_MIN:
-        return "fail", f"PostgreSQL {version} is too old; {POSTGRESQL_MIN} or later is needed"
     if off > CLOCK_SECONDS_MAX:
         return "fail", f"its clock and this machine's are {off:.0f} s apart; set both by NTP"
     if waiting:
         return "warn", f"{len(waiting)} migrations wait: portvault migrate"
+    if config.database == EMBEDDED and not is_confined():
+        return "warn", (
+            "the kernel has no Landlock, so the embedded PostgreSQL may read what its account may, "
+            "and where root runs it in a closed directory every file: use a kernel of 5.13 or later"
+        )
     if sums != "on":
         return "warn", "data checksums are off; enable them with pg_checksums"
     return "ok", f"PostgreSQL {version}, checksums on, clocks agree"
+
+
+async def _wrong_session(conn: asyncpg.Connection) -> str | None:
+    """Return what makes the service's sessions unsafe, if anything."""
+    await require_session(conn, {})
+    await require_durable_tables(conn)
+    if (much := await powers(conn)) is None:
+        return None
+    return (
+        f"the vault logs in with more than it needs: {much}. Make an account that owns nothing "
+        f"(create role NAME login password '…' in role {SERVICE_ROLE}), give its address in "
+        "PORTVAULT_DATABASE, and the owner's in PORTVAULT_DATABASE_OWNER to who migrates"
+    )
 
 
 async def _logs(config: Config, conn: Connection) -> dict[str, tuple[str, str]]:

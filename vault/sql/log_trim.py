@@ -44,16 +44,7 @@ async def first_to_keep(
 
 async def set_minimum(conn: Connection, region: str, size: int, note: str) -> None:
     """Keep the signed statement of how far the log is trimmed; it never goes back."""
-    await conn.execute(
-        """
-        insert into log_minimum (region, size, note) values ($1, $2, $3)
-        on conflict (region) do update set size = excluded.size, note = excluded.note
-            where log_minimum.size <= excluded.size
-        """,
-        region,
-        size,
-        note,
-    )
+    await conn.execute("select declare_log_minimum($1, $2, $3)", region, size, note)
 
 
 async def set_purged(conn: Connection, region: str, size: int) -> None:

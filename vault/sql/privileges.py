@@ -19,11 +19,14 @@ end
 $$;
 do $$
 begin
-    if not pg_has_role(current_user, '{SERVICE_ROLE}', 'set') then
-        grant {SERVICE_ROLE} to current_user with set true;
+    -- What a version does not know must not even be parsed by it.
+    if current_setting('server_version_num')::int < 160000 then
+        if not pg_has_role(current_user, '{SERVICE_ROLE}', 'member') then
+            grant {SERVICE_ROLE} to current_user;
+        end if;
+    elsif not pg_has_role(current_user, '{SERVICE_ROLE}', 'set') then
+        execute 'grant {SERVICE_ROLE} to current_user with set true';
     end if;
-exception when invalid_parameter_value or syntax_error then
-    grant {SERVICE_ROLE} to current_user;
 end
 $$;
 do $$
@@ -43,7 +46,10 @@ grant usage, select on all sequences in schema public to {SERVICE_ROLE};
 grant select, insert, update, delete on all tables in schema public to {SERVICE_ROLE};
 revoke insert, update, delete on migration from {SERVICE_ROLE};
 revoke update, delete on {", ".join(ADDED_TO)} from {SERVICE_ROLE};
-grant execute on function trim_log(text, bigint, bigint) to {SERVICE_ROLE};
+revoke insert, update, delete on log_minimum from {SERVICE_ROLE};
+grant update (purged) on log_minimum to {SERVICE_ROLE};
+grant execute on function trim_log(text, bigint, bigint),
+    declare_log_minimum(text, bigint, text) to {SERVICE_ROLE};
 """
 
 
@@ -56,6 +62,13 @@ async def owns(conn: asyncpg.Connection) -> bool:
 async def create_role(conn: asyncpg.Connection) -> None:
     """Make the service's role where the server does not have it, and let this account act in it."""
     await conn.execute(_ROLE)
+
+
+async def let_in(conn: asyncpg.Connection) -> None:
+    """Let the service's role log in by itself, where the server lets nobody else come as it."""
+    await create_role(conn)
+    if not await conn.fetchval("select rolcanlogin from pg_roles where rolname = $1", SERVICE_ROLE):
+        await conn.execute(f"alter role {SERVICE_ROLE} login")
 
 
 async def grant(conn: asyncpg.Connection) -> None:
