@@ -280,7 +280,7 @@ async def test_the_service_does_not_say_itself_what_may_be_trimmed(vault: Vault)
 
 
 async def test_a_home_from_before_goes_on(place: Path, tmp_path: Path) -> None:
-    """A home whose service could not log in, with the schema of then, is served after an upgrade."""
+    """A home whose service could not log in, with the schema of then, is served on."""
     home, before = place / "home", tmp_path / "migrations"
     server = EmbeddedPostgres(home, durable=False)
     owner = await server.start()
