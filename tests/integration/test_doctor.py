@@ -12,7 +12,7 @@ from tests.fixtures_custodians import Token
 from tests.fixtures_postgres import as_service
 from tests.fixtures_process import VaultProcess
 
-PARTS = {"home", "database", "libmagic", "policy", "store uk", "custodian uk"}
+PARTS = {"home", "database", "descriptors", "libmagic", "policy", "store uk", "custodian uk"}
 #: What is looked at only where the database is there and migrated.
 MAYBE = {"log uk"}
 
