@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(args: argparse.Namespace) -> int:
     module, _, name = args.run.partition(".")
     terminated = asyncio.Event()
+    _hear_signals()
     try:
         command: Command = getattr(importlib.import_module(f"vault.commands.{module}"), name)
         run = uvloop.run if args.run in _SERVERS else asyncio.run
@@ -68,6 +69,12 @@ def _run(args: argparse.Namespace) -> int:
             traceback.print_exc()
         return _say(error)
     return 0
+
+
+def _hear_signals() -> None:
+    """Be stopped by Ctrl-C and SIGTERM, whatever the process that started this one ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 async def _stoppable(command: Command, args: argparse.Namespace, terminated: asyncio.Event) -> None:

@@ -15,8 +15,8 @@ def _pkcs11(place: str) -> Custodian:
         if error.name != "pkcs11":
             raise
         raise CustodianConfigurationError(
-            "a pkcs11: custodian needs a library that is not installed: pip install "
-            "portvault[pkcs11]"
+            "a pkcs11: custodian needs a package that is not installed: run `python -m pip install "
+            "python-pkcs11` with the Python that runs portvault"
         ) from None
     return Pkcs11Custodian(place)
 

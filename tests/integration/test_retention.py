@@ -84,6 +84,24 @@ async def test_the_scan_goes_and_the_authorisation_stays_its_year(house: House) 
     assert await custody(vault, letter) == "shredded"
 
 
+@pytest.mark.parametrize("before, after", [(86400.0, 0.0), (0.0, 86400.0)])
+async def test_a_changed_grace_is_acted_on_as_it_is_shown(
+    config: Config, before: float, after: float
+) -> None:
+    """A grace that is shorter or longer since a restart moves the time itself, in every process."""
+    async with clocked(config, reversal_grace_seconds=before) as (vault, _):
+        order = await new_order(vault)
+        document = await put(vault, order)
+        await end(vault, order)
+        if before:
+            await sweep(vault)
+        async with clocked(config, reversal_grace_seconds=after) as (other, _):
+            shown = [await explain_retention(one, DPO, document) for one in (vault, other)]
+            assert shown[0].sentence == shown[1].sentence
+            await sweep(vault)
+            assert await custody(vault, document) == ("stored" if after else "shredded")
+
+
 async def test_a_reversal_within_the_grace_reopens_custody(house: House) -> None:
     """A port that is reversed in time keeps everything, and its next end counts anew."""
     vault, clock = house

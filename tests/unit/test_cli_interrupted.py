@@ -3,10 +3,27 @@
 import argparse
 import asyncio
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from vault.cli import _run
+
+
+@pytest.fixture(params=["default", "ignored", "blocked"], autouse=True)
+def _inherited(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Start from what a shell or a script leaves to its children, as `&` has SIGINT ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    if request.param == "ignored":
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+    if request.param == "blocked":
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    yield
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    for number in numbers:
+        signal.signal(number, before[number])
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -7,7 +7,7 @@ shortens.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache
 from uuid import UUID
@@ -49,10 +49,17 @@ def _parsed(text: str) -> Policy:
 async def in_force(vault: Vault, conn: Connection) -> InForce:
     """Return the policy in force; raises `ConfigurationError` if this release cannot read it."""
     applied = await policies_sql.newest(conn)
-    grace = timedelta(seconds=vault.config.reversal_grace_seconds)
     if applied is None:
-        return InForce(0, _parsed(vault.policy_text), grace)
-    return InForce(applied.version, _parsed(applied.text), grace)
+        return InForce(0, _parsed(vault.policy_text), _grace_setting(vault))
+    return InForce(applied.version, _parsed(applied.text), _grace_of(vault, applied))
+
+
+def _grace_of(vault: Vault, applied: policies_sql.AppliedPolicy) -> timedelta:
+    return _grace_setting(vault) if applied.grace is None else applied.grace
+
+
+def _grace_setting(vault: Vault) -> timedelta:
+    return timedelta(seconds=vault.config.reversal_grace_seconds)
 
 
 async def policy_used(vault: Vault, conn: Connection, document: Document) -> PolicyUsed:
@@ -75,12 +82,22 @@ async def policy_used(vault: Vault, conn: Connection, document: Document) -> Pol
 
 
 async def start_policy(vault: Vault) -> bool:
-    """Put the first policy in force; returns whether the operator's file is what is in force."""
+    """
+    Put the first policy in force; returns whether the operator's file is what is in force.
+
+    A grace that was changed in the settings is a new version of the policy in force, so that every
+    document is judged anew by it, in every process.
+    """
     parse_policy(vault.policy_text)
-    async with connection(vault.pool) as conn:
-        now = vault.clock()
-        first = policies_sql.AppliedPolicy(1, vault.policy_text, now, FIRST_BY, None)
-        await policies_sql.insert(conn, first)
+    now, grace = vault.clock(), _grace_setting(vault)
+    async with transaction(vault.pool) as conn:
+        await policies_sql.lock(conn)
+        newest = await policies_sql.newest(conn) or policies_sql.AppliedPolicy(
+            0, vault.policy_text, now, FIRST_BY, None, None
+        )
+        if newest.grace != grace:
+            version = replace(newest, version=newest.version + 1, grace=grace, applied_at=now)
+            await policies_sql.insert(conn, version)
         return (await in_force(vault, conn)).policy == _parsed(vault.policy_text)
 
 
@@ -168,10 +185,10 @@ async def apply_policy(
             if any(change.shortens for change in found):
                 approved_by = await _second_person(access, conn, approval, effect)
             version = current.version + 1
-            await policies_sql.insert(
-                conn,
-                policies_sql.AppliedPolicy(version, text, vault.clock(), principal.id, approved_by),
+            applied = policies_sql.AppliedPolicy(
+                version, text, vault.clock(), principal.id, approved_by, current.grace
             )
+            await policies_sql.insert(conn, applied)
             await log_sql.insert_records(conn, access.conclude_everywhere())
         return version, effect
 
