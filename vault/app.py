@@ -114,7 +114,7 @@ async def open_vault(
         stores: dict[str, ObjectStore] = {}
         custodians: dict[str, Custodian] = {}
         for region in config.regions:
-            custodians[region] = _open_custodian(config, region)
+            custodians[region] = open_region_custodian(config, region)
             stack.push_async_callback(custodians[region].close)
             stores[region] = open_store(
                 config.objects_uri(region),
@@ -197,7 +197,7 @@ async def open_vault(
         yield vault
 
 
-def _open_custodian(config: Config, region: str) -> Custodian:
+def open_region_custodian(config: Config, region: str) -> Custodian:
     """Open the region's custodian, with the one before it while its key is moved."""
     custodian = open_custodian(config.custodian_uri(region))
     before = config.custodian_before_uri(region)

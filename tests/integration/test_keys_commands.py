@@ -54,6 +54,8 @@ async def test_a_region_moves_to_another_custodian(
     )
     await vault.start()
     await vault.json(*get(document, tmp_path / "before.jpg"), **token)
+    moving = {row["check"]: row for row in await vault.json("doctor")}["custodian uk"]
+    assert (moving["verdict"], "rotate-custodian" in moving["detail"]) == ("warn", True)
     await vault.json("keys", "rotate-custodian", "--region", "uk")
     assert not list(old.glob("uk-*.key"))
     assert len(list(new.glob("uk-*.key"))) == 1

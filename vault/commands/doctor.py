@@ -13,14 +13,13 @@ from pathlib import Path
 
 import asyncpg
 
-from keys.custodians import open_custodian
 from keys.errors import KeysError
 from vault.actions.stores import compare_identity, stored_identity
 from vault.adapters.objects import open_store
 from vault.adapters.postgres_cluster import is_confined
 from vault.adapters.recorder import APPLICATION
 from vault.adapters.sniffer import MagicSniffer
-from vault.app import EMBEDDED, attached, load_policy, login
+from vault.app import EMBEDDED, attached, load_policy, login, open_region_custodian
 from vault.commands.database import database_errors
 from vault.commands.output import show, table
 from vault.config import Config, load_config
@@ -238,7 +237,7 @@ async def _store(
 
 
 async def _custodian(config: Config, region: str, tree: int | None) -> tuple[str, str]:
-    custodian = open_custodian(config.custodian_uri(region))
+    custodian = open_region_custodian(config, region)
     try:
         await custodian.check()
         living = await custodian.generations(region)
@@ -253,6 +252,11 @@ async def _custodian(config: Config, region: str, tree: int | None) -> tuple[str
     if not living:
         return "warn", (
             f"{custodian.name} has no root key of {region}: `portvault serve` makes the first one"
+        )
+    if config.custodian_before_uri(region) is not None:
+        return "warn", (
+            f"{custodian.name} takes over from {config.custodian_before_uri(region)}: run "
+            f"`portvault keys rotate-custodian --region {region}`, then take custodian_before out"
         )
     verdict = "warn" if custodian.destroy_level == 0 else "ok"
     return verdict, (
