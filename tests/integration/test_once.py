@@ -96,7 +96,7 @@ async def test_a_claim_goes_with_what_it_made(api: Api, vault: Vault, passport: 
         key = {"Idempotency-Key": f"document-{number}"}
         _, document = await api.put(order["id"], passport, **key)
         documents.append(uuid.UUID(document["id"]))
-    await shred(vault, DPO, documents[0], "a mistake", Ground.MISTAKE)
+    await shred(vault, DPO, documents[0], "wrong-document", Ground.MISTAKE)
     rows = "select key from idempotency order by key"
     left = [row["key"] for row in await vault.pool.fetch(rows)]
     assert left == ["document-1", "document-2", "scan-1"]
@@ -106,7 +106,7 @@ async def test_a_claim_goes_with_what_it_made(api: Api, vault: Vault, passport: 
     )
     assert await forget_claims(vault, "uk") == 1
     assert await forget_claims(vault, "uk") == 0
-    await shred(vault, DPO, documents[2], "a mistake", Ground.MISTAKE)
+    await shred(vault, DPO, documents[2], "wrong-document", Ground.MISTAKE)
     async with vault.pool.acquire() as conn:
         await details_sql.set_gone(conn, [uuid.UUID(order["id"])], vault.clock())
     assert await vault.pool.fetch(rows) == []

@@ -163,7 +163,7 @@ async def test_a_hold_stops_requests_and_purging(house: House) -> None:
     vault, clock = house
     order = await new_order(vault)
     gone, kept = await put(vault, order), await put(vault, order)
-    await shred(vault, PORTING, gone, "sent twice", Ground.MISTAKE)
+    await shred(vault, PORTING, gone, "duplicate", Ground.MISTAKE)
     case = await hold(vault, orders=(order,))
     assert await purge_shredded(vault, "uk") == 0
     with pytest.raises(HeldError, match="a hold keeps this document"):

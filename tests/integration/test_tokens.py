@@ -46,7 +46,7 @@ async def test_a_token_of_a_customer_sees_that_customers_orders_only(
         ("GET", "/v1/documents/{}", document["id"], {}),
         ("GET", "/v1/documents/{}/content", document["id"], {}),
         ("GET", "/v1/documents/{}/certificate", document["id"], {}),
-        ("POST", "/v1/documents/{}/actions/shred", document["id"], {"json": {"reason": "x"}}),
+        ("POST", "/v1/documents/{}/actions/shred", document["id"], {"json": {"reason": "test"}}),
     )
     for method, path, identity, options in calls:
         sent = {"headers": {"Access-Purpose": "verify-identity"}, "role": "other", **options}

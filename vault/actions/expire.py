@@ -16,6 +16,7 @@ from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import WORKER_ROLE, Action
 from vault.domain.documents import Document
+from vault.domain.kept_words import RETENTION
 from vault.domain.records import Record
 from vault.domain.retention import State, Verdict, judge
 from vault.domain.signals import SignalType, document_signal
@@ -152,7 +153,7 @@ async def _shred(
 
 
 def _reason(document: Document, verdict: Verdict) -> str:
-    return f"retention: {document.kind} after {verdict.rule.event}, row {verdict.rule.row}"
+    return f"{RETENTION}{document.kind} after {verdict.rule.event}, row {verdict.rule.row}"
 
 
 def _intent(vault: Vault, document: Document) -> Record:

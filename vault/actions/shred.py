@@ -16,7 +16,7 @@ from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Custody, Document
-from vault.domain.holds import check_text
+from vault.domain.kept_words import check_shred_reason
 from vault.domain.retention import Verdict, floor_sentence, judge
 from vault.domain.signals import SignalType, document_signal
 from vault.errors import FloorError, HeldError, NotFoundError
@@ -46,7 +46,7 @@ async def shred(
     ground: Ground = Ground.NOT_NEEDED,
 ) -> Document:
     """Shred one document; safe to repeat. Raises `FloorError` and `HeldError`."""
-    said = check_text("reason", reason)
+    said = check_shred_reason(reason)
     async with connection(vault.pool) as conn:
         document = await documents_sql.find(conn, identity)
     async with recorded(

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from vault.domain.documents import Document
+from vault.domain.kept_words import is_kept_reason
 from vault.domain.orders import Order
 
 FORMAT = "portvault-certificate/v1"
@@ -70,7 +71,7 @@ def certificate_text(document: Document, evidence: Evidence, issued_at: datetime
         "irrecoverable_since": _time(document.sealed_at),
         "trigger": {
             "ground": document.shred_ground,
-            "reason": document.shred_reason,
+            "reason": _kept_reason(document.shred_reason),
             "principal": document.shredded_by,
         },
         "policy": {
@@ -105,6 +106,11 @@ class Issued:
     kind: str
     note: str
     sealed_at: datetime
+
+
+def _kept_reason(reason: str | None) -> str | None:
+    """Return the reason where it is a code; earlier releases took sentences, which do not stay."""
+    return reason if reason is not None and is_kept_reason(reason) else None
 
 
 def order_certificate_text(order: Order, issued: list[Issued], issued_at: datetime) -> str:

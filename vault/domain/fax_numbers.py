@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import phonenumbers
 
+from vault.domain.kept_words import trade_words
 from vault.domain.regions import REGIONS
 from vault.errors import InvalidRequestError
 
@@ -48,6 +49,8 @@ _FACTS = {
     "station": re.compile(rf"[ -~]{{1,{FACT_LENGTH_MAX}}}", re.ASCII),
     "message": re.compile(rf"[ -~]{{1,{FACT_LENGTH_MAX}}}", re.ASCII),
 }
+#: A station that is a number; others are names.
+_STATION = re.compile(r"[0-9+().\- ]+", re.ASCII)
 #: What a gateway may tell of a call (T.30), and nothing else.
 FACTS = tuple(_FACTS)
 
@@ -97,15 +100,28 @@ def _american(area: str) -> str | None:
 
 
 def check_facts(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the facts of a call as they may stay in the receipt: runs of digits are masked."""
+    """
+    Return the facts of a call as they may stay in the receipt, which outlives the fax.
+
+    Runs of digits are masked. A station that is no number is left out, since people name stations
+    after themselves; of a message stay the words of the trade.
+    """
     facts = {}
     for name, value in given.items():
         if name not in _FACTS:
             raise InvalidRequestError(f"there is no fact {name!r}; known: {', '.join(FACTS)}")
         if not _FACTS[name].fullmatch(value):
             raise InvalidRequestError(f"{name} is not what a gateway says of a call")
-        facts[name] = _mask_digits(value) if name in {"station", "message"} else value
+        if (kept := _kept(name, value)) is not None:
+            facts[name] = kept
     return facts
+
+
+def _kept(name: str, value: str) -> str | None:
+    """Return what of a fact stays; of a station that names itself, nothing does."""
+    if name == "station":
+        return _mask_digits(value) if _STATION.fullmatch(value) else None
+    return trade_words(_mask_digits(value)) if name == "message" else value
 
 
 def clean_facts(given: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from vault.commands.arguments.tree import Tree, identity
 from vault.domain.access import Purpose
 from vault.domain.documents import Kind
+from vault.domain.kept_words import SHRED_REASONS
 
 
 def add_documents(tree: Tree) -> None:
@@ -51,7 +52,11 @@ def add_documents(tree: Tree) -> None:
         "portvault shred ID --reason withdrawn",
     )
     shred.add_argument("document", type=identity, metavar="DOCUMENT")
-    shred.add_argument("--reason", required=True, help="without names")
+    shred.add_argument(
+        "--reason",
+        required=True,
+        help=f"a case's number, or one of {', '.join(SHRED_REASONS)}; it is kept for ever",
+    )
     shred.add_argument(
         "--ground", help="no-longer-needed (default), consent-withdrawn, objection, …"
     )
