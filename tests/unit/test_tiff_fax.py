@@ -1,20 +1,29 @@
 """TIFF-F as fax machines write it, and as nobody should."""
 
 import io
+import struct
 import subprocess
 from typing import cast
 
 import pikepdf
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 from PIL.TiffImagePlugin import TiffImageFile
 
 from tests.fixtures_server import SAMPLES
 from tests.fixtures_telefax import G3_STRIP, G4_STRIP, loop, tiff
+from vault.domain import tiff_fax
 from vault.domain.fax_pdf import fax_pdf
-from vault.domain.tiff_fax import HEIGHT_MAX, REVERSED, WIDTH_MAX, read_pages
+from vault.domain.tiff_fax import (
+    HEIGHT_MAX,
+    REVERSED,
+    STRIPS_IN_ALL_MAX,
+    STRIPS_MAX,
+    WIDTH_MAX,
+    read_pages,
+)
 from vault.errors import ContentRefusedError
 
 FAXES = ("fax-1p-g4.tif", "fax-2p-g3.tif", "fax-3p-g4.tif")
@@ -188,3 +197,137 @@ def test_a_file_whose_pages_share_their_strips_is_refused():
     assert len(read_pages(tiff({}, strip=strip), 500)) == 1
     with pytest.raises(ContentRefusedError, match="overlap"):
         read_pages(tiff(*[{}] * 500, strip=strip), 500)
+
+
+class Counted(bytes):
+    """The bytes of a file, which count how many of them are read as numbers or cut out."""
+
+    work = 0
+
+    def __getitem__(self, place):
+        found = super().__getitem__(place)
+        if isinstance(place, slice):
+            self.work += len(found)
+        return found
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Have every byte that is unpacked out of a file counted, however often it is."""
+    unpack_from = struct.unpack_from
+
+    def counting(letters, data, offset=0):
+        data.work += struct.calcsize(letters)
+        return unpack_from(letters, data, offset)
+
+    monkeypatch.setattr(tiff_fax.struct, "unpack_from", counting)
+
+
+def entry(tag, kind, length, value):
+    return struct.pack("<HHII", tag, kind, length, value)
+
+
+def crowded(directories, repeated, length, *, kind=5):
+    """Return a TIFF of so many pages with so many more tags each, whose values are all the same."""
+    out = bytearray(b"II*\0" + bytes(4) + G4_STRIP)
+    link = 4
+    for _ in range(directories):
+        struct.pack_into("<I", out, link, len(out))
+        usual = [entry(256, 3, 1, 1728), entry(257, 3, 1, 8), entry(259, 3, 1, 4)]
+        usual += [entry(262, 3, 1, 0), entry(273, 4, 1, 8), entry(279, 4, 1, 1)]
+        tags = usual + [entry(282, kind, length, 8)] * repeated + [entry(283, kind, length, 8)]
+        out += struct.pack("<H", len(tags)) + b"".join(tags)
+        link = len(out)
+        out += bytes(4)
+    return bytes(out) + bytes(8 * STRIPS_MAX)
+
+
+@given(
+    directories=st.integers(1, 30),
+    repeated=st.sampled_from([0, 1, 2, 100, 240]),
+    length=st.sampled_from([1, 2, 100, STRIPS_MAX]),
+    kind=st.sampled_from([1, 3, 4, 5, 11, 12]),
+)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_work_is_bounded_by_the_size_of_the_file(counted, directories, repeated, length, kind):
+    """However often a file names the same bytes, they are read about once; this counts them."""
+    data = Counted(crowded(directories, repeated, length, kind=kind))
+    try:
+        read_pages(data, 500)
+    except ContentRefusedError:
+        pass
+    assert data.work <= 4 * len(data)
+
+
+def test_a_tag_stands_once_in_a_directory():
+    """Readers differ in which of two they believe, so neither is."""
+    with pytest.raises(ContentRefusedError, match="tag 282 twice"):
+        read_pages(crowded(1, 2, 1), 500)
+
+
+def test_values_that_all_pages_share_are_read_once_too_often():
+    """Pages may share values as long as the file is as large as all that is read of it."""
+    assert len(read_pages(crowded(2, 0, 1), 500)) == 2
+    with pytest.raises(ContentRefusedError, match="directories overlap"):
+        read_pages(crowded(2, 0, STRIPS_MAX), 500)
+
+
+@pytest.mark.parametrize("extra, refused", [(0, False), (1, True)])
+def test_strips_in_all_pages_are_counted(extra, refused):
+    """Each strip is an image of its own in the PDF: so many at most, whatever the pages."""
+    counts = [STRIPS_MAX] * (STRIPS_IN_ALL_MAX // STRIPS_MAX) + [1] * extra
+    out, link = bytearray(b"II*\0" + bytes(4)), 4
+    for count in counts:
+        strips = len(out)
+        out += G4_STRIP * count
+        offsets = len(out)
+        out += b"".join(struct.pack("<I", strips + 5 * n) for n in range(count)) + bytes(4)
+        sizes = len(out)
+        out += struct.pack("<I", 5) * count
+        if count == 1:
+            offsets, sizes = strips, 5
+        struct.pack_into("<I", out, link, len(out))
+        tags = [entry(256, 3, 1, 1728), entry(257, 3, 1, count), entry(259, 3, 1, 4)]
+        tags += [entry(262, 3, 1, 0), entry(273, 4, count, offsets), entry(278, 3, 1, 1)]
+        tags.append(entry(279, 4, count, sizes))
+        out += struct.pack("<H", len(tags)) + b"".join(tags)
+        link = len(out)
+        out += bytes(4)
+    if refused:
+        with pytest.raises(ContentRefusedError, match=f"more than {STRIPS_IN_ALL_MAX} strips"):
+            read_pages(bytes(out), 500)
+    else:
+        assert len(read_pages(bytes(out), 500)) == len(counts)
+
+
+def floating(kind, packed):
+    """Return a TIFF whose resolutions are floating-point numbers."""
+    data = bytearray(tiff({282: (4, 1), 283: (4, 1)}))
+    for tag in (282, 283):
+        at = data.index(struct.pack("<HHI", tag, 4, 1))
+        place = len(data)
+        value = packed if len(packed) == 4 else struct.pack("<I", place)
+        data[at : at + 12] = struct.pack("<HHI", tag, kind, 1) + value
+        data += packed
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "kind, packed, dpi",
+    [
+        (11, struct.pack("<f", 200.0), 200.0),
+        (12, struct.pack("<d", 100.0), 100.0),
+        (11, struct.pack("<f", float("inf")), None),
+        (12, struct.pack("<d", float("nan")), None),
+    ],
+)
+def test_a_resolution_may_be_a_floating_point_number(kind, packed, dpi):
+    """What some drivers write is read; what is no number is taken as T.4's resolution."""
+    (page,) = read_pages(floating(kind, packed), 9)
+    assert page.dpi == ((dpi, dpi) if dpi else (204.0, 196.0))
+
+
+def test_a_limit_of_the_page_is_named():
+    """Who scans at 600 dots per inch is told how many dots a fax may have."""
+    with pytest.raises(ContentRefusedError, match="4960 by 400 dots; a fax is at most 4864 by"):
+        read_pages(tiff({256: (3, 4960), 257: (3, 400), 278: (3, 400)}), 9)

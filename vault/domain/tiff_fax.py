@@ -1,14 +1,17 @@
 """
 TIFF-F, the files of fax machines (RFC 2306, TIFF 6.0, T.4, T.6): read and checked, never decoded.
 
-Every offset is held against the file before it is followed, no directory is read twice, and all
-loops are bounded by the file's size, so any bytes at all end in pages or in a refusal. Nothing is
-decompressed: a page is where its coded strips lie and how they are coded.
+Every offset is held against the file before it is followed. The bytes of all directories and of
+their values, each counted as often as it is read, are at most those of the file, and so are the
+bytes of all strips: the work is bounded by the file's size, whatever overlaps what. So any bytes at
+all end in pages or in a refusal. Nothing is decompressed: a page is where its coded strips lie and
+how they are coded.
 """
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from vault.errors import ContentRefusedError
 
@@ -16,6 +19,8 @@ from vault.errors import ContentRefusedError
 #: is bounded by what a viewer can bear.
 WIDTH_MAX, HEIGHT_MAX = 4864, 32_768
 STRIPS_MAX, ENTRIES_MAX = 4096, 256
+#: In all pages together: each strip is an image of its own in the PDF.
+STRIPS_IN_ALL_MAX = 65_536
 G3, G4 = 3, 4
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -29,9 +34,11 @@ _WANTED = frozenset(
         *(_ROWS, _COUNTS, _X_RESOLUTION, _Y_RESOLUTION, _T4_OPTIONS, _UNIT, _RECEIVE_SECONDS),
     }
 )
-_BYTE, _SHORT, _LONG, _RATIONAL = 1, 3, 4, 5
+_BYTE, _SHORT, _LONG, _RATIONAL, _FLOAT, _DOUBLE = 1, 3, 4, 5, 11, 12
 _SIZES = {_BYTE: 1, _SHORT: 2, _LONG: 4, _RATIONAL: 8}
 _LETTERS = {_BYTE: "B", _SHORT: "H", _LONG: "I", _RATIONAL: "I"}
+#: Some drivers write a resolution as a floating-point number.
+_RESOLUTION_SIZES, _RESOLUTION_LETTERS = {_FLOAT: 4, _DOUBLE: 8}, {_FLOAT: "f", _DOUBLE: "d"}
 _CENTIMETRE = 3
 #: R8 by 3.85 and 7.7 lines a millimetre is what T.4 calls standard and fine, here per inch.
 _DEFAULT_DPI = (204.0, 196.0)
@@ -80,42 +87,78 @@ def read_pages(data: bytes, pages_max: int) -> list[Page]:
 
 
 def _pages(data: bytes, order: str, pages_max: int) -> Iterator[Page]:
-    (offset,) = struct.unpack_from(order + "I", data, 4)
-    seen, coded = set[int](), 0
+    numbers = _Numbers(data, order)
+    offset = numbers.next_directory
+    seen, coded, strips = set[int](), 0, 0
     while offset:
         if offset in seen:
             raise _refused("its directories form a loop")
         if len(seen) == pages_max:
             raise _refused(f"it has more than {pages_max} pages")
         seen.add(offset)
-        tags, offset = _directory(data, order, offset)
+        tags, offset = _directory(numbers, offset)
         page = _page(data, tags, len(seen))
         # Else a small file would be many times as large as PDF, and as long to read.
         coded += sum(size for _, size in page.strips)
+        strips += len(page.strips)
         if coded > len(data):
             raise _refused("its strips overlap")
+        if strips > STRIPS_IN_ALL_MAX:
+            raise _refused(f"it has more than {STRIPS_IN_ALL_MAX} strips")
         yield page
 
 
-def _directory(data: bytes, order: str, offset: int) -> tuple[dict[int, list[int]], int]:
+class _Numbers:
+    """The numbers of a file, read so often that their bytes are at most those of the file."""
+
+    def __init__(self, data: bytes, order: str) -> None:
+        self._data, self._order, self._left = data, order, len(data)
+        (self.next_directory,) = self.take("I", 4)
+
+    def take(self, letters: str, offset: int) -> tuple[Any, ...]:
+        """Return the numbers at an offset; refuses the file where too many were read before."""
+        self._left -= struct.calcsize(self._order + letters)
+        if self._left < 0:
+            raise _refused("its directories overlap")
+        return struct.unpack_from(self._order + letters, self._data, offset)
+
+
+def _directory(numbers: _Numbers, offset: int) -> tuple[dict[int, list[int]], int]:
     """Return the wanted tags of a directory, and where the next one is."""
-    (count,) = struct.unpack_from(order + "H", data, offset)
+    (count,) = numbers.take("H", offset)
     if not 1 <= count <= ENTRIES_MAX:
-        raise _refused(f"a directory has {count} entries")
+        raise _refused(f"a directory has {count} entries; it may have 1 to {ENTRIES_MAX}")
     tags = dict[int, list[int]]()
     for at in range(offset + 2, offset + 2 + 12 * count, 12):
-        tag, kind, length = struct.unpack_from(order + "HHI", data, at)
+        tag, kind, length = numbers.take("HHI", at)
         if tag not in _WANTED:
             continue
-        if kind not in _SIZES or not 1 <= length <= STRIPS_MAX:
-            raise _refused(f"tag {tag} is not what it should be")
+        if tag in tags:
+            raise _refused(f"a directory has tag {tag} twice")
+        sizes, letters = _SIZES, _LETTERS
+        if tag in {_X_RESOLUTION, _Y_RESOLUTION}:
+            sizes, letters = sizes | _RESOLUTION_SIZES, letters | _RESOLUTION_LETTERS
+        if kind not in sizes or not 1 <= length <= STRIPS_MAX:
+            raise _refused(
+                f"tag {tag} has {length} values of type {kind}; it may have 1 to {STRIPS_MAX} of "
+                f"type {', '.join(str(known) for known in sizes)}"
+            )
         place = at + 8
-        if _SIZES[kind] * length > 4:
-            (place,) = struct.unpack_from(order + "I", data, place)
-        letters = length * (2 if kind == _RATIONAL else 1)
-        tags[tag] = list(struct.unpack_from(f"{order}{letters}{_LETTERS[kind]}", data, place))
-    (following,) = struct.unpack_from(order + "I", data, offset + 2 + 12 * count)
+        if sizes[kind] * length > 4:
+            (place,) = numbers.take("I", place)
+        several = length * (2 if kind == _RATIONAL else 1)
+        values = numbers.take(f"{several}{letters[kind]}", place)
+        tags[tag] = list(_ratio(values[0]) if kind in _RESOLUTION_SIZES else values)
+    (following,) = numbers.take("I", offset + 2 + 12 * count)
     return tags, following
+
+
+def _ratio(value: float) -> tuple[int, int]:
+    """Return a floating-point number as a rational one; what is no number as 0/0."""
+    try:
+        return value.as_integer_ratio()
+    except (OverflowError, ValueError):
+        return 0, 0
 
 
 def _page(data: bytes, tags: dict[int, list[int]], number: int) -> Page:
@@ -127,7 +170,9 @@ def _page(data: bytes, tags: dict[int, list[int]], number: int) -> Page:
 
     width, height, compression = one(_WIDTH), one(_HEIGHT), one(_COMPRESSION, 1)
     if not 1 <= width <= WIDTH_MAX or not 1 <= height <= HEIGHT_MAX:
-        raise _refused(f"page {number} is {width} by {height} dots")
+        raise _refused(
+            f"page {number} is {width} by {height} dots; a fax is at most {WIDTH_MAX} by {HEIGHT_MAX}"
+        )
     if compression not in (G3, G4):
         raise _refused(f"page {number} is not coded as T.4 or T.6 (G3 or G4)")
     if one(_BITS, 1) != 1 or one(_SAMPLES, 1) != 1:
@@ -178,8 +223,8 @@ def _check_fill_order(data: bytes, page: Page, number: int) -> None:
     T.4 begins each page with an end-of-line code, T.6 ends each strip with two: where one is found
     in the other order only, a receiver would print noise.
     """
-    found = _has_code(page, page.strip(data, 0))
-    turned = _has_code(page, page.strip(data, 0).translate(REVERSED))
+    strip = page.strip(data, 0)
+    found, turned = _has_code(page, strip), _has_code(page, strip.translate(REVERSED))
     if turned and not found:
         raise _refused(f"the bits of page {number} do not have the fill order that it says")
     if page.compression == G3 and not found:
