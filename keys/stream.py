@@ -14,6 +14,9 @@ from cryptography.exceptions import InvalidTag
 from keys.errors import IntegrityError
 from keys.wrap import KEY_BYTES, derive, open_sealed, seal
 
+#: Encrypts a stream as it comes; `update` and `finalize` return ciphertext.
+Encryptor = Cobblestone256Encryptor
+
 HEADER_BYTES = 56
 CHUNK_BYTES = 16 * 1024
 TAG_BYTES = 16
@@ -61,7 +64,7 @@ class DataKey:
     def __reduce__(self) -> str:
         raise TypeError("a key is not pickled")
 
-    def encryptor(self, context: bytes) -> Cobblestone256Encryptor:
+    def encryptor(self, context: bytes) -> Encryptor:
         """Begin the one stream of this key; `update` and `finalize` return ciphertext."""
         return Cobblestone256Encryptor(derive(self._key, "content"), context)
 

@@ -43,6 +43,7 @@ from vault.context import SIGNER_NAME, ObjectStore, Vault
 from vault.domain.log_retention import LogPolicy, parse_log_policy
 from vault.domain.policy import parse_policy
 from vault.fax_parts import load_routes, make_mailer, make_sandbox
+from vault.intake_memory import IntakeMemory
 from vault.log_watch import LogWatch
 from vault.mail.listener import listening
 from vault.meter import Meter
@@ -151,8 +152,6 @@ async def open_vault(
         if not restoring:
             await watch.look()
             await stack.enter_async_context(_running(watch.run()))
-        sniffer = MagicSniffer()
-        stack.callback(sniffer.close)
         sandbox = make_sandbox(config)
         stack.push_async_callback(sandbox.close)
         vault = Vault(
@@ -168,7 +167,7 @@ async def open_vault(
             fax_taker=committers.fax_taker,
             fax_ender=committers.fax_ender,
             stores=stores,
-            sniffer=sniffer,
+            sniffer=MagicSniffer(sandbox),
             sandbox=sandbox,
             mailer=make_mailer(config),
             signer=SigningKeys(config.signing_key_path, SIGNER_NAME),
@@ -181,6 +180,7 @@ async def open_vault(
             meter=meter,
             log_watch=watch,
             people=open_people(config),
+            memory=IntakeMemory(config.intake_memory_bytes_max),
             clock=_now,
             new_id=uuid.uuid4,
         )

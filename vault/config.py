@@ -28,6 +28,8 @@ SECRETS = frozenset(
 )
 #: What may lie in a file of its own, named by PORTVAULT_NAME_FILE.
 SECRET_FILES = (*sorted(SECRETS), "database", "database_owner")
+#: Settings that have another name now, and mean more.
+RENAMED = {"fax_memory_bytes_max": "intake_memory_bytes_max"}
 # Read by the command line as a client and by the scripts, not by the service.
 CLIENT_VARIABLES = frozenset({"TOKEN", "TOKEN_FILE", "SERVER", "VENV"})
 
@@ -89,6 +91,9 @@ class Config(CarrierSettings):
     s3_region: str = "us-east-1"
     #: The largest document taken.
     document_bytes_max: int = DOCUMENT_BYTES_MAX
+    #: What all bodies together may take of memory while they come and go: faxes, mails, what the
+    #: relay sends, exports, parts of documents. The next is told to come again.
+    intake_memory_bytes_max: int = 256 * 1024 * 1024
     #: Uploads in progress at once. Nobody has more of them than are still free, so that there is
     #: one for whoever comes; the next one is told to come again.
     uploads_max: int = 256
@@ -210,6 +215,8 @@ def load_config(environment: Mapping[str, str] | None = None) -> Config:
     settings: dict[str, Any] = {"home": home, "region_settings": regions, "webhooks": webhooks}
     kinds = {item.name: item.type for item in fields(Config)}
     for name, value in values.items():
+        if name in RENAMED:
+            raise ConfigurationError(_renamed(name, RENAMED[name]))
         if name not in kinds or name in settings:
             raise ConfigurationError(
                 f"there is no setting {name!r}; `portvault config` lists them all"
@@ -226,10 +233,19 @@ def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
         if not variable.startswith(PREFIX) or variable.removeprefix(PREFIX) in CLIENT_VARIABLES:
             continue
         name = variable.removeprefix(PREFIX).lower()
+        if name in RENAMED:
+            raise ConfigurationError(_renamed(variable, PREFIX + RENAMED[name].upper()))
         if name not in known:
             raise ConfigurationError(f"there is no setting {variable}; check its spelling")
         found[name] = value
     return found
+
+
+def _renamed(old: str, new: str) -> str:
+    return (
+        f"{old} is now {new}: write that, and see that its value suits all bodies in memory, "
+        "mail, the relay and exports among them"
+    )
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Region]]:

@@ -10,8 +10,6 @@ class FaxSettings:
     #: The largest fax taken, and the most pages.
     fax_bytes_max: int = 10 * 1024 * 1024
     fax_pages_max: int = 500
-    #: What all faxes that are being received may take of memory; the next is told to come again.
-    fax_memory_bytes_max: int = 256 * 1024 * 1024
     #: A fax that is not taken within so long after its first byte is dropped.
     fax_receive_seconds_max: float = 120.0
     #: So long after it came a fax is shredded, whatever became of it.

@@ -14,11 +14,12 @@ from vault.config import Config
 from vault.domain.decision import Rules
 from vault.domain.fax_mail import Letter
 from vault.domain.fax_routes import Domain, Route, Routes
-from vault.domain.faxes import Checked, Fax
+from vault.domain.faxes import Checked, Fax, Mail
 from vault.domain.log_retention import LogPolicy
 from vault.domain.people import GroupMapping
 from vault.domain.records import Record
 from vault.fax_desk import FaxDesk
+from vault.intake_memory import IntakeMemory
 from vault.log_watch import LogWatch
 from vault.meter import Meter
 from vault.sql.connection import Pool
@@ -88,18 +89,30 @@ class ObjectStore(Protocol):
 class Sniffer(Protocol):
     """Names the type of a file by its first bytes; never trusts what the sender says."""
 
-    async def sniff(self, head: bytes) -> str:
+    async def sniff(self, head: bytes, *, sender: str = "") -> str:
         """Return the media type, `application/octet-stream` where nothing is known."""
 
 
 class Sandbox(Protocol):
-    """Looks into what strangers send, in a process of its own with limits."""
+    """
+    Looks into what strangers send, in a process of its own with limits.
 
-    async def check(self, data: bytes, media_type: str, *, pages_max: int) -> Checked:
+    Senders have its time in fair shares: `sender` says whose each question is. Raises
+    `UnavailableError` where the machine has no room for a process.
+    """
+
+    async def check(
+        self, data: bytes, media_type: str, *, pages_max: int, sender: str = ""
+    ) -> Checked:
         """Return what a fax is; raises `ContentRefusedError` with the reason it is none."""
 
-    async def convert(self, data: bytes, *, pages_max: int) -> bytes:
-        """Return a TIFF-F fax as PDF, without loss."""
+    async def convert(
+        self, data: bytes, media_type: str, *, pages_max: int, sender: str = ""
+    ) -> bytes:
+        """Return a fax as a PDF that only draws; raises `ContentRefusedError`."""
+
+    async def read_mail(self, mail: bytes, *, attachments_max: int, sender: str = "") -> Mail:
+        """Return the faxes in a mail; raises `ContentRefusedError` or `UnsupportedTypeError`."""
 
 
 class Mailer(Protocol):
@@ -208,6 +221,8 @@ class Vault:
     log_watch: LogWatch
     #: None where no identity provider is configured.
     people: People | None
+    #: What bodies take of this process's memory.
+    memory: IntakeMemory
     clock: Callable[[], datetime]
     new_id: Callable[[], UUID]
     fax_desk: FaxDesk = field(default_factory=FaxDesk)

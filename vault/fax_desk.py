@@ -17,7 +17,6 @@ class FaxScope:
 
 @dataclass(slots=True)
 class FaxDesk:
-    """The scopes that are being filled, by region, and the memory that faxes take now."""
+    """The scopes that are being filled, by region."""
 
     scopes: dict[str, FaxScope] = field(default_factory=dict)
-    memory_bytes: int = 0

@@ -56,28 +56,32 @@ class TransitServer:
 
         Raises `RefusedError` for what the server calls a mistake in the request.
         """
-        headers = {"X-Vault-Token": read_secret(self._token_file, "token")}
-        try:
-            async with self._connected().request(
-                method,
-                f"{self.url}/{path}",
-                json=fields,
-                headers=headers,
-                allow_redirects=False,
-            ) as answer:
-                status = answer.status
-                value = _decoded(await answer.read())
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise CustodianUnavailableError(
-                f"{self.name} does not answer ({type(error).__name__}): see that it runs and that "
-                "its certificate is trusted; it is asked again"
-            ) from None
+        status, value, active = await self._ask(method, f"{self.url}/{path}", fields)
+        if active is not None:
+            status, value, _ = await self._ask(method, active, fields)
         if status in {200, 204}:
             return dict(value.get("data") or {})
         said = "; ".join(str(item) for item in value.get("errors") or [])
         if status == 404 and missing is not None and not said:
             return missing
         raise self._failure(status, said)
+
+    async def _ask(
+        self, method: str, url: str, fields: dict[str, Any] | None
+    ) -> tuple[int, dict[str, Any], str | None]:
+        """Return status and answer; of a standby's also where the active server is."""
+        headers = {"X-Vault-Token": read_secret(self._token_file, "token")}
+        try:
+            async with self._connected().request(
+                method, url, json=fields, headers=headers, allow_redirects=False
+            ) as answer:
+                value = _decoded(await answer.read())
+                return answer.status, value, _active(url, answer)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise CustodianUnavailableError(
+                f"{self.name} does not answer ({type(error).__name__}): see that it runs and that "
+                "its certificate is trusted; it is asked again"
+            ) from None
 
     def _failure(self, status: int, said: str) -> Exception:
         if status == 403:
@@ -90,8 +94,18 @@ class TransitServer:
                 f"there is no transit engine at {self.url}: bao secrets enable "
                 f"-path={self.mount} transit"
             )
-        if status == 503:
+        if status == 503 and "sealed" in said:
             return CustodianUnavailableError(f"{self.name} is sealed: unseal it")
+        if status == 503:
+            return CustodianUnavailableError(
+                f"{self.name} answers 503, not in its own words: a load balancer may stand there "
+                "that finds no server; see its log"
+            )
+        if status in {307, 308, 429, 472, 473}:
+            return CustodianUnavailableError(
+                f"{self.name} answers {status}: it is a standby, or limits its callers; give the "
+                "address of the active server, or of a load balancer that finds it"
+            )
         if status in {400, 404}:
             return RefusedError(said)
         return CustodianUnavailableError(f"{self.name} answers {status}: see its log")
@@ -116,6 +130,20 @@ class TransitServer:
                 timeout=aiohttp.ClientTimeout(total=LIMIT_SECONDS),
             )
         return self._session
+
+
+def _active(url: str, answer: aiohttp.ClientResponse) -> str | None:
+    """
+    Return where a standby sends its callers: the same path of another server, as well protected.
+
+    The token goes along, so nothing else is followed, and that only once.
+    """
+    if answer.status not in {307, 308}:
+        return None
+    asked, told = urlsplit(url), urlsplit(answer.headers.get("Location", ""))
+    safe = told.scheme == "https" or (told.scheme == "http" and told.hostname in _LOOPBACK)
+    same = (told.path, told.query, told.username) == (asked.path, asked.query, None)
+    return told.geturl() if safe and same and told.hostname else None
 
 
 def _decoded(body: bytes) -> dict[str, Any]:

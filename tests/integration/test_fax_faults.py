@@ -135,6 +135,6 @@ async def test_a_fax_that_comes_too_slowly_is_dropped(config: Config, fax: bytes
     async with open_vault(quick, dsn=quick.database) as vault, serving(vault) as api:
         faxes = Faxes(api)
         assert (await faxes.send(slowly()))[0] == 400
-        assert vault.fax_desk.memory_bytes == 0
+        assert vault.memory.taken_bytes == 0
         assert await objects(vault) == 0
         assert (await faxes.send(fax))[0] == 201

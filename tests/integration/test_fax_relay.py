@@ -273,10 +273,10 @@ async def test_an_odd_error_in_one_relay_stops_no_other(config: Config, fax: byt
         sandbox: Any = vault.sandbox
         convert, odd = sandbox.convert, [RuntimeError("odd")]
 
-        async def fail_once(data: bytes, *, pages_max: int) -> bytes:
+        async def fail_once(*args: Any, **options: Any) -> bytes:
             if odd:
                 raise odd.pop()
-            pdf: bytes = await convert(data, pages_max=pages_max)
+            pdf: bytes = await convert(*args, **options)
             return pdf
 
         sandbox.convert = fail_once

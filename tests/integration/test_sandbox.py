@@ -122,9 +122,9 @@ async def sandbox() -> AsyncIterator[SandboxedChildren]:
 
 
 def child_of(sandbox: SandboxedChildren) -> int:
-    child = sandbox._free._queue[-1]  # type: ignore[attr-defined]
-    pid: int = child.pid
-    return pid
+    child = sandbox._idle[-1]
+    assert child is not None
+    return child.pid
 
 
 def children_of_this_process() -> list[int]:
@@ -272,13 +272,13 @@ async def test_a_child_that_hangs_or_dies_is_replaced(sandbox: SandboxedChildren
 )
 async def test_a_child_that_lies_is_not_believed(sandbox: SandboxedChildren, answer: bytes) -> None:
     """Whoever took a child over may say what it likes: it is a refusal, and goes no further."""
-    sandbox._free.get_nowait()
+    sandbox._idle.pop()
     liar = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", LIAR, answer.hex()),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    sandbox._free.put_nowait(liar)
+    sandbox._idle.append(liar)
     with pytest.raises(ContentRefusedError):
         await sandbox.check(tiff({}), TIFF, pages_max=1)
 
@@ -308,7 +308,7 @@ async def test_who_is_cancelled_twice_gives_the_place_back() -> None:
         await asyncio.sleep(0)
     await asyncio.wait([asking])
     assert asking.cancelled()
-    assert sandbox._free.qsize() == 1
+    assert (sandbox._places.free, len(sandbox._idle)) == (1, 1)
     assert (await sandbox.check(tiff({}), TIFF, pages_max=1)).pages == 1
     await sandbox.close()
 

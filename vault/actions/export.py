@@ -30,6 +30,8 @@ from vault.sql.connection import connection
 from vault.sql.log import Leaf
 
 PAGE = 1000
+#: What a page of records takes of memory, as rows and as lines.
+PAGE_BYTES = 4 * 1024 * 1024
 FORMAT = 2
 #: So many waiting records stand in an export at most, the oldest; it says how many there are.
 WAITING_MAX = 100_000
@@ -71,25 +73,26 @@ async def export_log(
     known = region if region in vault.config.regions else None
     async with recorded(vault, principal, Action.LOG_EXPORT, region=known) as access:
         access.size_bytes = 0
-        size, note = await published(vault, region)
-        now = vault.clock()
-        async with connection(vault.pool) as conn:
-            first, last = await export_sql.stretch(conn, region, size, since=since, until=until)
-            number, waiting = await waiting_sql.waiting_records(
-                conn,
-                region,
-                size,
-                since=since,
-                until=now if until is None else min(until, now),
-                limit=WAITING_MAX,
-            )
-        stretch = Stretch(region, first, last, size, note, now, number, waiting)
-        lines = (_table if as_csv else _lines)(vault, stretch)
-        counted = _counted(access, lines)
-        try:
-            yield counted
-        finally:
-            await counted.aclose()
+        with vault.memory.share(PAGE_BYTES):
+            size, note = await published(vault, region)
+            now = vault.clock()
+            async with connection(vault.pool) as conn:
+                first, last = await export_sql.stretch(conn, region, size, since=since, until=until)
+                number, waiting = await waiting_sql.waiting_records(
+                    conn,
+                    region,
+                    size,
+                    since=since,
+                    until=now if until is None else min(until, now),
+                    limit=WAITING_MAX,
+                )
+            stretch = Stretch(region, first, last, size, note, now, number, waiting)
+            lines = (_table if as_csv else _lines)(vault, stretch)
+            counted = _counted(access, lines)
+            try:
+                yield counted
+            finally:
+                await counted.aclose()
 
 
 async def _counted(access: Access, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

@@ -14,10 +14,9 @@ from uuid import UUID
 
 from keys.errors import KeysError
 from vault.actions.fax_ending import deliver_fax, fail_fax
-from vault.actions.fax_reading import open_fax
+from vault.actions.fax_reading import OpenFax, open_fax
 from vault.actions.seal import worker
 from vault.context import Vault
-from vault.domain.documents import TIFF
 from vault.domain.fax_mail import compose
 from vault.domain.fax_numbers import clean_facts
 from vault.domain.faxes import Channel
@@ -33,6 +32,10 @@ from vault.errors import (
 from vault.sql import fax_sweep as sweep_sql
 from vault.sql.connection import connection
 
+#: How often the fax is in memory while it is sent: itself, as PDF, in base64, and as a mail.
+COPIES = 5
+#: Whose turn it is in the sandbox when a fax is made ready to be sent.
+RELAY = "relay"
 log = logging.getLogger(__name__)
 
 #: How often the record of a delivery is tried before the claim is left to run out.
@@ -85,14 +88,22 @@ async def _try(vault: Vault, identity: UUID) -> None:
 
 
 async def _send(vault: Vault, identity: UUID) -> str:
-    async with open_fax(vault, worker(vault), identity) as opened:
-        data = b"".join([chunk async for chunk in opened.chunks])
+    with vault.memory.share() as share:
+        async with open_fax(vault, worker(vault), identity) as opened:
+            share.grow(opened.fax.size_bytes * COPIES)
+            data = b"".join([chunk async for chunk in opened.chunks])
+        return await _mail(vault, opened, data)
+
+
+async def _mail(vault: Vault, opened: OpenFax, data: bytes) -> str:
     fax, numbers = opened.fax, opened.numbers
     route = vault.fax_routes.find(numbers.callee)
     if route is None:
         raise MailDeferredError("its number has no route any more")
-    if fax.media_type == TIFF:
-        data = await vault.sandbox.convert(data, pages_max=vault.config.fax_pages_max)
+    # What is mailed was written here, page by page, whatever a sender put into it.
+    data = await vault.sandbox.convert(
+        data, fax.media_type, pages_max=vault.config.fax_pages_max, sender=RELAY
+    )
     letter = compose(
         fax,
         numbers,
@@ -102,7 +113,7 @@ async def _send(vault: Vault, identity: UUID) -> str:
         now=vault.clock(),
     )
     return await vault.mailer.send(
-        route, vault.fax_routes.domain(route.domain), str(identity), letter
+        route, vault.fax_routes.domain(route.domain), str(fax.id), letter
     )
 
 

@@ -19,10 +19,9 @@ from uuid import UUID
 
 from keys.errors import StaleScopeError
 from keys.keyring import DataKey, WrappedKey
-from keys.stream import HEADER_BYTES, ciphertext_size
+from keys.stream import HEADER_BYTES, Encryptor, ciphertext_size
 from vault.actions.access import Access, recorded
-from vault.actions.fax_check import check_fax
-from vault.actions.fax_memory import fax_too_large, reserved
+from vault.actions.fax_check import check_fax, fax_too_large
 from vault.actions.fax_scopes import new_fax_key, rewrap_fax_key
 from vault.actions.once import KeyReusedError, begin_mac, check_key
 from vault.context import Vault
@@ -63,9 +62,11 @@ NOT_TAKEN = "not-taken"
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """What a gateway sends; everything but `body` is only what it says."""
+    """What a gateway sends; everything but its bytes is only what it says."""
 
-    body: AsyncIterator[bytes]
+    #: As they come, or in whole, where whoever brings them has counted them in the account of
+    #: memory and named whose turn it is in the sandbox.
+    body: AsyncIterator[bytes] | bytes
     direction: str
     caller: str | None
     callee: str
@@ -75,6 +76,8 @@ class Incoming:
     #: SHA-256 of the whole content, where the client sent Content-Digest.
     sha256: bytes | None = field(default=None, repr=False)
     facts: Mapping[str, str] = field(default_factory=dict)
+    #: Whose turn it is in the sandbox, where that is not the principal.
+    sender: str | None = None
 
 
 async def receive_fax(
@@ -98,9 +101,13 @@ async def receive_fax(
     ) as access:
         try:
             async with asyncio.timeout(vault.config.fax_receive_seconds_max):
-                with reserved(vault, incoming.size_bytes) as size_max:
+                size_max = _size_max(vault, incoming)
+                counted = 0 if isinstance(incoming.body, bytes) else size_max
+                with vault.memory.share(counted):
                     data = await _read(incoming, size_max)
-                    media_type, checked = await _look_into(vault, incoming, data)
+                    sender = incoming.sender or principal.id
+                    media_type, checked = await check_fax(vault, data, sender=sender)
+                    check_type(incoming.media_type, None, media_type)
                     same = _Same(asked, media_type, checked.pages, data)
                     access.size_bytes = len(data)
                     if more_keys and idempotency_key is not None:
@@ -167,15 +174,31 @@ def recipients_region(vault: Vault, callee: str, said: str | None) -> str:
     return region
 
 
-async def _read(incoming: Incoming, size_max: int) -> bytes:
-    """Return the whole body; raises unless all that was declared of it is true."""
+def _size_max(vault: Vault, incoming: Incoming) -> int:
+    """Return how many bytes this one may have; raises where it says that it has more."""
+    size_max = vault.config.fax_bytes_max
+    if incoming.size_bytes is None:
+        return size_max
+    if incoming.size_bytes > size_max:
+        raise fax_too_large(size_max)
+    return incoming.size_bytes
+
+
+async def _whole(body: AsyncIterator[bytes], size_max: int) -> bytes:
     pieces, size = list[bytes](), 0
-    async for piece in incoming.body:
+    async for piece in body:
         size += len(piece)
         if size > size_max:
             raise fax_too_large(size_max)
         pieces.append(piece)
-    data = b"".join(pieces)
+    return b"".join(pieces)
+
+
+async def _read(incoming: Incoming, size_max: int) -> bytes:
+    """Return the whole body; raises unless all that was declared of it is true."""
+    body = incoming.body
+    data = body if isinstance(body, bytes) else await _whole(body, size_max)
+    size = len(data)
     if incoming.size_bytes is not None and size != incoming.size_bytes:
         raise TruncatedUploadError
     if incoming.sha256 is not None and not hmac.compare_digest(
@@ -183,12 +206,6 @@ async def _read(incoming: Incoming, size_max: int) -> bytes:
     ):
         raise DigestMismatchError
     return data
-
-
-async def _look_into(vault: Vault, incoming: Incoming, data: bytes) -> tuple[str, Checked]:
-    media_type, checked = await check_fax(vault, data)
-    check_type(incoming.media_type, None, media_type)
-    return media_type, checked
 
 
 def _fax(vault: Vault, asked: _Asked, media_type: str, checked: Checked, stored: "_Stored") -> Fax:
@@ -287,28 +304,28 @@ async def _store(vault: Vault, access: Access, asked: _Asked, data: bytes) -> _S
     """Encrypt and put; a crash from here on leaves an object whose key was never kept."""
     region, identity = asked.region, asked.id
     key, wrapped = await new_fax_key(vault, region, identity)
-    encryptor = key.encryptor(stream_context(region, identity))
-    pieces = [
-        encryptor.update(data[start : start + PIECE_BYTES])
-        for start in range(0, len(data), PIECE_BYTES)
-    ]
-    pieces.append(encryptor.finalize())
-    header = b"".join(piece[:HEADER_BYTES] for piece in pieces[:2])[:HEADER_BYTES]
+    header = bytearray()
+    pieces = _encrypted(key.encryptor(stream_context(region, identity)), data, header)
     try:
         await vault.stores[region].put(
-            object_name(identity), _iterate(pieces), size_bytes=ciphertext_size(len(data))
+            object_name(identity), pieces, size_bytes=ciphertext_size(len(data))
         )
     except BaseException:
         await _purge(vault, access, identity)
         raise
     metadata = key.seal(encode_numbers(asked.numbers), metadata_context(region, identity))
-    return _Stored(len(data), header, metadata, key, wrapped)
+    return _Stored(len(data), bytes(header), metadata, key, wrapped)
 
 
-async def _iterate(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        if piece:
+async def _encrypted(encryptor: Encryptor, data: bytes, header: bytearray) -> AsyncIterator[bytes]:
+    """Yield the stream piece by piece, so that no second copy of it is in memory."""
+    for start in range(0, len(data), PIECE_BYTES):
+        if piece := encryptor.update(data[start : start + PIECE_BYTES]):
+            header += piece[: HEADER_BYTES - len(header)]
             yield piece
+    piece = encryptor.finalize()
+    header += piece[: HEADER_BYTES - len(header)]
+    yield piece
 
 
 async def _keep(vault: Vault, access: Access, new: NewFax, key: DataKey, same: _Same) -> Fax:

@@ -6,6 +6,7 @@ upload, if the order takes it. How its bytes come into custody is told in `recei
 """
 
 import time
+import unicodedata
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -99,7 +100,9 @@ def check_filename(filename: str | None) -> str | None:
     if filename is None:
         return None
     name = filename.replace("\\", "/").rpartition("/")[2].strip()
-    if not name or len(name) > FILENAME_LENGTH_MAX or not name.isprintable():
+    # A space of any width is printed, too: macOS writes U+202F before AM and PM.
+    printed = all(c.isprintable() or unicodedata.category(c) == "Zs" for c in name)
+    if not name or len(name) > FILENAME_LENGTH_MAX or not printed:
         raise InvalidRequestError(
             f"the file name must have 1 to {FILENAME_LENGTH_MAX} printable characters"
         )

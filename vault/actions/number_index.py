@@ -43,13 +43,14 @@ async def find_orders(
         raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
     check_number(number)
     async with recorded(vault, principal, Action.ORDER_LIST, region=region):
-        found = await _orders_of(vault, region, number)
+        found = await orders_of_number(vault, region, number)
         theirs = None if principal.customers is None else sorted(principal.customers)
         async with connection(vault.pool) as conn:
             return await orders_sql.page(conn, [region], theirs, before, limit, among=found)
 
 
-async def _orders_of(vault: Vault, region: str, number: str) -> list[UUID]:
+async def orders_of_number(vault: Vault, region: str, number: str) -> list[UUID]:
+    """Return a region's orders that move a number; whoever asks has recorded that they do."""
     for _ in range(ATTEMPTS):
         keys = await _keys(vault, region)
         known = [key for key in keys if key.wrapped is not None]

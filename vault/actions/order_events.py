@@ -5,13 +5,15 @@ from uuid import UUID
 
 from keys.errors import StaleScopeError
 from vault.actions.access import recorded
+from vault.actions.number_index import orders_of_number
 from vault.context import Vault
 from vault.domain.access import CARRIER_ROLE, Action, Principal
-from vault.domain.carriers import CARRIERS, REFERENCE, CarrierEvent
+from vault.domain.carriers import CARRIERS, REFERENCE, CarrierEvent, Reason
 from vault.domain.order_events import AHEAD_MAX, OrderEvent, fold
 from vault.domain.orders import Order
 from vault.errors import ConflictError, InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
+from vault.sql import number_index as index_sql
 from vault.sql import order_events as events_sql
 from vault.sql import orders as orders_sql
 from vault.sql import retention as retention_sql
@@ -32,16 +34,27 @@ async def settle(vault: Vault, conn: Connection, order: Order, event: OrderEvent
     return True
 
 
-async def take_event(vault: Vault, event: CarrierEvent) -> bool:
-    """Take what a carrier reports, whose signature was checked; False when that changes nothing."""
+async def take_event(vault: Vault, event: CarrierEvent) -> bool | Reason:
+    """
+    Take what a carrier reports, whose signature was checked; False when that changes nothing.
+
+    Returns the reason where an event of one number moves no order; raises `NotFoundError` where
+    that of an order is of none that is here.
+    """
     principal = Principal(f"carrier:{event.carrier}", CARRIER_ROLE, frozenset(vault.config.regions))
     now = vault.clock()
     occurred_at = event.occurred_at or now
     if occurred_at > now + AHEAD_MAX:
         raise InvalidRequestError("the event is of the future")
-    async with connection(vault.pool) as conn:
-        identity = await _order_of(conn, event)
-        order = await orders_sql.find(conn, identity) if identity else None
+    if event.number is not None:
+        found = await _order_of_number(vault, principal, event, event.number)
+        if isinstance(found, Reason):
+            return found
+        order: Order | None = found
+    else:
+        async with connection(vault.pool) as conn:
+            identity = await _order_of(conn, event)
+            order = await orders_sql.find(conn, identity) if identity else None
     async with recorded(
         vault,
         principal,
@@ -85,6 +98,33 @@ async def _name(vault: Vault, order: UUID, event: CarrierEvent) -> str | None:
         with suppress(StaleScopeError):
             return (await vault.keyring.open_key(wrapped)).mac(event.event, _PURPOSE).hex()
     raise ConflictError("the region's keys are being sealed; try again")
+
+
+async def _order_of_number(
+    vault: Vault, principal: Principal, event: CarrierEvent, number: str
+) -> Order | Reason:
+    """
+    Return the open order that moves this number alone; else the reason why there is none.
+
+    An order of several numbers is where the carrier says that the whole of it is: one number that
+    is ported would begin the retention of what the others still need.
+    """
+    found = list[UUID]()
+    for region in vault.config.regions:
+        # The key of the region's index is unwrapped.
+        async with recorded(vault, principal, Action.ORDER_EVENT, region=region):
+            found += await orders_of_number(vault, region, number)
+    async with connection(vault.pool) as conn:
+        linked = await events_sql.linked(conn, event.carrier, event.reference)
+        orders = [await orders_sql.find(conn, identity) for identity in found]
+        living = [order for order in orders if order is not None and order.ended_at is None]
+        if linked is not None:
+            living = [order for order in orders if order is not None and order.id == linked]
+        if len(living) != 1:
+            return Reason.SEVERAL_ORDERS if living else Reason.NO_ORDER
+        if await index_sql.count_numbers(conn, living[0].id) != 1:
+            return Reason.SEVERAL_NUMBERS
+    return living[0]
 
 
 async def _order_of(conn: Connection, event: CarrierEvent) -> UUID | None:

@@ -49,6 +49,8 @@ from vault.sql.intake import Keeping
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 5
+#: What a store keeps in memory of a body whose length it knows, and else.
+GATHERED_BYTES, GATHERED_BYTES_MAX = 512 * 1024, 5 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,11 @@ async def receive(
     what was announced is withdrawn at once or, where that cannot be, by the collector.
     """
     arrival = _Arrival(vault, access, upload, scope, once)
+    declared = upload.size_bytes
+    gathered = GATHERED_BYTES_MAX if declared is None else min(declared, GATHERED_BYTES)
     try:
-        return await arrival.take(kind)
+        with vault.memory.share(gathered):
+            return await arrival.take(kind)
     except BaseException:
         await arrival.drop()
         raise
@@ -131,7 +136,9 @@ class _Arrival:
             head += chunk
         if not head:
             raise ContentRefusedError("the document is empty")
-        media_type = await self._vault.sniffer.sniff(head[:HEAD_BYTES])
+        media_type = await self._vault.sniffer.sniff(
+            head[:HEAD_BYTES], sender=self._access.intent.principal
+        )
         if media_type not in MEDIA_TYPES[kind]:
             raise UnsupportedTypeError(
                 f"the file is {media_type}; a {kind.value} must be one of "

@@ -8,6 +8,8 @@ whatever the browser held before.
 
 import hashlib
 import hmac
+import logging
+import re
 import secrets
 from base64 import b64encode
 from dataclasses import dataclass
@@ -28,11 +30,23 @@ from vault.sql import sessions as sessions_sql
 from vault.sql.connection import connection, transaction
 from vault.sql.sessions import Session
 
+log = logging.getLogger(__name__)
+
 SECRET_BYTES = 32
 BEGUN_SECONDS = 600.0
 #: How much longer than it is good a log-out token is remembered: clocks differ.
 LOG_OUT_SECONDS, LOG_OUT_SECONDS_MAX = 120.0, 7 * 86400.0
 PURPOSE, TIME_DIGITS_MAX = "sign-in", 12
+#: RFC 6749, 4.1.2.1, and those of OpenID Connect Core, 3.1.2.6.
+PROVIDER_ERROR = re.compile(r"[a-z_]{1,64}", re.ASCII)
+_HINTS = {
+    "access_denied": "your account may not use this application there",
+    "invalid_scope": "it does not know one of the scopes in oidc_scopes",
+    "unauthorized_client": "the vault is not registered there as oidc_client_id says",
+    "login_required": "sign in there first",
+    "temporarily_unavailable": "try again later",
+    "server_error": "try again later",
+}
 CALLBACK = "/console/callback"
 
 
@@ -148,6 +162,20 @@ async def finish_sign_in(vault: Vault, *, state: str, code: str, browser: str) -
         )
         await log_sql.insert_records(conn, [access.conclude()])
     return secret
+
+
+def refused_sign_in(vault: Vault, *, state: str, browser: str, error: str) -> str:
+    """
+    Return what the provider says of a sign-in that it refused; its code is written down, too.
+
+    Raises `UnauthenticatedError` unless the sign-in was begun by this browser: anybody can write
+    such an address.
+    """
+    _find_begun(vault, browser, state)
+    code = error if PROVIDER_ERROR.fullmatch(error) else "an error without a known code"
+    log.warning("the identity provider refuses a sign-in: %s", code)
+    hint = _HINTS.get(code, "ask who looks after it")
+    return f"the identity provider refuses this sign-in ({code}); {hint}"
 
 
 async def find_session(vault: Vault, secret: str | None) -> Session | None:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 import aiohttp
 from authlib.common.urls import add_params_to_uri
@@ -73,8 +73,7 @@ class OidcProvider:
         if parts.scheme != "https" and not (parts.scheme == "http" and local):
             raise ConfigurationError("oidc_issuer must be an https:// address")
         self.issuer, self._client_id, self._scopes = issuer, client_id, scopes
-        method = "client_secret_basic" if client_secret else "none"
-        self._auth = ClientAuth(client_id, client_secret, method)
+        self._secret = client_secret
         self._metadata: dict[str, Any] = {}
         self._keys: KeySet | None = None
         self._read_at = float("-inf")
@@ -116,13 +115,30 @@ class OidcProvider:
             "authorization_code", code=code, redirect_uri=redirect_uri, code_verifier=verifier
         )
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        url, headers, body = self._auth.prepare("POST", metadata["token_endpoint"], headers, body)
+        url, headers, body = self._authentication().prepare(
+            "POST", metadata["token_endpoint"], headers, body
+        )
         status, answer = await _ask("POST", url, headers=headers, data=body)
         if status != 200 or not isinstance(answer.get("id_token"), str):
             raise UnauthenticatedError("the identity provider does not take this sign-in")
         return await self._verified(
             answer["id_token"], nonce=nonce, access_token=answer.get("access_token")
         )
+
+    def _authentication(self) -> ClientAuth:
+        """
+        Return how the vault says who it is at the provider's token endpoint.
+
+        Basic authentication wants both form-encoded (RFC 6749, 2.3.1), which some providers do not
+        know: where that makes a difference, and the provider takes them in the body, they go there.
+        """
+        if not self._secret:
+            return ClientAuth(self._client_id, "", "none")
+        encoded = quote_plus(self._client_id), quote_plus(self._secret)
+        known = self._metadata.get("token_endpoint_auth_methods_supported")
+        if encoded != (self._client_id, self._secret) and "client_secret_post" in (known or ()):
+            return ClientAuth(self._client_id, self._secret, "client_secret_post")
+        return ClientAuth(*encoded, "client_secret_basic")
 
     async def logged_out(self, logout_token: str) -> Mapping[str, Any]:
         """Return whom a back-channel log-out speaks of: `sub`, `sid` or both."""

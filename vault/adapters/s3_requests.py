@@ -17,6 +17,8 @@ from vault.errors import ObjectMissingError, ObjectStoreUnavailableError, VaultE
 
 #: Of the answer to a command, or an error, no more is believed.
 _COMMAND_BYTES_MAX = 64 * 1024
+#: What AuthorizationHeaderMalformed, and redirects to another region, say beside their code.
+_REGION = re.compile(rb"<Region>([a-z0-9-]{1,40})</Region>")
 _ERROR_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 REFUSED_KEYS = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
 
@@ -35,8 +37,15 @@ class Bucket:
     def __str__(self) -> str:
         return f"the bucket {self.bucket} on {self.host}"
 
-    def refusal(self, code: str | None, status: int | None = None) -> ObjectStoreUnavailableError:
-        """Return the error for an S3 error code, with what to do."""
+    def refusal(
+        self, code: str | None, status: int | None = None, *, region: str | None = None
+    ) -> ObjectStoreUnavailableError:
+        """Return the error for an S3 error code, with what to do; `region` is the bucket's own."""
+        if region is not None and region != self.region:
+            return ObjectStoreUnavailableError(
+                f"{self} is in the S3 region {region}, and s3_region is {self.region}; "
+                f"set PORTVAULT_S3_REGION={region}"
+            )
         if code in REFUSED_KEYS:
             return ObjectStoreUnavailableError(
                 f"{self} refuses the credentials ({code}); check PORTVAULT_S3_ACCESS_KEY and its "
@@ -149,7 +158,10 @@ class SignedRequests:
         code = found[1].decode() if found else None
         if exchange.status == 404 and code != "NoSuchBucket":
             return ObjectMissingError()
-        return self._place.refusal(code, exchange.status)
+        region = _REGION.search(body)
+        return self._place.refusal(
+            code, exchange.status, region=region[1].decode() if region else None
+        )
 
     def lost(self, error: BaseException) -> ObjectStoreUnavailableError:
         """Return the error for a connection that failed or took too long."""

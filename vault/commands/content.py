@@ -17,7 +17,7 @@ import aiohttp
 
 from vault.client import call, check, session
 from vault.commands.output import Progress, show
-from vault.domain.media import HEAD_BYTES, by_signature
+from vault.domain.media import HEAD_BYTES, by_signature, readable
 from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, VaultError
 
@@ -32,7 +32,9 @@ def _file_errors(path: Path) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise VaultError(f"{path}: {error.strerror or type(error).__name__}") from None
+        raise VaultError(
+            f"{readable(str(path))}: {error.strerror or type(error).__name__}"
+        ) from None
 
 
 async def put(args: argparse.Namespace) -> None:
@@ -41,14 +43,14 @@ async def put(args: argparse.Namespace) -> None:
     with _file_errors(path):
         if not path.is_file():
             path.stat()
-            raise InvalidRequestError(f"{path} is not a file")
+            raise InvalidRequestError(f"{readable(str(path))} is not a file")
         file = path.open("rb")
     with file:
         with _file_errors(path):
             size, headers = await asyncio.to_thread(_describe, path, file, digest=args.digest)
         target = f"/v1/orders/{quote(args.order, safe='')}/documents?kind={quote(args.kind)}"
         async with session() as http:
-            with Progress(path.name, size) as progress:
+            with Progress(readable(path.name), size) as progress:
                 body = _read(path, file, size, progress)
                 document = await call(http, "POST", target, data=body, headers=headers)
     show(document, document["id"], as_json=args.json)
@@ -56,10 +58,11 @@ async def put(args: argparse.Namespace) -> None:
 
 def _describe(path: Path, file: BufferedReader, *, digest: bool) -> tuple[int, dict[str, str]]:
     size = os.fstat(file.fileno()).st_size
+    name = readable(path.name)
     headers = {
         "Content-Type": by_signature(file.read(HEAD_BYTES)) or "application/octet-stream",
         "Content-Length": str(size),
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.name, safe='')}",
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
     }
     file.seek(0)
     if digest:
@@ -132,7 +135,7 @@ async def save(response: aiohttp.ClientResponse, path: Path) -> int:
 
 async def _copy(response: aiohttp.ClientResponse, file: BinaryIO, path: Path) -> int:
     size = 0
-    with Progress(path.name, response.content_length) as progress:
+    with Progress(readable(path.name), response.content_length) as progress:
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             with _file_errors(path):
                 file.write(chunk)

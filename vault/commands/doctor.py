@@ -26,6 +26,7 @@ from vault.config import Config, load_config
 from vault.connections import DESCRIPTORS_EACH, DESCRIPTORS_KEPT, Room
 from vault.domain.policy import parse_policy
 from vault.errors import VaultError
+from vault.fax_parts import make_sandbox
 from vault.migrate import pending
 from vault.sql.connection import Connection
 from vault.sql.log_waiting import waiting_seconds
@@ -75,7 +76,7 @@ async def doctor(args: argparse.Namespace) -> None:
     checks: dict[str, Check] = {
         "home": partial(_home, config),
         "descriptors": partial(_descriptors, config),
-        "libmagic": _libmagic,
+        "libmagic": partial(_libmagic, config),
         "policy": partial(_policy, config),
     }
     for region in config.regions:
@@ -265,12 +266,12 @@ async def _custodian(config: Config, region: str, tree: int | None) -> tuple[str
     )
 
 
-async def _libmagic() -> tuple[str, str]:
-    sniffer = MagicSniffer()
+async def _libmagic(config: Config) -> tuple[str, str]:
+    sandbox = make_sandbox(config)
     try:
-        await sniffer.check()
+        await MagicSniffer(sandbox).check()
     finally:
-        sniffer.close()
+        await sandbox.close()
     return "ok", "works"
 
 

@@ -68,8 +68,8 @@ async def received(args: argparse.Namespace) -> None:
 def _query(args: argparse.Namespace) -> dict[str, str]:
     callids: list[str] = args.callid
     called = args.to or ""
-    if not called and args.to_callid and len(callids) >= args.to_callid:
-        called = read_number(callids[args.to_callid - 1]) or ""
+    if not called and args.to_callid:
+        called = _called(callids, args.to_callid, without_plus=args.callids_without_plus)
     if not called:
         raise InvalidRequestError(
             "say which number was called: --to NUMBER, or --to-callid N where HylaFAX knows it"
@@ -77,12 +77,35 @@ def _query(args: argparse.Namespace) -> dict[str, str]:
     query = {"direction": "inbound", "to": called}
     caller = callids[0] if callids else ""
     # What is neither a number nor a known word for none is not passed on.
-    number = None if caller.strip().lower() in ANONYMOUS else read_number(caller)
+    number = None
+    if caller.strip().lower() not in ANONYMOUS:
+        number = _read_callid(caller, without_plus=args.callids_without_plus)
     query["from"] = number or "anonymous"
     if args.region:
         query["region"] = args.region
     told = {"commid": args.commid, "device": args.devid, "message": args.error_msg}
     return query | clean_facts(told)
+
+
+def _called(callids: list[str], place: int, *, without_plus: bool) -> str:
+    """Return the number that was called, of what HylaFAX knows; raises what is wrong with it."""
+    if len(callids) < place:
+        raise InvalidRequestError(
+            f"HylaFAX gave {len(callids)} CALLIDs, and --to-callid says {place}"
+        )
+    number = _read_callid(callids[place - 1], without_plus=without_plus)
+    if number is None:
+        raise InvalidRequestError(
+            f"CALLID {place} is no number with its country code and a plus sign; where the line "
+            "gives country codes without one, say --callids-without-plus, else --to NUMBER"
+        )
+    return number
+
+
+def _read_callid(text: str, *, without_plus: bool) -> str | None:
+    """Return the number; nobody guesses whether the first digits are a country's or a town's."""
+    plain = text.strip()
+    return read_number(plain if plain.startswith("+") or not without_plus else "+" + plain)
 
 
 def _key(path: Path, commid: str) -> str:

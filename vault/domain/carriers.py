@@ -1,8 +1,8 @@
 """
 Carriers' webhooks: their signatures and their own words, as their public documentation gives them.
 
-Pure. What is not of a porting order's status is None and ignored; fields that are not known are
-ignored, too. `docs/decisions.md` says which parts could not be confirmed.
+Pure. What is not of a porting order's status is `Ignored`, with a reason as a code; fields that are
+not known say nothing. `docs/decisions.md` says which parts could not be confirmed.
 """
 
 import base64
@@ -12,8 +12,9 @@ import hmac
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -28,6 +29,7 @@ CARRIERS = (TELNYX, TWILIO, BANDWIDTH)
 #: A Telnyx signature older than this, or so far ahead, is a replay.
 TOLERANCE_SECONDS = 300
 REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 _ELEMENT = re.compile(r"<(Status|OrderId|OrderType|CustomerOrderId|LastModified)>([^<]*)</\1>")
 
 _TWILIO = {
@@ -64,6 +66,34 @@ class CarrierEvent:
     customer_reference: str | None
     status: Status
     occurred_at: datetime | None
+    #: Of an event of one number of a request, E.164: the order is found by it.
+    number: str | None = field(default=None, repr=False)
+
+
+class Reason(StrEnum):
+    """Why an event that was signed changes nothing."""
+
+    #: It tells of something else than a status, as a comment.
+    OTHER_EVENT = "other-event"
+    #: It is of another kind of order than a port-in.
+    OTHER_ORDER = "other-order"
+    #: The carrier's word for the status is not known here.
+    UNKNOWN_STATUS = "unknown-status"
+    #: It is of one number, and does not say which.
+    NO_NUMBER = "no-number"
+    #: No order is linked to the carrier's id, or moves the number.
+    NO_ORDER = "no-order"
+    #: More than one open order moves the number, and none of them is linked to the carrier's id.
+    SEVERAL_ORDERS = "several-orders"
+    #: The order moves other numbers, too, of which this event says nothing.
+    SEVERAL_NUMBERS = "several-numbers"
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An event that was signed and changes nothing."""
+
+    reason: Reason
 
 
 def check_telnyx(headers: Mapping[str, str], body: bytes, public_key: str, now: datetime) -> None:
@@ -118,15 +148,15 @@ def check_bandwidth(headers: Mapping[str, str], credentials: str) -> None:
         raise UnauthenticatedError("the webhook's credentials are not those that were agreed")
 
 
-def read_telnyx(body: bytes) -> CarrierEvent | None:
+def read_telnyx(body: bytes) -> CarrierEvent | Ignored:
     """Return what `porting_order.status_changed` says."""
     data = _object(_json(body).get("data"))
     if data.get("event_type") != "porting_order.status_changed":
-        return None
+        return Ignored(Reason.OTHER_EVENT)
     payload = _object(data.get("payload"))
     value = _object(payload.get("status")).get("value")
     if value not in list(Status):
-        return None
+        return Ignored(Reason.UNKNOWN_STATUS)
     return CarrierEvent(
         TELNYX,
         _text(data, "id"),
@@ -137,35 +167,49 @@ def read_telnyx(body: bytes) -> CarrierEvent | None:
     )
 
 
-def read_twilio(body: bytes, form: Sequence[tuple[str, str]], signed: str) -> CarrierEvent | None:
+def read_twilio(
+    body: bytes, form: Sequence[tuple[str, str]], signed: str
+) -> CarrierEvent | Ignored:
     """
-    Return what a notification of a port-in request says; those of single numbers are ignored.
+    Return what a notification of a port-in request, or of one number of it, says.
 
     `signed` is what `check_twilio` returned.
     """
     fields: dict[str, Any] = dict(form) or _json(body)
+    number = None
     if any(fields.get(name) for name in _TWILIO_OF_A_NUMBER):
-        return None
-    word = re.sub(r"[^a-z]", "", str(fields.get("status", "")).lower()).removeprefix("portin")
+        number = str(fields.get("phone_number", ""))
+        if not _E164.fullmatch(number):
+            return Ignored(Reason.NO_NUMBER)
+    if not fields.get("status"):
+        return Ignored(Reason.OTHER_EVENT)
+    word = re.sub(r"[^a-z]", "", str(fields["status"]).lower()).removeprefix("portin")
+    word = word.removeprefix("phonenumber") if number else word
     if word not in _TWILIO:
-        return None
+        return Ignored(Reason.UNKNOWN_STATUS)
     # Twilio's notifications have no id: what is signed alike is the same event.
     return CarrierEvent(
         TWILIO,
         signed.encode(),
-        _text(fields, "port_in_request_sid"),
+        # One of a number may go without it.
+        ""
+        if number and not fields.get("port_in_request_sid")
+        else _text(fields, "port_in_request_sid"),
         None,
         _TWILIO[word],
         _time(fields.get("last_date_updated")),
+        number,
     )
 
 
-def read_bandwidth(body: bytes) -> CarrierEvent | None:
+def read_bandwidth(body: bytes) -> CarrierEvent | Ignored:
     """Return what an order notification of `portins` says; its XML is looked at, never parsed."""
     found = _ELEMENT.findall(body.decode("utf-8", "replace"))
     fields = {name: value.strip() for name, value in found}
-    if fields.get("OrderType") != "portins" or fields.get("Status") not in _BANDWIDTH:
-        return None
+    if fields.get("OrderType") != "portins":
+        return Ignored(Reason.OTHER_ORDER if fields.get("OrderType") else Reason.OTHER_EVENT)
+    if fields.get("Status") not in _BANDWIDTH:
+        return Ignored(Reason.UNKNOWN_STATUS)
     return CarrierEvent(
         BANDWIDTH,
         body,

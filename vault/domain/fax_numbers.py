@@ -26,17 +26,8 @@ ANONYMOUS = frozenset(
 #: How many last digits each region's privacy rules want masked in what outlives the call.
 MASKED_DIGITS = dict.fromkeys(REGIONS, 3)
 
-_REGION_OF = {
-    "GB": "uk",
-    "GG": "uk",
-    "IM": "uk",
-    "JE": "uk",
-    "US": "us",
-    "NZ": "nz",
-    "AU": "au",
-    "SG": "sg",
-    "HK": "hk",
-}
+#: The countries of North America's numbers that are the United States' or their territories'.
+_AMERICAN = frozenset({"US", "AS", "GU", "MP", "PR", "VI"})
 #: Country codes that one region has alone.
 _PREFIXES = {"+64": "nz", "+61": "au", "+65": "sg", "+852": "hk", "+44": "uk"}
 
@@ -82,11 +73,15 @@ def mask(number: str, region: str) -> str:
 
 
 def region_of(number: str) -> str | None:
-    """Return the region whose country the number belongs to; None for all other countries."""
+    """
+    Return the region that a number's country code stands for; None for all other countries.
+
+    North America shares one code, of which only the area codes of other countries are told apart:
+    one that the library does not know yet is ours.
+    """
     for prefix, region in _PREFIXES.items():
         if number.startswith(prefix):
             return region
-    # North America shares one code: the area code tells its countries apart.
     return _american(number[:5]) if number.startswith("+1") else None
 
 
@@ -96,7 +91,8 @@ def _american(area: str) -> str | None:
         parsed = phonenumbers.parse(f"{area}5550123", None)
     except phonenumbers.NumberParseException:
         return None
-    return _REGION_OF.get(phonenumbers.region_code_for_number(parsed) or "")
+    country = phonenumbers.region_code_for_number(parsed)
+    return "us" if country is None or country in _AMERICAN else None
 
 
 def check_facts(given: Mapping[str, str]) -> dict[str, str]:

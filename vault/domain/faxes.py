@@ -7,7 +7,7 @@ same transaction; what stays is the receipt: times, pages, masked numbers, resul
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
@@ -98,6 +98,14 @@ class Checked:
 
     pages: int
     seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What the sandbox found in a mail: its Message-ID, where it has one, and its faxes."""
+
+    message_id: str | None
+    faxes: tuple[bytes, ...] = field(repr=False)
 
 
 def check_transition(old: State, new: State) -> bool:

@@ -1,7 +1,8 @@
 """
 What a file is, by its first bytes, and whether that is what its sender says.
 
-Only signatures are looked at; nothing of a file is parsed.
+Only signatures are looked at; nothing of a file is parsed. This is the one rule for every entrance:
+HTTP, mail, HylaFAX and the command line.
 """
 
 import re
@@ -10,6 +11,10 @@ from vault.domain.documents import HEIC, JPEG, PDF, PNG, TIFF
 from vault.errors import UnsupportedTypeError
 
 HEAD_BYTES = 2048
+#: Viewers find a PDF's header in the first so many bytes (ISO 32000-1, annex H, note 13): mail
+#: programs, gateways and printers put things before it.
+PDF_HEADER_WITHIN_BYTES = 1024
+_PDF_HEADER = b"%PDF-"
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", JPEG),
@@ -18,7 +23,6 @@ _SIGNATURES = (
     (b"MM\x00*", TIFF),
     (b"II+\x00", TIFF),
     (b"MM\x00+", TIFF),
-    (b"%PDF-", PDF),
     (b"PK\x03\x04", "application/zip"),
     (b"PK\x05\x06", "application/zip"),
     (b"PK\x07\x08", "application/zip"),
@@ -27,27 +31,71 @@ _SIGNATURES = (
 _HEVC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _HEIF_BRANDS = frozenset({b"mif1", b"msf1"})
 _AV1_BRANDS = frozenset({b"avif", b"avis"})
-_NEUTRAL = frozenset({"application/octet-stream", ""})
+#: What says only that there are bytes, or what a browser is to do with them.
+_NEUTRAL = frozenset(
+    {
+        *("", "application/octet-stream", "binary/octet-stream", "application/binary"),
+        *("application/unknown", "application/x-unknown", "unknown/unknown"),
+        *("application/download", "application/x-download", "application/force-download"),
+    }
+)
+#: Other names of a type, as phones, scanners and mail programs write them.
 _SAME = {
     "image/jpg": JPEG,
     "image/pjpeg": JPEG,
+    "image/jfif": JPEG,
+    "image/pipeg": JPEG,
+    "image/x-png": PNG,
     "image/heif": HEIC,
+    "image/heic-sequence": HEIC,
+    "image/heif-sequence": HEIC,
+    "image/tif": TIFF,
+    "image/x-tif": TIFF,
     "image/x-tiff": TIFF,
+    "image/tiff-fx": TIFF,
+    "application/tif": TIFF,
+    "application/tiff": TIFF,
+    "application/x-tif": TIFF,
+    "application/x-tiff": TIFF,
     "application/x-pdf": PDF,
+    "application/acrobat": PDF,
+    "applications/vnd.pdf": PDF,
+    "text/pdf": PDF,
+    "text/x-pdf": PDF,
 }
 _EXTENSIONS = {
     "jpg": JPEG,
     "jpeg": JPEG,
     "jpe": JPEG,
+    "jfif": JPEG,
+    "jif": JPEG,
+    "jfi": JPEG,
     "png": PNG,
     "tif": TIFF,
     "tiff": TIFF,
     "pdf": PDF,
     "heic": HEIC,
     "heif": HEIC,
+    "heics": HEIC,
+    "heifs": HEIC,
+    "hif": HEIC,
 }
 # A name may hold a dot and end in a word or a number, as in "Mr. Smith" or "page 1.2".
 _EXTENSION = re.compile(r"(?=.*[^\W\d_])\S+")
+#: A word that is a person's or a place's, as in "Passport J.Lee" or "passport j.smith", unless it
+#: is one of those below: a capital letter before small ones, letters beyond ASCII, or a long word.
+_WORD = re.compile(r"[A-Z][a-z'’-]+|[^\W\d_]*[^\W\d_a-zA-Z][^\W\d_]*|[a-zA-Z'’-]{5,}")
+_OTHER_EXTENSIONS = frozenset(
+    {
+        *("exe", "msi", "bat", "cmd", "scr", "jar", "apk", "iso", "dmg", "lnk", "hta", "vbs"),
+        *("js", "mjs", "php", "html", "htm", "xhtml", "shtml", "mhtml", "svg", "svgz", "xml"),
+        *("doc", "docx", "docm", "xls", "xlsx", "xlsm", "ppt", "pptx", "pptm", "odt", "ods", "rtf"),
+        *("pages", "numbers", "keynote", "class", "torrent", "sqlite", "mobileconfig"),
+        *("zip", "rar", "gz", "bz2", "xz", "tar", "txt", "csv", "json", "eml", "msg", "dat"),
+        *("gif", "bmp", "webp", "avif", "avifs", "raw", "dng", "psd", "mov", "mpeg", "webm"),
+        *("swf", "xps", "djvu", "epub", "ps", "eps", "p7m", "p7s", "gpg", "asc", "ink"),
+    }
+)
 
 
 def by_signature(head: bytes) -> str | None:
@@ -55,7 +103,10 @@ def by_signature(head: bytes) -> str | None:
     for signature, media_type in _SIGNATURES:
         if head.startswith(signature):
             return media_type
-    return HEIC if _is_heic(head) else None
+    if _is_heic(head):
+        return HEIC
+    # Last: what begins as something else is that, whatever stands in it.
+    return PDF if _PDF_HEADER in head[: PDF_HEADER_WITHIN_BYTES + len(_PDF_HEADER) - 1] else None
 
 
 def _is_heic(head: bytes) -> bool:
@@ -71,9 +122,25 @@ def _is_heic(head: bytes) -> bool:
 
 
 def extension(filename: str) -> str | None:
-    """Return the name's extension in lower case; dots and spaces at the end hide none."""
-    stem, dot, end = filename.rstrip(". ").rpartition(".")
-    return end.lower() if stem and dot and _EXTENSION.fullmatch(end) else None
+    """
+    Return the name's extension in lower case; dots and spaces at the end hide none.
+
+    None where there is none, or where what stands behind the last dot is a word of the name.
+    """
+    stem, dot, end = filename.rstrip(". \u00a0\u202f").rpartition(".")
+    if not stem or not dot or not _EXTENSION.fullmatch(end):
+        return None
+    known = end.lower() in _EXTENSIONS or end.lower() in _OTHER_EXTENSIONS
+    return end.lower() if known or not _WORD.fullmatch(end) else None
+
+
+def readable(name: str) -> str:
+    """Return a file's name whose bytes are no UTF-8 as what they are in Windows' Latin alphabet."""
+    raw = name.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", "replace")
 
 
 def check_type(declared: str | None, filename: str | None, sniffed: str) -> None:

@@ -74,10 +74,17 @@ def person_of(claims: Mapping[str, Any], mapping: GroupMapping) -> Person:
     The principal's id is a hash: subjects are often addresses or names, and it stands in the log.
     """
     said = claims.get(mapping.claim)
-    groups = [group for group in said if isinstance(group, str)] if isinstance(said, list) else []
+    # Of one group some providers make a text instead of a list.
+    listed = [said] if isinstance(said, str) else said if isinstance(said, list) else []
+    groups = [group for group in listed if isinstance(group, str)]
     roles = {mapping.roles[group] for group in groups if group in mapping.roles}
     regions = {mapping.regions[group] for group in groups if group in mapping.regions}
     located = {mapping.located[group] for group in groups if group in mapping.located}
+    if not groups and _left_out(claims, mapping.claim):
+        raise ForbiddenError(
+            "your identity provider left your groups out because they are too many; ask who looks "
+            "after it to send only the groups that are assigned to this application"
+        )
     if len(roles) != 1:
         what = "has several roles here; it must be one" if roles else "has no role here"
         raise ForbiddenError(f"your account {what}; ask who looks after the vault's groups")
@@ -92,6 +99,12 @@ def person_of(claims: Mapping[str, Any], mapping: GroupMapping) -> Person:
         located=located.pop() if located else None,
     )
     return Person(principal, _shown(claims))
+
+
+def _left_out(claims: Mapping[str, Any], claim: str) -> bool:
+    """Whether the groups lie elsewhere: aggregated (OIDC Core, 5.6.2), or Entra's `hasgroups`."""
+    names = claims.get("_claim_names")
+    return claims.get("hasgroups") is True or (isinstance(names, dict) and claim in names)
 
 
 def principal_id(issuer: str, subject: str) -> str:

@@ -171,7 +171,8 @@ def _page(data: bytes, tags: dict[int, list[int]], number: int) -> Page:
     width, height, compression = one(_WIDTH), one(_HEIGHT), one(_COMPRESSION, 1)
     if not 1 <= width <= WIDTH_MAX or not 1 <= height <= HEIGHT_MAX:
         raise _refused(
-            f"page {number} is {width} by {height} dots; a fax is at most {WIDTH_MAX} by {HEIGHT_MAX}"
+            f"page {number} is {width} by {height} dots; "
+            f"a fax is at most {WIDTH_MAX} by {HEIGHT_MAX}"
         )
     if compression not in (G3, G4):
         raise _refused(f"page {number} is not coded as T.4 or T.6 (G3 or G4)")

@@ -5,15 +5,17 @@ Only those whom the operator named come in: by the address of their connection, 
 their password, over TLS. A mail is accepted with 250 after the vault has every fax of it; whatever
 goes wrong before has its SMTP code at the end of the data, and the sending server keeps the mail.
 It sends the same again, and what was taken then is known by its Message-ID and its content. The
-mail itself is only ever in memory.
+mail itself is only ever in memory, counted in the account of all bodies, and is taken apart in the
+sandbox.
 """
 
 import asyncio
 import hashlib
 import ipaddress
 import logging
+import re
 from base64 import b64decode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
@@ -43,13 +45,19 @@ from vault.errors import (
     UnsupportedTypeError,
     VaultError,
 )
+from vault.intake_memory import IntakeMemory
 from vault.listener import Listener, listener
-from vault.mail.message import faxes_in, message_id, parse
 
 IDLE_SECONDS = 60.0
 CREDENTIALS_BYTES_MAX = 1024
 #: A fax in base64, with its line ends, and what else is in a mail.
 ENCODED, REST_BYTES = 1.4, 128 * 1024
+#: How often a mail is in memory at most: while it is read, then itself and the faxes in it.
+COPIES = 2
+#: A size that was declared is an estimate; other line ends make it larger.
+LINES_BYTES = 64 * 1024
+#: With its value in xtext (RFC 3461, 4), or `<>`.
+_AUTH = re.compile(r"(?<=\s)AUTH=(<>|[!-~]+)(\s+|$)", re.ASCII | re.IGNORECASE)
 
 # The library would write down addresses, and what went wrong with them.
 logging.getLogger("mail.log").setLevel(logging.CRITICAL + 1)
@@ -147,7 +155,8 @@ class FaxHandler:
             principal = await self._principal(session)
             if principal is None:
                 return "530 5.7.0 sign in with a token, over TLS"
-            taken = await self._take(principal, envelope)
+            async with asyncio.timeout(self._vault.config.fax_receive_seconds_max):
+                taken = await self._take(principal, envelope, _sender(principal, session))
         except Exception as error:  # noqa: BLE001 - whatever it is, the sender keeps the mail
             for kinds, code in _CODES:
                 if isinstance(error, kinds):
@@ -156,20 +165,24 @@ class FaxHandler:
             return "451 4.3.0 come again later"
         return f"250 2.0.0 in custody: {taken} faxes"
 
-    async def _take(self, principal: Principal, envelope: Envelope) -> int:
+    async def _take(self, principal: Principal, envelope: Envelope, sender: str) -> int:
         content = envelope.content if isinstance(envelope.content, bytes) else b""
-        message = parse(content)
-        faxes = faxes_in(message, self._vault.config.fax_listen_attachments_max)
-        name, count = message_id(message), 0
+        mail = await self._vault.sandbox.read_mail(
+            content,
+            attachments_max=self._vault.config.fax_listen_attachments_max,
+            sender=sender,
+        )
+        name, faxes, count = mail.message_id, mail.faxes, 0
         if len(faxes) > 1:
             # Before the first is taken: a mail that is refused for its last leaves none behind.
             for data in faxes:
-                await check_fax(self._vault, data)
+                await check_fax(self._vault, data, sender=sender)
         # One may come twice in a mail, and is dialled once.
         for number in dict.fromkeys(envelope.rcpt_tos):
             for position, data in enumerate(faxes):
                 incoming = Incoming(
-                    body=_once(data),
+                    body=data,
+                    sender=sender,
                     direction=Direction.OUTBOUND,
                     caller=None,
                     callee=number,
@@ -204,8 +217,16 @@ class FaxHandler:
         return "451 4.3.0 come again later"
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+def _sender(principal: Principal, session: Session) -> str:
+    """Return whose turn it is in the sandbox: peers without a token are told apart by address."""
+    peer, signed_in = cast(Any, session.peer), cast(Any, session.auth_data)
+    return principal.id if isinstance(signed_in, bytes) else f"{principal.id} {peer[0]}"
+
+
+def _declared(options: list[str]) -> int | None:
+    """Return the size that MAIL said the mail has (RFC 1870); the library has checked it."""
+    sizes = [option[5:] for option in options if option.upper().startswith("SIZE=")]
+    return int(sizes[0]) + LINES_BYTES if sizes and sizes[0].isdigit() and int(sizes[0]) else None
 
 
 def _key(*known: object) -> str:
@@ -213,13 +234,81 @@ def _key(*known: object) -> str:
 
 
 class _BoundedSMTP(SMTP):
-    """The library's server, of which there are so many at once and no more."""
+    """The library's server, of which there are so many at once, and whose mails are counted."""
 
     open = 0
 
-    def __init__(self, handler: FaxHandler, connections_max: int, **options: Any) -> None:
+    def __init__(
+        self, handler: FaxHandler, memory: IntakeMemory, connections_max: int, **options: Any
+    ) -> None:
         super().__init__(handler, **options)
-        self._connections_max, self._counted = connections_max, False
+        self._memory, self._connections_max, self._counted = memory, connections_max, False
+
+    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
+        """Take `AUTH=` as RFC 4954, 5, asks: what it says is not believed, and left out."""
+        await super().smtp_MAIL(None if arg is None else _AUTH.sub("", arg))
+
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
+        """
+        Take a mail, counted in the account of memory while it is there; 451 where there is no room.
+
+        The library would keep an object for each line of it, which is many times its size.
+        """
+        if await self.check_helo_needed() or await self.check_auth_needed("DATA"):
+            return
+        envelope = self.envelope
+        if envelope is None or not envelope.rcpt_tos:
+            await self.push("503 5.5.1 need RCPT command")
+            return
+        if arg:
+            await self.push("501 5.5.4 Syntax: DATA")
+            return
+        size_max = _declared(envelope.mail_options) or self.data_size_limit or 0
+        try:
+            with self._memory.share(size_max * COPIES):
+                await self._take_data(envelope, size_max)
+        except UnavailableError as error:
+            await self.push(f"451 4.3.1 {error}")
+        finally:
+            cast(Callable[[], None], self._set_post_data_state)()
+
+    async def _take_data(self, envelope: Envelope, size_max: int) -> None:
+        await self.push("354 End data with <CR><LF>.<CR><LF>")
+        try:
+            content = await self._read_data(size_max)
+        except TooLargeError as error:
+            await self.push(f"552 5.3.4 {error}")
+            return
+        except InvalidRequestError as error:
+            await self.push(f"500 5.5.2 {error}")
+            return
+        envelope.content = envelope.original_content = content
+        status = await self._call_handler_hook("DATA")
+        await self.push(status)
+
+    async def _read_data(self, size_max: int) -> bytes:
+        """Return the mail without its dots (RFC 5321, 4.5.2); reads to its end what it refuses."""
+        content, begun = bytearray(), True
+        refusal: VaultError | None = None
+        while True:
+            try:
+                line: bytes = await self._reader.readuntil(b"\r\n")
+                ends = True
+            except asyncio.LimitOverrunError as error:
+                line, ends = await self._reader.read(error.consumed), False
+                refusal = refusal or InvalidRequestError("line too long (RFC 5321, 4.5.3.1.6)")
+            if begun and line == b".\r\n":
+                break
+            if len(content) + len(line) > size_max:
+                refusal = refusal or TooLargeError(f"the mail is larger than {size_max} bytes")
+            if refusal is not None:
+                content.clear()
+            else:
+                content += line[1:] if begun and line.startswith(b".") else line
+            begun = ends
+        if refusal is not None:
+            raise refusal
+        return bytes(content)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Called again when TLS starts.
@@ -269,6 +358,7 @@ async def listening(vault: Vault, connections: Connections) -> AsyncIterator[str
     def answer(_: Place) -> _BoundedSMTP:
         return _BoundedSMTP(
             handler,
+            vault.memory,
             config.fax_listen_connections_max,
             data_size_limit=size_max,
             ident="fax gateway",

@@ -1,10 +1,12 @@
 """
-The sandboxed child: reads a fax from its standard input, says what it is, and keeps nothing.
+The sandboxed child: reads a file from its standard input, says what it is, and keeps nothing.
 
 It may open no file and no connection, and use so much memory and time; it has no environment and
-no keys. A TIFF is read here, in plain Python that nothing can overrun. A PDF is read by a
-library in C++, so each one gets a process of its own, forked for it alone, that can open nothing
-more of any kind: what takes that one over sees no other fax and has the pipe for its answer.
+no keys. A TIFF is read here, in plain Python that nothing can overrun and whose work is bounded by
+the file's size. All else, a PDF by a library in C++, a type by libmagic, a mail by a parser whose
+work nobody has bounded, gets a process of its own, forked for it alone, that can open nothing more
+of any kind and has so much processor time: what takes that one over sees nothing of others and has
+the pipe for its answer.
 """
 
 import ctypes
@@ -12,17 +14,22 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import BinaryIO
 
 from vault.domain.fax_pdf import fax_pdf
 from vault.domain.tiff_fax import read_pages
-from vault.errors import ContentRefusedError
-from vault.sandbox import frames
+from vault.errors import ContentRefusedError, UnsupportedTypeError
+from vault.sandbox import frames, libmagic
 from vault.sandbox.confine import leave_capabilities, leave_outside
-from vault.sandbox.pdf import count_pages
+from vault.sandbox.mail import read_mail
+from vault.sandbox.pdf import count_pages, disarmed
 
+#: What is read in a process of its own.
+_APART = frozenset({frames.CHECK_PDF, frames.DISARM, frames.SNIFF, frames.MAIL})
 #: What the library's own files and threads need; no more can be opened.
 DESCRIPTORS_MAX = 32
+Naming = Callable[[bytes], str]
 _NO_NEW_PRIVILEGES, _PARENT_DEATH_SIGNAL = 38, 1
 _NEW_USERS, _NEW_NETWORK = 0x10000000, 0x40000000
 
@@ -32,15 +39,30 @@ def main() -> None:
     # Who starts a child under uvloop leaves it copies of the pipes, and what else it had open.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     memory_bytes, cpu_seconds = (int(text) for text in sys.argv[1:3])
+    # Its library and its database are files, of which there are none from here on.
+    naming = _naming()
     limit(memory_bytes)
     questions, answers = sys.stdin.buffer, sys.stdout.buffer
     while head := questions.read(frames.QUESTION_BYTES):
-        letter, pages_max, size = frames.parse_question_head(head)
+        letter, most, size = frames.parse_question_head(head)
         content = questions.read(size)
-        if letter == frames.CHECK_PDF:
-            _apart(answers, content, pages_max, cpu_seconds)
+        if letter in _APART:
+            _apart(answers, (letter, content, most, naming), cpu_seconds)
         else:
-            _say(answers, answer(letter, content, pages_max))
+            _say(answers, answer(letter, content, most))
+
+
+def _naming() -> Naming:
+    try:
+        return libmagic.load()
+    except libmagic.LibmagicError as error:
+        reason = error.args[0]
+
+        def cannot(head: bytes) -> str:
+            del head
+            raise libmagic.LibmagicError(reason)
+
+        return cannot
 
 
 def limit(memory_bytes: int) -> None:
@@ -65,7 +87,7 @@ def limit(memory_bytes: int) -> None:
 
 
 def limit_reader(cpu_seconds: int) -> None:
-    """Give up, in a process forked for one PDF, all that the library does not need."""
+    """Give up, in a process forked for one file, all that the library does not need."""
     libc = ctypes.CDLL(None, use_errno=True)
     leave_outside(libc)
     # A fork does not inherit it.
@@ -80,22 +102,36 @@ def limit_reader(cpu_seconds: int) -> None:
         resource.setrlimit(kind, (soft, hard))
 
 
-def answer(letter: bytes, content: bytes, pages_max: int) -> bytes:
+def answer(letter: bytes, content: bytes, most: int, naming: Naming | None = None) -> bytes:
     """Return the answer to one question; a refusal carries its reason."""
     try:
-        if letter == frames.CHECK_PDF:
-            return frames.answer(frames.DONE, frames.facts(count_pages(content, pages_max), None))
-        pages = read_pages(content, pages_max)
-        if letter == frames.CONVERT:
-            return frames.answer(frames.DONE, fax_pdf(content, pages))
-        return frames.answer(frames.DONE, frames.facts(len(pages), pages[0].receive_seconds))
+        return frames.answer(frames.DONE, _answer(letter, content, most, naming))
     except ContentRefusedError as error:
         return frames.answer(frames.REFUSED, str(error).encode())
+    except UnsupportedTypeError as error:
+        return frames.answer(frames.OTHER_TYPE, str(error).encode())
+    except libmagic.LibmagicError as error:
+        return frames.answer(frames.REFUSED, error.args[0])
     except MemoryError:
         return frames.answer(frames.REFUSED, b"the fax needs more memory than a fax may")
 
 
-def _apart(answers: BinaryIO, content: bytes, pages_max: int, cpu_seconds: int) -> None:
+def _answer(letter: bytes, content: bytes, most: int, naming: Naming | None) -> bytes:
+    if letter == frames.CHECK_PDF:
+        return frames.facts(count_pages(content, most), None)
+    if letter == frames.DISARM:
+        return disarmed(content)
+    if letter == frames.SNIFF and naming is not None:
+        return naming(content).encode()
+    if letter == frames.MAIL:
+        return frames.parts(*read_mail(content, most))
+    pages = read_pages(content, most)
+    if letter == frames.CONVERT:
+        return fax_pdf(content, pages)
+    return frames.facts(len(pages), pages[0].receive_seconds)
+
+
+def _apart(answers: BinaryIO, question: tuple[bytes, bytes, int, Naming], cpu_seconds: int) -> None:
     """Answer from a process that ends with this question; one that met a limit is a refusal."""
     reading, writing = os.pipe()
     try:
@@ -111,7 +147,7 @@ def _apart(answers: BinaryIO, content: bytes, pages_max: int, cpu_seconds: int) 
             os.close(descriptor)
         limit_reader(cpu_seconds)
         with os.fdopen(writing, "wb") as pipe:
-            pipe.write(answer(frames.CHECK_PDF, content, pages_max))
+            pipe.write(answer(*question))
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:

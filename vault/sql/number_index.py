@@ -134,6 +134,12 @@ async def orders_of(
     return [row["order"] for row in rows]
 
 
+async def count_numbers(conn: Connection, order: UUID) -> int:
+    """Return how many numbers an order moves, as long as it is in the index."""
+    count: int = await conn.fetchval('select count(*) from number_index where "order" = $1', order)
+    return count
+
+
 async def forget_orders(conn: Connection, orders: Sequence[UUID]) -> None:
     """Take orders out of the index."""
     await conn.execute('delete from number_index where "order" = any($1)', list(orders))

@@ -8,6 +8,7 @@ import re
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime
 from urllib.parse import quote, unquote
 
@@ -20,6 +21,7 @@ from vault.actions.receive import Upload
 from vault.actions.standing import standing_of
 from vault.config import Config
 from vault.domain.documents import parse_kind
+from vault.domain.media import readable
 from vault.domain.orders import Status
 from vault.domain.receipts import HEADER as RECEIPT
 from vault.domain.times import parse_time
@@ -39,9 +41,11 @@ from vault.web.requests import (
 from vault.web.retention_schemas import document_json
 from vault.web.schemas import order_json, order_page
 
-_FILENAME = re.compile(
-    r"""filename\*?=(?:UTF-8'[^']*'([^;]+)|"((?:[^"\\]|\\.)*)"|([^;\s]+))""", re.IGNORECASE
-)
+#: A parameter of a header (RFC 9110, 5.6.6); a value that is not quoted may hold spaces.
+_PARAMETER = re.compile(r""";\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"]*)""", re.ASCII)
+#: RFC 8187: its character sets, those of ISO 8859-1 as browsers read them.
+_CHARSETS = {"utf-8": "utf-8", "iso-8859-1": "cp1252"}
+_ESCAPED = re.compile(r"\\(.)")
 _SHA256 = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
 
 
@@ -185,11 +189,23 @@ def _check_pace(config: Config, size_bytes: int, waited_seconds: float) -> None:
 
 
 def _filename(disposition: str) -> str | None:
-    match = _FILENAME.search(disposition)
-    if match is None:
+    """Return the file's name; `filename*` is the better one of two (RFC 6266, 4.3)."""
+    found = dict[str, str]()
+    # Some send the parameters alone.
+    said = disposition if "=" not in disposition.partition(";")[0] else ";" + disposition
+    for name, value in _PARAMETER.findall(said):
+        found.setdefault(name.lower(), value.strip())
+    charset, _, rest = found.get("filename*", "").strip('"').partition("'")
+    if charset.lower() in _CHARSETS:
+        with suppress(UnicodeDecodeError):
+            encoded = rest.partition("'")[2]
+            return unquote(encoded, encoding=_CHARSETS[charset.lower()], errors="strict") or None
+    plain = found.get("filename")
+    if plain is None:
         return None
-    encoded, quoted, plain = match.groups()
-    return unquote(encoded) if encoded else (quoted or plain)
+    if plain.startswith('"'):
+        plain = _ESCAPED.sub(r"\1", plain[1:-1])
+    return readable(plain)
 
 
 def content_digest(values: list[str]) -> bytes | None:

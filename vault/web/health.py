@@ -20,6 +20,8 @@ READY_SECONDS = 1.0
 
 REGISTRY = web.AppKey("registry", CollectorRegistry)
 OPENAPI = web.AppKey("openapi", dict)
+#: What became of carriers' webhooks, by carrier, result and reason.
+HOOKS = web.AppKey("hooks", Counter)
 
 
 class Metrics:
@@ -36,6 +38,12 @@ class Metrics:
         )
         self.seconds = Histogram(
             "portvault_request_seconds", "Time to answer.", ["route"], registry=registry
+        )
+        self.hooks = Counter(
+            "portvault_hooks_total",
+            "Carriers' webhooks that were signed, and what became of them.",
+            ["carrier", "result", "reason"],
+            registry=registry,
         )
         limits = Gauge(
             "portvault_limit_signals",

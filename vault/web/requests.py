@@ -137,10 +137,12 @@ async def _read_small(request: web.Request, size_max: int) -> bytes:
     if (request.content_length or 0) > size_max:
         raise too_large(size_max)
     raw = bytearray()
-    async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
-        raw += chunk
-        if len(raw) > size_max:
-            raise too_large(size_max)
+    with vault_of(request).memory.share() as share:
+        async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
+            share.grow(len(chunk))
+            raw += chunk
+            if len(raw) > size_max:
+                raise too_large(size_max)
     return bytes(raw)
 
 

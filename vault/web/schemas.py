@@ -5,6 +5,7 @@ from typing import Any
 
 from vault.actions.cursor import encode_cursor
 from vault.actions.orders import OrderView
+from vault.domain.carriers import Reason
 from vault.domain.orders import Order, Status
 from vault.domain.records import PHASES, Record, mask_number
 from vault.domain.search import Found
@@ -50,7 +51,9 @@ SCHEMAS: dict[str, Any] = {
     ),
     "OrderSearch": _object({"region": _STRING, "number": _STRING}),
     "CarrierLink": _object({"carrier": _STRING, "reference": _STRING}),
-    "HookResult": _object({"result": _STRING}),
+    "HookResult": _object(
+        {"result": one_of(["taken", "known", "ignored"])}, {"reason": one_of(list(Reason))}
+    ),
     "OrderSummary": _object(
         {
             "id": _ID,

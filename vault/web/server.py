@@ -18,7 +18,7 @@ from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import ForbiddenError, NotFoundError, UnavailableError, UnsupportedTypeError
 from vault.web.auth import Authenticator
-from vault.web.health import OPENAPI, READINESS, REGISTRY, Metrics, Readiness
+from vault.web.health import HOOKS, OPENAPI, READINESS, REGISTRY, Metrics, Readiness
 from vault.web.openapi import openapi
 from vault.web.problems import Handler, problem, problems
 from vault.web.requests import PRINCIPAL, STOPPING, VAULT, Stopping
@@ -42,9 +42,10 @@ SECURITY_HEADERS = {
 def make_app(vault: Vault, connections: Connections | None = None) -> web.Application:
     """Return the application of this vault; the metrics show the account of connections."""
     registry = CollectorRegistry()
+    metrics = Metrics(registry, vault, connections)
     app = web.Application(
         middlewares=[
-            _measure(Metrics(registry, vault, connections)),
+            _measure(metrics),
             problems,
             _plain_bodies,
             _only_from(networks(vault.config.trusted_proxies)),
@@ -54,6 +55,7 @@ def make_app(vault: Vault, connections: Connections | None = None) -> web.Applic
     app[VAULT], app[REGISTRY], app[OPENAPI] = vault, registry, openapi()
     app[READINESS] = Readiness(vault, registry)
     app[STOPPING] = Stopping()
+    app[HOOKS] = metrics.hooks
     app.on_response_prepare.append(_add_headers)
     if vault.config.tls_certificate or vault.config.public_url.startswith("https://"):
         app.on_response_prepare.append(_add_hsts)

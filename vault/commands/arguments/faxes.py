@@ -19,6 +19,11 @@ def add_faxes(above: Tree) -> None:
     received.add_argument(
         "--to-callid", type=count, metavar="N", help="the called number is the Nth CallID"
     )
+    received.add_argument(
+        "--callids-without-plus",
+        action="store_true",
+        help="the line gives numbers as country code and number, without a plus sign",
+    )
     received.add_argument("--region", choices=REGIONS, help="where the number does not tell it")
     received.add_argument("qfile", type=Path, metavar="QFILE")
     received.add_argument("devid", metavar="DEVID")

@@ -16,6 +16,7 @@ from vault.actions.sign_in import (
     begin_sign_in,
     find_session,
     finish_sign_in,
+    refused_sign_in,
     sign_out,
     signed_out_elsewhere,
 )
@@ -85,6 +86,10 @@ async def callback(request: web.Request) -> web.Response:
     """Take the identity provider's answer."""
     vault = vault_of(request)
     try:
+        if error := request.query.get("error"):
+            state, browser = _one(request, "state"), _cookie(request, BEGUN) or ""
+            said = refused_sign_in(vault, state=state, browser=browser, error=error)
+            raise UnauthenticatedError(said)
         secret = await finish_sign_in(
             vault,
             state=_one(request, "state"),
