@@ -3,12 +3,15 @@
 import asyncio
 import hashlib
 from base64 import b64encode
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures_server import Api, in_pieces
 from vault.actions.sequence import sequence_log
 from vault.context import Vault
+
+CASES = Path(__file__).parents[1] / "cases"
 
 
 def digest(data: bytes) -> str:
@@ -35,6 +38,51 @@ async def test_a_scan_comes_back_as_it_was(api: Api, passport: bytes) -> None:
     assert shown["filename"] == "Jürgen.jpg"
     assert shown["retention"]["state"] == "open"
     assert (shown["holds"], shown["restriction"]) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "said, name",
+    [
+        ("attachment; filename*=UTF-8''at%203.45%E2%80%AFPM.jpg", "at 3.45\u202fPM.jpg"),
+        ("attachment; filename*=UTF-8''passport%C2%A0front.jpg", "passport\u00a0front.jpg"),
+        ("attachment; filename=\"__.jpg\"; filename*=UTF-8''%E6%97%85%E5%88%B8.jpg", "旅券.jpg"),
+        ("attachment; filename*=utf-8'en'%E6%97%85.jpg; filename=__.jpg", "旅.jpg"),
+        ("attachment; filename=\"a.jpg\"; filename*=iso-8859-1''Pa%F1o.jpg", "Paño.jpg"),
+        ("attachment; filename=\"a.jpg\"; filename*=UTF-8''%FF.jpg", "a.jpg"),
+        ("attachment; filename=\"a.jpg\"; filename*=UTF-7''b.jpg", "a.jpg"),
+        ('attachment; filename="a\\"b; filename*=x.jpg"', 'a"b; filename*=x.jpg'),
+        ("filename=scan of passport.jpg", "scan of passport.jpg"),
+        ("attachment; filename=scan.jfif", "scan.jfif"),
+        ('attachment; filename="Passport J.Smith"', "Passport J.Smith"),
+        ("attachment", None),
+    ],
+)
+async def test_a_file_is_called_as_its_sender_calls_it(
+    api: Api, passport: bytes, said: str, name: str | None
+) -> None:
+    """The better one of two names is kept (RFC 6266), spaces of any width are, too."""
+    status, document = await api.put(await api.order(), passport, **{"Content-Disposition": said})
+    assert (status, document.get("filename")) == (201, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a%0Ab.jpg", "a%00.jpg", "a%E2%80%AEgpj.exe.jpg", "%E2%80%A8.jpg"]
+)
+async def test_a_name_with_what_is_not_printed_is_refused(
+    api: Api, passport: bytes, name: str
+) -> None:
+    """Line ends, controls and what turns the direction of writing round are no part of a name."""
+    said = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+    assert (await api.put(await api.order(), passport, **said))[0] == 422
+
+
+@pytest.mark.parametrize("case", ["front-bom.pdf", "front-crlf.pdf", "front-text.pdf"])
+async def test_a_pdf_with_something_before_it_is_a_pdf(api: Api, case: str) -> None:
+    """What viewers open is taken as what they call it, and comes back as it was."""
+    data = (CASES / case).read_bytes()
+    headers = {"Content-Type": "application/pdf"}
+    status, document = await api.put(await api.order(), data, "loa", **headers)
+    assert (status, document["media_type"]) == (201, "application/pdf")
 
 
 async def test_an_upload_of_unknown_length_is_stored(api: Api, passport: bytes) -> None:

@@ -1,11 +1,13 @@
 """Email to fax: from a real Postfix and by hand; a 250 is custody, and nothing else is."""
 
 import asyncio
+import smtplib
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.errors import ObjectStoreUnavailableError
-from vault.mail.listener import listening
+from vault.mail.listener import COPIES, LINES_BYTES, listening
 from vault.web.listening import open_account
 
 NUMBER = "+442079460123"
 ADDRESS = f"{NUMBER}@fax.test"
+CASES = Path(__file__).parents[1] / "cases"
+PLAIN_PDF = (CASES / "s-ok.pdf").read_bytes()
 
 
 def mail(
@@ -153,6 +157,94 @@ async def test_what_is_no_fax_is_refused_at_the_end_of_the_data(
         assert await there.count() == 0, "and none of a mail of which one is refused"
         assert (await there.say(mail(small, small, subtype="tiff")))[0] == 250
         assert await there.count() == 2
+
+
+@pytest.mark.parametrize("case", ["mail-smime", "mail-att00001", "mail-logo"])
+async def test_what_mail_programs_add_costs_no_fax(config: Config, case: str) -> None:
+    """A signed mail, Exchange's text around attachments, an inline logo: the fax is taken."""
+    message = (CASES / f"{case}.eml").read_bytes()
+    async with listener(config) as there:
+        assert (await there.say(message))[0] == 250
+        assert await there.count() == 1
+
+
+@pytest.mark.parametrize("case", ["s-startxref+1", "s-startxref+9", "front-bom", "front-text"])
+async def test_what_viewers_open_is_a_fax_by_mail_too(config: Config, case: str) -> None:
+    """The rule is the same as over HTTP."""
+    async with listener(config) as there:
+        assert (await there.say(mail((CASES / f"{case}.pdf").read_bytes())))[0] == 250
+
+
+@pytest.mark.parametrize("option", ["AUTH=<>", "AUTH=desk+40acme.test", "auth=<> SIZE=1000"])
+async def test_an_identity_that_a_relay_adds_is_taken(config: Config, option: str) -> None:
+    """RFC 4954, 5: `AUTH=` is no reason to refuse a mail, and is not believed."""
+    async with listener(config) as there:
+        client = aiosmtplib.SMTP(hostname="127.0.0.1", port=there.port, start_tls=False)
+        async with client:
+            await client.ehlo()
+            said = await client.execute_command(b"MAIL FROM:<a@b.test> " + option.encode())
+            assert said.code == 250
+
+
+@pytest.mark.parametrize("number", ["+16215550123", "+19245550123", "+17875550123"])
+async def test_a_number_is_routed_by_its_country_code(config: Config, number: str) -> None:
+    """New area codes and territories are taken by mail as over HTTP."""
+    us = replace(config, regions=("us",))
+    async with listener(us) as there:
+        said = await there.say(mail(PLAIN_PDF), to=f"{number}@fax.test")
+        assert said[0] == 250, said
+
+
+async def handed_over(port: int, message: bytes, *options: str) -> int:
+    """Hand a mail over with these options and no others; return the last code."""
+
+    def talk() -> int:
+        with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
+            client.ehlo("desk.acme.test")
+            code, _ = client.mail("desk@acme.test", options)
+            if code == 250:
+                code, _ = client.rcpt(ADDRESS)
+            return client.data(message)[0] if code == 250 else code
+
+    try:
+        return await asyncio.to_thread(talk)
+    except smtplib.SMTPDataError as error:
+        return error.smtp_code
+
+
+async def test_mails_share_the_account_of_memory(config: Config, authorisation: bytes) -> None:
+    """A mail that finds no room is told to come again before it is read, and nothing stays held."""
+    message = mail(authorisation).as_bytes(policy=SMTP)
+    needed, size = COPIES * (len(message) + LINES_BYTES), f"SIZE={len(message)}"
+    async with listener(config, intake_memory_bytes_max=needed) as there:
+        memory = there.vault.memory
+        assert await handed_over(there.port, message, size) == 250
+        assert memory.taken_bytes == 0
+        with memory.share(1):
+            assert await handed_over(there.port, message, size) == 451
+        assert await handed_over(there.port, message) == 451, "it may be as large as any"
+        assert memory.taken_bytes == 0
+        assert await there.count() == 1
+
+
+async def test_a_mail_is_as_large_as_it_says(config: Config, authorisation: bytes) -> None:
+    """What comes is held against the size that was counted, and read to its end."""
+    message = mail(authorisation).as_bytes(policy=SMTP)
+    async with listener(config) as there:
+        assert await handed_over(there.port, message, "SIZE=100") == 552
+        assert there.vault.memory.taken_bytes == 0
+        assert await handed_over(there.port, message, f"SIZE={len(message)}") == 250
+
+
+async def test_a_mail_comes_in_as_it_was_sent(config: Config, authorisation: bytes) -> None:
+    """Dots at the beginning of lines are the transport's, and a line too long is refused."""
+    made = mail(authorisation, name="<dots@acme.test>")
+    made.set_payload([made.get_payload(1)])
+    message = made.as_bytes(policy=SMTP).replace(b"\r\n\r\n", b"\r\n\r\n..\r\n.\r\n", 1)
+    async with listener(config) as there:
+        assert await handed_over(there.port, message) == 250
+        assert await handed_over(there.port, b"X-Long: " + b"a" * 2000 + b"\r\n\r\n") == 500
+        assert there.vault.memory.taken_bytes == 0
 
 
 async def test_who_is_not_named_signs_in_over_tls(

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from email import message_from_bytes
+from email.policy import default
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from tests.fixtures_server import serving
 from tests.fixtures_telefax import CALLEE, CALLER, Faxes
 from vault.actions.fax_ending import expire_faxes
 from vault.actions.fax_reading import describe_fax
-from vault.actions.fax_relay import relay_faxes
+from vault.actions.fax_relay import COPIES, relay_faxes
 from vault.actions.faxes import Incoming, receive_fax
 from vault.app import open_vault
 from vault.config import Config
@@ -78,6 +80,50 @@ async def test_a_fax_reaches_a_mailbox_as_pdf(config: Config, postfix: Postfix, 
         assert await relay_faxes(vault, "uk") == 0
         assert (await faxes.content(identity))[0] == 410
     assert "TLS connection established from localhost" in postfix.log()
+
+
+async def test_what_is_mailed_does_nothing(config: Config, authorisation: bytes) -> None:
+    """A PDF with links that lead out comes to the mailbox as its pages alone."""
+    out = io.BytesIO()
+    with pikepdf.open(io.BytesIO(authorisation)) as pdf:
+        link = pikepdf.Dictionary(S=pikepdf.Name.URI, URI="https://collect.example/")
+        pdf.Root.OpenAction = link
+        note = pikepdf.Dictionary(Subtype=pikepdf.Name.Link, Rect=[0, 0, 9, 9], A=link)
+        pdf.pages[0].obj.Annots = pikepdf.Array([pdf.make_indirect(note)])
+        pdf.save(out)
+    async with (
+        HostilePeer({}) as peer,
+        relaying(config, table(peer.port, tls="opportunistic")) as (vault, faxes),
+    ):
+        identity = await faxes.taken(out.getvalue())
+        assert await relay_faxes(vault, "uk") == 1
+        assert (await state_of(faxes, identity))[0] == "delivered"
+        sent = attachment(message_from_bytes(peer.data, policy=default))
+        with pikepdf.open(io.BytesIO(sent)) as pdf:
+            assert len(pdf.pages) == 1
+            assert set(pdf.Root.keys()) == {"/Type", "/Pages"}
+            assert "/Annots" not in pdf.pages[0]
+        assert b"collect.example" not in sent
+
+
+async def test_what_is_relayed_shares_the_account_of_memory(config: Config, fax: bytes) -> None:
+    """A fax that finds no room for its copies waits, is told so, and goes when there is room."""
+    async with (
+        HostilePeer({}) as peer,
+        relaying(
+            config,
+            table(peer.port, tls="opportunistic"),
+            intake_memory_bytes_max=len(fax) * COPIES,
+        ) as (vault, faxes),
+    ):
+        identity = await faxes.taken(fax)
+        with vault.memory.share(1):
+            assert await relay_faxes(vault, "uk") == 1
+        assert (await state_of(faxes, identity))[0] == "queued"
+        await asyncio.sleep(0.05)
+        assert await relay_faxes(vault, "uk") == 1
+        assert (await state_of(faxes, identity))[0] == "delivered"
+        assert vault.memory.taken_bytes == 0
 
 
 async def test_what_the_next_hop_refuses_fails_and_what_it_defers_is_tried_again(

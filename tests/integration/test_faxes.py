@@ -4,7 +4,10 @@ import asyncio
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
 from tests.fixtures_telefax import CALLER, Faxes, altered_pdf, loop, tiff
@@ -16,6 +19,8 @@ from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.intake_memory import IntakeMemory
+
+CASES = Path(__file__).parents[1] / "cases"
 
 
 def after(vault: Vault, time: timedelta) -> Vault:
@@ -334,6 +339,34 @@ async def test_faxes_that_would_not_fit_in_memory_are_told_to_come_again(
         assert (await Faxes(client).send(fax))[0] == 201
     async with serving(replace(vault, memory=IntakeMemory(len(fax) - 1))) as client:
         assert (await Faxes(client).send(fax))[0] == 503
+
+
+@pytest.mark.parametrize(
+    "case, status, said",
+    [
+        ("s-ok.pdf", 201, ""),
+        ("s-startxref+1.pdf", 201, ""),
+        ("s-startxref+9.pdf", 201, ""),
+        ("front-crlf.pdf", 201, ""),
+        ("page-ok.tif", 201, ""),
+        ("float-resolution.tif", 201, ""),
+        ("scan-600dpi.tif", 422, "4960 by 400 dots; a fax is at most 4864 by 32768"),
+    ],
+)
+async def test_what_viewers_open_is_a_fax(faxes: Faxes, case: str, status: int, said: str) -> None:
+    """Files from the field are taken as they are, or refused by a limit that is named."""
+    data = (CASES / case).read_bytes()
+    answered, body = await faxes.send(data, headers={"Content-Type": "application/octet-stream"})
+    assert answered == status
+    assert said in body.get("detail", "")
+    if status == 201:
+        assert (await faxes.content(body["id"]))[1] == data
+
+
+async def test_a_scanner_may_say_image_tif(faxes: Faxes, fax: bytes) -> None:
+    """Another name of the same type is no contradiction; that of another type is one."""
+    assert (await faxes.send(fax, headers={"Content-Type": "image/tif"}))[0] == 201
+    assert (await faxes.send(fax, headers={"Content-Type": "application/pdf"}))[0] == 415
 
 
 async def test_only_gateways_touch_faxes(api: Api, faxes: Faxes, fax: bytes) -> None:

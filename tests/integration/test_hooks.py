@@ -20,6 +20,7 @@ from vault.actions.sequence import sequence_log
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
+from vault.web.hooks_api import FIELDS_MAX
 
 KEY = Ed25519PrivateKey.generate()
 PUBLIC = base64.b64encode(KEY.public_key().public_bytes_raw()).decode()
@@ -215,6 +216,80 @@ async def test_twilio_says_of_one_number_what_moves_no_order(
     assert await carriers.status(order) == "draft"
 
 
+async def of_one_number(carriers: Carriers, number: str, **more: str) -> dict[str, Any]:
+    """Send Twilio's event of one number, and return the answer."""
+    said = {
+        "port_in_phone_number_sid": "PN1",
+        "phone_number": number,
+        "status": "completed",
+        **more,
+    }
+    path, body, headers = twilio_json(said)
+    status, answer = await carriers.post(path, body, **headers)
+    assert status == 200
+    return dict(answer)
+
+
+async def open_order(carriers: Carriers, *numbers: str) -> str:
+    """Open an order of these numbers."""
+    fields = {"region": "uk", "customer": "acme", "numbers": list(numbers)}
+    status, made, _ = await carriers.api.call("POST", "/v1/orders", json=fields)
+    assert status == 201
+    return str(made["id"])
+
+
+async def test_an_event_of_one_number_finds_its_order_by_the_index(carriers: Carriers) -> None:
+    """Twilio's events of single numbers move the open order that moves this number alone, once."""
+    order = await open_order(carriers, "+442079460777")
+    assert (await of_one_number(carriers, "+442079460777"))["result"] == "taken"
+    assert await carriers.status(order) == "ported"
+    again = await of_one_number(carriers, "+442079460777")
+    assert again == {"result": "ignored", "reason": "no-order"}, "it is closed by now"
+
+
+async def test_an_event_of_one_number_says_why_it_moves_nothing(carriers: Carriers) -> None:
+    """No order, several, several numbers, no number: each has its code, and changes nothing."""
+    assert (await of_one_number(carriers, "+442079460770"))["reason"] == "no-order"
+    assert (await of_one_number(carriers, "02079460770"))["reason"] == "no-number"
+    word = await of_one_number(carriers, "+442079460770", status="dreaming")
+    assert word["reason"] == "unknown-status"
+    several = await open_order(carriers, "+442079460771", "+442079460772")
+    assert (await of_one_number(carriers, "+442079460771"))["reason"] == "several-numbers"
+    twins = [await open_order(carriers, "+442079460773") for _ in range(2)]
+    assert (await of_one_number(carriers, "+442079460773"))["reason"] == "several-orders"
+    assert {await carriers.status(order) for order in (several, *twins)} == {"draft"}
+    link = {"carrier": "twilio", "reference": "KW9"}
+    await carriers.api.call("POST", f"/v1/orders/{twins[1]}/actions/link", json=link)
+    said = await of_one_number(carriers, "+442079460773", port_in_request_sid="KW9")
+    assert said["result"] == "taken"
+    assert [await carriers.status(order) for order in twins] == ["draft", "ported"]
+
+
+async def test_what_is_ignored_is_counted_and_written_down_without_numbers(
+    carriers: Carriers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The metric and the log name carrier and reason, and nothing of whom it was about."""
+    await of_one_number(carriers, "+442079460770")
+    event = moved("00000000-0000-4000-8000-000000000000", "ported", "u", soon(0))
+    assert (await carriers.telnyx(event))[0] == 404
+    assert "a webhook of twilio was ignored: no-order" in caplog.text
+    assert "a webhook of telnyx was refused: no-order" in caplog.text
+    assert "460770" not in caplog.text
+    async with carriers.api.session.get(carriers.api.url + "/metrics") as response:
+        shown = await response.text()
+    for carrier, result in (("twilio", "ignored"), ("telnyx", "refused")):
+        labels = f'carrier="{carrier}",reason="no-order",result="{result}"'
+        assert f"portvault_hooks_total{{{labels}}} 1.0" in shown
+
+
+async def test_a_form_has_so_many_fields(carriers: Carriers) -> None:
+    """A form at the limit is read as far as its signature, and one past it is refused before."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    for count, status in ((FIELDS_MAX, 401), (FIELDS_MAX + 1, 422)):
+        body = urlencode([("a", "b")] * count).encode()
+        assert (await carriers.post("/v1/hooks/twilio", body, **headers))[0] == status
+
+
 async def test_a_twilio_form_in_another_order_is_the_same_event(carriers: Carriers) -> None:
     """A recorded form, its fields moved about so that the signature still holds, moves nothing."""
     order = await carriers.api.order()
@@ -260,7 +335,7 @@ async def test_bandwidth_by_basic_authentication(carriers: Carriers) -> None:
     assert await carriers.status(order) == "exception"
     other = body.replace("portins", "disconnects").encode()
     _, answer = await carriers.post("/v1/hooks/bandwidth", other, **headers)
-    assert answer["result"] == "ignored"
+    assert answer == {"result": "ignored", "reason": "other-order"}
 
 
 async def test_unknown_orders_and_other_events(carriers: Carriers) -> None:
@@ -268,7 +343,7 @@ async def test_unknown_orders_and_other_events(carriers: Carriers) -> None:
     unknown = moved("00000000-0000-4000-8000-000000000000", "ported", "u", soon(0))
     assert (await carriers.telnyx(unknown))[0] == 404
     comment = {**unknown, "event_type": "porting_order.new_comment"}
-    assert (await carriers.telnyx(comment))[1] == {"result": "ignored"}
+    assert (await carriers.telnyx(comment))[1] == {"result": "ignored", "reason": "other-event"}
     order = await carriers.api.order()
     assert (await carriers.telnyx(moved(order, "ported", "f", "2999-01-01T00:00:00Z")))[0] == 422
     assert (await carriers.post("/v1/hooks/telnyx", bytes(300_000)))[0] == 413

@@ -84,3 +84,13 @@ def test_the_index_of_numbers_has_a_key_for_a_day_at_least(
     else:
         with pytest.raises(ConfigurationError, match="number_index_days must be more than zero"):
             load_config(environment)
+
+
+def test_a_setting_that_was_renamed_says_its_new_name(tmp_path: Path) -> None:
+    """Whoever set the account of faxes is told what counts now, in the file and by a variable."""
+    home = {"PORTVAULT_HOME": str(tmp_path)}
+    with pytest.raises(ConfigurationError, match="PORTVAULT_INTAKE_MEMORY_BYTES_MAX"):
+        load_config({**home, "PORTVAULT_FAX_MEMORY_BYTES_MAX": "1000"})
+    (tmp_path / "portvault.toml").write_text("fax_memory_bytes_max = 1000")
+    with pytest.raises(ConfigurationError, match="is now intake_memory_bytes_max"):
+        load_config(home)

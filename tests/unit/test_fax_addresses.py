@@ -43,11 +43,20 @@ def test_other_addresses_are_not(address):
 
 
 def test_numbers_have_their_regions():
-    """Each of the six countries has its region; neighbours under the same code have none."""
+    """Each country has its region, with its territories and new area codes; neighbours none."""
     found = {
         "+442079460123": "uk",
         "+16505550100": "us",
         "+14165550100": None,
+        "+18765550100": None,
+        "+16215550123": "us",
+        "+19245550123": "us",
+        "+17875550123": "us",
+        "+13405550123": "us",
+        "+16715550123": "us",
+        "+447911123456": "uk",
+        "+441481550123": "uk",
+        "+61891640123": "au",
         "+64211234567": "nz",
         "+61291234567": "au",
         "+6561234567": "sg",

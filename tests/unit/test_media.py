@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.domain.documents import HEIC, JPEG, MEDIA_TYPES, PDF, PNG, TIFF
-from vault.domain.media import HEAD_BYTES, by_signature, check_type, extension
+from vault.domain.media import (
+    HEAD_BYTES,
+    PDF_HEADER_WITHIN_BYTES,
+    by_signature,
+    check_type,
+    extension,
+    readable,
+)
 from vault.errors import UnsupportedTypeError
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -44,8 +51,12 @@ def test_each_sample_is_what_it_is_called(sample: Path) -> None:
         (b"PK\x03\x04", "application/zip"),
         (b"PK\x05\x06" + bytes(18), "application/zip"),
         (b"\xff\xd8", None),
-        (b"\n%PDF-1.7", None),
-        (b"\x00" * 500 + b"%PDF-1.7", None),
+        (b"\n%PDF-1.7", PDF),
+        (b"\xef\xbb\xbf%PDF-1.7", PDF),
+        (bytes(PDF_HEADER_WITHIN_BYTES - 1) + b"%PDF-1.7", PDF),
+        (bytes(PDF_HEADER_WITHIN_BYTES) + b"%PDF-1.7", None),
+        (b"\xff\xd8\xff\xdb" + b"%PDF-1.7", JPEG),
+        (b"PK\x03\x04" + b"%PDF-1.7", "application/zip"),
         (ftyp(b"avif", b"avif", b"mif1"), None),
         (ftyp(b"mif1", b"avif"), None),
         (ftyp(b"isom", b"mp41"), None),
@@ -54,7 +65,7 @@ def test_each_sample_is_what_it_is_called(sample: Path) -> None:
     ],
 )
 def test_signatures(head: bytes, media_type: str | None) -> None:
-    """Each signature counts at the very start only, and a HEIF that is AV1 is no HEIC."""
+    """A signature counts at the very start, a PDF's where viewers look for it; AV1 is no HEIC."""
     assert by_signature(head) == media_type
 
 
@@ -82,6 +93,12 @@ def test_no_bytes_break_the_table(rest: bytes, start: bytes) -> None:
         ("image/pjpeg", JPEG),
         ("image/heif", HEIC),
         ("image/heic", HEIC),
+        ("image/heic-sequence", HEIC),
+        ("image/tif", TIFF),
+        ("image/x-png", PNG),
+        ("text/pdf", PDF),
+        ("binary/octet-stream", JPEG),
+        ("application/force-download", PDF),
     ],
 )
 def test_a_content_type_that_agrees_or_says_nothing(declared: str | None, sniffed: str) -> None:
@@ -91,7 +108,13 @@ def test_a_content_type_that_agrees_or_says_nothing(declared: str | None, sniffe
 
 @pytest.mark.parametrize(
     "declared, sniffed",
-    [("image/jpeg", PDF), ("application/pdf", JPEG), ("text/html", PNG), ("nonsense", PNG)],
+    [
+        ("image/jpeg", PDF),
+        ("image/heic-sequence", JPEG),
+        ("application/pdf", JPEG),
+        ("text/html", PNG),
+        ("nonsense", PNG),
+    ],
 )
 def test_a_content_type_that_contradicts(declared: str, sniffed: str) -> None:
     """A declared type that the bytes are not is refused, and the bytes' type named."""
@@ -112,6 +135,13 @@ def test_a_content_type_that_contradicts(declared: str, sniffed: str) -> None:
         (".scan", PDF),
         ("scan.", PDF),
         ("passport of Mr. Smith", PDF),
+        ("Passport J.Smith", JPEG),
+        ("Passport J.Lee", JPEG),
+        ("passport j.smith", JPEG),
+        ("Pass J.Müller", JPEG),
+        ("scan.jfif", JPEG),
+        ("IMG_1.HIF", HEIC),
+        ("IMG_1.heics", HEIC),
         ("page 1.2", PDF),
         (None, PDF),
     ],
@@ -129,9 +159,20 @@ def test_an_extension_of_another_type(filename: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "filename", ["scan.exe", "scan.jpg.html", "scan.html.", "scan.exe. .", "scan.7z", "a.jpg_x"]
+    "filename",
+    [
+        *("scan.exe", "scan.jpg.html", "scan.html.", "scan.exe. .", "scan.7z", "a.jpg_x"),
+        *("scan.Exe", "scan.Html", "scan.xhtml", "scan.exe\u202f", "scan.Docx", "a.pages"),
+    ],
 )
 def test_an_unknown_extension(filename: str) -> None:
     """An extension that no document has is refused, also behind dots that some systems drop."""
     with pytest.raises(UnsupportedTypeError, match=r"no document is called \."):
         check_type(None, filename, JPEG)
+
+
+@pytest.mark.parametrize("raw", ["Paño.jpg".encode(), "Paño.jpg".encode("latin-1")])
+def test_a_name_that_is_no_utf_8_is_read_all_the_same(raw: bytes) -> None:
+    """What an old disk or an old client calls a file has its letters, and can be sent on."""
+    name = raw.decode("utf-8", "surrogateescape")
+    assert readable(name) == "Paño.jpg"
