@@ -1,0 +1,73 @@
+"""docs/formats.md suffices: a reader written from it alone opens everything that lives."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures_server import OPERATOR, serving
+from tests.fixtures_telefax import CALLEE, CALLER, Faxes
+from tests.formats_reader import Tree, generations, mirror
+from vault.actions.seal import seal
+from vault.app import open_vault
+from vault.config import Config
+
+NUMBERS = ["+442079460123", "+442079460124"]
+
+
+@pytest.mark.parametrize("passphrase", [None, "Schlüssel und Schloß"])
+async def test_a_reader_written_from_the_text_opens_everything(
+    config: Config, tmp_path: Path, passport: bytes, fax: bytes, passphrase: str | None
+) -> None:
+    """Documents, faxes, names, numbers, the index, with and without a passphrase, after a seal."""
+    keys, address = tmp_path / "own-keys", f"file:{tmp_path}/own-keys"
+    if passphrase is not None:
+        secret = tmp_path / "passphrase"
+        secret.touch(mode=0o600)
+        secret.write_text(passphrase + "\r\nnot this line\n", encoding="utf-8")
+        address += f"?passphrase-file={secret}"
+    own = replace(config, custodian=address, objects=f"dir:{tmp_path}/own/{{region}}")
+    bucket = tmp_path / "own" / "uk"
+    async with open_vault(own, dsn=own.database) as vault, serving(vault) as api:
+        fields = {"region": "uk", "customer": "acme", "numbers": NUMBERS, "type": None}
+        fields["customer_reference"] = "PO-1"
+        _, order, _ = await api.call("POST", "/v1/orders", json=fields)
+        said = {"Content-Disposition": "attachment; filename*=UTF-8''J%C3%BCrgen.jpg"}
+        _, document = await api.put(order["id"], passport, **said)
+        gone = (await api.put(await api.order(), passport))[1]["id"]
+        taken = await Faxes(api).taken(fax, direction="outbound")
+        shred = f"/v1/documents/{gone}/actions/shred"
+        assert (await api.call("POST", shred, json={"reason": "test"}))[0] in {200, 204}
+        await seal(vault, OPERATOR, "uk", force=True)
+        # Something that only a segment after the base tells.
+        _, later = await api.put(order["id"], passport, **said)
+        await vault.keyring.mirror("uk")
+        fetch = vault.pool.fetchval
+        sealed = await fetch("select metadata from document where id = $1::uuid", document["id"])
+        numbers = await fetch("select metadata from fax where id = $1::uuid", taken)
+        details = await fetch("select details from porting_order where id = $1::uuid", order["id"])
+        index = await vault.pool.fetch(
+            'select key, mac from number_index where "order" = $1::uuid', order["id"]
+        )
+
+    roots = generations(keys, "uk", passphrase)
+    assert len(roots) == 1
+    assert (keys / "uk.destroyed").read_bytes() == b"1"
+    tree = Tree("uk", mirror(bucket), roots)
+    assert tree.authentic(bucket)
+    for identity in (document["id"], later["id"]):
+        assert tree.content(bucket, identity) == passport
+    assert tree.content(bucket, taken) == fax
+    assert tree.metadata(document["id"], sealed) == {"filename": "Jürgen.jpg"}
+    assert tree.metadata(taken, numbers) == {"from": CALLER, "to": CALLEE}
+    assert tree.metadata(order["id"], details, "order-details") == {
+        "numbers": NUMBERS,
+        "customer_reference": "PO-1",
+        "type": None,
+        "losing_carrier": None,
+        "gaining_carrier": None,
+    }
+    macs = {tree.number_mac(str(row["key"]), number) for row in index for number in NUMBERS}
+    assert macs == {row["mac"] for row in index}
+    with pytest.raises(KeyError):
+        tree.content(bucket, gone)
