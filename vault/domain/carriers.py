@@ -239,8 +239,13 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 
 
 def _time(value: Any) -> datetime | None:
+    """Return when an event was, None where that is no time; raises for one of another age."""
     try:
-        at = parse_time(value) if isinstance(value, str) else None
-    except ValueError:
+        datetime.fromisoformat(value)
+    except (ValueError, TypeError):
         return None
-    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+    try:
+        at = parse_time(value)
+    except ValueError as error:
+        raise InvalidRequestError(str(error)) from None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
