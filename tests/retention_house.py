@@ -56,6 +56,7 @@ async def clocked(config: Config, **changes: Any) -> AsyncIterator[tuple[Vault, 
     clock = Clock()
     settings: dict[str, Any] = {
         "clock_ahead_seconds_max": YEARS,
+        "clock_step_seconds_max": YEARS,
         "database_timeout_seconds": 60.0,
         "record_timeout_seconds": 3.0,
         "regions": ("uk",),

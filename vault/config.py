@@ -112,6 +112,12 @@ class Config(CarrierSettings):
     reversal_grace_seconds: float = 3600.0
     #: Nothing is shredded by its time while this clock is further ahead of the database's.
     clock_ahead_seconds_max: float = 60.0
+    #: Nor when it has gone further than this since the worker last looked, unless two people agree.
+    clock_step_seconds_max: float = 7 * 86400.0
+    #: The share of a region's documents that goes by its time within a day; more needs two people.
+    expire_share_max: float = 0.1
+    #: So many go within a day without regard to their share.
+    expire_documents_min: int = 1000
     #: How old the key gets that orders are found by; then they move to another one.
     number_index_days: int = 90
     #: An upload that has not ended by then is cut off, and swept up.

@@ -96,6 +96,10 @@ class ClockError(VaultError):
     """This machine's clock cannot be trusted, so nothing is shredded by it."""
 
 
+class BulkExpiryError(VaultError):
+    """More is due at once than goes without two people's agreement."""
+
+
 class ResidencyError(VaultError):
     """The content may not leave its region on any recorded basis."""
 

@@ -61,6 +61,8 @@ async def stocked(documents: int) -> AsyncIterator[tuple[Vault, str]]:
         custodian=f"file:{place}/keys",
         database_timeout_seconds=600.0,
         record_timeout_seconds=60.0,
+        # A tenth of all is due at once here.
+        expire_share_max=1.0,
         worker=False,
     )
     try:

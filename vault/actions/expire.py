@@ -7,10 +7,10 @@ machines, or after a crash shreds nothing early and nothing twice. A look at not
 however many documents there are.
 """
 
-from datetime import datetime
 from uuid import UUID
 
 from vault.actions.access import Access, own_intent
+from vault.actions.expiry_limits import DAY, check_bulk, trusted_time
 from vault.actions.policy import InForce, in_force
 from vault.actions.signal import tell
 from vault.context import Vault
@@ -20,8 +20,8 @@ from vault.domain.kept_words import RETENTION
 from vault.domain.records import Record
 from vault.domain.retention import State, Verdict, judge
 from vault.domain.signals import SignalType, document_signal
-from vault.errors import ClockError
 from vault.sql import documents as documents_sql
+from vault.sql import expiry_limits as limits_sql
 from vault.sql import log as log_sql
 from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
@@ -78,12 +78,13 @@ async def _tell_reviewed(
 
 
 async def shred_due(vault: Vault, region: str) -> int:
-    """Shred a batch of what is due; raises `ClockError` when this clock runs ahead."""
+    """Shred a batch of what is due; raises `ClockError` or `BulkExpiryError` where it must not."""
     async with transaction(vault.pool) as conn:
-        now = await trusted_time(vault, conn)
+        now = await trusted_time(vault, conn, region)
         await policies_sql.freeze(conn)
         current = await in_force(vault, conn)
         await retention_sql.freeze_holds(conn, region)
+        await check_bulk(vault, conn, region, now)
         found = await retention_sql.lock_due(conn, region, current.version, now, EXPIRE_BATCH)
         if not found:
             return 0
@@ -102,20 +103,9 @@ async def shred_due(vault: Vault, region: str) -> int:
             times = [verdicts[identity].due_at for identity in later]
             await retention_sql.set_reviewed(conn, later, times, current.version)
         if due:
+            await limits_sql.note(conn, region, now, now - DAY, len(due))
             await _shred(vault, conn, current, due, verdicts)
     return len(found)
-
-
-async def trusted_time(vault: Vault, conn: Connection) -> datetime:
-    """Return the time by this clock, unless it is too far ahead of the database's."""
-    now = vault.clock()
-    ahead = (now - await retention_sql.database_time(conn)).total_seconds()
-    if ahead > vault.config.clock_ahead_seconds_max:
-        raise ClockError(
-            f"this machine's clock is {ahead:.0f} s ahead of the database's; nothing is shredded "
-            "by it until they agree: set both by NTP"
-        )
-    return now
 
 
 async def _shred(

@@ -10,6 +10,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from vault.actions.access import Access, own_intent, recorded
+from vault.actions.expiry_limits import trusted_time
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.fax_numbers import check_facts
@@ -125,8 +126,9 @@ async def expire_faxes(vault: Vault, region: str) -> int:
 
     What is due is derived from the rows and checked again under their locks.
     """
-    before = vault.clock() - timedelta(seconds=vault.config.fax_custody_seconds_max)
-    async with connection(vault.pool) as conn:
+    async with transaction(vault.pool) as conn:
+        now = await trusted_time(vault, conn, region)
+        before = now - timedelta(seconds=vault.config.fax_custody_seconds_max)
         found = await sweep_sql.overdue(conn, region, before, EXPIRE_BATCH)
     if not found:
         return 0

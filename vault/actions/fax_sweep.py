@@ -5,21 +5,23 @@ from datetime import timedelta
 from uuid import UUID
 
 from vault.actions.bucket import purge_many
+from vault.actions.expiry_limits import trusted_time
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import object_name
 from vault.domain.records import Record
 from vault.errors import VaultError
 from vault.sql import fax_sweep as sweep_sql
-from vault.sql.connection import connection
+from vault.sql.connection import connection, transaction
 
 RECEIPTS_BATCH = 5000
 
 
 async def forget_receipts(vault: Vault, region: str) -> int:
     """Delete receipts that are older than call detail records may be; returns how many."""
-    before = vault.clock() - timedelta(days=vault.config.fax_receipt_days_max)
-    async with connection(vault.pool) as conn:
+    async with transaction(vault.pool) as conn:
+        now = await trusted_time(vault, conn, region)
+        before = now - timedelta(days=vault.config.fax_receipt_days_max)
         return await sweep_sql.delete_receipts(conn, region, before, RECEIPTS_BATCH)
 
 

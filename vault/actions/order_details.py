@@ -10,7 +10,8 @@ so a look at nothing costs the same however many orders there are.
 from uuid import UUID
 
 from vault.actions.access import Access, own_intent
-from vault.actions.expire import GROUND, trusted_time
+from vault.actions.expire import GROUND
+from vault.actions.expiry_limits import trusted_time
 from vault.actions.policy import in_force
 from vault.context import Vault
 from vault.domain.access import Action
@@ -27,7 +28,7 @@ BATCH = 500
 async def forget_orders(vault: Vault, region: str) -> int:
     """Look at a batch of orders, and shred the details of those that are due; returns how many."""
     async with transaction(vault.pool) as conn:
-        now = await trusted_time(vault, conn)
+        now = await trusted_time(vault, conn, region)
         # First, since whoever applies a policy has every order looked at again.
         await policies_sql.freeze(conn)
         looked = await details_sql.take_looks(conn, region, now, BATCH)

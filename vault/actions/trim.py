@@ -10,7 +10,7 @@ from itertools import takewhile
 
 from vault.actions.access import recorded
 from vault.actions.bucket import MINIMUM, PREFIX, purge_many, put_note
-from vault.actions.expire import trusted_time
+from vault.actions.expiry_limits import trusted_time
 from vault.actions.prove import Tiles, published
 from vault.actions.seal import worker
 from vault.context import Vault
@@ -35,7 +35,7 @@ async def trim_log(vault: Vault, region: str) -> int:
             return 0
         before = await trim_sql.minimum(conn, region)
         # A clock that runs ahead would have it signed that young records may be gone.
-        now = await trusted_time(vault, conn)
+        now = await trusted_time(vault, conn, region)
         due = await trim_sql.first_to_keep(conn, region, before.size, BATCH * WIDTH, now - keep)
         size = due - due % WIDTH
         if size > before.size:

@@ -48,6 +48,7 @@ class Action(StrEnum):
     INSTRUCTION_READ = "instruction.read"
     INSTRUCTION_RESOLVE = "instruction.resolve"
     INSTRUCTION_WITHDRAW = "instruction.withdraw"
+    EXPIRY_RESUME = "expiry.resume"
     RETENTION_PLAN = "retention.plan"
     SIGNAL_READ = "signal.read"
     SIGNAL_REPLAY = "signal.replay"
@@ -220,6 +221,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.FAX_DELIVER,
             _A.FAX_FAIL,
             _A.FAX_EXPIRE,
+            _A.EXPIRY_RESUME,
             _A.KEYS_SEAL,
             _A.LOG_TRIM,
             _A.CERTIFICATE_ISSUE,

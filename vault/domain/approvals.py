@@ -26,6 +26,7 @@ class Act(StrEnum):
     POLICY_SHORTEN = "policy.shorten"
     DISCLOSURE = "disclosure"
     BREAK_GLASS = "break-glass"
+    EXPIRY_RESUME = "expiry.resume"
 
 
 #: Who may ask for an act, and so do it once another has agreed.
@@ -34,6 +35,7 @@ REQUESTERS: dict[Act, frozenset[Role]] = {
     Act.POLICY_SHORTEN: frozenset({Role.ADMIN}),
     Act.DISCLOSURE: frozenset({Role.DPO}),
     Act.BREAK_GLASS: frozenset({Role.ADMIN}),
+    Act.EXPIRY_RESUME: frozenset({Role.DPO, Role.ADMIN}),
 }
 
 #: Who may agree to it.
@@ -42,6 +44,7 @@ APPROVERS: dict[Act, frozenset[Role]] = {
     Act.POLICY_SHORTEN: frozenset({Role.DPO, Role.COMPLIANCE}),
     Act.DISCLOSURE: frozenset({Role.DPO, Role.COMPLIANCE}),
     Act.BREAK_GLASS: frozenset({Role.DPO, Role.COMPLIANCE}),
+    Act.EXPIRY_RESUME: frozenset({Role.DPO, Role.COMPLIANCE}),
 }
 
 
@@ -58,6 +61,10 @@ SUBJECTS: dict[Act, tuple[re.Pattern[str], str]] = {
     Act.BREAK_GLASS: (
         re.compile(f"({'|'.join(Role)})(/{_REGION})+"),
         "a role and every region that it will reach, as dpo/sg/uk",
+    ),
+    Act.EXPIRY_RESUME: (
+        re.compile(r"\d{4}-\d\d-\d\d"),
+        "the day (UTC) until whose end what is due may go, as 2026-11-28",
     ),
 }
 
