@@ -152,6 +152,17 @@ class Keyring:
         context = wrap.data_key_context(wrapped.region, wrapped.scope, epoch, wrapped.id)
         return DataKey(wrap.unwrap(scope_key, wrapped.wrap, context))
 
+    async def doubt(self, conn: Connection, region: str, scope: UUID) -> None:
+        """
+        Have the next seal give a scope a fresh key, in the caller's transaction.
+
+        For a wrap that was sent to the database and not kept: its WAL may have it all the same.
+        """
+        self._require(region)
+        if await nodes.tree(conn, region, "for share") is None:
+            raise RolledBackError
+        await data_keys.mark_dirty(conn, region, [scope])
+
     async def destroy_keys(self, conn: Connection, region: str, keys: Sequence[UUID]) -> int:
         """
         Take data keys out of the tree, in the caller's transaction; returns the generation.

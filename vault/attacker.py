@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 KEY, NONCE = 32, 12
+#: A wrap: version, nonce, key and tag; and how far behind a document's id a row may have it.
+_WRAP, _NEAR = 1 + NONCE + KEY + 16, 200
 
 
 class Attacker:
@@ -31,6 +33,7 @@ class Attacker:
         #: Sealed bytes with the context that binds them; a set, since states repeat each other.
         self._sealed: set[tuple[bytes, bytes]] = set()
         self._objects: dict[UUID, set[bytes]] = {}
+        self._scopes: set[tuple[UUID, int]] = set()
         self.keys: set[bytes] = set()
 
     @property
@@ -51,6 +54,8 @@ class Attacker:
                 self._take_root(row["generation"], row["root_wrap"])
             for row in await conn.fetch("select * from key_node where region = $1", self._region):
                 self._take_page(row["id"], row["epoch"], row["page"])
+            for row in await conn.fetch("select * from key_scope where region = $1", self._region):
+                self._scopes.add((row["id"], row["epoch"]))
             for row in await conn.fetch("select * from data_key where region = $1", self._region):
                 self._take_key(row["scope"], row["scope_epoch"], row["id"], row["wrap"])
             rows = await conn.fetch(
@@ -61,6 +66,27 @@ class Attacker:
                 self._sealed.add((row["canary"], b"portvault/canary/v1"))
         finally:
             await conn.close()
+
+    def take_wal(self, wal: bytes) -> int:
+        """
+        Take wraps of documents out of WAL, of transactions that were rolled back, too.
+
+        Where the id of an object stands beside a scope's, whatever follows may be a wrap of it,
+        under any key that the scope ever had. Returns how many places there are.
+        """
+        count = 0
+        for document in self._objects:
+            at = wal.find(document.bytes)
+            while at >= 0:
+                near = wal[at : at + _NEAR]
+                for scope, epoch in self._scopes:
+                    if scope.bytes in near:
+                        count += 1
+                        for start in range(len(near) - _WRAP):
+                            wrapped = near[start : start + _WRAP]
+                            self._take_key(scope, epoch, document, wrapped)
+                at = wal.find(document.bytes, at + 1)
+        return count
 
     def take_bucket(self, bucket: Path) -> None:
         """Take every document and every segment of the mirror out of a copy of the bucket."""

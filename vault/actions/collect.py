@@ -1,7 +1,9 @@
 """
 Collect: sweep up uploads that never ended.
 
-That is hygiene: their keys were never stored, so nothing opens them any more.
+Their keys were never kept, so nothing in the database opens them. But a wrap that was sent to it in
+a transaction that was rolled back, or cut short by a crash, may be in its WAL, where the key of a
+living scope would open it: so the scope gets a fresh key with the next seal.
 """
 
 import time
@@ -18,12 +20,18 @@ from vault.sql.connection import transaction
 BATCH = 100
 
 
-async def drop_upload(vault: Vault, region: str, document: UUID) -> None:
-    """Purge the object of an upload that did not end well, and forget its row."""
+async def drop_upload(vault: Vault, region: str, document: UUID, *, wrapped: bool) -> None:
+    """
+    Purge the object of an upload that did not end well, and forget its row.
+
+    `wrapped` says that its wrapped key was sent to the database.
+    """
     async with transaction(vault.pool) as conn:
         # The lock waits for a commit whose answer was lost: what that stored is not dropped.
-        if await documents_sql.lock_receiving(conn, document):
+        if (order := await documents_sql.lock_receiving(conn, document)) is not None:
             await vault.stores[region].purge(object_name(document))
+            if wrapped:
+                await vault.keyring.doubt(conn, region, order)
             await documents_sql.delete_receiving(conn, document)
 
 
@@ -38,15 +46,18 @@ async def collect_abandoned(vault: Vault, region: str) -> int:
     last = time.monotonic() + PURGE_SECONDS
     while count + len(left) < BATCH and time.monotonic() <= last:
         async with transaction(vault.pool) as conn:
-            document = await documents_sql.lock_abandoned(conn, region, before, left)
-            if document is None:
+            found = await documents_sql.lock_abandoned(conn, region, before, left)
+            if found is None:
                 break
+            document, order = found
             try:
                 await vault.stores[region].purge(object_name(document))
             except VaultError as error:
                 left.append(document)
                 failures.append(error)
             else:
+                # Nobody is left who knows whether its key was sent.
+                await vault.keyring.doubt(conn, region, order)
                 await documents_sql.delete_receiving(conn, document)
                 count += 1
     if failures:

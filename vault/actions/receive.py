@@ -101,7 +101,7 @@ class _Arrival:
         self._identity, self._region = access.intent.document, access.intent.region
         self._vault, self._access, self._upload = vault, access, upload
         self._scope, self._once = scope, once
-        self._storing = False
+        self._storing = self._wrapped = False
 
     async def take(self, kind: Kind) -> Document:
         """Recognise, encrypt, store and keep."""
@@ -155,6 +155,7 @@ class _Arrival:
             json.dumps({"filename": self._upload.filename}).encode(),
             metadata_context(self._region, self._identity),
         )
+        self._wrapped = True
         for _ in range(ATTEMPTS):
             kept = await self._vault.keeper.submit(
                 Keeping(
@@ -191,7 +192,7 @@ class _Arrival:
 
     async def _withdraw(self) -> None:
         if self._storing:
-            await drop_upload(self._vault, self._region, self._identity)
+            await drop_upload(self._vault, self._region, self._identity, wrapped=self._wrapped)
             return
         async with connection(self._vault.pool) as conn:
             await documents_sql.delete_receiving(conn, self._identity)

@@ -179,11 +179,12 @@ async def set_sealed(conn: Connection, region: str, generation: int, now: dateti
 
 async def lock_abandoned(
     conn: Connection, region: str, before: datetime, but: Sequence[UUID]
-) -> UUID | None:
-    """Return one upload, not among these, that never ended; locked until the transaction ends."""
+) -> tuple[UUID, UUID] | None:
+    """Return one upload, not among these, that never ended, and its order; it stays locked."""
     row = await conn.fetchrow(
         """
-        select id from document where region = $1 and custody = 'receiving' and received_at < $2
+        select id, order_id from document
+        where region = $1 and custody = 'receiving' and received_at < $2
             and id <> all($3)
         order by received_at limit 1 for update skip locked
         """,
@@ -191,16 +192,16 @@ async def lock_abandoned(
         before,
         but,
     )
-    return row["id"] if row else None
+    return (row["id"], row["order_id"]) if row else None
 
 
-async def lock_receiving(conn: Connection, document: UUID) -> bool:
-    """Lock this upload's row; False when it has ended or was swept up."""
+async def lock_receiving(conn: Connection, document: UUID) -> UUID | None:
+    """Lock this upload's row and return its order; None when it has ended or was swept up."""
     row = await conn.fetchrow(
-        "select id from document where id = $1 and custody = 'receiving' for update",
+        "select order_id from document where id = $1 and custody = 'receiving' for update",
         document,
     )
-    return row is not None
+    return row["order_id"] if row else None
 
 
 async def delete_receiving(conn: Connection, document: UUID) -> None:

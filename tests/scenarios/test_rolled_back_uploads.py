@@ -1,0 +1,116 @@
+"""What was sent to the database and rolled back is in its WAL, and opens nothing after a seal."""
+
+import asyncio
+import os
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from tests.fixtures_server import OPERATOR, PORTING, in_pieces
+from tests.retention_house import new_order, put
+from vault.actions.collect import collect_abandoned
+from vault.actions.ingest import ingest
+from vault.actions.receive import Upload
+from vault.actions.seal import seal
+from vault.app import open_vault
+from vault.attacker import Attacker
+from vault.config import Config
+from vault.context import Vault
+from vault.domain.documents import Kind
+from vault.drill_backups import Backups
+from vault.errors import VaultError
+from vault.migrate import migrate
+
+REGION = "uk"
+#: The keys of uploads are refused at the commit, after they were written; time to copy the object.
+REFUSE = """
+    create function refuse() returns trigger language plpgsql as $$
+    begin
+        perform pg_sleep(0.5);
+        raise exception 'the commit fails';
+    end $$;
+    create constraint trigger refuse after insert on data_key deferrable initially deferred
+        for each row execute function refuse();
+"""
+ACCEPT = "drop trigger refuse on data_key; drop function refuse()"
+
+
+async def attack(
+    backups: Backups, config: Config, dsn: str, documents: list[UUID]
+) -> dict[UUID, bytes]:
+    """Return what an attacker with all WAL and objects opens by what the custodian holds now."""
+    attacker = Attacker(REGION)
+    await attacker.take_database(dsn)
+    backups.keep_objects()
+    for bucket in backups.bucket_copies(REGION):
+        attacker.take_bucket(bucket)
+    for segment in sorted(backups.archive.iterdir()):
+        assert attacker.take_wal(segment.read_bytes()) >= 0
+    attacker.take_custodian(config.signing_key_path.parent)
+    attacker.learn()
+    return attacker.read(documents)
+
+
+async def upload(vault: Vault, order: UUID, content: bytes) -> None:
+    """Take a document in."""
+    sent = Upload(in_pieces(content), None, None, len(content), None)
+    await ingest(vault, PORTING, order, Kind.LOA, sent)
+
+
+@pytest.mark.parametrize("crashed", [False, True], ids=["refused", "cut-off"])
+async def test_an_upload_that_was_rolled_back_opens_nothing_after_a_seal(
+    tmp_path: Path, *, crashed: bool
+) -> None:
+    """Its wrap and its object are there, and until the seal they open; the order lives on."""
+    tmp_path.chmod(0o711)
+    config = Config(home=tmp_path / "home", regions=(REGION,), worker=False, key_cache_seconds=0.2)
+    backups = Backups(config.home, tmp_path / "backups")
+    dsn = await backups.begin()
+    content = b"%PDF-1.4\n%" + os.urandom(3000)
+    try:
+        await migrate(dsn)
+        owner = await asyncpg.connect(dsn)
+        async with open_vault(config, dsn=dsn) as vault:
+            order = await new_order(vault)
+            living = await put(vault, order, Kind.LOA)
+            await seal(vault, OPERATOR, REGION, force=True)
+            assert not await vault.keyring.needs_seal(REGION)
+            await owner.execute(REFUSE)
+            sending = asyncio.create_task(upload(vault, order, content))
+            objects = config.home / "objects" / REGION / "documents"
+            while not (left := {path.name for path in objects.glob("*")} - {str(living)}):
+                await asyncio.sleep(0.01)
+            # A bucket keeps versions: what is purged later was there.
+            backups.keep_objects()
+            (document,) = map(UUID, left)
+            if crashed:
+                while not sending.done():
+                    await owner.execute("update document set received_at = '2020-01-01'")
+                    # As if the process had ended here: its row stays, for whoever collects.
+                    await owner.execute(
+                        "create table if not exists stays as select * from document where id = $1",
+                        document,
+                    )
+                    await asyncio.sleep(0.05)
+            with pytest.raises((VaultError, asyncpg.PostgresError)):
+                await sending
+            await owner.execute(ACCEPT)
+            if crashed:
+                await owner.execute("delete from key_dirty")
+                await owner.execute("insert into document select * from stays")
+                await owner.execute("drop table stays")
+                assert await collect_abandoned(vault, REGION) == 1
+            await backups.mark(dsn, "rolled-back")
+            asked = [living, document]
+            before = await attack(backups, config, dsn, asked)
+            assert before.get(document) == content, "the attacker finds it in the WAL"
+            assert await vault.keyring.needs_seal(REGION)
+            await seal(vault, OPERATOR, REGION)
+            await backups.mark(dsn, "sealed")
+            after = await attack(backups, config, dsn, asked)
+            assert set(after) == {living}
+        await owner.close()
+    finally:
+        await backups.server.stop()
