@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
+import pytest
 
 from tests.fixtures_process import VaultProcess
 from tests.retention_house import end, new_order, put
@@ -43,7 +45,7 @@ async def faked_postgres(home: Path) -> AsyncIterator[str]:
     identity = (cluster.account.pw_uid, cluster.account.pw_gid, os.getpid())
     process = subprocess.Popen(
         [
-            *(sys.executable, "-I", "-S", postgres_launcher.__file__, *map(str, identity)),
+            *(sys.executable, "-I", "-S", postgres_launcher.__file__, *map(str, identity), "null"),
             # Not for root, whose semaphore the server's own account could not open.
             *("/usr/bin/env", *(f"{name}={value}" for name, value in FAKED.items())),
             *(str(program_path("postgres")), "-D", str(cluster.data), "-c", "listen_addresses="),
@@ -95,10 +97,17 @@ async def kept(home: Path) -> UUID:
     return letter
 
 
-async def test_a_machine_that_wakes_up_years_later_shreds_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Give a directory that every account can pass."""
+    with tempfile.TemporaryDirectory(prefix="portvault-clock-") as made:
+        Path(made).chmod(0o711)
+        yield Path(made)
+
+
+async def test_a_machine_that_wakes_up_years_later_shreds_nothing(place: Path) -> None:
     """Vault and database agree on the wrong time; the worker says so, and shreds nothing."""
-    tmp_path.chmod(0o711)
-    home = tmp_path / "home"
+    home = place / "home"
     letter = await kept(home)
     custody = "select custody from document where id = $1"
     async with faked_postgres(home) as dsn:

@@ -38,6 +38,7 @@ TERMS = {
     Act.POLICY_SHORTEN: Terms(Act.POLICY_SHORTEN, "a" * 64, "uk"),
     Act.DISCLOSURE: DISCLOSURE,
     Act.BREAK_GLASS: Terms(Act.BREAK_GLASS, "dpo/sg/uk", "sg", days=30),
+    Act.EXPIRY_RESUME: Terms(Act.EXPIRY_RESUME, "2026-01-01", "uk"),
 }
 ASKED = Approval(uuid.UUID(int=1), RELEASE, "case-closed", "token:a", NOW, LATER)
 APPROVED = replace(ASKED, approved_by="token:b", approved_at=NOW)
