@@ -227,6 +227,28 @@ async def test_mails_share_the_account_of_memory(config: Config, authorisation: 
         assert await there.count() == 1
 
 
+async def test_turns_in_the_sandbox_are_a_senders_own(
+    config: Config, authorisation: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that needs no token is known by its address, a gateway by its token."""
+    async with listener(config) as there:
+        sandbox: Any = there.vault.sandbox
+        taken, senders = sandbox._places.taken, set[str]()
+
+        def noted(sender: str) -> Any:
+            senders.add(sender)
+            return taken(sender)
+
+        monkeypatch.setattr(sandbox._places, "taken", noted)
+        assert (await there.say(mail(authorisation)))[0] == 250
+        assert senders == {"smtp 127.0.0.1"}
+        senders.clear()
+        await there.faxes.taken(authorisation)
+        (sender,) = senders
+        assert sender not in {"", "smtp 127.0.0.1"}
+        monkeypatch.undo()
+
+
 async def test_a_mail_is_as_large_as_it_says(config: Config, authorisation: bytes) -> None:
     """What comes is held against the size that was counted, and read to its end."""
     message = mail(authorisation).as_bytes(policy=SMTP)

@@ -341,6 +341,35 @@ async def test_faxes_that_would_not_fit_in_memory_are_told_to_come_again(
         assert (await Faxes(client).send(fax))[0] == 503
 
 
+async def test_every_body_is_in_one_account(
+    vault: Vault, api: Api, fax: bytes, passport: bytes
+) -> None:
+    """Whatever route a body comes or goes by, without room it is told to come again, at once."""
+    order = await api.order()
+    full = IntakeMemory(1 << 20)
+    async with serving(replace(vault, memory=full)) as client:
+        upload = f"/v1/orders/{order}/documents?kind=passport"
+        export = "/v1/access-records/export?region=uk&format=jsonl"
+        asked: list[tuple[str, str, dict[str, Any]]] = [
+            ("POST", "/v1/faxes?direction=inbound&to=%2B442079460123", {"data": fax}),
+            ("POST", upload, {"data": passport}),
+            ("POST", upload, {"data": in_pieces(passport)}),
+            ("POST", "/v1/orders", {"json": {"region": "uk"}}),
+            ("POST", "/v1/hooks/telnyx", {"data": b"{}"}),
+            ("GET", export, {}),
+        ]
+        roles = ("fax-gateway", "porting", "porting", "porting", "porting", "compliance")
+        with full.share(1 << 20):
+            for (method, path, options), role in zip(asked, roles, strict=True):
+                status, problem, _ = await client.call(method, path, role=role, **options)
+                assert (path, status) == (path, 503)
+                assert "try again" in problem["detail"]
+        assert full.taken_bytes == 0
+        status, _, _ = await client.call("POST", upload, data=passport)
+        assert status == 201
+        assert full.taken_bytes == 0
+
+
 @pytest.mark.parametrize(
     "case, status, said",
     [

@@ -368,3 +368,17 @@ async def test_what_no_child_can_read_is_refused(authorisation: bytes) -> None:
         assert (await small.check(authorisation, PDF, pages_max=1)).pages == 1
     finally:
         await small.close()
+
+
+async def test_a_mail_that_takes_for_ever_costs_its_sender_alone() -> None:
+    """Python's parser takes the square of a header's length; it is ended, and the next is read."""
+    sandbox = SandboxedChildren(processes=1, timeout_seconds=4.0, memory_bytes=1 << 30)
+    whole = b"Content-Type: application/pdf\n\n%PDF-1.4\n"
+    try:
+        await sandbox.read_mail(whole, attachments_max=1)
+        hostile = b'Content-Type: text/plain; a="' + b";" * 2_000_000 + b"\n\nx"
+        with pytest.raises(ContentRefusedError, match="within the limits"):
+            await sandbox.read_mail(hostile, attachments_max=1)
+        assert (await sandbox.read_mail(whole, attachments_max=1)).faxes == (b"%PDF-1.4\n",)
+    finally:
+        await sandbox.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
@@ -100,6 +100,30 @@ async def test_an_answer_belongs_to_the_browser_that_began(
     assert (shown.status, victim.cookie()) == (401, None)
     assert await signing_vault.pool.fetchval(SESSIONS) == 0
     await victim.session.close()
+
+
+@pytest.mark.parametrize(
+    "error, said", [("invalid_scope", "invalid_scope"), ("<b>x", "an error without a known code")]
+)
+async def test_what_the_provider_refuses_is_named(
+    browser: Browser, caplog: pytest.LogCaptureFixture, error: str, said: str
+) -> None:
+    """Page and log name the error's code to who began; nothing else of the address is repeated."""
+    browser.stop_at = browser.place.issuer
+    begun = await browser.go("/console/sign-in")
+    (state,) = parse_qs(urlsplit(begun.url).query)["state"]
+    query = urlencode(
+        {"error": error, "error_description": "AADSTS1: call +442079460123", "state": state}
+    )
+    shown = await browser.go(f"/console/callback?{query}")
+    assert shown.status == 401
+    assert said in shown.text
+    assert said in caplog.text
+    assert "call +44" not in shown.text + caplog.text
+    stranger = Browser(browser.place)
+    other = await stranger.go(f"/console/callback?{query}")
+    assert (other.status, said in other.text) == (401, False)
+    await stranger.session.close()
 
 
 async def test_a_planted_cookie_becomes_no_session(browser: Browser) -> None:
