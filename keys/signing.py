@@ -1,46 +1,29 @@
 """
 The key that signs the log: a file beside the data, made at the first start, and how it is replaced.
 
-While one key takes over from another there are two files, and everything is signed with both. A
-*handover* is a note of both keys that names them: who trusts one of them may trust the other. Those
-of keys that are gone stay in a file of their own, so that what they signed can be verified.
+While one key takes over from another there are two files, and everything is signed with both. The
+notes that lead from one key to another (`keys/handover.py`) stay in a file of their own.
 """
 
-import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from keys.errors import IntegrityError, KeysError
-from keys.note import AnyVerifier, Signer, Verifier, parse_note
+from keys.errors import KeysError
+from keys.handover import (
+    Mark,
+    Trust,
+    announcement_text,
+    handover_text,
+    revocation_text,
+    trust,
+)
+from keys.note import Signer
 from keys.private_file import is_private, sync_directory, write_private
-
-HANDOVER = "portvault-log-key/v1"
-
-
-def handover_text(old: str, new: str) -> str:
-    """Return what both keys sign when one takes over from the other."""
-    return f"{HANDOVER}\n{old}\n{new}\n"
-
-
-def trusted(vkey: str, handovers: Iterable[str]) -> list[str]:
-    """Return the keys that who trusts this one may trust, itself first; forged notes add none."""
-    Verifier(vkey)
-    known, waiting = [vkey], list(handovers)
-    for _ in range(len(waiting)):
-        for note in waiting:
-            with contextlib.suppress(IntegrityError, ValueError):
-                title, old, new, _ = parse_note(note).text.split("\n")
-                if title == HANDOVER and (old in known) != (new in known):
-                    # Both must have signed: neither of them can name another alone.
-                    Verifier(old).verify(note)
-                    Verifier(new).verify(note)
-                    known.append(new if old in known else old)
-    return known
 
 
 class SigningKeys:
@@ -75,9 +58,10 @@ class SigningKeys:
         return self._handovers
 
     @property
-    def vkeys(self) -> list[str]:
-        """Return every key that ever signed, the one of now first."""
-        return trusted(self.vkey, self._handovers)
+    def trust(self) -> Trust:
+        """Return every key that ever signed, the current one first, and how far each counts."""
+        self.reload()
+        return self._trust
 
     def sign(self, text: str) -> str:
         """Return the note of a text, signed with every key there is now."""
@@ -90,9 +74,8 @@ class SigningKeys:
         return [signer.derived(purpose) for signer in self._signers]
 
     def verify(self, note: str) -> str:
-        """Return the text of a note that one of the keys signed; raises `IntegrityError`."""
-        self.reload()
-        return AnyVerifier(self.vkeys).verify(note)
+        """Return the text of a note that a key signed which counts for it, or `IntegrityError`."""
+        return self.trust.verify(note)
 
     def reload(self) -> None:
         """Read the files again if they changed, so that a rotation reaches a running server."""
@@ -106,6 +89,8 @@ class SigningKeys:
         if following is not None and following.vkey != signers[0].vkey:
             signers.append(following)
         self._handovers = json.loads(self._history.read_bytes()) if self._history.exists() else []
+        # Those of before there were marks lie on this very disk: here they are believed.
+        self._trust = trust(signers[0].vkey, self._handovers, announced_counts=True)
         self._signers, self._seen = signers, seen
 
     def begin_rotation(self) -> str:
@@ -113,25 +98,46 @@ class SigningKeys:
         if not self._next.exists():
             _create(self._next)
         old, new = _load(self._path, self._name), _load(self._next, self._name)
-        text = handover_text(old.vkey, new.vkey)
-        note = f"{text}\n{old.line(text)}{new.line(text)}"
+        self._keep(announcement_text(old.vkey, new.vkey), old, new)
+        return new.vkey
+
+    def finish_rotation(self, marks: Sequence[Mark], *, stolen: bool = False) -> str:
+        """
+        Let the new key sign alone; the old private key is gone for good. Returns the new one.
+
+        `marks` are the logs as they are now: the old key counts no further. Of a key that was
+        `stolen` it says, too, that nobody should follow it.
+        """
+        if not self._next.exists():
+            raise KeysError("no key is waiting to take over: begin with `portvault log rotate-key`")
+        # A crash may have left a key that nobody was told of.
+        self.begin_rotation()
+        old, new = _load(self._path, self._name), _load(self._next, self._name)
+        if old.vkey != new.vkey:
+            self._keep(handover_text(old.vkey, new.vkey, marks), old, new)
+            if stolen:
+                self._keep(revocation_text(old.vkey, marks), old, new)
+        self._next.replace(self._path)
+        sync_directory(self._path.parent)
+        self.reload()
+        return self.vkey
+
+    def revoke(self, vkey: str, marks: Sequence[Mark]) -> None:
+        """Say, signed by the current key, that an earlier one counts for nothing beyond marks."""
+        if vkey == self.vkey or vkey not in self.trust.keys:
+            raise KeysError(
+                "only a key that was replaced can be revoked; replace the current one with "
+                "`portvault log rotate-key --stolen`"
+            )
+        self._keep(revocation_text(vkey, marks), self._signers[0])
+
+    def _keep(self, text: str, *signers: Signer) -> None:
+        note = f"{text}\n{''.join(signer.line(text) for signer in signers)}"
         self.reload()
         if note not in self._handovers:
             history = json.dumps([*self._handovers, note], indent=1)
             write_private(self._history, history.encode(), replace=True)
         self.reload()
-        return new.vkey
-
-    def finish_rotation(self) -> str:
-        """Let the new key sign alone; the old private key is gone for good. Returns the new one."""
-        if not self._next.exists():
-            raise KeysError("no key is waiting to take over: begin with `portvault log rotate-key`")
-        # A crash may have left a key that nobody was told of.
-        self.begin_rotation()
-        self._next.replace(self._path)
-        sync_directory(self._path.parent)
-        self.reload()
-        return self.vkey
 
 
 def _stamp(path: Path) -> int | None:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -31,6 +31,8 @@ WAITING_SECONDS_MAX = 60.0
 #: The first had no records that wait.
 FORMATS = (1, 2)
 _LOG_KEY, _WITNESS_KEY = 1, 4
+ANNOUNCED, ENDED = "portvault-log-key/v1", "portvault-log-key/v2"
+REVOKED = "portvault-log-key-revoked/v1"
 
 
 class AuditError(Exception):
@@ -43,6 +45,10 @@ def _hash(*parts: bytes) -> bytes:
 
 def _unbase64(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 class Key:
@@ -79,19 +85,156 @@ class Key:
         return None
 
 
-def trusted_keys(vkey: str, handovers: Iterable[str]) -> list[Key]:
-    """Return the key you trust, and those it handed over to or took over from, step by step."""
-    known, waiting = {vkey.strip(): Key(vkey, _LOG_KEY)}, list(handovers)
-    for note in waiting * len(waiting):
-        lines = note.partition("\n\n")[0].split("\n")
-        if len(lines) != 3 or lines[0] != "portvault-log-key/v1":
-            continue
-        old, new = lines[1:]
-        if (old in known) != (new in known):
-            both = Key(old, _LOG_KEY), Key(new, _LOG_KEY)
-            if all(key.signed(note) for key in both):
-                known |= dict(zip((old, new), both, strict=True))
-    return list(known.values())
+Logs = dict[str, int]
+
+
+class _KeyNote(NamedTuple):
+    """A note about keys: its title, its one or two keys, and what it says of each log."""
+
+    note: str
+    title: str
+    keys: list[str]
+    logs: Logs
+    marks: set[tuple[str, int, bytes]]
+
+
+class Trust:
+    """
+    The key you trust, those that it hands over to, and those before it, each up to its bound.
+
+    The bound of a key is up to which size of each log it counts, from the handover that ended it;
+    None for one that nothing has ended.
+    """
+
+    def __init__(self, vkey: str, notes: Iterable[str]) -> None:
+        self._notes = [parts for note in notes if (parts := _key_note(note))]
+        own = vkey.strip()
+        self._keys = {own: Key(own, _LOG_KEY)}
+        self._bounds: dict[str, Logs | None] = {own: None}
+        #: What each log was at the handovers: (origin, size, root).
+        self.marks: set[tuple[str, int, bytes]] = set()
+        #: Whether your key itself says that it was stolen: its handovers lead nowhere.
+        self.revoked = self._is_stolen(own)
+        self._follow(own)
+        self._look_back(own)
+        self._revoke()
+
+    def verified(self, note: str) -> tuple[str, bool] | None:
+        """
+        Return the text of a note that one of the keys signed, and whether that key counts for it.
+
+        A key that was ended counts for a checkpoint within its bound, and for nothing else.
+        """
+        found = None
+        for vkey, key in self._keys.items():
+            if (text := key.signed(note)) is None:
+                continue
+            bound = self._bounds[vkey]
+            if bound is None or _is_within(text, bound):
+                return text, True
+            found = text, False
+        return found
+
+    def signed_now(self, note: str) -> str | None:
+        """Return the text of a note by a key that nothing has ended, or of a handover's log."""
+        for vkey, key in self._keys.items():
+            text = key.signed(note)
+            if text is not None and (self._bounds[vkey] is None or self._is_mark(text)):
+                return text
+        return None
+
+    def _is_mark(self, text: str) -> bool:
+        return any(text == f"{name}\n{size}\n{_base64(root)}\n" for name, size, root in self.marks)
+
+    def _pairs(self, old: str | None = None, new: str | None = None) -> list[_KeyNote]:
+        """Return announcements and handovers of, or to, a key that both of its keys signed."""
+        return [
+            item
+            for item in self._notes
+            if item.title != REVOKED
+            and (old is None or item.keys[0] == old)
+            and (new is None or item.keys[1] == new)
+            and all(Key(key, _LOG_KEY).signed(item.note) for key in item.keys)
+        ]
+
+    def _is_stolen(self, vkey: str) -> bool:
+        return any(
+            item.title == REVOKED and item.keys == [vkey] and Key(vkey, _LOG_KEY).signed(item.note)
+            for item in self._notes
+        )
+
+    def _follow(self, current: str) -> None:
+        """Add the keys after one; where two claim to follow it, neither is believed."""
+        while not self._is_stolen(current):
+            given = [item for item in self._pairs(old=current) if item.keys[1] not in self._keys]
+            if len({item.keys[1] for item in given}) != 1:
+                return
+            for item in given:
+                if item.title == ENDED:
+                    self._end(current, item.logs)
+                    self.marks |= item.marks
+            current = given[0].keys[1]
+            self._keys[current], self._bounds[current] = Key(current, _LOG_KEY), None
+
+    def _look_back(self, vkey: str) -> None:
+        """Add the keys before one; each counts no further than the one after it."""
+        waiting = [vkey]
+        for current in waiting:
+            for item in self._pairs(new=current):
+                old = item.keys[0]
+                if old not in self._keys:
+                    self._keys[old] = Key(old, _LOG_KEY)
+                    waiting.append(old)
+                    ends = [i for i in self._pairs(old, current) if i.title == ENDED]
+                    # An announcement alone says of no log that the key signed it.
+                    self._bounds[old] = self._bounds[current]
+                    self._end(old, {} if not ends else ends[0].logs)
+                    for end in ends:
+                        self._end(old, end.logs)
+                        self.marks |= end.marks
+
+    def _revoke(self) -> None:
+        for item in self._notes:
+            if item.title == REVOKED and item.keys[0] in self._keys:
+                (key,) = item.keys
+                above = [one for one, bound in self._bounds.items() if bound is None and one != key]
+                if any(self._keys[one].signed(item.note) for one in (key, *above)):
+                    self._end(key, item.logs)
+
+    def _end(self, vkey: str, logs: Logs) -> None:
+        """Let a key count no further than this in each log."""
+        bound = self._bounds[vkey]
+        least = (
+            logs
+            if bound is None
+            else {name: min(bound[name], logs[name]) for name in bound.keys() & logs.keys()}
+        )
+        self._bounds[vkey] = least
+
+
+def _is_within(text: str, bound: Logs) -> bool:
+    origin, size, *_ = text.split("\n")
+    name = origin.partition("#")[0]
+    return name in bound and size.isascii() and size.isdigit() and int(size) <= bound[name]
+
+
+def _key_note(note: str) -> _KeyNote | None:
+    """Take a note about keys apart, and verify nothing; None where it is none."""
+    title, *lines = note.partition("\n\n")[0].split("\n")
+    number = {ANNOUNCED: 2, ENDED: 2, REVOKED: 1}.get(title)
+    if number is None or len(lines) < number or (title == ANNOUNCED and len(lines) > number):
+        return None
+    try:
+        for key in lines[:number]:
+            Key(key, _LOG_KEY)
+        parts = [line.split(" ") for line in lines[number:]]
+        marks = {(origin, int(size), _unbase64(root)) for origin, size, root in parts}
+    except (ValueError, AuditError):
+        return None
+    logs = dict[str, int]()
+    for origin, size, _ in marks:
+        logs[origin] = min(size, logs.get(origin, size))
+    return _KeyNote(note, title, lines[:number], logs, marks)
 
 
 class Tree:
@@ -166,21 +309,31 @@ class Audit:
     def _begin(self, head: dict[str, Any]) -> None:
         if head["v"] not in FORMATS:
             raise AuditError("this export has a format that is not known here")
-        self._keys = trusted_keys(self._vkey, head["handovers"])
+        self._trust = Trust(self._vkey, head["handovers"])
+        if self._trust.revoked:
+            raise AuditError("this key was stolen and says so: get the new key by another way")
         self._origin, self._at, self._last = head["export"], head["first"], head["last"]
         self._size, self._root = self._verified(head["checkpoint"])
         self._tree = Tree(self._at, [_unbase64(item) for item in head["left"]])
         self._right = [_unbase64(item) for item in head["right"]]
         self._minimum = self._verified(head["minimum"], "#minimum")[0] if head["minimum"] else 0
-        for size, root in map(self._verified, self._notes):
+        for note in self._notes:
+            size, root = self._verified(note, ever=True)
             self._held.setdefault(size, []).append(root)
+        for origin, size, root in self._trust.marks:
+            if origin == self._origin:
+                self._held.setdefault(size, []).append(root)
         self._head, self._whole, self._good = head, self._at == 0, self._at
         self._meet()
 
-    def _verified(self, note: str, suffix: str = "") -> tuple[int, bytes]:
-        text = next((text for key in self._keys if (text := key.signed(note))), None)
-        if text is None:
+    def _verified(self, note: str, suffix: str = "", *, ever: bool = False) -> tuple[int, bytes]:
+        """Return size and root of a checkpoint; of what is only held against the log, `ever`."""
+        found = self._trust.verified(note)
+        if found is None:
             raise AuditError("a checkpoint is not signed by this key, nor by one it handed over to")
+        text, counts = found
+        if not (counts or ever):
+            raise AuditError("a checkpoint is signed by a key that had ceased to sign before it")
         origin, size, root = text.split("\n")[:3]
         if origin != self._origin + suffix:
             raise AuditError(f"a checkpoint is of {origin}, and the export of {self._origin}")
@@ -247,7 +400,7 @@ class Audit:
             self._offend("consistent", self._at, f"the log of {self._at} records was another one")
 
     def _checkpoint(self, note: str) -> None:
-        size, root = self._verified(note)
+        size, root = self._verified(note, ever=True)
         if size == self._at and root == self._tree.root():
             self._good = size
             if any(witness.signed(note) for witness in self._witnesses):

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from vault.auditor import AuditError, Key, trusted_keys
+    from vault.auditor import AuditError, Trust
 else:
-    from auditor import AuditError, Key, trusted_keys
+    from auditor import AuditError, Trust
 
 FORMAT = "portvault-certificate/v1"
 ORDER_FORMAT = "portvault-order-certificate/v1"
@@ -37,12 +37,12 @@ class CertificateError(Exception):
     """This is no certificate of the key."""
 
 
-def signed_text(note: str, keys: Sequence[Key]) -> str:
-    """Return the text of a C2SP signed note that one of the keys signed."""
-    text = next((text for key in keys if (text := key.signed(note))), None)
-    if text is None:
+def signed_text(note: str, trust: Trust) -> str:
+    """Return the text of a C2SP signed note that one of the keys signed, ended or not."""
+    found = trust.verified(note)
+    if found is None:
         raise CertificateError("the key did not sign this, nor one that it handed over to")
-    return text
+    return found[0]
 
 
 def audit(data: str, vkey: str) -> dict[str, Any]:
@@ -58,23 +58,26 @@ def audit(data: str, vkey: str) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(data)
         note, anchor = answer["note"], answer.get("anchor")
         handovers = answer.get("handovers", [])
-        fields = verify(note, vkey, handovers)
-        size = _check_anchor(fields, note, anchor, _keys(vkey, handovers)) if anchor else None
+        fields = verify(note, vkey, handovers, anchored=bool(anchor))
+        size = _check_anchor(fields, note, anchor, _trust(vkey, handovers)) if anchor else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CertificateError(f"this is no answer of the vault: {error}") from None
     return {**fields, "anchored_size": size}
 
 
-def _keys(vkey: str, handovers: Sequence[str]) -> list[Key]:
+def _trust(vkey: str, handovers: Sequence[str] = ()) -> Trust:
     try:
-        return trusted_keys(vkey, handovers)
+        trust = Trust(vkey, handovers)
     except AuditError as error:
         raise CertificateError(str(error)) from None
+    if trust.revoked:
+        raise CertificateError(
+            "this key was stolen and says so itself: get the new key another way"
+        )
+    return trust
 
 
-def _check_anchor(
-    fields: dict[str, Any], note: str, anchor: dict[str, str], keys: Sequence[Key]
-) -> int:
+def _check_anchor(fields: dict[str, Any], note: str, anchor: dict[str, str], trust: Trust) -> int:
     """Return the size of the checkpoint under which the record that names the note is proved."""
     data = anchor["record"].encode()
     record = json.loads(data)
@@ -85,7 +88,11 @@ def _check_anchor(
     title, index, *hashes = head.split("\n")
     if title != PROOF_FORMAT or not index.startswith("index "):
         raise CertificateError("its anchor has no proof of inclusion")
-    origin, size, root, *_ = signed_text(checkpoint, keys).split("\n")
+    signed_text(checkpoint, trust)
+    current = trust.signed_now(checkpoint)
+    if current is None:
+        raise CertificateError("its anchor is signed by a key that had ceased to sign: ask again")
+    origin, size, root, *_ = current.split("\n")
     if origin != f"portvault/{fields['region']}":
         raise CertificateError("its anchor is of another log")
     proof = [base64.b64decode(item, validate=True) for item in hashes]
@@ -114,10 +121,21 @@ def proved_root(index: int, size: int, leaf: bytes, proof: Sequence[bytes]) -> b
     return root if last == 0 else None
 
 
-def verify(note: str, vkey: str, handovers: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the fields of a certificate; raises `CertificateError` saying what does not hold."""
-    keys = _keys(vkey, handovers)
-    title, _, body = signed_text(note, keys).partition("\n")
+def verify(
+    note: str, vkey: str, handovers: Sequence[str] = (), *, anchored: bool = False
+) -> dict[str, Any]:
+    """
+    Return the fields of a certificate; raises `CertificateError` saying what does not hold.
+
+    What a key signed that was ended since counts only where it is `anchored`: the log had it.
+    """
+    trust = _trust(vkey, handovers)
+    title, _, body = signed_text(note, trust).partition("\n")
+    if not anchored and trust.signed_now(note) is None:
+        raise CertificateError(
+            "a key signed this that has ceased to sign: only the vault's whole answer, with the "
+            "anchor, says that it was signed before"
+        )
     if title not in (FORMAT, ORDER_FORMAT):
         raise CertificateError("what is signed is no certificate of destruction")
     try:
@@ -125,7 +143,7 @@ def verify(note: str, vkey: str, handovers: Sequence[str] = ()) -> dict[str, Any
         names = TIMES if title == FORMAT else ORDER_TIMES
         times = [datetime.fromisoformat(fields[name]) for name in names]
         if title == FORMAT:
-            _check_document(fields, keys)
+            _check_document(fields, trust)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CertificateError(f"a field is missing or malformed: {error}") from None
     if times != sorted(times):
@@ -133,10 +151,10 @@ def verify(note: str, vkey: str, handovers: Sequence[str] = ()) -> dict[str, Any
     return fields
 
 
-def _check_document(fields: dict[str, Any], keys: Sequence[Key]) -> None:
+def _check_document(fields: dict[str, Any], trust: Trust) -> None:
     if len(base64.b64decode(fields["stream_header"], validate=True)) != STREAM_HEADER_BYTES:
         raise CertificateError("its stream header has the wrong length")
-    origin, size, *_ = signed_text(fields["log_checkpoint"], keys).split("\n")
+    origin, size, *_ = signed_text(fields["log_checkpoint"], trust).split("\n")
     if origin != f"portvault/{fields['region']}":
         raise CertificateError("its checkpoint is of another log")
     if not fields["log_indices"] or max(fields["log_indices"]) >= int(size):

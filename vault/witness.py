@@ -15,10 +15,10 @@ from pathlib import Path
 
 from keys.cosignature import Cosigner
 from keys.errors import IntegrityError
-from keys.note import AnyVerifier
+from keys.handover import Trust, trust
 from keys.private_file import write_private
-from keys.signing import own_key, trusted
-from vault.domain.checkpoint import Checkpoint, open_checkpoint
+from keys.signing import own_key
+from vault.domain.checkpoint import Checkpoint, decode, open_checkpoint
 from vault.domain.merkle import check_consistency
 from vault.errors import ConfigurationError, UnavailableError, VaultError
 
@@ -43,6 +43,10 @@ class Seen:
     note: str | None
     #: When the newest checkpoint was first seen again (Unix time): that look is not yet under it.
     same_since: int | None = None
+    #: Keys that handed over, step by step, to the one that is trusted now.
+    earlier: Sequence[str] = ()
+    #: Whether that key was revoked: it is trusted no more.
+    revoked: bool = False
 
 
 class Witness:
@@ -63,7 +67,9 @@ class Witness:
         seen = self._seen(region)
         if seen is None:
             self._remember(region, Seen(key.strip(), None))
-        elif seen.key != key.strip():
+        elif seen.revoked:
+            self._remember(region, Seen(key.strip(), seen.note))
+        elif key.strip() not in (seen.key, *seen.earlier):
             raise ConfigurationError(
                 f"this witness trusts another key of {region} since it first saw the log; if the "
                 f"key was replaced it learns of that by itself, else look into {self._directory}"
@@ -102,20 +108,25 @@ class Witness:
         if seen is None:
             raise ConfigurationError(f"the key of {region}'s log is not known yet")
         self._require_no_alarm(region)
-        opener = AnyVerifier(trusted(seen.key, handovers))
+        known = trust(seen.key, handovers)
+        if known.revoked:
+            # The new one comes by another way: `--key` is taken once more.
+            self._remember(region, replace(seen, revoked=True))
+            raise self._alarm(region, seen, note, "has a new key, since the old one was stolen")
         try:
-            newest = open_checkpoint(note, opener, region)
+            newest = open_checkpoint(note, known, region)
         except IntegrityError:
             raise self._alarm(region, seen, note, "is not signed by the key it had") from None
         if seen.note is not None:
-            before = open_checkpoint(seen.note, opener, region)
+            # It was verified before it was kept.
+            before = decode(seen.note.rpartition("\n\n")[0] + "\n")
             if what := _wrong(before, newest, proof):
                 raise self._alarm(region, seen, note, what)
             if before == newest:
                 self._stay(region, seen, now, still_seconds_max)
                 return None
         text = note.rpartition("\n\n")[0] + "\n"
-        self._remember(region, Seen(seen.key, note))
+        self._remember(region, _followed(seen, known, note))
         return self._cosigner.cosign(text, now)
 
     def _stay(self, region: str, seen: Seen, now: int, seconds_max: float) -> None:
@@ -167,6 +178,15 @@ def _own_name(path: Path, wanted: str | None) -> str:
     if wanted not in (None, name):
         raise ConfigurationError(f"this witness is called {name} since it was made: {path}")
     return name
+
+
+def _followed(seen: Seen, known: Trust, note: str) -> Seen:
+    """Return what is remembered after a look: the last key of a finished handover, too."""
+    ended = [key for key, bound in known.keys.items() if bound is not None]
+    if seen.key not in ended:
+        return Seen(seen.key, note, earlier=seen.earlier)
+    current = next(key for key, bound in known.keys.items() if bound is None)
+    return Seen(current, note, earlier=(*seen.earlier, *ended))
 
 
 def _wrong(before: Checkpoint, newest: Checkpoint, proof: Sequence[bytes]) -> str | None:

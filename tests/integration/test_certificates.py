@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures_server import Api
+from tests.fixtures_server import OPERATOR, Api
 from tests.retention_house import PDF
 from vault.actions.certify import certify
 from vault.actions.expire import expire
@@ -14,6 +14,7 @@ from vault.actions.publish import publish_log
 from vault.actions.purge import purge_shredded
 from vault.actions.seal import mark_sealed, seal, worker
 from vault.actions.sequence import sequence_log
+from vault.actions.signing import rotate_key
 from vault.certificate_auditor import CertificateError, audit, verify
 from vault.context import Vault
 from vault.domain.certificate import note_digest
@@ -108,8 +109,8 @@ async def test_a_certificate_holds_across_a_hand_over_of_the_key(
     before = vault.signer.vkey
     _, scan = await api.put(await api.order(), passport)
     await api.call("POST", f"/v1/documents/{scan['id']}/actions/shred", json={"reason": "asked"})
-    vault.signer.begin_rotation()
-    vault.signer.finish_rotation()
+    await rotate_key(vault, OPERATOR)
+    await rotate_key(vault, OPERATOR, finish=True)
     await finish(vault)
     assert vault.signer.vkey != before
     _, found, _ = await api.call("GET", f"/v1/documents/{scan['id']}/certificate")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from keys.handover import ANNOUNCEMENT, HANDOVER
 from tests.access_records import append
-from tests.fixtures_server import Api
+from tests.fixtures_server import OPERATOR, Api
 from tests.tlog_client import (
     check_consistency,
     check_proof,
@@ -18,6 +19,7 @@ from tests.tlog_client import (
 )
 from vault.actions.publish import publish_log
 from vault.actions.sequence import sequence_log
+from vault.actions.signing import rotate_key
 from vault.context import Vault
 
 ORIGIN = "portvault/uk"
@@ -180,11 +182,11 @@ async def test_the_log_of_another_region_is_not_shown(api: Api, vault: Vault) ->
 async def test_the_key_that_signs_is_shown(api: Api, vault: Vault) -> None:
     """With it, the handovers by which who trusts an earlier one finds it."""
     first = vault.signer.vkey
-    vault.signer.begin_rotation()
-    vault.signer.finish_rotation()
+    await rotate_key(vault, OPERATOR)
+    await rotate_key(vault, OPERATOR, finish=True)
     shown: dict[str, Any] = json.loads(await fetch(api, "keys"))
     assert shown["key"] == vault.signer.vkey != first
-    assert len(shown["handovers"]) == 1
+    assert [note.partition("\n")[0] for note in shown["handovers"]] == [ANNOUNCEMENT, HANDOVER]
 
 
 async def test_a_log_without_a_checkpoint_says_so(api: Api, vault: Vault) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 import asyncpg
 import pytest
 
+from keys.note import Signer
+from keys.signing import own_key
 from tests.access_records import append
-from tests.fixtures_server import Api, serving
+from tests.fixtures_server import OPERATOR, Api, serving
 from tests.tlog_client import open_checkpoint, open_cosignature
 from vault.actions.publish import publish_log
 from vault.actions.records import verify_region
 from vault.actions.sequence import sequence_log
+from vault.actions.signing import rotate_key
 from vault.commands import witness as command
 from vault.commands.arguments import make_parser
 from vault.context import Vault
@@ -203,13 +206,17 @@ async def test_a_change_of_key_is_followed_and_a_stranger_is_not(
     key = tmp_path / "key"
     key.write_text(watched.signer.vkey)
     await look(watched_api, state, monkeypatch, "--key", str(key))
-    watched.signer.begin_rotation()
-    watched.signer.finish_rotation()
+    await rotate_key(watched, OPERATOR)
+    await rotate_key(watched, OPERATOR, finish=True)
     await step(watched, 5)
     await look(watched_api, state, monkeypatch, "--key", str(key))
     with pytest.raises(ConfigurationError, match="another key"):
         await look(watched_api, state, monkeypatch, "--key", watched.signer.vkey)
-    watched.signer._history.unlink()
+    assert json.loads((state / "uk.json").read_text())["key"] == watched.signer.vkey
+    # The files of another log's key stand there.
+    for path in (watched.signer._path, watched.signer._history):
+        path.unlink()
+    own_key(watched.signer._path)
     watched.signer.reload()
     await step(watched, 5)
     with pytest.raises(AlarmError, match="not signed"):
@@ -258,3 +265,52 @@ async def test_a_witness_goes_on_while_the_vault_is_away(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_key_that_was_stolen_is_followed_nowhere(
+    watched_api: Api, watched: Vault, state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The witness shouts, and takes the new key only from a person, once; then it goes on."""
+    await step(watched, 5)
+    await look(watched_api, state, monkeypatch)
+    new = await rotate_key(watched, OPERATOR, stolen=True)
+    await step(watched, 5)
+    with pytest.raises(AlarmError, match="stolen"):
+        await look(watched_api, state, monkeypatch)
+    for path in state.glob("ALARM-*"):
+        path.unlink()
+    with pytest.raises(AlarmError, match="stolen"):
+        await look(watched_api, state, monkeypatch)
+    for path in state.glob("ALARM-*"):
+        path.unlink()
+    key = tmp_path / "key"
+    key.write_text(new)
+    await look(watched_api, state, monkeypatch, "--key", str(key))
+    await step(watched, 5)
+    await look(watched_api, state, monkeypatch)
+
+
+async def test_what_the_retired_key_signs_later_is_an_alarm(
+    watched_api: Api, watched: Vault, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log goes on honestly, and one checkpoint of it is signed by the old key alone."""
+    retired = Signer("portvault", own_key(watched.signer._path))
+    await step(watched, 5)
+    await look(watched_api, state, monkeypatch)
+    await rotate_key(watched, OPERATOR)
+    await rotate_key(watched, OPERATOR, finish=True)
+    await step(watched, 5)
+    # Whoever holds the old key and the database has the log go on under the old key.
+    signers = watched.signer._signers
+    monkeypatch.setattr(watched.signer, "_signers", [retired])
+    await append(watched, 5)
+    await sequence_log(watched, "uk")
+    monkeypatch.setattr(watched.signer, "_signers", signers)
+    await watched.pool.execute(
+        "update log_published set size = (select max(size) from log_checkpoint where region = 'uk')"
+        " where region = 'uk'"
+    )
+    with pytest.raises(AlarmError, match="not signed"):
+        await look(watched_api, state, monkeypatch)
+    verdict = await verify_region(watched, COMPLIANCE, "uk")
+    assert (verdict.intact, "ceased to sign" in verdict.findings[0]) == (False, True)

@@ -12,14 +12,15 @@ from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vault.auditor
 from keys.cosignature import Cosigner
+from keys.errors import IntegrityError
+from keys.handover import Mark, announcement_text, handover_text, revocation_text, trust
 from keys.note import Signer
-from keys.signing import handover_text
-from vault.auditor import Audit, AuditError
+from vault.auditor import Audit, AuditError, Trust
 from vault.domain.checkpoint import Checkpoint, decode, encode, minimum, origin
 from vault.domain.merkle import CompactRange, leaf_hash, root_of
 from vault.domain.proofs import subtrees
@@ -27,8 +28,8 @@ from vault.domain.records import Record, canonical_bytes
 from vault.domain.verify import LogVerifier
 
 AT = datetime(2025, 3, 1, tzinfo=UTC)
-LOG, OTHER = (
-    Signer("portvault", Ed25519PrivateKey.from_private_bytes(bytes([n] * 32))) for n in (1, 2)
+LOG, OTHER, THIRD = (
+    Signer("portvault", Ed25519PrivateKey.from_private_bytes(bytes([n] * 32))) for n in (1, 2, 4)
 )
 WITNESS = Cosigner("witness", Ed25519PrivateKey.from_private_bytes(bytes([3] * 32)))
 
@@ -227,15 +228,98 @@ def test_a_witness_anchors_the_log() -> None:
     assert audit(export(checkpoint=both)[:5], witnesses=[WITNESS.vkey])["anchored"] is False
 
 
+def signed_by(text: str, *signers: Signer) -> str:
+    """Return a note of several signers."""
+    return f"{text}\n{''.join(signer.line(text) for signer in signers)}"
+
+
+def mark(size: int, origin: str = "portvault/uk") -> Mark:
+    """Return what the log was at a size."""
+    return Mark(origin, size, base64.b64encode(root_of(LEAVES[:size])).decode())
+
+
 def test_trust_follows_handovers() -> None:
     """Who holds the key from before accepts the new one that it named, and no other."""
-    text = handover_text(LOG.vkey, OTHER.vkey)
-    both = f"{text}\n{LOG.line(text)}{OTHER.line(text)}"
     signed = checkpoint(21, signer=OTHER)
-    assert offended(export(checkpoint=signed, handovers=[both]), held=[checkpoint(10)]) == {}
-    for handovers in ([], [LOG.sign(text)], [OTHER.sign(text)]):
-        with pytest.raises(AuditError, match="not signed by this key"):
-            audit(export(checkpoint=signed, handovers=handovers))
+    for text in (
+        announcement_text(LOG.vkey, OTHER.vkey),
+        handover_text(LOG.vkey, OTHER.vkey, [mark(10)]),
+    ):
+        both = signed_by(text, LOG, OTHER)
+        assert offended(export(checkpoint=signed, handovers=[both]), held=[checkpoint(10)]) == {}
+        for handovers in ([], [LOG.sign(text)], [OTHER.sign(text)]):
+            with pytest.raises(AuditError, match="not signed by this key"):
+                audit(export(checkpoint=signed, handovers=handovers))
+
+
+def test_who_has_the_new_key_alone_believes_no_log_that_the_retired_one_signs_now() -> None:
+    """The retired key counts up to the handover, whose log must be a prefix of what is shown."""
+    ended = signed_by(handover_text(LOG.vkey, OTHER.vkey, [mark(10)]), LOG, OTHER)
+    announced = signed_by(announcement_text(LOG.vkey, OTHER.vkey), LOG, OTHER)
+    honest = checkpoint(21, signer=OTHER)
+    for handovers in ([ended], [announced, ended], [ended, announced]):
+        found = audit(export(checkpoint=honest, handovers=handovers), OTHER.vkey)
+        assert found["findings"] == []
+        with pytest.raises(AuditError, match="ceased to sign"):
+            audit(export(handovers=handovers), OTHER.vkey)
+    with pytest.raises(AuditError, match="ceased to sign"):
+        audit(export(handovers=[announced]), OTHER.vkey)
+    found = audit(export(checkpoint=honest, handovers=[announced]), OTHER.vkey)
+    assert found["findings"] == []
+    # Another log that is short enough for the old key, and one that is not the one handed over.
+    forged = signed_by(handover_text(LOG.vkey, OTHER.vkey, [mark(30)]), LOG, OTHER)
+    found = audit(export(handovers=[forged]), OTHER.vkey)
+    assert found["consistent"] is False
+    other = Mark("portvault/uk", 10, base64.b64encode(bytes(32)).decode())
+    changed = signed_by(handover_text(LOG.vkey, OTHER.vkey, [other]), LOG, OTHER)
+    found = audit(export(checkpoint=honest, handovers=[changed]), OTHER.vkey)
+    assert (found["consistent"], found["first_offending"]) == (False, {"consistent": 10})
+
+
+def test_a_revoked_key_counts_no_further() -> None:
+    """By its successor's word; and by its own for who was given no other, who is told."""
+    ended = signed_by(handover_text(LOG.vkey, OTHER.vkey, [mark(21)]), LOG, OTHER)
+    audit(export(handovers=[ended]), OTHER.vkey)
+    revoked = OTHER.sign(revocation_text(LOG.vkey, [mark(10)]))
+    with pytest.raises(AuditError, match="ceased to sign"):
+        audit(export(handovers=[ended, revoked]), OTHER.vkey)
+    itself = LOG.sign(revocation_text(LOG.vkey, [mark(10)]))
+    with pytest.raises(AuditError, match="stolen"):
+        audit(export(handovers=[ended, itself]), LOG.vkey)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 6), st.data())
+def test_two_readers_of_handovers_agree(number: int, data: st.DataObject) -> None:
+    """The vault's reading of any notes and the auditor's, written apart, count alike."""
+    signers = [LOG, OTHER, THIRD]
+    notes = []
+    for _ in range(number):
+        old, new = data.draw(st.permutations(signers))[:2]
+        marks = [mark(size) for size in data.draw(st.lists(st.integers(0, 21), max_size=2))]
+        text, by = data.draw(
+            st.sampled_from(
+                [
+                    (announcement_text(old.vkey, new.vkey), (old, new)),
+                    (handover_text(old.vkey, new.vkey, marks), (old, new)),
+                    (handover_text(old.vkey, new.vkey, marks), (old,)),
+                    (revocation_text(old.vkey, marks), (old,)),
+                    (revocation_text(old.vkey, marks), (new,)),
+                ]
+            )
+        )
+        notes.append(signed_by(text, *by))
+    ours, theirs = trust(LOG.vkey, notes), Trust(LOG.vkey, notes)
+    assert ours.revoked == theirs.revoked
+    for signer in signers:
+        for size in range(22):
+            note = checkpoint(size, signer=signer)
+            found = theirs.verified(note)
+            try:
+                counts = bool(ours.verify(note))
+            except IntegrityError:
+                counts = False
+            assert counts == bool(found and found[1])
 
 
 def test_what_is_no_export_is_refused() -> None:

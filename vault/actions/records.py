@@ -1,5 +1,6 @@
 """Look into the access log, verify it, and close what a dead process left open."""
 
+import base64
 import contextlib
 from collections.abc import Sequence
 from datetime import timedelta
@@ -7,6 +8,8 @@ from functools import partial
 
 from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
+from keys.handover import Mark
+from keys.note import AnyVerifier
 from vault.actions.access import Access, own_regions, recorded
 from vault.actions.cursor import decode_cursor, encode_cursor
 from vault.actions.fax_sweep import purge_interrupted
@@ -112,15 +115,19 @@ async def verify_region(
         kept, forged = _open_all(vault, region, notes)
         shown, strange = _open_all(vault, region, held)
         newest = kept[0] if kept else Checkpoint(origin(region), 0, EMPTY_ROOT)
+        marks = [_of_mark(mark) for mark in vault.signer.trust.marks]
         minimum = await _minimum(vault, conn, region)
         verifier = LogVerifier(
             newest,
-            [*kept[1:], *shown],
+            [*kept[1:], *shown, *(mark for mark in marks if mark.origin == newest.origin)],
             cosigned=await _cosigned(vault, conn, region),
             minimum=minimum or 0,
             waiting=await waiting_sql.waiting(conn, region),
             waiting_seconds_max=vault.config.record_publish_seconds_max,
         )
+        if notes and not _counts(vault, region, notes[0]):
+            what = "the newest checkpoint is signed by a key that had ceased to sign before"
+            verifier.offend("intact", newest.size, what)
         if minimum is None:
             verifier.offend("intact", 0, "what says that records were trimmed is not signed")
         async for leaf in log_sql.sequenced(conn, region):
@@ -160,12 +167,28 @@ def _cosigned_by(note: str, witness: CosignatureVerifier) -> bool:
     return False
 
 
+def _of_mark(mark: Mark) -> Checkpoint:
+    return Checkpoint(mark.origin, mark.size, base64.b64decode(mark.root))
+
+
+def _counts(vault: Vault, region: str, note: str) -> bool:
+    """Whether a key signed the checkpoint that counts for one of its size."""
+    with contextlib.suppress(IntegrityError):
+        open_checkpoint(note, vault.signer, region)
+        return True
+    return False
+
+
 def _open_all(vault: Vault, region: str, notes: Sequence[str]) -> tuple[list[Checkpoint], int]:
-    """Return the checkpoints that this vault signed, and how many it did not."""
-    opened = list[Checkpoint]()
+    """
+    Return the checkpoints that this vault ever signed, and how many it did not.
+
+    By whichever of its keys: they are only held against the log, and make it believed no more.
+    """
+    opened, ever = list[Checkpoint](), AnyVerifier(vault.signer.trust.keys)
     for note in notes:
         with contextlib.suppress(IntegrityError):
-            opened.append(open_checkpoint(note, vault.signer, region))
+            opened.append(open_checkpoint(note, ever, region))
     return opened, len(notes) - len(opened)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import aiohttp
 
 from keys.errors import IntegrityError
-from keys.note import AnyVerifier
-from keys.signing import trusted
+from keys.handover import trust
 from vault.client import call, check, session
 from vault.commands.content import save
 from vault.commands.output import lines, show, table
@@ -159,7 +158,7 @@ async def receipt(args: argparse.Namespace) -> None:
     key = args.key or keys["key"]
     if Path(key).is_file():
         key = Path(key).read_text(encoding="ascii").strip()
-    opener = AnyVerifier(trusted(key, keys["handovers"]))
+    opener = trust(key, keys["handovers"])
     try:
         index, size = check_proof(proof, held.leaf, opener, held.region)
     except (IntegrityError, ValueError):

@@ -9,7 +9,7 @@ from typing import Any
 from keys.signing import SigningKeys
 from vault.actions.records import verify_region
 from vault.actions.sequence import sequence_log
-from vault.actions.signing import rotate_key
+from vault.actions.signing import revoke_key, rotate_key
 from vault.auditor import STATUS, Audit, AuditError
 from vault.client import call, check, session
 from vault.commands.database import opened
@@ -181,11 +181,17 @@ async def rotate(args: argparse.Namespace) -> None:
     """Begin to replace the key that signs the log, or let the new one sign alone."""
     config = load_config()
     async with opened(config) as vault:
-        vkey = await rotate_key(vault, operator(config), finish=args.finish)
-    text = (
-        f"{vkey} signs alone; the old private key is gone"
-        if args.finish
-        else f"{vkey} signs beside the old one. Give it to auditors and witnesses, who also learn "
-        "of it by themselves; then, as soon as they have, portvault log rotate-key --finish"
-    )
-    show({"key": vkey, "finished": args.finish}, text, as_json=args.json)
+        if args.revoke:
+            await revoke_key(vault, operator(config), args.revoke)
+            show({"revoked": args.revoke}, f"{args.revoke} was revoked", as_json=args.json)
+            return
+        vkey = await rotate_key(vault, operator(config), finish=args.finish, stolen=args.stolen)
+    alone = args.finish or args.stolen
+    text = f"{vkey} signs beside the old one. Give it to auditors and witnesses, who also learn "
+    text += "of it by themselves; then, as soon as they have, portvault log rotate-key --finish"
+    if alone:
+        text = f"{vkey} signs alone; the old private key is gone"
+    if args.stolen:
+        text += ". Copy the key's directory to every machine now, and give the new key, by a way "
+        text += "that you trust, to auditors and witnesses: they follow the old one no more"
+    show({"key": vkey, "finished": alone}, text, as_json=args.json)

@@ -240,8 +240,8 @@ async def latest_checkpoint(conn: Connection, region: str) -> Signed | None:
     return Signed(row["size"], row["hashes"], row["note"]) if row else None
 
 
-async def checkpoint_notes(conn: Connection, region: str, limit: int) -> list[str]:
-    """Return the newest signed notes, newest first."""
+async def checkpoint_notes(conn: Connection, region: str, limit: int | None) -> list[str]:
+    """Return the newest signed notes, newest first; all without a limit."""
     rows = await conn.fetch(
         "select note from log_checkpoint where region = $1 order by size desc limit $2",
         region,

@@ -62,7 +62,12 @@ def add_log(tree: Tree) -> None:
         "Replace the key that signs the log: begin, and later finish.",
         "portvault log rotate-key --finish",
     )
-    rotate.add_argument("--finish", action="store_true", help="let the new key sign alone")
+    how = rotate.add_mutually_exclusive_group()
+    how.add_argument("--finish", action="store_true", help="let the new key sign alone")
+    how.add_argument(
+        "--stolen", action="store_true", help="replace the key at once, and say that it was stolen"
+    )
+    how.add_argument("--revoke", metavar="VKEY", help="say that an earlier key was stolen")
 
 
 def _add_export(log: Tree) -> None:
