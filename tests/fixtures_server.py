@@ -131,6 +131,8 @@ async def serving(vault: Vault) -> AsyncIterator[Api]:
         ("dpo", {"uk"}),
         ("admin", {"uk", "sg"}),
         ("fax-gateway", {"uk"}),
+        ("witness", {"uk"}),
+        ("auditor", {"uk"}),
     ):
         regions = sorted(wanted & set(vault.config.regions))
         if not regions:

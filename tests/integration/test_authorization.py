@@ -15,11 +15,17 @@ import pytest
 from tests.command_line import UNKNOWN
 from tests.fixtures_server import Api
 from tests.integration.test_everything_is_recorded import BODY, ROLES, address, example
+from vault.actions.publish import publish_log
+from vault.actions.sequence import sequence_log
+from vault.commands.arguments import make_parser
+from vault.commands.log_proofs import verify
 from vault.context import Vault
+from vault.domain.access import BREAK_GLASS_ROLES, READERS, Role
+from vault.domain.approvals import APPROVERS
 from vault.web.routes import ROUTES
 from vault.web.schemas import SCHEMAS
 
-DESK, AUDIT, DPO, ADMIN, GATEWAY = ROLES
+DESK, AUDIT, DPO, ADMIN, GATEWAY, WITNESS, AUDITOR = ROLES
 EVERYBODY = set(ROLES)
 #: Who is not told 403. What such a caller is told instead is the business of other tests.
 MAY: dict[str, set[str]] = {
@@ -70,22 +76,46 @@ MAY: dict[str, set[str]] = {
     # The administrator, but only with an approval.
     "POST /v1/break-glass": set(),
     "GET /v1/access-records": {AUDIT},
-    "GET /v1/access-records/export": {AUDIT},
+    "GET /v1/access-records/export": {AUDIT, AUDITOR},
     "GET /v1/log/checkpoint": EVERYBODY,
     "GET /v1/log/{region}/checkpoint": EVERYBODY,
     "GET /v1/log/{region}/keys": EVERYBODY,
     "GET /v1/log/{region}/tile/{path:.+}": EVERYBODY,
     "GET /v1/log/{region}/inclusion": EVERYBODY,
     "GET /v1/log/{region}/consistency": EVERYBODY,
-    "POST /v1/log/{region}/cosignatures": {AUDIT},
+    "POST /v1/log/{region}/cosignatures": {AUDIT, WITNESS},
 }
 SERVED = {f"{route.method} {route.path}": route for route in ROUTES if not route.public}
 GUESSES, CONNECTIONS = 10_000, 20
 
 
 def test_every_route_says_who_may_call_it() -> None:
-    """A route without a rule fails here, and a rule without a route, too."""
+    """A route without a rule fails here, a rule without a route, and a role that is not tried."""
     assert set(SERVED) == set(MAY)
+    assert set(ROLES) == set(Role)
+
+
+def test_parties_outside_only_look_at_the_log() -> None:
+    """Whatever route is added: a witness cosigns, an auditor exports, both fetch proofs."""
+    proofs = {name for name in MAY if name.startswith("GET /v1/log/")}
+    mine = {role: {name for name in MAY if role in MAY[name]} for role in (WITNESS, AUDITOR)}
+    assert mine[WITNESS] == proofs | {"POST /v1/log/{region}/cosignatures"}
+    assert mine[AUDITOR] == proofs | {"GET /v1/access-records/export"}
+    for role in (Role.WITNESS, Role.AUDITOR):
+        assert not any(role in approvers for approvers in APPROVERS.values())
+        assert role not in READERS | set(BREAK_GLASS_ROLES)
+
+
+async def test_an_auditors_token_is_enough_to_verify_a_running_vault(
+    api: Api, vault: Vault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that audits needs nothing but proofs and the export."""
+    await sequence_log(vault, "uk")
+    await publish_log(vault, "uk")
+    monkeypatch.setenv("PORTVAULT_TOKEN", api.tokens["auditor"])
+    words = ["log", "verify", "--server", api.url, "--region", "uk"]
+    await verify(make_parser().parse_args(words))
+    assert capsys.readouterr().out.splitlines()[-1] == "The log holds: uk."
 
 
 async def test_every_role_is_told_no_where_it_may_not(api: Api, passport: bytes) -> None:

@@ -25,7 +25,7 @@ from vault.web.routes import ROUTES, Route
 from vault.web.schemas import SCHEMAS
 
 RETENTION = (Path(vault.__file__).parent / "policy" / "retention.toml").read_text()
-ROLES = ("porting", "compliance", "dpo", "admin", "fax-gateway")
+ROLES = ("porting", "compliance", "dpo", "admin", "fax-gateway", "witness", "auditor")
 #: What a route needs to be understood at all, where that is more than its schema says. A route that
 #: refuses what it is sent before that is recorded fails the test: say here how it is called.
 QUERY = {

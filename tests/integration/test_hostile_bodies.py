@@ -22,7 +22,7 @@ from vault.web.routes.route import Route
 from vault.web.schemas import SCHEMAS
 
 EVERY = (*ROUTES, *CONSOLE_ROUTES)
-ROLES = ("porting", "compliance", "dpo", "admin", "fax-gateway")
+ROLES = ("porting", "compliance", "dpo", "admin", "fax-gateway", "witness", "auditor")
 SOME_ID = "7d9f5f0e-3f0b-4c62-9d8e-0d6f9bb0a001"
 DEEP = b"[" * 30_000
 EDGES = (

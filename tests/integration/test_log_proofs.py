@@ -21,6 +21,7 @@ from vault.actions.publish import publish_log
 from vault.actions.sequence import sequence_log
 from vault.actions.signing import rotate_key
 from vault.context import Vault
+from vault.domain.access import Role
 
 ORIGIN = "portvault/uk"
 
@@ -161,7 +162,7 @@ async def test_everybody_may_check_and_only_compliance_may_read(api: Api, vault:
     """Checkpoints, hashes and proofs say nothing of a record; entries are the records."""
     await step(vault, 5)
     partial = f"000.p/{await size_of(api, vault)}"
-    for role in ("porting", "dpo", "admin", "fax-gateway", "compliance"):
+    for role in Role:
         for path in ("checkpoint", f"tile/0/{partial}", "inclusion?index=1", "consistency?from=1"):
             assert await fetch(api, path, role)
         if role == "compliance":

@@ -16,7 +16,7 @@ from vault.actions.published_first import wait_published
 from vault.actions.tokens import PREFIX as TOKEN_PREFIX
 from vault.actions.tokens import SECRET_BYTES, hash_secret
 from vault.context import Vault
-from vault.domain.access import Action, Principal, Role
+from vault.domain.access import BREAK_GLASS_ROLES, Action, Principal
 from vault.domain.approvals import DAYS_MAX, Act, Terms
 from vault.domain.break_glass import Sealed, subject_of
 from vault.domain.grants import Grant, check_grant
@@ -43,8 +43,8 @@ async def seal_credential(
 ) -> tuple[UUID, str, datetime]:
     """Make a credential and return its secret, which is not kept; `approval` is of `subject_of`."""
     check_grant(Grant(role, frozenset(regions)), vault.config.regions)
-    if role == Role.FAX_GATEWAY:
-        raise InvalidRequestError("a gateway signs in at no identity provider; make a token")
+    if role not in BREAK_GLASS_ROLES:
+        raise InvalidRequestError(f"a {role} signs in at no identity provider; make a token")
     if not 1 <= days <= DAYS_MAX:
         raise InvalidRequestError(f"days must be 1 to {DAYS_MAX}")
     identity, secret = vault.new_id(), PREFIX + secrets.token_urlsafe(SECRET_BYTES)

@@ -12,6 +12,8 @@ class Role(StrEnum):
     PORTING = "porting"
     FAX_GATEWAY = "fax-gateway"
     COMPLIANCE = "compliance"
+    WITNESS = "witness"
+    AUDITOR = "auditor"
     DPO = "dpo"
     ADMIN = "admin"
 
@@ -154,6 +156,9 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.SESSION_END,
         }
     ),
+    # Parties outside: one cosigns what it saw, the other takes the log away. Neither decides.
+    Role.WITNESS: frozenset({_A.LOG_PROVE, _A.LOG_COSIGN}),
+    Role.AUDITOR: frozenset({_A.LOG_PROVE, _A.LOG_EXPORT}),
     Role.DPO: frozenset(
         {
             _A.DOCUMENT_DESCRIBE,
@@ -228,6 +233,9 @@ ALLOWED: dict[str, frozenset[Action]] = {
         }
     ),
 }
+
+#: Who may open an envelope for the day the identity provider is down: roles of people alone.
+BREAK_GLASS_ROLES = [role for role in Role if _A.BREAK_GLASS_OPEN in ALLOWED[role]]
 
 #: What hands out content: it needs a purpose, and a basis where it leaves its region.
 CONTENT = frozenset({_A.DOCUMENT_READ, _A.FAX_READ})

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from vault.commands.arguments.tree import Tree, count, identity
-from vault.domain.access import Role
+from vault.domain.access import BREAK_GLASS_ROLES
 from vault.domain.regions import REGIONS
 
 _KNOWN = """\
@@ -24,9 +24,7 @@ def add_break_glass(tree: Tree) -> None:
         "Make a credential to be locked away, and print it, once; takes an approval of both.",
         "portvault break-glass seal --role dpo --region uk --days 365 --approval ID",
     )
-    seal.add_argument(
-        "--role", required=True, choices=[r.value for r in Role if r != "fax-gateway"]
-    )
+    seal.add_argument("--role", required=True, choices=[role.value for role in BREAK_GLASS_ROLES])
     seal.add_argument("--region", required=True, action="append", choices=REGIONS)
     seal.add_argument("--days", required=True, type=count, help="how long it can be opened")
     seal.add_argument(

@@ -35,6 +35,8 @@ _COOKIE_LENGTH_MAX = 128
 _WHAT = {
     Role.PORTING: "You open orders, bring documents in and read them for a stated purpose.",
     Role.COMPLIANCE: "You read the access log and certificates. You never see content.",
+    Role.WITNESS: "You cosign checkpoints of the access log. You never see a record.",
+    Role.AUDITOR: "You take the access log away and check it. You never see content.",
     Role.DPO: "You look after holds, requests and restrictions, and read content only when "
     "somebody else has agreed to it.",
     Role.ADMIN: "You look after tokens, policy and keys. You never see content.",
