@@ -2,6 +2,9 @@
 # -v portvault-data:/var/lib/portvault/data -v portvault-keys:/var/lib/portvault/data-keys portvault`.
 # Alone it keeps everything, PostgreSQL included, in those volumes; with PORTVAULT_DATABASE,
 # PORTVAULT_OBJECTS and PORTVAULT_CUSTODIAN it keeps what they name elsewhere there.
+# Plain HTTP is spoken to the container itself only: name the address of the proxy in front of it in
+# PORTVAULT_TRUSTED_PROXIES (after 127.0.0.1, which the health check comes from), as one address, or
+# mount a certificate and a key and set PORTVAULT_TLS_CERTIFICATE and PORTVAULT_TLS_KEY.
 #
 # Not built or run by the tests of this project, which have no container engine.
 
@@ -28,7 +31,7 @@ ENV PATH=/opt/portvault/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PORTVAULT_HOME=/var/lib/portvault/data \
     PORTVAULT_HOST=0.0.0.0 \
-    PORTVAULT_TRUSTED_PROXIES=127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16 \
+    PORTVAULT_TRUSTED_PROXIES=127.0.0.1 \
     MALLOC_MMAP_THRESHOLD_=33554432 \
     MALLOC_TRIM_THRESHOLD_=268435456 \
     MALLOC_TOP_PAD_=16777216

@@ -33,6 +33,7 @@ class Authority:
         certificate = self._sign(key, _name(name), authority=False)
         files = (self.directory / f"{name}.pem", self.directory / f"{name}.key")
         files[0].write_bytes(_pem(certificate))
+        files[1].touch(0o600)
         files[1].write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,

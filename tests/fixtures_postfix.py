@@ -119,6 +119,7 @@ def make_certificate(directory: Path, *, common_name: str = "127.0.0.1") -> tupl
     cert_path, key_path = directory / "cert.pem", directory / "key.pem"
     cert_path.write_bytes(certificate.public_bytes(pem))
     form, secret = serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    key_path.touch(0o600)
     key_path.write_bytes(key.private_bytes(pem, form, secret))
     return cert_path, key_path
 

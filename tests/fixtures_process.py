@@ -50,6 +50,11 @@ class VaultProcess:
                 stdout=log,
                 stderr=log,
             )
+        await self.until_ready()
+
+    async def until_ready(self) -> None:
+        """Wait until it serves."""
+        assert self.process is not None
         async with aiohttp.ClientSession() as session:
             for _ in range(START_TRIES):
                 assert self.process.poll() is None, self.log.read_text()

@@ -39,6 +39,7 @@ class HylaFax:
     ) -> tuple[int, str]:
         """Run HylaFAX's own script on a file, as its server does; return status and output."""
         secret = self.spool / "portvault.token"
+        secret.touch(0o600)
         secret.write_text(token)
         process = await asyncio.create_subprocess_exec(
             "bin/faxrcvd",

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import resource
 import signal
 import uuid
 from collections.abc import AsyncIterator, Coroutine
@@ -57,6 +56,7 @@ from vault.sql.session import (
     require_own_session,
     require_session,
 )
+from vault.warm import warm
 from vault.web.listening import open_account, serving
 from vault.worker import work
 
@@ -206,8 +206,8 @@ def open_region_custodian(config: Config, region: str) -> Custodian:
 
 async def serve(config: Config) -> None:
     """Serve, and work where the configuration says so, until SIGTERM or SIGINT."""
-    _protect_memory()
     keep_pages()
+    warm()
     async with _owned(config) as (owner, postgres):
         await migrate(owner)
         async with (
@@ -231,7 +231,7 @@ async def serve(config: Config) -> None:
 
 async def work_only(config: Config) -> None:
     """Run the reconcilers without a server, until SIGTERM or SIGINT."""
-    _protect_memory()
+    warm()
     async with open_vault(config) as vault:
         look_less()
         await _until_stopped(work(vault))
@@ -311,12 +311,6 @@ def _session(config: Config) -> dict[str, str]:
 
 async def _keep_session(conn: object) -> None:
     del conn
-
-
-def _protect_memory() -> None:
-    """Forbid core dumps: Python cannot wipe keys from memory, so it must not reach a disk."""
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _now() -> datetime:

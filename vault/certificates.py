@@ -13,6 +13,7 @@ import logging
 import ssl
 from pathlib import Path
 
+from keys.secret_text import ExposedError, check_owner_only
 from vault.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,16 @@ class Certificate:
         if self._http:
             context.set_alpn_protocols(["http/1.1"])
         try:
+            # Where the key is in the certificate's file, that one is the secret.
+            secret = Path(self._key or self._certificate)
+            check_owner_only(secret, secret.stat())
             context.load_cert_chain(self._certificate, self._key or None, _no_password)
             if self._client_ca:
                 # Who has a certificate shows it; whether one is needed is what their token says.
                 context.verify_mode = ssl.CERT_OPTIONAL
                 context.load_verify_locations(self._client_ca)
+        except ExposedError as error:
+            raise ConfigurationError(f"{self._setting}: {error}") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or getattr(error, "reason", None)
             raise ConfigurationError(

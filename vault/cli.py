@@ -24,6 +24,7 @@ from keys.errors import (
 )
 from vault import errors
 from vault.commands.arguments import make_parser
+from vault.process import protect_memory
 
 FAILED, MISSING, FORBIDDEN, UNAVAILABLE = 1, 3, 4, 5
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -39,6 +40,8 @@ Command = Callable[[argparse.Namespace], Awaitable[None]]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit."""
+    # Whatever is run may hold keys, tokens or content, and at the latest from here on.
+    protect_memory()
     args = make_parser().parse_args(arguments)
     quiet = logging.INFO if args.run in _SERVERS else logging.ERROR
     logging.basicConfig(

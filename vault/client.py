@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from keys.secret_text import ExposedError, read_owner_only
 from vault.errors import (
     ConfigurationError,
     ConflictError,
@@ -68,8 +69,10 @@ def token() -> str:
     found = os.environ.get("PORTVAULT_TOKEN", "")
     if not found and (path := os.environ.get("PORTVAULT_TOKEN_FILE")):
         try:
-            found = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            found = read_owner_only(Path(path))
+        except ExposedError as error:
+            raise ConfigurationError(str(error)) from None
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "it is not text"
             raise ConfigurationError(f"the token file {path} cannot be read: {reason}") from None
     found = found.strip()

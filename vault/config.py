@@ -14,8 +14,10 @@ from typing import Any
 
 from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
+from keys.secret_text import ExposedError, check_owner_only, read_owner_only
 from vault.config_carriers import CarrierSettings
 from vault.config_webhooks import Webhook, parse_webhooks
+from vault.database_address import HIDDEN, shown_address
 from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
 
@@ -199,11 +201,11 @@ class Config(CarrierSettings):
             if item.name in SECRETS:
                 value = "***" if value else ""
             elif item.name in ("database", "database_owner"):
-                value = _without_password(value)
+                value = shown_address(value)
             elif item.name == "region_settings":
                 value = {name: _without_nothing(region) for name, region in value.items()}
             elif item.name == "webhooks":
-                value = {name: webhook.url for name, webhook in value.items()}
+                value = {name: _without_query(webhook.url) for name, webhook in value.items()}
             shown[item.name] = str(value) if isinstance(value, Path) else value
         return shown
 
@@ -261,6 +263,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Region]]:
         return {}, {}
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    _check_exposure(path, values)
     values["webhooks"] = parse_webhooks(values.pop("webhook", {}))
     regions: dict[str, Region] = {}
     for name, table in values.pop("region", {}).items():
@@ -270,11 +273,29 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Region]]:
     return values, regions
 
 
+def _check_exposure(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise where the file holds a secret that others may read."""
+    holds = sorted(SECRETS & set(values))
+    for name in ("database", "database_owner"):
+        address = values.get(name, "")
+        if isinstance(address, str) and shown_address(address) != address:
+            holds.append(name)
+    if not holds:
+        return
+    try:
+        check_owner_only(path, path.stat())
+    except ExposedError as error:
+        raise ConfigurationError(f"{error} ({', '.join(holds)})") from None
+
+
 def _read_secret(path: Path) -> str:
     try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise ConfigurationError(f"the secret {path} cannot be read: {error.strerror}") from error
+        return read_owner_only(path)
+    except ExposedError as error:
+        raise ConfigurationError(str(error)) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigurationError(f"the secret {path} cannot be read: {reason}") from None
 
 
 def _convert(name: str, kind: Any, value: Any) -> Any:
@@ -320,12 +341,10 @@ def _checked(config: Config) -> Config:
     return config
 
 
-def _without_password(address: str) -> str:
-    scheme, found, rest = address.partition("://")
-    if not found or "@" not in rest:
-        return address
-    login, _, place = rest.rpartition("@")
-    return f"{scheme}://{login.partition(':')[0]}:***@{place}"
+def _without_query(url: str) -> str:
+    """Return an endpoint's address; what comes after its path may be a key of the endpoint's."""
+    place, found, _ = url.partition("?")
+    return f"{place}?{HIDDEN}" if found else place
 
 
 def _without_nothing(region: Region) -> dict[str, str]:

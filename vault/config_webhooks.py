@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from keys.secret_text import ExposedError, read_owner_only
 from vault.domain.signals import Signal
 from vault.errors import ConfigurationError
 
@@ -55,8 +56,10 @@ def _parse(where: str, table: Any) -> Webhook:
             f"{where}: url must be https://HOST/…; http is for allow_private only"
         )
     try:
-        secret = Path(table["secret_file"]).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        secret = read_owner_only(Path(table["secret_file"]))
+    except ExposedError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    except (OSError, ValueError):
         raise ConfigurationError(f"{where}: the secret_file cannot be read") from None
     if len(secret) < 24:
         raise ConfigurationError(f"{where}: the secret must have 24 characters or more")

@@ -59,8 +59,17 @@ class CallThread:
             self._waiting.append((future, call))
             self._changed.notify()
             if not self._runs:
+                thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    # The system has no thread to give; the next call asks it again.
+                    self._waiting.pop()
+                    raise CustodianUnavailableError(
+                        f"no thread can be started to ask {self._name}: raise the limit of tasks "
+                        "(TasksMax= in a systemd unit, ulimit -u in a shell)"
+                    ) from None
                 self._runs = True
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
         return future
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from keys.errors import CustodianConfigurationError
-from keys.private_file import is_private
+from keys.secret_text import ExposedError, check_owner_only
 
 SECRET_BYTES_MAX = 4096
 
@@ -17,10 +17,10 @@ def read_secret(path: Path, what: str) -> str:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise CustodianConfigurationError(f"{path} must be a file that holds the {what}")
-            if not is_private(status):
-                raise CustodianConfigurationError(
-                    f"others may read {path}, which holds the {what}: chmod 600 {path}"
-                )
+            try:
+                check_owner_only(path, status)
+            except ExposedError as error:
+                raise CustodianConfigurationError(f"{error} (the {what})") from None
             data = file.read(SECRET_BYTES_MAX + 1)
     except OSError as error:
         raise CustodianConfigurationError(

@@ -1,5 +1,6 @@
 """The HTTP of a transit engine, and what its answers mean."""
 
+import asyncio
 import json
 import ssl
 from pathlib import Path
@@ -70,9 +71,12 @@ class TransitServer:
         self, method: str, url: str, fields: dict[str, Any] | None
     ) -> tuple[int, dict[str, Any], str | None]:
         """Return status and answer; of a standby's also where the active server is."""
-        headers = {"X-Vault-Token": read_secret(self._token_file, "token")}
+        # Each of the two reads files, which nothing does on the loop.
+        token = await asyncio.to_thread(read_secret, self._token_file, "token")
+        session = await self._connected()
+        headers = {"X-Vault-Token": token}
         try:
-            async with self._connected().request(
+            async with session.request(
                 method, url, json=fields, headers=headers, allow_redirects=False
             ) as answer:
                 value = _decoded(await answer.read())
@@ -115,21 +119,26 @@ class TransitServer:
         """Return the path of the engine."""
         return urlsplit(self.url).path.removeprefix("/v1/")
 
-    def _connected(self) -> aiohttp.ClientSession:
+    async def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
-            trust: ssl.SSLContext | bool = True
-            if self._ca_file is not None:
-                try:
-                    trust = ssl.create_default_context(cafile=self._ca_file)
-                except OSError as error:
-                    raise CustodianConfigurationError(
-                        f"the certificates in {self._ca_file} cannot be read: {error.strerror}"
-                    ) from None
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=trust),
-                timeout=aiohttp.ClientTimeout(total=LIMIT_SECONDS),
-            )
+            trust = await self._trust()
+            # Another call may have been here meanwhile.
+            if self._session is None:
+                self._session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(ssl=trust),
+                    timeout=aiohttp.ClientTimeout(total=LIMIT_SECONDS),
+                )
         return self._session
+
+    async def _trust(self) -> ssl.SSLContext | bool:
+        if self._ca_file is None:
+            return True
+        try:
+            return await asyncio.to_thread(ssl.create_default_context, cafile=self._ca_file)
+        except OSError as error:
+            raise CustodianConfigurationError(
+                f"the certificates in {self._ca_file} cannot be read: {error.strerror}"
+            ) from None
 
 
 def _active(url: str, answer: aiohttp.ClientResponse) -> str | None:

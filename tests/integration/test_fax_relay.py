@@ -250,6 +250,7 @@ async def test_a_refused_sign_in_costs_no_fax(config: Config, tmp_path: Path, fa
     async with server, relaying(config, rows, **settings) as (vault, faxes):
         identity = await faxes.taken(fax)
         for said, state, answer in (("wrong", "queued", "535"), ("right", "delivered", "250")):
+            password.touch(0o600)
             password.write_text(said)
             await relay_faxes(vault, "uk")
             found, result = await state_of(faxes, identity)
@@ -261,6 +262,7 @@ async def test_the_password_goes_to_the_hop_that_it_is_for(
     config: Config, tmp_path: Path, fax: bytes
 ) -> None:
     """A domain's own host does not get the password of `fax_smtp`, whatever it offers."""
+    (tmp_path / "password").touch(0o600)
     (tmp_path / "password").write_text("secret")
     async with HostilePeer({"EHLO": b"250-peer\r\n250 AUTH PLAIN LOGIN\r\n"}) as peer:
         text = table(peer.port, tls="opportunistic")

@@ -44,3 +44,20 @@ async def test_what_a_call_raises_comes_back() -> None:
     with pytest.raises(ValueError, match="inside"):
         await calls.run(fail)
     assert await calls.run(lambda: 1) == 1
+
+
+async def test_a_thread_that_cannot_start_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the system has no thread to give, the call says so at once, and the next one works."""
+    calls = CallThread("the drawer", LIMIT_SECONDS)
+    with monkeypatch.context() as patched:
+
+        def refuse(self: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            with pytest.raises(CustodianUnavailableError, match="no thread can be started"):
+                await calls.run(lambda: 1)
+    assert await calls.run(lambda: 2) == 2

@@ -74,6 +74,11 @@ def test_back_off_doubles_and_ends() -> None:
     [
         *("127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.9.9", "169.254.169.254", "0.0.0.0"),
         *("100.64.0.1", "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fc00::1"),
+        *("64:ff9b::7f00:1", "64:ff9b::a01:203", "64:ff9b::a9fe:a9fe", "64:ff9b:1::5db8:d822"),
+        *("2002:a01:203::1", "2002:c0a8:1::", "2002:5db8:d822::1", "2001:0:5db8:d822::1"),
+        *("2606:2800:220:1:0:5efe:10.1.2.3", "2606:2800:220:1:200:5efe:127.0.0.1"),
+        *("::10.1.2.3", "::93.184.216.34", "::ffff:0:10.1.2.3", "::ffff:0:93.184.216.34"),
+        *("fec0::1", "3fff::1", "5f00::1", "100::1", "2001:db8::1", "192.0.2.1", "198.18.0.1"),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "ff02::1", "2130706433"),
     ],
 )
@@ -87,6 +92,8 @@ def test_public_addresses_are_not() -> None:
     """An address of the public internet is a target."""
     require_public("93.184.216.34")
     require_public("2606:2800:220:1:248:1893:25c8:1946")
+    require_public("64:ff9b::5db8:d822")
+    require_public("2606:2800:220:1:200:5efe:93.184.216.34")
 
 
 @pytest.mark.parametrize("name", ["localhost", "0x7f.1", "127.1"])
@@ -111,6 +118,7 @@ def test_a_malformed_endpoint_stops_the_start(
 ) -> None:
     """What is wrong with an endpoint is named, and a short secret is, too."""
     secret = tmp_path / "secret"
+    secret.touch(0o600)
     secret.write_text("x" * 24)
     table = {"url": "https://example.com/hook", "secret_file": str(secret)}
     assert parse_webhooks({"one": table})["one"].url == table["url"]

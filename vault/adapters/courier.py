@@ -42,16 +42,49 @@ class PublicResolver(AbstractResolver):
         await self._inner.close()
 
 
+_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+#: Within what is handed out: 6to4 and Teredo, which lead on to any IPv4 address, and documentation.
+_NO_TARGETS = tuple(
+    ipaddress.IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+)
+#: The interface part of ISATAP (RFC 5214), with and without the bit for a public address.
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+
+
 def require_public(address: str) -> None:
-    """Raise `ForbiddenTargetError` unless an address is a public one."""
+    """
+    Raise `ForbiddenTargetError` unless an address is a public one.
+
+    An IPv6 address that leads on to an IPv4 one by NAT64 or ISATAP is as public as that. Of other
+    special addresses none is: only what registries hand out is a target. A network's own prefix for
+    NAT64 cannot be told from any other address.
+    """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         raise ForbiddenTargetError(f"{address} is no address") from None
-    mapped = getattr(parsed, "ipv4_mapped", None) or getattr(parsed, "sixtofour", None)
-    for each in filter(None, (parsed, mapped)):
-        if not each.is_global or each.is_multicast:
-            raise ForbiddenTargetError("the endpoint is not at a public address")
+    if isinstance(parsed, ipaddress.IPv6Address):
+        good = _is_public_6(parsed)
+    else:
+        good = _is_public_4(parsed)
+    if not good:
+        raise ForbiddenTargetError("the endpoint is not at a public address")
+
+
+def _is_public_4(address: ipaddress.IPv4Address) -> bool:
+    return address.is_global and not address.is_multicast
+
+
+def _is_public_6(address: ipaddress.IPv6Address) -> bool:
+    number = int(address)
+    low = ipaddress.IPv4Address(number & 0xFFFFFFFF)
+    if address in _NAT64:
+        return _is_public_4(low)
+    if address not in _UNICAST or any(address in network for network in _NO_TARGETS):
+        return False
+    is_isatap = (number >> 32) & 0xFFFFFFFF in _ISATAP
+    return address.is_global and (not is_isatap or _is_public_4(low))
 
 
 class HttpCourier:

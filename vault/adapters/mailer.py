@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509 import load_pem_x509_certificate
 
+from keys.secret_text import ExposedError, read_owner_only
 from vault.domain.fax_mail import Letter
 from vault.domain.fax_routes import Domain, Route, Tls, parse_host
 from vault.errors import MailDeferredError, MailRefusedError
@@ -42,8 +43,9 @@ class SmtpMailer:
     async def send(self, route: Route, domain: Domain, envelope: str, letter: Letter) -> str:
         """Return what the next hop said when it took the mail."""
         try:
-            message = _protected(letter, route)
-            context = _context(domain)
+            # Both read files, which nothing does on the loop.
+            message = await asyncio.to_thread(_protected, letter, route)
+            context = await asyncio.to_thread(_context, domain)
         except (OSError, ValueError) as error:
             raise MailDeferredError(
                 f"a certificate of {route.domain} cannot be used: {type(error).__name__}"
@@ -52,6 +54,8 @@ class SmtpMailer:
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 said = await self._send(client, route, domain, envelope, message)
+        except ExposedError as error:
+            raise MailDeferredError(f"fax_smtp_password_file: {error}") from None
         except aiosmtplib.SMTPRecipientsRefused as error:
             refused = error.recipients[0]
             raise _refusal(refused.code, refused.message) from None
@@ -88,8 +92,8 @@ class SmtpMailer:
         await client.connect()
         # The password is for `fax_smtp` alone, and only once its certificate was verified.
         if self.user and domain.host is None and domain.tls is Tls.REQUIRED:
-            password = Path(self.password_file).read_text(encoding="utf-8").strip()
-            await client.login(self.user, password)
+            path = Path(self.password_file)
+            await client.login(self.user, await asyncio.to_thread(read_owner_only, path))
         dsn = client.supports_extension("dsn")
         _, reply = await client.sendmail(
             self.sender,

@@ -10,6 +10,7 @@ the question that is being answered, and no more.
 
 import asyncio
 import contextlib
+import os
 import sys
 from contextlib import AsyncExitStack
 
@@ -34,6 +35,8 @@ class SandboxedChildren:
         self._processes, self._places = processes, FairPlaces(processes)
         #: Those that nobody asks now, the one that was asked last at the end; None is not started.
         self._idle: list[asyncio.subprocess.Process | None] = [None] * processes
+        # Opened now, so that no file is when the first fax comes.
+        self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     async def check(
         self, data: bytes, media_type: str, *, pages_max: int, sender: str = ""
@@ -84,6 +87,7 @@ class SandboxedChildren:
             for number in range(self._processes):
                 await stack.enter_async_context(self._places.taken(f"close {number}"))
                 await _end(self._idle.pop(0))
+        os.close(self._nowhere)
 
     async def _ask(self, letter: bytes, data: bytes, most: int, sender: str) -> bytes:
         away = False
@@ -144,7 +148,7 @@ class SandboxedChildren:
                 *(str(self._memory_bytes), cpu_seconds),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
+                stderr=self._nowhere,
                 env={},
                 # A signal to the terminal's group is for the vault to answer.
                 start_new_session=True,

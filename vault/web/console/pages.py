@@ -14,10 +14,19 @@ _ENVIRONMENT = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    # What was compiled stays as it is: a wheel's templates do not change while it runs.
+    auto_reload=False,
+    cache_size=-1,
 )
 #: The style stands in the page, and the policy names it by its hash.
 STYLE = (files("vault.web.console") / "templates" / "style.css").read_text(encoding="utf-8")
 _STYLE_HASH = b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+
+
+def load_pages() -> None:
+    """Compile every template, so that none is read when somebody asks for it."""
+    for name in _ENVIRONMENT.list_templates(extensions=["html"]):
+        _ENVIRONMENT.get_template(name)
 
 
 def page(
