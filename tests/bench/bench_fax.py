@@ -348,6 +348,7 @@ class Bench:
 async def run(home: Path, sink_port: int, sink_pid: int, s3_port: int) -> None:
     """Measure, then soak."""
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    (home / "secret").touch(0o600)
     (home / "secret").write_text("secret")
     over_s3 = Bench(
         home / "s3",

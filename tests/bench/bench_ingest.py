@@ -238,6 +238,7 @@ class Bench:
 async def run(home: Path, sink: tuple[int, int], s3_port: int) -> None:
     """Measure with each store."""
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    (home / "secret").touch(0o600)
     (home / "secret").write_text("secret")
     place = Bucket(f"127.0.0.1:{s3_port}", "direct", False, "eu", "key", "secret")
     over_s3 = Bench(

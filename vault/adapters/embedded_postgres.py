@@ -126,7 +126,7 @@ class EmbeddedPostgres:
         """Start the server again whenever it dies, or is asked to; returns after `stop`."""
         while self._process is not None:
             while not await ended(self._process, LOOK_SECONDS):
-                self._hurry()
+                await self._hurry()
             if self._stopping:
                 return
             log.error("the embedded PostgreSQL died; starting it again")
@@ -136,9 +136,11 @@ class EmbeddedPostgres:
                 log.error("the embedded PostgreSQL did not come back: %s", error)
                 await asyncio.sleep(1)
 
-    def _hurry(self) -> None:
+    async def _hurry(self) -> None:
         """End at once a server that somebody asked to end (SIGTERM): it lets nobody in any more."""
-        if not self._stopping and self._cluster.is_stopping() and self._process is not None:
+        # It reads a file, which nothing does on the loop.
+        was_asked = await asyncio.to_thread(self._cluster.is_stopping)
+        if was_asked and not self._stopping and self._process is not None:
             log.warning("the embedded PostgreSQL was asked to end; it is ended and started again")
             self._process.send_signal(signal.SIGINT)
 
