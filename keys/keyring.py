@@ -26,6 +26,7 @@ from keys.errors import (
 from keys.lookups import Lookups
 from keys.mirror import Bucket, Mirror
 from keys.mirror_rows import look
+from keys.passed_over import PassedOver
 from keys.planting import FIRST_EPOCH, add_scope
 from keys.restore import Merged, Restore
 from keys.rows import AWAY, Connection, Pool
@@ -57,6 +58,8 @@ class Keyring:
         self._custodians = custodians
         self._buckets, self._standbys = buckets, standbys
         self._refused = set[str]()
+        #: What lies in the regions' buckets and does not verify.
+        self.passed_over = PassedOver()
         self._roots = Cache[tuple[str, int], bytes](cache_seconds, cache_entries)
         self._scopes = Cache[UUID, tuple[int, bytes]](cache_seconds, cache_entries)
         self._root_lookups = Lookups[tuple[str, int], bytes]()
@@ -67,9 +70,9 @@ class Keyring:
 
     async def start_region(self, region: str) -> None:
         """Make the region's tree where there is none; raises `RolledBackError` if it is too old."""
+        mirror = self._mirror(region)
         async with self._connection() as conn:
             head = await nodes.tree(conn, region)
-            mirror = Mirror(self._buckets[region], region)
             mirrored = await mirror.require_not_behind(conn)
         if head is None:
             await self._seal(region).plant()
@@ -207,9 +210,8 @@ class Keyring:
 
     async def restore(self, conn: Connection, region: str) -> Merged:
         """Put the newest known tree into a rolled back database, in the caller's transaction."""
-        mirror = Mirror(self._buckets[region], region)
         try:
-            return await Restore(mirror, self._custodians[region], region).run(conn)
+            return await Restore(self._mirror(region), self._custodians[region], region).run(conn)
         finally:
             self.forget()
 
@@ -252,8 +254,11 @@ class Keyring:
             kept.clear()
 
     def _seal(self, region: str) -> Seal:
-        mirror = Mirror(self._buckets[region], region)
+        mirror = self._mirror(region)
         return Seal(self._pool, self._custodians[region], mirror, region, self._standbys)
+
+    def _mirror(self, region: str) -> Mirror:
+        return Mirror(self._buckets[region], self._custodians[region], region, self.passed_over)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

@@ -8,22 +8,31 @@ digest and is authenticated under the root key of its generation, so whoever own
 withhold segments but neither make nor change one. All keys in it are wrapped as in the database: it
 dies with them.
 
-Promises: numbers are never used twice, and a segment in the bucket with a higher number than the
-database ever intended shows that the database was rolled back. Only who holds the region's seal
-lock writes. Not promised: that what was uploaded since the last segment is in it.
+The bucket is not trusted. A segment is fetched once: its rows are used as they were authenticated,
+or not at all. A segment that does not verify is passed over by whoever looks for the newest, and
+named.
+
+Promises: numbers are never used twice, and an authentic segment in the bucket with a higher number
+than the database ever intended shows that the database was rolled back. Only who holds the region's
+seal lock writes. Not promised: that what was uploaded since the last segment is in it.
 """
 
+import asyncio
 import os
-from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import AbstractAsyncContextManager
+import re
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Protocol
 
-from keys import mirror_rows
-from keys.errors import IntegrityError, MirrorUnavailableError, RolledBackError
+from keys import mirror_rows, wrap
+from keys.custodian import Custodian
+from keys.errors import IntegrityError, KeyDestroyedError, MirrorUnavailableError, RolledBackError
 from keys.mirror_rows import Known, Progress
 from keys.nodes import Tree
+from keys.passed_over import PassedOver
 from keys.rows import Connection
 from keys.segment import (
     Header,
@@ -43,6 +52,13 @@ PREFIX = "keys/"
 SEGMENTS_MAX = 500
 SEGMENTS_BYTES_MIN = 1 << 20
 CHUNK_BYTES = 256 * 1024
+#: No chain is longer, a base and the segments after it, and no segment larger; what is, is damaged.
+CHAIN_MAX = SEGMENTS_MAX + 1
+SEGMENT_BYTES_MAX = 1 << 36
+#: Names that are kept of a listing, the newest of all; and how many of those whose number nobody
+#: intended are looked into at a time.
+NAMES_MAX, UNINTENDED_MAX = 100_000, 16
+_NAME = re.compile(re.escape(PREFIX) + r"([0-9]{20})-[0-9a-f]{8}")
 
 
 class Named(Protocol):
@@ -87,21 +103,33 @@ def name_of(number: int) -> str:
 
 def number_of(name: str) -> int:
     """Return the number in a segment's name; raises `IntegrityError` when it has none."""
-    number, found, token = name.removeprefix(PREFIX).partition("-")
-    if not found or not token or not number.isdecimal():
+    match = _NAME.fullmatch(name)
+    if match is None:
         raise IntegrityError(f"{name} in the bucket is no segment of the mirror")
-    return int(number)
+    return int(match[1])
 
 
 class Mirror:
-    """The mirror of one region."""
+    """The mirror of one region; it tells `passed_over` of segments that do not verify."""
 
-    def __init__(self, bucket: Bucket, region: str) -> None:
-        self._bucket, self._region = bucket, region
+    def __init__(
+        self,
+        bucket: Bucket,
+        custodian: Custodian,
+        region: str,
+        passed_over: PassedOver | None = None,
+    ) -> None:
+        self._bucket, self._custodian, self._region = bucket, custodian, region
+        self._passed_over = passed_over or PassedOver()
 
-    async def names(self) -> list[str]:
-        """Return the segments in the bucket, oldest first."""
-        return [item.name async for item in self._bucket.list(PREFIX)]
+    async def names(self, *, after: str = "") -> list[str]:
+        """Return the names of segments in the bucket, oldest first; at most `NAMES_MAX` newest."""
+        listed = self._bucket.list(PREFIX, after=after)
+        names = deque[str](maxlen=NAMES_MAX)
+        async for item in listed:
+            if _NAME.fullmatch(item.name):
+                names.append(item.name)
+        return list(names)
 
     async def require_not_behind(self, conn: Connection) -> bool:
         """
@@ -114,10 +142,22 @@ class Mirror:
         return now is not None and now.written > 0
 
     async def _compare(self, intended: int) -> None:
+        """Raise `RolledBackError` for an authentic segment of a later number than `intended`."""
         # A name begins with its number, and is longer.
-        async for item in self._bucket.list(PREFIX, after=f"{PREFIX}{intended + 1:020d}"):
-            if number_of(item.name) > intended:
+        names = await self.names(after=f"{PREFIX}{intended + 1:020d}")
+        for name in names[-UNINTENDED_MAX:]:
+            if await self.is_authentic(name):
                 raise RolledBackError
+        self._passed_over.note(self._region, PREFIX, names)
+
+    async def is_authentic(self, name: str) -> bool:
+        """Whether a segment verifies under a root key that the custodian holds."""
+        try:
+            async for _ in self.read(name):
+                pass
+        except IntegrityError:
+            return False
+        return True
 
     async def needs_write(self, conn: Connection) -> bool:
         """Whether something changed since the last segment."""
@@ -213,41 +253,59 @@ class Mirror:
         if found.digest() != digest:
             raise IntegrityError
 
-    async def read(
-        self, name: str, *, key: bytes | None = None, digest: bytes | None = None
-    ) -> AsyncIterator[Header | Row]:
+    async def read(self, name: str, *, digest: bytes | None = None) -> AsyncIterator[Header | Row]:
         """
-        Yield the header and the rows of a segment.
+        Fetch a segment, once, and yield its header and its rows.
 
-        They are authentic only once the last was yielded, and only if a key or a digest was given;
-        `IntegrityError` otherwise.
+        They are authentic only once the last was yielded: by `digest`, or without one by the tag
+        under the root key that the header holds, which the custodian opens. Raises `IntegrityError`
+        with the segment's name for any other bytes.
         """
-        reader, region = Reader(), self._region
+        reader, key = Reader(), None
         header: Header | None = None
-        async with self._bucket.get(name) as chunks:
-            async for chunk in chunks:
-                for kind, data in reader.feed(chunk):
-                    if header is None:
-                        if kind != b"H":
-                            raise IntegrityError
-                        header = decode_header(data)
-                        if header.region != region:
-                            raise IntegrityError
-                        yield header
-                    else:
-                        yield decode_row(region, kind, data)
-        reader.close(key=key, digest=digest)
+        with self._naming(name):
+            async with self._bucket.get(name) as chunks:
+                async for chunk in chunks:
+                    for kind, data in reader.feed(chunk):
+                        if header is None:
+                            header = self._header(name, kind, data)
+                            key = None if digest else mac_key(await self._root_key(header))
+                            yield header
+                        else:
+                            yield decode_row(self._region, kind, data)
+                    if reader.size_bytes > SEGMENT_BYTES_MAX:
+                        raise IntegrityError
+                    # A bucket that always has more at hand must not keep others waiting.
+                    await asyncio.sleep(0)
+            reader.close(key=key, digest=digest)
 
-    async def header(self, name: str) -> Header:
-        """Return what a segment says it is, not authenticated."""
-        reader = Reader()
-        async with self._bucket.get(name) as chunks:
-            async for chunk in chunks:
-                for kind, data in reader.feed(chunk):
-                    if kind == b"H" and (header := decode_header(data)).region == self._region:
-                        return header
-                    raise IntegrityError
-        raise IntegrityError
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{name} in the bucket of {self._region} is damaged, or not this vault's"
+            ) from error
+
+    def _header(self, name: str, kind: bytes, data: bytes) -> Header:
+        if kind != b"H":
+            raise IntegrityError
+        header = decode_header(data)
+        # Authentic bytes under another name are another segment that is passed off as this one.
+        if header.region != self._region or header.number != number_of(name):
+            raise IntegrityError
+        return header
+
+    async def _root_key(self, header: Header) -> bytes:
+        """Return the root's key; `IntegrityError` when its generation is no more, or another."""
+        context = wrap.root_context(self._region, header.generation)
+        try:
+            return await self._custodian.unwrap(
+                self._region, header.generation, header.root_wrap, context
+            )
+        except KeyDestroyedError:
+            raise IntegrityError from None
 
     async def _purge_before(self, base: str) -> None:
         """Remove the segments that a base replaces; what stays behind does no harm."""

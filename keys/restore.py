@@ -7,6 +7,9 @@ because a generation only dies once the mirror holds its successor. Of one gener
 with the later revision stands, with the data keys of both less those that left the tree in either.
 So keys are never taken back to the past, and what was shredded stays so.
 
+The bucket is not trusted: a segment's rows are copied while it is authenticated, in a step that is
+undone when it does not verify, and its header is followed only then.
+
 Afterwards every scope is dirty: what was written on the lost timeline must lead nowhere, and only
 the next seal makes sure of it.
 """
@@ -16,10 +19,10 @@ from dataclasses import dataclass
 from keys import nodes, restore_rows, wrap
 from keys.custodian import Custodian
 from keys.errors import IntegrityError, KeyDestroyedError, RestoreRefusedError
-from keys.mirror import Mirror, number_of
+from keys.mirror import CHAIN_MAX, Mirror
 from keys.nodes import Tree
 from keys.rows import Connection
-from keys.segment import Header, mac_key
+from keys.segment import Header
 
 #: Rows that go to the database at once.
 BATCH = 2000
@@ -27,7 +30,11 @@ BATCH = 2000
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What a region's tree is after a restore; `source` is where its shape came from."""
+    """
+    What a region's tree is after a restore.
+
+    `source` is where its shape came from; `passed_over` are segments that did not verify.
+    """
 
     region: str
     source: str
@@ -37,6 +44,7 @@ class Merged:
     keys: int
     keys_taken: int
     keys_dropped: int
+    passed_over: tuple[str, ...] = ()
 
 
 class Restore:
@@ -54,18 +62,16 @@ class Restore:
         """
         region = self._region
         database = await nodes.tree(conn, region, "for update")
-        found = await self._newest()
-        if found is None:
+        await restore_rows.make_tables(conn, region)
+        header, passed_over = await self._newest(conn)
+        if header is None:
             raise RestoreRefusedError(
                 f"the bucket of {region} holds no copy of the key tree that the custodian opens, "
                 "and without it nobody can say what was shredded since the backup; check that "
-                "bucket and custodian are the right ones"
+                f"bucket and custodian are the right ones{_did_not_verify(passed_over)}"
             )
-        header, chain = found
+        await self._load_before(conn, header)
         head = await self._choose(database, header)
-        await restore_rows.make_tables(conn, region)
-        for place, (name, digest) in enumerate(reversed(chain)):
-            await self._load(conn, place, name, digest)
         await restore_rows.reduce(conn, header.root)
         if head == "mirror":
             same = database is not None and database.generation == header.generation
@@ -77,7 +83,7 @@ class Restore:
             await restore_rows.drop_gone(conn, region)
         # Generations that only the lost timeline knew are to be destroyed by the next seal, too.
         living = await self._custodian.generations(region)
-        await restore_rows.settle(conn, region, number_of(chain[0][0]), living)
+        await restore_rows.settle(conn, region, header.number, living)
         now = await nodes.tree(conn, region)
         if now is None:
             raise IntegrityError
@@ -91,6 +97,7 @@ class Restore:
             keys=keys,
             keys_taken=taken,
             keys_dropped=dropped,
+            passed_over=passed_over,
         )
 
     async def _choose(self, database: Tree | None, header: Header) -> str:
@@ -107,24 +114,32 @@ class Restore:
             )
         return "database"
 
-    async def _newest(self) -> tuple[Header, list[tuple[str, bytes | None]]] | None:
-        """Return the header of the newest segment that opens, and its chain, newest first."""
+    async def _newest(self, conn: Connection) -> tuple[Header | None, tuple[str, ...]]:
+        """Load the newest segment that verifies; returns its header, and what was passed over."""
+        passed_over = list[str]()
         for name in reversed(await self._mirror.names()):
-            header = await self._mirror.header(name)
-            root_key = await self._root_key(header.generation, header.root_wrap)
-            if root_key is None:
-                continue
-            async for _ in self._mirror.read(name, key=mac_key(root_key)):
-                pass
-            return header, await self._chain(name, header)
-        return None
+            try:
+                # What was copied of one that does not verify goes with the inner transaction.
+                async with conn.transaction():
+                    return await self._load(conn, 0, name), tuple(passed_over)
+            except IntegrityError:
+                passed_over.append(name)
+        return None, tuple(passed_over)
 
-    async def _chain(self, name: str, header: Header) -> list[tuple[str, bytes | None]]:
-        chain: list[tuple[str, bytes | None]] = [(name, None)]
-        while header.previous is not None:
-            chain.append((header.previous, header.previous_digest))
-            header = await self._mirror.header(header.previous)
-        return chain
+    async def _load_before(self, conn: Connection, header: Header) -> None:
+        """Load the segments before the newest, back to their base, each by its digest."""
+        names = set(await self._mirror.names())
+        for depth in range(1, CHAIN_MAX + 1):
+            name, digest, number = header.previous, header.previous_digest, header.number
+            if name is None:
+                return
+            if digest is None or depth == CHAIN_MAX:
+                raise IntegrityError(f"the chain of segments that ends in {name} has no base")
+            if name not in names:
+                raise IntegrityError(f"{name} is missing in the bucket of {self._region}")
+            header = await self._load(conn, -depth, name, digest)
+            if header.number >= number:
+                raise IntegrityError(f"{name} names a segment that is not before it")
 
     async def _root_key(self, generation: int, root_wrap: bytes) -> bytes | None:
         """Return the root's key, None when its generation is no more or never was its."""
@@ -134,11 +149,19 @@ class Restore:
         except (KeyDestroyedError, IntegrityError):
             return None
 
-    async def _load(self, conn: Connection, place: int, name: str, digest: bytes | None) -> None:
-        """Copy a segment's rows into the tables of the restore; checks them to the end."""
+    async def _load(
+        self, conn: Connection, place: int, name: str, digest: bytes | None = None
+    ) -> Header:
+        """
+        Copy a segment's rows into the tables of the restore; returns its header.
+
+        Raises `IntegrityError` when it does not verify: then none of the rows may be used.
+        """
+        header: Header | None = None
         waiting: dict[str, list[tuple[object, ...]]] = {}
         async for row in self._mirror.read(name, digest=digest):
             if isinstance(row, Header):
+                header = row
                 continue
             table, values = restore_rows.columns(row)
             waiting.setdefault(table, []).append((place, *values))
@@ -146,3 +169,10 @@ class Restore:
                 await restore_rows.copy(conn, table, waiting.pop(table))
         for table, rows in waiting.items():
             await restore_rows.copy(conn, table, rows)
+        if header is None:
+            raise IntegrityError
+        return header
+
+
+def _did_not_verify(names: tuple[str, ...]) -> str:
+    return f"; {names[0]} and {len(names) - 1} more did not verify" if names else ""

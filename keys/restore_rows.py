@@ -1,8 +1,8 @@
 """
 The statements of a restore: segments in temporary tables, reduced to one tree, put in place.
 
-The tables live as long as the transaction. `place` counts the segments from the base on, so the row
-with the highest place is the latest.
+The tables live as long as the transaction. `place` is 0 for the newest segment, and
+less for each one before, so the row with the highest place is the latest.
 """
 
 from collections.abc import Sequence

@@ -7,6 +7,7 @@ or not; what an adversary can learn is what is reachable in it from the root key
 """
 
 import os
+import re
 import signal
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from collections.abc import Set as AbstractSet
@@ -154,17 +155,22 @@ class FaultyBucket(DirectoryStore):
             yield item
 
 
+def _kind_of(query: str) -> str:
+    """Return how a statement begins; savepoints, which have numbers, are all of one kind."""
+    return re.sub(r"__asyncpg_savepoint_\w+__", "savepoint", " ".join(query.split()))[:60]
+
+
 def faulty_connection(faults: Faults) -> type[asyncpg.Connection]:
     """Return a class of connections each of whose statements may fail before or after."""
 
     class FaultyConnection(asyncpg.Connection):
         async def execute(self, query: str, *args: Any, **options: Any) -> str:
-            with faults.call(f"database: {' '.join(query.split())[:60]}"):
+            with faults.call(f"database: {_kind_of(query)}"):
                 done: str = await super().execute(query, *args, **options)
                 return done
 
         async def _execute(self, query: str, *args: Any, **options: Any) -> Any:
-            with faults.call(f"database: {' '.join(query.split())[:60]}"):
+            with faults.call(f"database: {_kind_of(query)}"):
                 return await super()._execute(query, *args, **options)  # type: ignore[misc]
 
         async def copy_records_to_table(self, table_name: str, **options: Any) -> str:
@@ -273,7 +279,7 @@ class House:
 
     async def segments(self) -> list[str]:
         """Return the names of the mirror's segments."""
-        return await Mirror(self.bucket, REGION).names()
+        return await Mirror(self.bucket, self.custodian, REGION).names()
 
     async def sealed(self) -> set[UUID]:
         """Return the keys that the keyring calls irrecoverable now."""

@@ -6,8 +6,8 @@ keep a dump, a base backup, all WAL, and every version of every object is kept, 
 attacker gets all of it, in every state that can be recovered, and the custodian as it is now. What
 is sealed must not open, what lives must. Another attacker knows what may have been in the vault: it
 must find nothing that confirms it, but every plain hash that is planted for it. At last the vault
-is restored from the old dump and from the base backup, and every living document must come back
-byte for byte.
+gets a bucket that lies about what was shredded, and is restored from the old dump and from the base
+backup: every living document must come back byte for byte, and each lie be named.
 
 Ends with status 0 only if every line holds.
 """
@@ -32,7 +32,10 @@ from uuid import UUID
 
 import asyncpg
 
+from keys.custodians import open_custodian
 from keys.errors import KeysError
+from keys.nodes import top
+from keys.wrap import root_context
 from vault.actions.fax_ending import deliver_fax
 from vault.actions.faxes import Incoming, receive_fax
 from vault.actions.ingest import ingest
@@ -54,9 +57,11 @@ from vault.context import Vault
 from vault.domain.access import Principal, Role
 from vault.domain.documents import Kind
 from vault.drill_backups import Backups
+from vault.drill_bucket import LyingBucket
 from vault.errors import NotFoundError, ShreddedError, VaultError
 from vault.migrate import migrate
 from vault.oracle import Oracle
+from vault.sql.connection import connection
 
 REGION = "uk"
 DESK = Principal("drill:desk", Role.PORTING, frozenset({REGION}))
@@ -110,6 +115,8 @@ class Drill:
         self.control = f"+4420{secrets.randbelow(10**8):08}"
         #: What the oracle has confirmed, and which of what was planted it has missed.
         self.confirmed, self.missed = dict[str, set[str]](), set[str](PLANTED)
+        self.lies = set[str]()
+        self.named, self.lie_works = True, False
 
     async def run(self) -> bool:
         """Play everything; returns whether every line holds."""
@@ -125,9 +132,51 @@ class Drill:
             await self.backups.server.stop()
             logging.getLogger().removeHandler(handler)
         await self._attack()
+        bucket = LyingBucket(self.config.home / "objects" / REGION, self.victim)
+        say("the bucket lies about what was shredded")
+        self.lies = bucket.lie()
         await self._restore("base", self._base_home)
         await self._restore("dump", self._dump_home)
-        return all(line.holds for line in self.lines) and not self.confirmed and not self.missed
+        await self._tell_with_key(bucket)
+        held = all(line.holds for line in self.lines) and not self.confirmed and not self.missed
+        return held and self.named and self.lie_works
+
+    @property
+    def victim(self) -> UUID:
+        """The document that lives, and that the bucket would have shredded."""
+        return next(line.document for line in self.lines if line.state == "living")
+
+    def _config(self, what: str) -> Config:
+        return replace(
+            self.config,
+            home=self.place / what,
+            objects=f"dir:{self.config.home}/objects/{{region}}",
+            custodian=self.config.custodian_uri(REGION),
+        )
+
+    async def _tell_with_key(self, bucket: LyingBucket) -> None:
+        """Have the lie told by somebody who has the key: then the restore must believe it."""
+        say("the same lie is told with the root's key, which must work")
+        config, place = self._config("dump"), self.config.home / "objects" / REGION / "keys"
+        for name in self.lies:
+            (place.parent / name).unlink()
+        custodian = open_custodian(config.custodian_uri(REGION))
+        try:
+            async with (
+                self._database(config.home) as dsn,
+                open_vault(config, dsn=dsn, restoring=True) as vault,
+            ):
+                async with connection(vault.pool) as conn:
+                    head, _ = await top(conn, REGION)
+                context = root_context(REGION, head.generation)
+                bucket.tell_with_key(
+                    await custodian.unwrap(REGION, head.generation, head.root_wrap, context)
+                )
+                plan = await restore(vault, OPERATOR, REGION, dry_run=True, leave_unknown=True)
+        finally:
+            await custodian.close()
+        states = {item.document: item.state for item in plan.documents}
+        self.lie_works = states[self.victim] == "shredded"
 
     async def _live(self, vault: Vault, dsn: str) -> None:
         """Upload, back up, shred and seal, with a point in the WAL after each step."""
@@ -311,12 +360,7 @@ class Drill:
     async def _restore(self, what: str, make: Callable[[Path], Awaitable[None]]) -> None:
         """Restore one backup beside the present bucket and custodian, and read every document."""
         say(f"the vault is restored from the {what}")
-        config = replace(
-            self.config,
-            home=self.place / what,
-            objects=f"dir:{self.config.home}/objects/{{region}}",
-            custodian=self.config.custodian_uri(REGION),
-        )
+        config = self._config(what)
         await make(config.home)
         config.signing_key_path.parent.mkdir(mode=0o700)
         shutil.copy2(self.config.signing_key_path, config.signing_key_path)
@@ -325,6 +369,7 @@ class Drill:
             async with open_vault(config, dsn=dsn, restoring=True) as vault:
                 done = await restore(vault, OPERATOR, REGION, dry_run=False, leave_unknown=True)
             states = {item.document: item.state for item in done.documents}
+            self.named = self.named and self.lies <= set(done.tree.passed_over)
             async with open_vault(config, dsn=dsn) as vault:
                 for line in self.lines:
                     found = await _read(vault, line, states.get(line.document, "-"))
@@ -407,6 +452,12 @@ def main() -> None:
         print(f"drill: {suspect} is confirmed by {', '.join(sorted(places))}", file=sys.stderr)
     for missed in sorted(drill.missed):
         print(f"drill: the oracle missed the hash that was planted: {missed}", file=sys.stderr)
+    for holds, what in (
+        (drill.named, "a lie of the bucket was not named"),
+        (drill.lie_works, "the lie told with the key was not believed: it proves nothing"),
+    ):
+        if not holds:
+            print(f"drill: {what}", file=sys.stderr)
     if not held:
         print("drill: not every line holds", file=sys.stderr)
         sys.exit(1)

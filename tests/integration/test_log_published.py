@@ -1,5 +1,7 @@
 """The log in the bucket: readable without us, never behind itself, what a database returns to."""
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -7,16 +9,19 @@ import pytest
 
 from keys.errors import IntegrityError, KeysError, RolledBackError
 from tests.access_records import append, checkpoints, read_published
-from tests.fixtures_server import Api
-from vault.actions.bucket import CHECKPOINT, put_object
+from tests.fixtures_server import OPERATOR, Api
+from vault.actions.bucket import CHECKPOINT, MINIMUM, NOTE_BYTES_MAX, put_object
 from vault.actions.publish import publish_log
 from vault.actions.published import (
     adopt_published,
     published_checkpoint,
+    published_minimum,
     require_not_behind,
 )
 from vault.actions.records import latest_checkpoint, verify_region
+from vault.actions.seal import seal
 from vault.actions.sequence import sequence_log
+from vault.actions.trim import trim_log
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
@@ -200,3 +205,71 @@ async def test_what_lies_beside_a_checkpoint_is_none(vault: Vault, name: str) ->
     await append(vault, 10)
     await sequence_log(vault, "uk")
     assert await publish_log(vault, "uk") == 10
+
+
+@pytest.mark.parametrize("kind", [CHECKPOINT, MINIMUM])
+@pytest.mark.parametrize("what", ["junk", "empty", "huge", "an older one's copy"])
+async def test_a_note_that_does_not_verify_is_passed_over_and_named(
+    api: Api, vault: Vault, kind: str, what: str
+) -> None:
+    """One object that somebody adds stops no publication, no seal and no start; it is named."""
+    await api.order()
+    await step(vault)
+    note = checkpoints(bucket(vault))[0].read_bytes()
+    data = {"junk": b"junk", "empty": b"", "huge": bytes(NOTE_BYTES_MAX + 1)}.get(what, note)
+    name = f"{kind}-{9999999999:020d}"
+    await put_object(vault.stores["uk"], name, data)
+    await api.order()
+    await step(vault)
+    async with vault.pool.acquire() as conn:
+        await require_not_behind(vault, conn, "uk")
+        assert await published_minimum(vault, "uk") == (0, "")
+    assert await seal(vault, OPERATOR, "uk", force=True) is not None
+    assert vault.keyring.passed_over.names("uk") == [name]
+    status, _, headers = await api.call("GET", "/metrics")
+    assert status == 200, headers
+    assert len(checkpoints(bucket(vault))) == (2 if kind == CHECKPOINT else 1)
+    await vault.stores["uk"].purge(name)
+    assert (await published_checkpoint(vault, "uk")) is not None
+    assert await published_minimum(vault, "uk") == (0, "")
+    assert vault.keyring.passed_over.count("uk") == 0
+
+
+async def test_a_tile_that_was_spoiled_is_never_built_upon(
+    api: Api, vault: Vault, pool: asyncpg.Pool
+) -> None:
+    """A hash of the bucket goes into a new tile only if it hashes into what was signed."""
+    await api.order()
+    await fill(vault, 300)
+    await step(vault)
+    (part,) = (bucket(vault) / "tile/1/000.p").iterdir()
+    entries = list[bytes]()
+    for spoiled in (bytes(32), b"x", None):
+        part.unlink()
+        if spoiled is not None:
+            part.write_bytes(spoiled)
+        await fill(vault, 260)
+        await step(vault)
+        entries = await read_published(bucket(vault), vault.signer.vkey)
+        part = max((bucket(vault) / "tile/1/000.p").iterdir())
+    assert len(entries) > 1000
+
+
+async def test_no_statement_is_signed_over_tiles_that_prove_nothing(
+    api: Api, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trim whose tiles do not lead to the published checkpoint signs nothing."""
+    await api.order()
+    await fill(vault, 300)
+    await step(vault)
+    (path,) = (bucket(vault) / "tile/1/000.p").iterdir()
+    path.write_bytes(bytes(32) + path.read_bytes()[32:])
+    hasty = replace(vault, log_policy={**vault.log_policy, "uk": timedelta(0)})
+
+    async def all_due(*_: object) -> int:
+        return 256
+
+    monkeypatch.setattr("vault.actions.trim.trim_sql.first_to_keep", all_due)
+    with pytest.raises(IntegrityError, match="not those of its log"):
+        await trim_log(hasty, "uk")
+    assert not list(bucket(vault).glob("minimum*"))

@@ -71,7 +71,7 @@ async def test_a_segment_that_was_changed_is_refused(house: House) -> None:
     name = (await house.segments())[-1]
     path = house.place / "objects" / name
     good = path.read_bytes()
-    mirror = Mirror(house.bucket, REGION)
+    mirror = Mirror(house.bucket, house.custodian, REGION)
     for place in (8, 200, len(good) // 2, len(good) - 1):
         path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
         with pytest.raises(IntegrityError):

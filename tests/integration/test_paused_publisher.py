@@ -134,7 +134,7 @@ async def test_a_publisher_that_dies_leaves_what_its_forerunner_published(
     published = await published_checkpoint(vault, "uk")
     assert published is not None
     assert published.checkpoint.size == size
-    pages = [page async for page in published_pages(vault, "uk", published.checkpoint)]
+    pages = [page async for page in published_pages(vault, "uk", published.checkpoint, 0)]
     assert sum(len(page.leaves) for page in pages) == size
     assert await publish_log(vault, "uk") == 2
     log = vault.config.home / "objects" / "uk" / "log"

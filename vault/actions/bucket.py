@@ -1,17 +1,22 @@
 """
 What is done alike with a region's bucket: small objects, signed notes, and removing many objects.
 
-A note has its size in its name, and that of the largest size counts. A process that was paused, and
-lost its turn to another meanwhile, so puts its older note beside the newer one and never over it.
+A note has its size in its name, and of those that verify that of the largest size counts. A process
+that was paused, and lost its turn to another meanwhile, so puts its older note beside the newer one
+and never over it. What does not verify, or states another size than its name, is passed over and
+named: whoever may write to the bucket must not stop the vault by it.
 """
 
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from keys.errors import IntegrityError
+from keys.passed_over import PassedOver
 from vault.context import ObjectStore
+from vault.domain.checkpoint import Checkpoint
 from vault.domain.tiles import WIDTH, Tile, cut
 from vault.errors import ObjectMissingError, ObjectStoreUnavailableError, VaultError
 
@@ -20,19 +25,21 @@ PREFIX = "log/"
 CHECKPOINT, MINIMUM = f"{PREFIX}checkpoint", f"{PREFIX}minimum"
 #: Longer than any tile or bundle can be.
 OBJECT_BYTES_MAX = 32 * 1024 * 1024
+#: Longer than any note can be, and how many of the largest sizes are looked into.
+NOTE_BYTES_MAX, NOTES_MAX = 64 * 1024, 10_000
 ATTEMPTS = 5
 #: Objects that are removed at the same time, and after how long no further one is begun: where a
 #: store answers slowly or not at all, others must not wait for all that there is.
 PURGED_TOGETHER, PURGE_SECONDS = 8, 30.0
 
 
-async def fetch(store: ObjectStore, name: str) -> bytes:
+async def fetch(store: ObjectStore, name: str, *, bytes_max: int = OBJECT_BYTES_MAX) -> bytes:
     """Return a small object; raises `ObjectMissingError`, `IntegrityError` when it is not small."""
     data = bytearray()
     async with store.get(name) as chunks:
         async for chunk in chunks:
             data += chunk
-            if len(data) > OBJECT_BYTES_MAX:
+            if len(data) > bytes_max:
                 raise IntegrityError(f"{name} in the bucket is too long")
     return bytes(data)
 
@@ -65,32 +72,76 @@ async def put_object(store: ObjectStore, name: str, data: bytes) -> None:
     await store.put(name, chunks(), size_bytes=len(data))
 
 
-async def newest_note(store: ObjectStore, kind: str) -> str | None:
-    """Return the note of the largest size; None when there is none of the kind."""
+async def newest_note(
+    store: ObjectStore,
+    region: str,
+    kind: str,
+    verify: Callable[[str], Checkpoint],
+    passed_over: PassedOver,
+    *,
+    required: bool,
+) -> tuple[Checkpoint, str] | None:
+    """
+    Return what the verified note of the largest size states, and the note; None without any note.
+
+    `verify` raises `IntegrityError`. So does this, with `required`, when there are notes and none
+    of the largest `NOTES_MAX` verifies: then the key or the bucket is another one.
+    """
     for _ in range(ATTEMPTS):
-        names = await _notes(store, kind)
-        if not names:
-            return None
+        names, bad = await _notes(store, kind), list[str]()
         try:
-            return (await fetch(store, names[-1])).decode(errors="replace")
+            for name in reversed(names):
+                found = await _verified(store, name, kind, verify)
+                if found is not None:
+                    passed_over.note(region, kind, bad)
+                    return found
+                bad.append(name)
         except ObjectMissingError:
             # One of a larger size has taken its place.
             continue
+        passed_over.note(region, kind, bad)
+        if not bad or not required:
+            return None
+        raise IntegrityError(
+            f"none of {len(bad)} objects such as {bad[0]} in the bucket of {region} was signed by "
+            "this vault's key: see that bucket and signing key are the right ones, and remove what "
+            "is not the vault's"
+        )
     raise ObjectStoreUnavailableError(f"{kind} changes in the bucket as fast as it is read")
+
+
+async def _verified(
+    store: ObjectStore, name: str, kind: str, verify: Callable[[str], Checkpoint]
+) -> tuple[Checkpoint, str] | None:
+    """Return what a note states, and the note, unless it does not verify or has another's name."""
+    try:
+        note = (await fetch(store, name, bytes_max=NOTE_BYTES_MAX)).decode(errors="replace")
+        stated = verify(note)
+    except IntegrityError:
+        return None
+    return (stated, note) if name in {kind, _name(kind, stated.size)} else None
+
+
+def _name(kind: str, size: int) -> str:
+    return f"{kind}-{size:020d}"
 
 
 async def put_note(store: ObjectStore, kind: str, size: int, note: str) -> None:
     """Put a note, then remove those of smaller sizes, as far as the store lets go of them."""
-    mine = f"{kind}-{size:020d}"
+    mine = _name(kind, size)
     await put_object(store, mine, note.encode())
     await purge_many(store, [name for name in await _notes(store, kind) if name < mine])
 
 
 async def _notes(store: ObjectStore, kind: str) -> list[str]:
-    """Return the names of a kind's notes, that of the largest size last, and of nothing else."""
+    """Return the names of a kind's notes of the largest sizes, the largest last, nothing else."""
     # Without a size: what was written before notes had one.
     note = re.compile(re.escape(kind) + r"(-\d{20})?")
-    return [item.name async for item in store.list(kind) if note.fullmatch(item.name)]
+    names = deque[str](maxlen=NOTES_MAX)
+    async for item in store.list(kind):
+        if note.fullmatch(item.name):
+            names.append(item.name)
+    return list(names)
 
 
 async def purge_many(

@@ -7,6 +7,7 @@ A checkpoint of a larger log counts before any other: a bucket that is ahead sho
 was rolled back.
 """
 
+import logging
 from collections.abc import Sequence
 
 from keys.errors import IntegrityError, RolledBackError
@@ -20,7 +21,7 @@ from vault.actions.bucket import (
 )
 from vault.actions.published import require_not_behind
 from vault.context import ObjectStore, Vault
-from vault.domain.merkle import root_of
+from vault.domain.merkle import CompactRange, covers, root_of
 from vault.domain.records import canonical_bytes
 from vault.domain.tiles import (
     BUNDLES,
@@ -32,10 +33,13 @@ from vault.domain.tiles import (
     encode_hashes,
     partials,
 )
+from vault.errors import ObjectMissingError
 from vault.sql import log as log_sql
 from vault.sql import log_export as export_sql
 from vault.sql import log_published as published_sql
 from vault.sql.connection import Connection, transaction
+
+log = logging.getLogger(__name__)
 
 
 async def publish_log(vault: Vault, region: str) -> int:
@@ -71,10 +75,12 @@ async def _publish_tiles(
             raise IntegrityError(f"records of {region} are gone that were never published")
         await _put_tile(store, Tile(BUNDLES, tile.index, tile.width), encode_entries(entries))
         fresh += await _put_hashes(store, tile, [leaf.hash for leaf in leaves])
-    level = 0
+    level, whole = 0, await published_sql.compact_range(conn, region, old)
     while fresh:
         level, old = level + 1, old >> 8
         before = await _partial(store, level, old)
+        if not covers(whole, level, before):
+            before = await _rebuilt(conn, region, level, old)
         first, hashes, fresh = old - len(before), before + fresh, []
         for tile in covering(new, level, old):
             start = tile.index * WIDTH - first
@@ -82,11 +88,27 @@ async def _publish_tiles(
 
 
 async def _partial(store: ObjectStore, level: int, size: int) -> list[bytes]:
-    """Return what the last tile of a level holds already."""
+    """Return what the last tile of a level holds already, not verified; nothing if it is lost."""
     if size % WIDTH == 0:
         return []
     last = Tile(level, size // WIDTH, size % WIDTH)
-    return decode_hashes(await fetch_tile(store, last))
+    try:
+        return decode_hashes(await fetch_tile(store, last))
+    except (ValueError, IntegrityError, ObjectMissingError):
+        return []
+
+
+async def _rebuilt(conn: Connection, region: str, level: int, size: int) -> list[bytes]:
+    """Return from the database what the last tile of a level should hold."""
+    log.warning("a tile of level %d in the bucket of %s was damaged and is rebuilt", level, region)
+    each, hashes = WIDTH**level, list[bytes]()
+    for index in range(size - size % WIDTH, size):
+        grown = CompactRange()
+        for first in range(index * each, (index + 1) * each, WIDTH):
+            for leaf in await export_sql.leaves(conn, region, first, first + WIDTH):
+                grown.append(leaf.hash)
+        hashes.append(grown.root())
+    return hashes
 
 
 async def _put_hashes(store: ObjectStore, tile: Tile, hashes: Sequence[bytes]) -> list[bytes]:

@@ -33,9 +33,16 @@ class Published:
 
 
 async def published_checkpoint(vault: Vault, region: str) -> Published | None:
-    """Return the bucket's checkpoint, None when there is none; one not signed by us is refused."""
-    note = await newest_note(vault.stores[region], CHECKPOINT)
-    return Published(open_checkpoint(note, vault.signer, region), note) if note else None
+    """Return the bucket's newest checkpoint that this vault signed; None when there is none."""
+    found = await newest_note(
+        vault.stores[region],
+        region,
+        CHECKPOINT,
+        lambda note: open_checkpoint(note, vault.signer, region),
+        vault.keyring.passed_over,
+        required=True,
+    )
+    return Published(*found) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +53,16 @@ class Page:
     entries: list[bytes] | None
 
 
-async def published_pages(vault: Vault, region: str, checkpoint: Checkpoint) -> AsyncIterator[Page]:
+async def published_pages(
+    vault: Vault, region: str, checkpoint: Checkpoint, trimmed: int
+) -> AsyncIterator[Page]:
     """
-    Yield the log page by page, in constant memory.
+    Yield the log page by page, in constant memory; of the first `trimmed` records only the hashes.
 
     They are authentic only when the last was yielded; raises `IntegrityError` when they do not
     hash into the checkpoint.
     """
-    tree, (trimmed, _) = CompactRange(), await published_minimum(vault, region)
+    tree = CompactRange()
     for bundle in covering(checkpoint.size):
         gone = (bundle.index + 1) * WIDTH <= trimmed
         tile = Tile(0, bundle.index, bundle.width) if gone else bundle
@@ -74,8 +83,16 @@ async def published_pages(vault: Vault, region: str, checkpoint: Checkpoint) -> 
 
 async def published_minimum(vault: Vault, region: str) -> tuple[int, str]:
     """Return below which index the bucket's entries may be gone, and the note that says so."""
-    note = await newest_note(vault.stores[region], MINIMUM)
-    return (open_minimum(note, vault.signer, region).size, note) if note else (0, "")
+    found = await newest_note(
+        vault.stores[region],
+        region,
+        MINIMUM,
+        lambda note: open_minimum(note, vault.signer, region),
+        vault.keyring.passed_over,
+        # A log may never have been trimmed; where it was, and that is withheld, its bundles miss.
+        required=False,
+    )
+    return (found[0].size, found[1]) if found else (0, "")
 
 
 async def trimmed_size(vault: Vault, conn: Connection, region: str) -> int:
@@ -141,9 +158,10 @@ async def adopt_published(vault: Vault, conn: Connection, region: str) -> int:
     published = await published_checkpoint(vault, region)
     if published is None:
         return 0
+    trimmed, note = await published_minimum(vault, region)
     tree, adopted, agrees = CompactRange(), 0, True
     await published_sql.begin_rewriting(conn)
-    async for page in published_pages(vault, region, published.checkpoint):
+    async for page in published_pages(vault, region, published.checkpoint, trimmed):
         first = tree.size
         for leaf in page.leaves:
             tree.append(leaf)
@@ -164,7 +182,6 @@ async def adopt_published(vault: Vault, conn: Connection, region: str) -> int:
         signed = log_sql.Signed(tree.size, tree.hashes, published.note)
         await log_sql.insert_checkpoint(conn, region, signed, vault.clock())
     await published_sql.set_published(conn, region, published.checkpoint.size)
-    trimmed, note = await published_minimum(vault, region)
     if trimmed:
         await trim_sql.set_minimum(conn, region, trimmed, note)
         # What the backup still says of them.

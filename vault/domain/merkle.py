@@ -44,6 +44,25 @@ class CompactRange:
         return root
 
 
+def covers(whole: CompactRange, level: int, hashes: Sequence[bytes]) -> bool:
+    """
+    Whether these are the last roots of `256**level` leaves each that a tile of the log would hold.
+
+    They must be as many as the tile has, and hash into the subtrees of the log's compact range.
+    """
+    if len(hashes) != (whole.size >> 8 * level) % 256:
+        return False
+    bits = [bit for bit in range(whole.size.bit_length()) if whole.size >> bit & 1]
+    known, start = dict(zip(reversed(bits), whole.hashes, strict=True)), 0
+    for bit in reversed(bits):
+        if 8 * level <= bit < 8 * level + 8:
+            end = start + (1 << bit - 8 * level)
+            if root_of(hashes[start:end]) != known[bit]:
+                return False
+            start = end
+    return True
+
+
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """Return the root over the leaves' hashes."""
     grown = CompactRange()

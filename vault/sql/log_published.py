@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from vault.domain.merkle import CompactRange
 from vault.domain.records import Record
 from vault.sql.connection import Connection
 from vault.sql.log import insert_leaves, insert_records, note_open
@@ -41,6 +42,14 @@ async def checkpoint_of_size(conn: Connection, region: str, size: int) -> str | 
         "select note from log_checkpoint where region = $1 and size = $2", region, size
     )
     return note
+
+
+async def compact_range(conn: Connection, region: str, size: int) -> CompactRange:
+    """Return the compact range of the checkpoint of a size; an empty one when there is none."""
+    hashes: list[bytes] | None = await conn.fetchval(
+        "select hashes from log_checkpoint where region = $1 and size = $2", region, size
+    )
+    return CompactRange(size, hashes) if hashes else CompactRange()
 
 
 async def begin_rewriting(conn: Connection) -> None:
