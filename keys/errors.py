@@ -40,6 +40,10 @@ class StandbyBehindError(KeysError):
     """A standby that could be promoted has not replayed the seal yet."""
 
 
+class SealOverdueError(KeysError):
+    """What was shredded has been waiting for a seal for too long."""
+
+
 class RestoreRefusedError(KeysError):
     """Restoring now would lose data."""
 

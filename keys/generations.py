@@ -221,3 +221,20 @@ async def waits_for_seal(conn: Connection, region: str) -> bool:
         region,
     )
     return waits
+
+
+async def waiting_seconds(conn: Connection, region: str) -> float:
+    """Return for how long something has been waiting for a seal, or for a seal's end; 0: nothing."""
+    seconds: float = await conn.fetchval(
+        """
+        with waiting (since) as (
+            select min(since) from key_dirty where region = $1
+            union all
+            select min(greatest(g.named_at, a.active_at)) from key_generation g
+                left join key_generation a on a.region = $1 and a.state = 'active'
+            where g.region = $1 and g.state in ('intended', 'retired'))
+        select coalesce(extract(epoch from clock_timestamp() - min(since)), 0)::float8 from waiting
+        """,
+        region,
+    )
+    return max(seconds, 0.0)

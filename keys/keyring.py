@@ -21,6 +21,7 @@ from keys.errors import (
     KeyDestroyedError,
     KeysUnavailableError,
     RolledBackError,
+    SealOverdueError,
     StaleScopeError,
 )
 from keys.lookups import Lookups
@@ -31,7 +32,7 @@ from keys.planting import FIRST_EPOCH, add_scope
 from keys.restore import Merged, Restore
 from keys.rows import AWAY, Connection, Pool
 from keys.seal import Seal, SealResult
-from keys.status import KeyStatus, Walk, status, walk
+from keys.status import KeyStatus, Walk, seal_overdue, status, walk
 from keys.stream import DataKey
 from keys.tree import WrappedKey, open_path
 
@@ -193,6 +194,13 @@ class Keyring:
         """Whether something was destroyed since the last seal, or a seal was left half done."""
         async with self._connection() as conn:
             return await generations.waits_for_seal(conn, region)
+
+    async def require_sealed(self, region: str, seconds_max: float) -> None:
+        """Raise `SealOverdueError` when something has been waiting for a seal for longer."""
+        async with self._connection() as conn:
+            waiting = await generations.waiting_seconds(conn, region)
+        if waiting > seconds_max:
+            raise SealOverdueError(seal_overdue(region, waiting))
 
     async def destroyed_generation(
         self, conn: Connection, region: str

@@ -68,6 +68,15 @@ async def status(conn: Connection, region: str, custodian: Custodian) -> KeyStat
     )
 
 
+def seal_overdue(region: str, seconds: float) -> str:
+    """Return what is to be said where something has been waiting for a seal for too long."""
+    return (
+        f"what was shredded in {region} has been waiting for a seal for {seconds / 60:.0f} min and "
+        "is beyond use, not irrecoverable: see that a worker runs, and what `portvault keys seal "
+        f"--region {region}` says"
+    )
+
+
 async def walk(conn: Connection, region: str, head: Tree, root_key: bytes) -> Walk:
     """
     Open every key of the tree, within a transaction of the caller that shows one moment.

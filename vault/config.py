@@ -104,6 +104,8 @@ class Config(CarrierSettings):
     upload_idle_seconds: float = 60.0
     upload_bytes_per_second_min: int = 2048
     seal_interval_seconds: float = 60.0
+    #: How long after that interval a seal may still be outstanding before the vault is not ready.
+    seal_overdue_seconds: float = 600.0
     #: How often the key tree's copy in the bucket is brought up to date, at the latest.
     mirror_interval_seconds: float = 60.0
     #: Standbys, by application_name, that must have replayed a seal before the old root dies.

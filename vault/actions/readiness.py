@@ -3,7 +3,8 @@ Readiness: whether this process could hand out a document of a region now.
 
 A part is looked at by doing what a read does with it: an intent is recorded (and taken back, with a
 commit beside it), the root key is unwrapped by the custodian, an object is fetched from the store.
-Beside them, no record may wait for too long to be published.
+Beside them, no record may wait for too long to be published, and no seal be overdue: what is
+shredded meanwhile would not become irrecoverable.
 """
 
 import asyncio
@@ -21,16 +22,17 @@ log = logging.getLogger(__name__)
 
 #: How long each part may take.
 PART_SECONDS = 3.0
-RECORDS, KEYS, OBJECTS, LOG = "records", "keys", "objects", "log"
+RECORDS, KEYS, OBJECTS, LOG, SEALS = "records", "keys", "objects", "log", "seals"
 
 
 async def parts_away(vault: Vault) -> dict[str, tuple[str, ...]]:
     """
-    Return, for each region, the parts without which nothing is handed out; none where it is ready.
+    Return, for each region, the parts that are away or, of `seals`, overdue; none where it is ready.
 
     Takes `PART_SECONDS` at most. Why a part is away stands in the process's log, not in the answer,
     which strangers may see.
     """
+    overdue = vault.config.seal_interval_seconds + vault.config.seal_overdue_seconds
     async with asyncio.TaskGroup() as group:
         records = group.create_task(_is_away(RECORDS, "", _record(vault)))
         keys = {
@@ -45,6 +47,12 @@ async def parts_away(vault: Vault) -> dict[str, tuple[str, ...]]:
             )
             for region in vault.config.regions
         }
+        seals = {
+            region: group.create_task(
+                _is_away(SEALS, region, vault.keyring.require_sealed(region, overdue))
+            )
+            for region in vault.config.regions
+        }
     standing = vault.log_watch.standing()
     return {
         region: tuple(
@@ -54,6 +62,7 @@ async def parts_away(vault: Vault) -> dict[str, tuple[str, ...]]:
                 (KEYS, keys[region].result()),
                 (OBJECTS, objects[region].result()),
                 (LOG, region in standing),
+                (SEALS, seals[region].result()),
             )
             if away
         )

@@ -102,6 +102,16 @@ class Readiness:
             registry=registry,
         )
 
+        passed_over = Gauge(
+            "portvault_objects_passed_over",
+            "Objects in the region's bucket that claim to be the vault's and do not verify.",
+            ["region"],
+            registry=registry,
+        )
+        for region in vault.config.regions:
+            count = partial(vault.keyring.passed_over.count, region)
+            passed_over.labels(region).set_function(count)
+
     async def parts_away(self) -> Mapping[str, tuple[str, ...]]:
         """Return, for each region, the parts without which nothing is handed out."""
         if time.monotonic() - self._found_at > READY_SECONDS:
@@ -123,7 +133,7 @@ async def ready(request: web.Request) -> web.Response:
     """
     Answer whether a document of every region, or of `?region=`, could be handed out; 503 where not.
 
-    It names the parts that are away: `records`, `keys`, `objects`, `log`.
+    It names the parts that are away, `records`, `keys`, `objects`, or overdue, `log`, `seals`.
     """
     found = await request.app[READINESS].parts_away()
     region = request.query.get("region")
@@ -135,7 +145,7 @@ async def ready(request: web.Request) -> web.Response:
     away = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in regions.items() if parts)
     return problem(
         503,
-        f"nothing can be handed out without {away}; `portvault doctor` says what to do",
+        f"away or overdue are {away}; `portvault doctor` says what to do",
         regions=regions,
     )
 
