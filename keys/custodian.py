@@ -34,8 +34,10 @@ class Custodian(Protocol):
         """
         Decrypt what `wrap` made.
 
-        Raises `KeyDestroyedError` when the generation is not here, `IntegrityError` when the bytes
-        or the context differ, `CustodianUnavailableError` when nothing can be said.
+        Raises `KeyDestroyedError` only where the custodian says that the generation was destroyed,
+        whatever the bytes are; `KeyMissingError` when it is not here and nothing says so;
+        `IntegrityError` when it is here and the bytes or the context differ;
+        `CustodianUnavailableError` when nothing can be said.
         """
 
     async def destroy(self, region: str, generation: int) -> None:
@@ -43,6 +45,9 @@ class Custodian(Protocol):
 
     async def generations(self, region: str) -> list[int]:
         """The living generations, ascending."""
+
+    async def returned(self, region: str) -> list[int]:
+        """Generations that were destroyed and whose key lies here again, ascending: a copy came."""
 
     async def last_destroyed(self, region: str) -> int:
         """The highest number that was destroyed, 0 for none; none at or below it is made again."""

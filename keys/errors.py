@@ -16,6 +16,16 @@ class KeyDestroyedError(KeysError):
     """This key has been destroyed."""
 
 
+class KeyMissingError(KeysError):
+    """The custodian holds no such root key, and does not say that it was destroyed."""
+
+    def __init__(self, custodian: str, region: str, generation: int) -> None:
+        super().__init__(
+            f"{custodian} holds no root key of generation {generation} of {region} and does not "
+            "say that it was destroyed: bring it back, or see that it is the right custodian"
+        )
+
+
 class StaleScopeError(KeysError):
     """The scope was re-keyed since its key was read; wrap again under the new one."""
 

@@ -186,6 +186,19 @@ async def destroyed_generation(conn: Connection, region: str) -> tuple[int, date
     return (row["generation"], row["destroyed_at"]) if row else None
 
 
+async def destroyed_among(conn: Connection, region: str, living: Sequence[int]) -> list[int]:
+    """Return which of the generations that the custodian holds were destroyed."""
+    rows = await conn.fetch(
+        """
+        select generation from key_generation
+        where region = $1 and state = 'destroyed' and generation = any($2)
+        """,
+        region,
+        living,
+    )
+    return [row["generation"] for row in rows]
+
+
 async def outlook(conn: Connection, region: str, living: Sequence[int]) -> Outlook | None:
     """Return what a seal has before it; `living` is what the custodian holds."""
     row = await conn.fetchrow(
@@ -224,7 +237,7 @@ async def waits_for_seal(conn: Connection, region: str) -> bool:
 
 
 async def waiting_seconds(conn: Connection, region: str) -> float:
-    """Return for how long something has been waiting for a seal, or for a seal's end; 0: nothing."""
+    """Return for how long something has been waiting for a seal, or for its end; 0: nothing."""
     seconds: float = await conn.fetchval(
         """
         with waiting (since) as (

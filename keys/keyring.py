@@ -19,6 +19,7 @@ from keys.cache import Cache
 from keys.custodian import Custodian
 from keys.errors import (
     KeyDestroyedError,
+    KeyMissingError,
     KeysUnavailableError,
     RolledBackError,
     SealOverdueError,
@@ -81,6 +82,7 @@ class Keyring:
             await self._seal(region).mirror()
         if head is None:
             return
+        await self._seal(region).destroy_returned()
         # Another process may have sealed since the row was read; then there is nothing to learn.
         with suppress(StaleScopeError):
             await self._root_key(region, head)
@@ -189,6 +191,14 @@ class Keyring:
             raise KeysUnavailableError from error
         finally:
             self.forget()
+
+    async def destroy_returned(self, region: str) -> list[int]:
+        """Destroy the region's root keys that were destroyed and came back; returns which."""
+        self._require(region)
+        try:
+            return await self._seal(region).destroy_returned()
+        except AWAY as error:
+            raise KeysUnavailableError from error
 
     async def needs_seal(self, region: str) -> bool:
         """Whether something was destroyed since the last seal, or a seal was left half done."""
@@ -315,11 +325,13 @@ class Keyring:
         custodian = self._custodians[region]
         try:
             root_key = await custodian.unwrap(region, head.generation, head.root_wrap, context)
-        except KeyDestroyedError:
+        except (KeyDestroyedError, KeyMissingError) as error:
             async with self._connection() as conn:
                 now = await nodes.tree(conn, region)
             if now is not None and now.generation != head.generation:
                 raise StaleScopeError from None
+            if isinstance(error, KeyMissingError):
+                raise
             raise RolledBackError from None
         self._roots.keep((region, head.generation), root_key, read_at)
         return root_key

@@ -29,7 +29,13 @@ from typing import Protocol
 
 from keys import mirror_rows, wrap
 from keys.custodian import Custodian
-from keys.errors import IntegrityError, KeyDestroyedError, MirrorUnavailableError, RolledBackError
+from keys.errors import (
+    IntegrityError,
+    KeyDestroyedError,
+    KeyMissingError,
+    MirrorUnavailableError,
+    RolledBackError,
+)
 from keys.mirror_rows import Known, Progress
 from keys.nodes import Tree
 from keys.passed_over import PassedOver
@@ -138,10 +144,10 @@ class Mirror:
         Returns whether there is a segment at all.
         """
         now = await mirror_rows.progress(conn, self._region)
-        await self._compare(now.intended if now else 0)
+        await self.require_none_later(now.intended if now else 0)
         return now is not None and now.written > 0
 
-    async def _compare(self, intended: int) -> None:
+    async def require_none_later(self, intended: int) -> None:
         """Raise `RolledBackError` for an authentic segment of a later number than `intended`."""
         # A name begins with its number, and is longer.
         names = await self.names(after=f"{PREFIX}{intended + 1:020d}")
@@ -183,7 +189,7 @@ class Mirror:
         is `known` was committed since the last segment.
         """
         before = await mirror_rows.intend(conn, self._region)
-        await self._compare(before.intended - 1)
+        await self.require_none_later(before.intended - 1)
         if not before.counts_on:
             async with conn.transaction():
                 await mirror_rows.renumber(conn, self._region)
@@ -304,7 +310,7 @@ class Mirror:
             return await self._custodian.unwrap(
                 self._region, header.generation, header.root_wrap, context
             )
-        except KeyDestroyedError:
+        except (KeyDestroyedError, KeyMissingError):
             raise IntegrityError from None
 
     async def _purge_before(self, base: str) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from keys import nodes, restore_rows, wrap
 from keys.custodian import Custodian
-from keys.errors import IntegrityError, KeyDestroyedError, RestoreRefusedError
+from keys.errors import IntegrityError, KeyDestroyedError, KeyMissingError, RestoreRefusedError
 from keys.mirror import CHAIN_MAX, Mirror
 from keys.nodes import Tree
 from keys.rows import Connection
@@ -146,7 +146,7 @@ class Restore:
         context = wrap.root_context(self._region, generation)
         try:
             return await self._custodian.unwrap(self._region, generation, root_wrap, context)
-        except (KeyDestroyedError, IntegrityError):
+        except (KeyDestroyedError, KeyMissingError, IntegrityError):
             return None
 
     async def _load(

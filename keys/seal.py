@@ -7,6 +7,7 @@ comments say what a crash leaves.
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -32,6 +33,8 @@ from keys.rekey import patch, rekey
 from keys.rows import Connection, Pool
 from keys.standbys import wait_for_standbys
 from keys.tree import Scope, WrappedKey, empty_node
+
+log = logging.getLogger(__name__)
 
 LOCK_WAIT_SECONDS = 30.0
 LOCK_POLL_SECONDS = 0.05
@@ -87,7 +90,7 @@ class Seal:
     async def run(self, *, force: bool) -> SealResult | None:
         """Seal when something is dirty or half done, or anyway with `force`."""
         async with self._alone() as conn:
-            living = await self._living()
+            living = await self._destroy_returned(conn, await self._living())
             outlook = await self._outlook(conn, living)
             if not outlook.clear:
                 await self._clear(conn, living, outlook.head)
@@ -118,6 +121,38 @@ class Seal:
                 nodes=len(done.nodes) + len(done.dropped_nodes),
                 destroyed_at=datetime.now(UTC),
             )
+
+    async def destroy_returned(self) -> list[int]:
+        """Destroy root keys that were destroyed and came back; returns their generations."""
+        async with self._pool.acquire(timeout=5) as conn:
+            living = await self._living()
+            # Most looks find nothing, and need no lock.
+            if not await self._came_back(conn, living):
+                return []
+        async with self._alone() as conn:
+            living = await self._living()
+            returned = await self._came_back(conn, living)
+            await self._destroy_returned(conn, living)
+            return sorted(returned)
+
+    async def _came_back(self, conn: Connection, living: Sequence[int]) -> set[int]:
+        """Return what the custodian, or the tree's own rows, say was destroyed, and lies there."""
+        returned = await self._custodian.returned(self._region)
+        return {*returned, *await generations.destroyed_among(conn, self._region, living)}
+
+    async def _destroy_returned(self, conn: Connection, living: Sequence[int]) -> list[int]:
+        """Destroy what came back, for instance with a copy; returns what lives without it."""
+        returned = await self._came_back(conn, living)
+        for generation in sorted(returned):
+            log.critical(
+                "the destroyed root key of generation %d of %s came back to %s and opened what was "
+                "sealed before; it is destroyed again: find the copy that it came from",
+                generation,
+                self._region,
+                self._custodian.name,
+            )
+            await self._destroy(generation, None)
+        return [generation for generation in living if generation not in returned]
 
     async def mirror(self) -> bool:
         """Bring the tree's copy in the bucket up to date; False when it is already."""
@@ -265,8 +300,9 @@ class Seal:
             with suppress(KeysError):
                 canary = await self._make_canary(generation)
         await self._custodian.destroy(self._region, generation)
-        if canary is not None:
-            await self._check_dead(generation, canary)
+        # Without one the custodian is asked about bytes that nobody made: that the key is gone has
+        # to be said all the same.
+        await self._check_dead(generation, canary or os.urandom(wrap.KEY_BYTES))
 
     async def _gate(self, conn: Connection, mirrored: Tree, root_key: bytes) -> None:
         """
@@ -284,9 +320,12 @@ class Seal:
     async def _check_dead(self, generation: int, canary: bytes) -> None:
         try:
             await self._custodian.unwrap(self._region, generation, canary, CANARY_CONTEXT)
-        except (KeyDestroyedError, IntegrityError):
+        except KeyDestroyedError:
             return
+        except IntegrityError:
+            # It is some key's answer: only that there is none counts.
+            pass
         raise CustodianUnavailableError(
-            f"the custodian still opens generation {generation} of {self._region} after destroying "
-            "it; nothing is marked irrecoverable"
+            f"the custodian does not say that generation {generation} of {self._region} is gone, "
+            "after destroying it; nothing is marked irrecoverable"
         )

@@ -191,6 +191,11 @@ class Config(CarrierSettings):
         return own or self.custodian_before or None
 
     @property
+    def seal_seconds_max(self) -> float:
+        """For how long something may wait for a seal before the vault says that it is overdue."""
+        return self.seal_interval_seconds + self.seal_overdue_seconds
+
+    @property
     def signing_key_path(self) -> Path:
         """Where the key that signs the log and certificates lies: beside the data, not in it."""
         return self.home.with_name(self.home.name + "-keys") / "signing.key"

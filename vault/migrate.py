@@ -66,7 +66,17 @@ async def migrate(database: str | asyncpg.Connection, directory: Path | None = N
 
     A migration that fails leaves those before it applied and nothing of its own; its error passes.
     """
-    migrations = read_migrations(directory or migrations_directory())
+    return await _migrate(database, read_migrations(directory or migrations_directory()))
+
+
+async def migrate_as(connection: asyncpg.Connection, applied: list[tuple[str, bytes]]) -> None:
+    """Apply to an empty database what was applied to another one, given by names and digests."""
+    migrations = read_migrations(migrations_directory())
+    waiting = _pending(migrations, applied)
+    await _migrate(connection, migrations[: len(migrations) - len(waiting)])
+
+
+async def _migrate(database: str | asyncpg.Connection, migrations: list[Migration]) -> list[str]:
     connection, borrowed = await _connect(database)
     try:
         await history.lock(connection)

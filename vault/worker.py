@@ -53,7 +53,12 @@ async def _seal(vault: Vault, region: str) -> int:
 
 
 async def seal_when_dirty(vault: Vault, region: str) -> None:
-    """Seal the region if anything was shredded since, or if a seal was left half done."""
+    """
+    Seal the region if anything was shredded since, or if a seal was left half done.
+
+    Before that, whatever else is to be done: a destroyed key that came back is destroyed again.
+    """
+    await vault.keyring.destroy_returned(region)
     if await vault.keyring.needs_seal(region):
         await seal(vault, worker(vault), region)
 

@@ -26,6 +26,7 @@ from keys.errors import (
     CustodianConfigurationError,
     CustodianUnavailableError,
     KeyDestroyedError,
+    KeyMissingError,
 )
 
 P = ParamSpec("P")
@@ -76,6 +77,10 @@ class FileCustodian:
     async def generations(self, region: str) -> list[int]:
         """Return the living generations."""
         return await self._run(self._generations, region)
+
+    async def returned(self, region: str) -> list[int]:
+        """Return the generations whose file lies in a directory although a mark covers them."""
+        return await self._run(self._returned, region)
 
     async def last_destroyed(self, region: str) -> int:
         """Return the highest number that was destroyed."""
@@ -138,7 +143,7 @@ class FileCustodian:
             raise damaged(broken, region, generation)
         # What is missing here may lie where nobody can look now.
         found.refuse_absent()
-        raise KeyDestroyedError
+        raise KeyMissingError(self.name, region, generation)
 
     def _destroy(self, region: str, generation: int) -> None:
         found = self._survey()
@@ -163,6 +168,10 @@ class FileCustodian:
     def _generations(self, region: str) -> list[int]:
         found = self._seen()
         return sorted(n for n in found.of_region(region) if not found.destroyed(region, n))
+
+    def _returned(self, region: str) -> list[int]:
+        found = self._seen()
+        return sorted(n for n in found.of_region(region) if found.destroyed(region, n))
 
     def _last_destroyed(self, region: str) -> int:
         return self._seen().highest(region)

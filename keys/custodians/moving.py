@@ -6,7 +6,7 @@ destroyed there. After one seal the previous one holds nothing that is needed.
 """
 
 from keys.custodian import Custodian
-from keys.errors import KeyDestroyedError
+from keys.errors import KeyDestroyedError, KeyMissingError
 
 
 class MovingCustodian:
@@ -67,16 +67,27 @@ class MovingCustodian:
         current = await self._current.generations(region)
         return sorted({*current, *await self._previous.generations(region)})
 
+    async def returned(self, region: str) -> list[int]:
+        """Return what came back to either."""
+        current = await self._current.returned(region)
+        return sorted({*current, *await self._previous.returned(region)})
+
     async def last_destroyed(self, region: str) -> int:
         """Return the highest number that either destroyed."""
         current = await self._current.last_destroyed(region)
         return max(current, await self._previous.last_destroyed(region))
 
     async def _holder(self, region: str, generation: int) -> Custodian:
-        """Return who holds a generation; raises `KeyDestroyedError` when none of both does."""
+        """
+        Return who holds a generation; the error of one that is gone where neither does.
+
+        It is `KeyDestroyedError` when either destroyed it, `KeyMissingError` otherwise.
+        """
         for custodian in (self._current, self._previous):
             if generation in await custodian.generations(region):
                 return custodian
+        if generation > await self.last_destroyed(region):
+            raise KeyMissingError(self.name, region, generation)
         raise KeyDestroyedError
 
     async def check(self) -> None:

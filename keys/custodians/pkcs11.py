@@ -41,7 +41,12 @@ from keys.custodians.pkcs11_objects import (
     remove,
 )
 from keys.custodians.pkcs11_token import Library, Token, TokenLostError, leave_token, take_token
-from keys.errors import CustodianUnavailableError, IntegrityError, KeyDestroyedError
+from keys.errors import (
+    CustodianUnavailableError,
+    IntegrityError,
+    KeyDestroyedError,
+    KeyMissingError,
+)
 
 T = TypeVar("T")
 SETTLE_SECONDS = 5.0
@@ -118,6 +123,11 @@ class Pkcs11Custodian:
     async def generations(self, region: str) -> list[int]:
         """Return the living generations."""
         return (await self._seen(region)).living()
+
+    async def returned(self, region: str) -> list[int]:
+        """Return nothing: a key below the mark is one that was not destroyed, as far as it says."""
+        del region
+        return []
 
     async def last_destroyed(self, region: str) -> int:
         """Return the highest number that was destroyed."""
@@ -198,13 +208,20 @@ class Pkcs11Custodian:
     def _wrap(
         self, session: Any, region: str, generation: int, key: bytes, context: bytes
     ) -> bytes:
-        root = self._require(session, region).key(generation)
+        root = self._root(session, region, generation)
         return encrypt(root, key, context, os.urandom(wrap.NONCE_BYTES))
 
     def _unwrap(
         self, session: Any, region: str, generation: int, wrapped: bytes, context: bytes
     ) -> bytes:
-        return decrypt(self._require(session, region).key(generation), wrapped, context)
+        return decrypt(self._root(session, region, generation), wrapped, context)
+
+    def _root(self, session: Any, region: str, generation: int) -> Any:
+        """Return the key on the token; raises when it is not there, and was destroyed or not."""
+        seen = self._require(session, region)
+        if generation > seen.destroyed and not seen.has_key(generation):
+            raise KeyMissingError(self.name, region, generation)
+        return seen.key(generation)
 
     def _destroy(self, session: Any, region: str, generation: int) -> None:
         # The mark is first: a crash after it leaves a key that is destroyed again, not used.

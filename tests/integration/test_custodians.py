@@ -10,7 +10,12 @@ from keys import wrap
 from keys.custodian import Custodian
 from keys.custodians import open_custodian
 from keys.custodians.moving import MovingCustodian
-from keys.errors import CustodianConfigurationError, IntegrityError, KeyDestroyedError
+from keys.errors import (
+    CustodianConfigurationError,
+    IntegrityError,
+    KeyDestroyedError,
+    KeyMissingError,
+)
 from tests.fixtures_custodians import Token
 
 REGION, CONTEXT = "uk", b"portvault/root-key/v1/uk/1"
@@ -70,6 +75,24 @@ async def test_destroyed_is_destroyed_for_good(custodian: Custodian) -> None:
     assert await custodian.unwrap(REGION, 3, wrapped[2], CONTEXT) == key
     await custodian.destroy("sg", 9)
     await custodian.create(REGION, 4)
+
+
+async def test_gone_is_said_only_of_what_was_destroyed(custodian: Custodian) -> None:
+    """What was destroyed is said to be, whatever the bytes; what was never made is missing."""
+    for generation in (1, 2):
+        await custodian.create(REGION, generation)
+    wrapped = await custodian.wrap(REGION, 1, wrap.new_key(), CONTEXT)
+    await custodian.destroy(REGION, 1)
+    for sealed in (wrapped, b"", bytes(61), wrapped[:-1] + bytes([wrapped[-1] ^ 1])):
+        with pytest.raises(KeyDestroyedError):
+            await custodian.unwrap(REGION, 1, sealed, CONTEXT)
+        with pytest.raises(IntegrityError):
+            await custodian.unwrap(REGION, 2, sealed, CONTEXT)
+        with pytest.raises(KeyMissingError, match="generation 7 of uk"):
+            await custodian.unwrap(REGION, 7, sealed, CONTEXT)
+    with pytest.raises(KeyMissingError):
+        await custodian.wrap(REGION, 7, wrap.new_key(), CONTEXT)
+    assert await custodian.returned(REGION) == []
 
 
 async def test_creating_again_changes_nothing(custodian: Custodian) -> None:

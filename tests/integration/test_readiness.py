@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -40,6 +41,30 @@ async def _lose_objects(vault: Vault) -> None:
     Path(vault.config.objects_uri("uk").removeprefix("dir:")).rename(vault.config.home / "away")
 
 
+async def _leave_unsealed(vault: Vault) -> None:
+    async with vault.pool.acquire() as conn:
+        await vault.keyring.open_scope(conn, "uk", uuid4())
+        late = vault.config.seal_seconds_max
+        await conn.execute("update key_dirty set since = now() - make_interval(secs => $1)", late)
+
+
+async def _leave_half_sealed(vault: Vault) -> None:
+    async with vault.pool.acquire() as conn:
+        late = vault.config.seal_seconds_max
+        await conn.execute(
+            """
+            insert into key_generation (region, generation, state, named_at)
+            values ('uk', 7, 'intended', now() - make_interval(secs => $1))
+            """,
+            late,
+        )
+        await conn.execute(
+            "update key_generation set active_at = now() - make_interval(secs => $1) "
+            "where region = 'uk' and state = 'active'",
+            late,
+        )
+
+
 async def _empty_objects(vault: Vault) -> None:
     objects = Path(vault.config.objects_uri("uk").removeprefix("dir:"))
     shutil.rmtree(objects)
@@ -59,6 +84,8 @@ async def _swap_objects(vault: Vault) -> None:
         (_lose_objects, "objects", ["uk"]),
         (_empty_objects, "objects", ["uk"]),
         (_swap_objects, "objects", ["uk"]),
+        (_leave_unsealed, "seals", ["uk"]),
+        (_leave_half_sealed, "seals", ["uk"]),
     ],
 )
 async def test_a_part_that_is_away_is_named(
@@ -115,3 +142,15 @@ async def test_strangers_do_not_wear_the_custodian_out(
         assert str(vault.config.home) not in await response.text()
     async with api.session.get(api.url + "/metrics") as response:
         assert 'portvault_ready{region="uk"} 0.0' in await response.text()
+
+
+async def test_a_seal_that_is_not_overdue_yet_is_ready(api: Api, vault: Vault) -> None:
+    """Short of the bound the region is ready, and a seal ends the waiting."""
+    await _leave_unsealed(vault)
+    assert (await ask(api))[0] == 503
+    async with vault.pool.acquire() as conn:
+        await conn.execute("update key_dirty set since = since + interval '1 minute'")
+    assert (await ask(api))[0] == 200
+    await _leave_half_sealed(vault)
+    await vault.keyring.seal("uk", force=True)
+    assert (await ask(api))[0] == 200

@@ -27,12 +27,12 @@ RECORDS, KEYS, OBJECTS, LOG, SEALS = "records", "keys", "objects", "log", "seals
 
 async def parts_away(vault: Vault) -> dict[str, tuple[str, ...]]:
     """
-    Return, for each region, the parts that are away or, of `seals`, overdue; none where it is ready.
+    Return, for each region, the parts that are away, or overdue; none where it is ready.
 
     Takes `PART_SECONDS` at most. Why a part is away stands in the process's log, not in the answer,
     which strangers may see.
     """
-    overdue = vault.config.seal_interval_seconds + vault.config.seal_overdue_seconds
+    overdue = vault.config.seal_seconds_max
     async with asyncio.TaskGroup() as group:
         records = group.create_task(_is_away(RECORDS, "", _record(vault)))
         keys = {

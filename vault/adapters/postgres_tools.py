@@ -35,10 +35,18 @@ def without_password(dsn: str) -> tuple[str, str | None]:
     return f"{parts.scheme}://{user}{found}{place}{rest}", password or None
 
 
+def client_environment() -> dict[str, str]:
+    """Return the variables that PostgreSQL's programs are to know; those of ours hold secrets."""
+    names = [name for name in os.environ if name.startswith("PG") or name in {"PATH", "HOME"}]
+    return {**{name: os.environ[name] for name in names}, "LC_ALL": "C"}
+
+
 async def run_tool(name: str, *arguments: str, dsn: str) -> None:
     """Run a program on a database; raises `VaultError` with the first line of its complaint."""
     address, password = without_password(dsn)
-    environment = {**os.environ, "PGPASSWORD": password} if password else None
+    environment = client_environment()
+    if password:
+        environment["PGPASSWORD"] = password
     process = await asyncio.create_subprocess_exec(
         tool(name),
         f"--dbname={address}",

@@ -13,6 +13,7 @@ import asyncpg
 from vault.actions.backup import backed_up
 from vault.actions.restore import Restored
 from vault.actions.restore import restore as restore_region
+from vault.adapters.dump import Dump
 from vault.adapters.postgres_tools import run_tool
 from vault.app import attached, login, open_vault
 from vault.commands.database import database_errors
@@ -20,13 +21,12 @@ from vault.commands.operator import operator, regions_of
 from vault.commands.output import show, table
 from vault.config import Config, load_config
 from vault.errors import ConfigurationError
-from vault.migrate import migrate, pending
+from vault.migrate import migrate, migrate_as, pending
+from vault.sql import loading
 from vault.sql.connection import Connection
-from vault.sql.privileges import create_role
 
 #: A statement of a restore may take as long as the tree is large.
 STATEMENT_SECONDS = 4 * 3600.0
-_DUMP = b"PGDMP"
 _LINES_MAX = 200
 
 
@@ -86,22 +86,37 @@ async def _one(config: Config, dsn: str, region: str, args: argparse.Namespace) 
 
 
 async def _load(dsn: str, file: Path) -> None:
-    """Load a dump into an empty database, as a whole or not at all."""
-    with file.open("rb") as start:
-        custom = start.read(len(_DUMP)) == _DUMP
+    """
+    Fill an empty database with the rows of a dump, as a whole or not at all.
+
+    The schema is made by this release's own migrations, as far as the dump had them. Nothing that
+    the dump defines is looked at, so nothing in it can run.
+    """
+    dump = Dump(file)
+    await dump.open()
+    applied = await dump.migrations()
     conn = await asyncpg.connect(dsn)
     try:
         await _make_room(conn)
-        # A dump may say what this role may do.
-        await create_role(conn)
+        await migrate_as(conn, applied)
+        async with conn.transaction():
+            known = await loading.tables(conn)
+            names = await loading.in_order(conn, known)
+            await loading.begin(conn, names)
+            for name in names:
+                block = await dump.block(name)
+                if block is None:
+                    continue
+                if not known[name].issuperset(block.columns):
+                    raise ConfigurationError(
+                        f"{file} has columns of {name} that no vault of its release has"
+                    )
+                await loading.copy(conn, name, block.columns, block.rows)
+            await loading.end(conn, names, await dump.sequences())
+    except asyncpg.DataError as error:
+        raise ConfigurationError(f"{file} holds rows that are none: {error}") from None
     finally:
         await conn.close()
-    if custom:
-        whole = ("--no-owner", "--exit-on-error", "--single-transaction")
-        await run_tool("pg_restore", *whole, str(file), dsn=dsn)
-    else:
-        options = ("--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1")
-        await run_tool("psql", *options, f"--file={file}", dsn=dsn)
 
 
 async def _make_room(conn: Connection) -> None:

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import asyncpg
 
+from keys import generations
 from keys.errors import KeysError
+from keys.mirror import Mirror
+from keys.mirror_rows import progress
+from keys.passed_over import PassedOver
+from keys.signing import SigningKeys
+from keys.status import seal_overdue
+from vault.actions.bucket import CHECKPOINT, MINIMUM, newest_note
 from vault.actions.stores import compare_identity, stored_identity
 from vault.adapters.objects import open_store
 from vault.adapters.postgres_cluster import is_confined
@@ -24,6 +31,8 @@ from vault.commands.database import database_errors
 from vault.commands.output import show, table
 from vault.config import Config, load_config
 from vault.connections import DESCRIPTORS_EACH, DESCRIPTORS_KEPT, Room
+from vault.context import SIGNER_NAME, ObjectStore
+from vault.domain.checkpoint import open_checkpoint, open_minimum
 from vault.domain.policy import parse_policy
 from vault.errors import VaultError
 from vault.fax_parts import make_sandbox
@@ -61,6 +70,9 @@ class _Known:
     trees: dict[str, int] = field(default_factory=dict)
     stores: dict[str, str] = field(default_factory=dict)
     logs: dict[str, tuple[str, str]] = field(default_factory=dict)
+    #: The mirror's highest number, and for how many seconds something has been waiting for a seal.
+    mirrors: dict[str, int] = field(default_factory=dict)
+    waiting: dict[str, float] = field(default_factory=dict)
 
 
 Check = Callable[[], Awaitable[tuple[str, str]]]
@@ -80,10 +92,10 @@ async def doctor(args: argparse.Namespace) -> None:
         "policy": partial(_policy, config),
     }
     for region in config.regions:
-        checks[f"store {region}"] = partial(
-            _store, config, region, known.stores.get(region), new=new
-        )
+        checks[f"store {region}"] = partial(_store, config, region, known, new=new)
         checks[f"custodian {region}"] = partial(_custodian, config, region, known.trees.get(region))
+        if known.waiting.get(region, 0) > config.seal_seconds_max:
+            checks[f"seal {region}"] = partial(_seal, region, known.waiting[region])
     findings = await asyncio.gather(*(_find(name, check) for name, check in checks.items()))
     published = [Finding(f"log {region}", *found) for region, found in known.logs.items()]
     rows = [asdict(finding) for finding in (database, *findings, *published)]
@@ -164,6 +176,10 @@ async def _ask_database(config: Config, known: _Known) -> tuple[str, str]:
             waiting = await pending(dsn)
             if not waiting:
                 known.logs.update(await _logs(config, conn))
+            for region in () if waiting else known.trees:
+                mirror = await progress(conn, region)
+                known.mirrors[region] = mirror.intended if mirror else 0
+                known.waiting[region] = await generations.waiting_seconds(conn, region)
             if wrong := await _wrong_session(conn):
                 return "fail", wrong
         finally:
@@ -215,9 +231,11 @@ async def _logs(config: Config, conn: Connection) -> dict[str, tuple[str, str]]:
     return found
 
 
-async def _store(
-    config: Config, region: str, identity: str | None, *, new: bool
-) -> tuple[str, str]:
+async def _seal(region: str, waiting: float) -> tuple[str, str]:
+    return "fail", seal_overdue(region, waiting)
+
+
+async def _store(config: Config, region: str, known: _Known, *, new: bool) -> tuple[str, str]:
     address = config.objects_uri(region)
     if new and address.startswith(f"dir:{config.home}/"):
         return "warn", f"{address} is not there yet; `portvault serve` makes it"
@@ -230,20 +248,52 @@ async def _store(
     )
     try:
         await store.check()
-        if identity is not None:
-            compare_identity(store, region, identity, await stored_identity(store))
+        if region in known.stores:
+            compare_identity(store, region, known.stores[region], await stored_identity(store))
+        junk = await _junk(config, region, known, store)
     finally:
         await store.close()
+    if junk:
+        return "warn", (
+            f"{address}: {len(junk)} objects claim to be the vault's and do not verify; they are "
+            f"passed over, find out who put them there, then remove them: {', '.join(junk)}"
+        )
     return "ok", address
+
+
+async def _junk(config: Config, region: str, known: _Known, store: ObjectStore) -> list[str]:
+    """Return names of objects in the bucket that the vault passes over."""
+    passed_over = PassedOver()
+    if config.signing_key_path.exists():
+        signer = SigningKeys(config.signing_key_path, SIGNER_NAME)
+        for kind, opened in ((CHECKPOINT, open_checkpoint), (MINIMUM, open_minimum)):
+            verify = partial(opened, opener=signer, region=region)
+            await newest_note(store, region, kind, verify, passed_over, required=False)
+    if region in known.mirrors:
+        custodian = open_region_custodian(config, region)
+        try:
+            mirror = Mirror(store, custodian, region, passed_over)
+            await mirror.require_none_later(known.mirrors[region])
+        finally:
+            await custodian.close()
+    return passed_over.names(region)
 
 
 async def _custodian(config: Config, region: str, tree: int | None) -> tuple[str, str]:
     custodian = open_region_custodian(config, region)
     try:
         await custodian.check()
-        living = await custodian.generations(region)
+        living, returned = await custodian.generations(region), await custodian.returned(region)
+        for generation in returned:
+            await custodian.destroy(region, generation)
     finally:
         await custodian.close()
+    if returned:
+        return "fail", (
+            f"the destroyed root keys of generations {', '.join(map(str, returned))} of {region} "
+            f"had come back to {custodian.name}, and opened what was sealed; they were destroyed "
+            "again just now: find the copy that they came from, and who made it"
+        )
     if tree is not None and tree not in living:
         return "fail", (
             f"{custodian.name} has no root key of generation {tree}, under which all of {region} "

@@ -1,0 +1,133 @@
+"""A root key counts as destroyed when its custodian says so; one that comes back is found."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from keys.errors import (
+    CustodianUnavailableError,
+    IntegrityError,
+    KeyMissingError,
+    KeysError,
+    RolledBackError,
+)
+from keys.seal import CANARY_CONTEXT
+from tests.fixtures_process import VaultProcess
+from tests.key_house import REGION, FaultyCustodian, House, build
+
+
+@pytest.fixture
+async def house(database: str, tmp_path: Path) -> AsyncIterator[House]:
+    """Plant a tree."""
+    async with build(database, tmp_path) as made:
+        await made.keyring.start_region(REGION)
+        yield made
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        IntegrityError("no"),
+        CustodianUnavailableError("not now"),
+        KeyMissingError("custodian", REGION, 1),
+        None,
+    ],
+    ids=["other bytes", "away", "missing", "it opens"],
+)
+async def test_only_that_it_is_gone_counts(
+    house: House, monkeypatch: pytest.MonkeyPatch, answer: KeysError | None
+) -> None:
+    """Whatever else the custodian answers about a canary, nothing is marked irrecoverable."""
+    unwrap = FaultyCustodian.unwrap
+
+    async def answered(
+        self: FaultyCustodian, region: str, generation: int, wrapped: bytes, context: bytes
+    ) -> bytes:
+        if context != CANARY_CONTEXT:
+            return await unwrap(self, region, generation, wrapped, context)
+        if answer is None:
+            return bytes(32)
+        raise answer
+
+    keys = await house.put(2)
+    await house.shred(keys[0])
+    monkeypatch.setattr(FaultyCustodian, "unwrap", answered)
+    with pytest.raises(KeysError):
+        await house.keyring.seal(REGION)
+    assert await house.sealed() == set()
+    monkeypatch.undo()
+    await house.keyring.seal(REGION)
+    assert await house.sealed() == {keys[0]}
+    await house.check()
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["marked", "mark lost"])
+@pytest.mark.parametrize("look", ["seal", "start", "worker"])
+async def test_a_key_that_comes_back_is_destroyed_again(
+    house: House, caplog: pytest.LogCaptureFixture, look: str, *, marked: bool
+) -> None:
+    """A careless copy opens what was sealed until the next look, which destroys it and shouts."""
+    file = house.place / "keys" / "uk-1.key"
+    shutil.copy2(file, house.place / "copy")
+    keys = await house.put(2)
+    await house.shred(keys[0])
+    await house.keyring.seal(REGION)
+    shutil.copy2(house.place / "copy", file)
+    if not marked:
+        (house.place / "keys" / "uk.destroyed").unlink()
+    caplog.clear()
+    if look == "seal":
+        await house.keyring.seal(REGION, force=True)
+    elif look == "start":
+        await house.keyring.start_region(REGION)
+    else:
+        assert await house.keyring.destroy_returned(REGION) == [1]
+    assert not file.exists()
+    (said,) = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    assert "generation 1 of uk" in said.getMessage()
+    assert await house.keyring.destroy_returned(REGION) == []
+    await house.check()
+
+
+async def test_a_missing_key_is_not_called_rolled_back(house: House) -> None:
+    """Where the custodian lost a key it is named; where it destroyed it, the database is old."""
+    await house.put()
+    await house.keyring.seal(REGION, force=True)
+    file = house.place / "keys" / "uk-2.key"
+    file.rename(house.place / "away")
+    house.keyring.forget()
+    for attempt in (house.keyring.start_region(REGION), house.keyring.seal(REGION, force=True)):
+        with pytest.raises(KeyMissingError, match="generation 2 of uk"):
+            await attempt
+    (house.place / "away").rename(file)
+    async with house.pool.acquire() as conn:
+        await house.keyring.start_region(REGION)
+        (before,) = await conn.fetch("select * from key_tree")
+        await house.keyring.seal(REGION, force=True)
+        await conn.execute(
+            "update key_tree set generation = $1, root_wrap = $2",
+            before["generation"],
+            before["root_wrap"],
+        )
+    house.keyring.forget()
+    with pytest.raises(RolledBackError):
+        await house.keyring.start_region(REGION)
+
+
+async def test_doctor_destroys_what_came_back(tmp_path: Path, database: str) -> None:
+    """`portvault doctor` finds it without a server, destroys it, and fails once."""
+    vault = VaultProcess(tmp_path / "home", database=database)
+    vault.home.mkdir(mode=0o700)
+    await vault.json("keys", "status")
+    (file,) = (tmp_path / "home-keys").glob("uk-1.key")
+    shutil.copy2(file, tmp_path / "copy")
+    await vault.json("keys", "seal", "--force")
+    shutil.copy2(tmp_path / "copy", file)
+    status, out, _ = await vault.run("doctor", "--json")
+    assert status == 1
+    assert "generations 1 of uk had come back" in out
+    assert not file.exists()
+    status, _, _ = await vault.run("doctor")
+    assert status == 0
