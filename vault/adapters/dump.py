@@ -111,7 +111,9 @@ class Dump:
         if entry is None:
             return
         waiting = b""
-        async for chunk in self._run("--data-only", "--use-list=/dev/fd/{list}", entry=entry):
+        async for chunk in self._run(
+            "--data-only", "--file=-", "--use-list=/dev/fd/{list}", entry=entry
+        ):
             waiting += chunk
             if len(waiting) > LINE_BYTES_MAX:
                 raise VaultError(f"{self._file} holds a row that is longer than any vault's")
