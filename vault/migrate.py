@@ -70,13 +70,19 @@ async def migrate(database: str | asyncpg.Connection, directory: Path | None = N
 
 
 async def migrate_as(connection: asyncpg.Connection, applied: list[tuple[str, bytes]]) -> None:
-    """Apply to an empty database what was applied to another one, given by names and digests."""
+    """
+    Apply to an empty database what was applied to another one, given by names and digests.
+
+    What its role may do is granted by `migrate`, which is to bring it up to this release.
+    """
     migrations = read_migrations(migrations_directory())
     waiting = _pending(migrations, applied)
-    await _migrate(connection, migrations[: len(migrations) - len(waiting)])
+    await _migrate(connection, migrations[: len(migrations) - len(waiting)], granting=not waiting)
 
 
-async def _migrate(database: str | asyncpg.Connection, migrations: list[Migration]) -> list[str]:
+async def _migrate(
+    database: str | asyncpg.Connection, migrations: list[Migration], *, granting: bool = True
+) -> list[str]:
     connection, borrowed = await _connect(database)
     try:
         await history.lock(connection)
@@ -89,7 +95,8 @@ async def _migrate(database: str | asyncpg.Connection, migrations: list[Migratio
                 async with connection.transaction():
                     await connection.execute(migration.sql)
                     await history.add(connection, migration.name, migration.digest)
-            await privileges.grant(connection)
+            if granting:
+                await privileges.grant(connection)
         finally:
             await history.unlock(connection)
     finally:

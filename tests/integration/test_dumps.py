@@ -1,5 +1,6 @@
 """A backup is input from outside: it is read as data, and whatever else is in it never runs."""
 
+import shutil
 from pathlib import Path
 
 import asyncpg
@@ -9,7 +10,9 @@ from tests.fixtures_process import VaultProcess
 from vault.adapters import dump as dump_module
 from vault.adapters.dump import Dump
 from vault.adapters.postgres_tools import client_environment, run_tool, tool
+from vault.commands.backups import load
 from vault.errors import ConfigurationError, VaultError
+from vault.migrate import migrate, migrate_as, migrations_directory, read_migrations
 
 #: Runs while the rows of `evil` are loaded, and whenever something is added to the tree.
 HOSTILE = """
@@ -175,3 +178,30 @@ async def test_a_file_that_is_no_dump(tmp_path: Path) -> None:
     file.write_bytes(b"PGDMP" + bytes(100))
     with pytest.raises(VaultError, match="pg_restore failed"):
         await Dump(file).open()
+
+
+@pytest.mark.parametrize("number", [4, 12, 29])
+async def test_a_dump_of_an_earlier_release_is_brought_up(
+    empty_database: str, tmp_path: Path, number: int
+) -> None:
+    """Rows go into the schema that they came from, and the later migrations act on them."""
+    earlier, file = tmp_path / "migrations", tmp_path / "backup"
+    earlier.mkdir()
+    for path in sorted(migrations_directory().glob("*.sql"))[:number]:
+        shutil.copy(path, earlier)
+    conn = await asyncpg.connect(empty_database)
+    await migrate_as(conn, [(item.name, item.digest) for item in read_migrations(earlier)])
+    await conn.execute(
+        """
+        insert into key_mirror (region, intended, written, base_bytes, segments, segments_bytes)
+        values ('uk', 7, 6, 5, 4, 3)
+        """
+    )
+    await run_tool("pg_dump", "--format=custom", f"--file={file}", dsn=empty_database)
+    await conn.execute("drop schema public cascade; create schema public")
+    await load(empty_database, file)
+    assert (
+        len(await migrate(empty_database)) == len(read_migrations(migrations_directory())) - number
+    )
+    assert await conn.fetchval("select intended from key_mirror where region = 'uk'") == 7
+    await conn.close()

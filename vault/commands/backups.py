@@ -65,7 +65,7 @@ async def restore(args: argparse.Namespace) -> None:
     with database_errors():
         async with attached(config) as dsn:
             if args.file is not None:
-                await _load(dsn, args.file)
+                await load(dsn, args.file)
             await migrate(dsn)
             done = [
                 await _one(config, dsn, region, args) for region in regions_of(config, args.region)
@@ -85,7 +85,7 @@ async def _one(config: Config, dsn: str, region: str, args: argparse.Namespace) 
         )
 
 
-async def _load(dsn: str, file: Path) -> None:
+async def load(dsn: str, file: Path) -> None:
     """
     Fill an empty database with the rows of a dump, as a whole or not at all.
 
@@ -144,6 +144,11 @@ def _text(done: Restored, *, dry: bool) -> str:
         f"{tree.database_generation or 'none'}), {done.records} access records taken over, "
         f"{done.shredded_again} shreds repeated; {counts or 'no documents'}"
     )
+    if tree.passed_over:
+        first += (
+            f"; {len(tree.passed_over)} segments of the key tree in the bucket do not verify and "
+            f"were passed over, such as {tree.passed_over[0]}"
+        )
     rows = [asdict(line) for line in done.documents]
     shown = table(rows[:_LINES_MAX], ("document", "order", "kind", "state", "detail"))
     more = len(rows) - _LINES_MAX

@@ -60,5 +60,7 @@ async def end(conn: Connection, names: Sequence[str], sequences: Mapping[str, in
     )
     for name in {row["relname"] for row in known} & set(sequences):
         await conn.execute("select setval($1::text::regclass, $2)", name, sequences[name])
+    # A table whose rows are yet to be compared with another's cannot be altered.
+    await conn.execute("set constraints all immediate")
     for name in names:
         await conn.execute(f'alter table "{name}" enable trigger user')
