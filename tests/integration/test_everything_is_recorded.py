@@ -43,6 +43,8 @@ BODY: dict[str, Any] = {
     "OrderChange": {"status": "submitted"},
     "OrderSearch": {"region": "uk", "number": "+442079460123"},
     "ShredRequest": {"reason": "withdrawn"},
+    "OrderCorrection": {"customer_reference": "R-2"},
+    "KindCorrection": {"kind": "passport"},
     "Reason": {"reason": "contested"},
     "NewHold": {"region": "uk", "reason": "a dispute", "authority": "court", "customers": ["a"]},
     "HoldRelease": {"reason": "it ended", "approval": str(uuid.uuid4())},

@@ -13,7 +13,7 @@ from uuid import UUID
 from vault.actions.access import Access, own_regions, recorded
 from vault.actions.once import KeyReusedError, Once
 from vault.context import Vault
-from vault.domain.access import Action, Principal
+from vault.domain.access import Action, Principal, Role
 from vault.domain.approvals import (
     Approval,
     State,
@@ -75,7 +75,9 @@ async def list_approvals(
         recorded(vault, principal, Action.APPROVAL_LIST, region=mine),
         connection(vault.pool) as conn,
     ):
-        return await approvals_sql.page(conn, mine, before, limit)
+        # A desk sees its own requests; what others ask for is for those who oversee them.
+        by = principal.id if principal.role == Role.PORTING else None
+        return await approvals_sql.page(conn, mine, by, before, limit)
 
 
 async def approve(vault: Vault, principal: Principal, identity: UUID) -> Approval:

@@ -79,7 +79,7 @@ async def create_order(
     ) as access:
         if earlier := await once.earlier(vault):
             await once.check(vault)
-            return await _view(vault, principal, earlier)
+            return await view_order(vault, principal, earlier)
         for _ in range(ATTEMPTS):
             index, key = await index_key(vault, region)
             with suppress(StaleScopeError):
@@ -117,7 +117,7 @@ async def show_order(vault: Vault, principal: Principal, identity: UUID) -> Orde
     """Return an order of the principal's regions."""
     region = await _region_of(vault, identity)
     async with recorded(vault, principal, Action.ORDER_READ, region=region, order=identity):
-        return await _view(vault, principal, identity)
+        return await view_order(vault, principal, identity)
 
 
 async def list_orders(
@@ -155,7 +155,7 @@ async def change_order(
                 event = OrderEvent(DESK, str(vault.new_id()), status, occurred_at)
                 await settle(vault, conn, order, event)
             await log_sql.insert_records(conn, [access.conclude(reason=status.value)])
-        return await _view(vault, principal, identity)
+        return await view_order(vault, principal, identity)
 
 
 async def _occurred_at(
@@ -190,7 +190,8 @@ async def _region_of(vault: Vault, identity: UUID) -> str | None:
     return order.region if order else None
 
 
-async def _view(vault: Vault, principal: Principal, identity: UUID) -> OrderView:
+async def view_order(vault: Vault, principal: Principal, identity: UUID) -> OrderView:
+    """Return an order as its principal may see it, within an access that is recorded."""
     for _ in range(ATTEMPTS):
         async with connection(vault.pool) as conn:
             order = await orders_sql.find(conn, identity)

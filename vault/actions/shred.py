@@ -7,24 +7,35 @@ policy and a hold refuse it, whoever asks, and the refusal is recorded with its 
 itself is the business of `actions/expire.py`.
 """
 
+from dataclasses import replace
 from enum import StrEnum
 from uuid import UUID
 
 from vault.actions.access import Access, recorded
+from vault.actions.approvals import use
 from vault.actions.policy import in_force
 from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import Action, Principal
+from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Custody, Document
 from vault.domain.kept_words import check_shred_reason
 from vault.domain.retention import Verdict, floor_sentence, judge
 from vault.domain.signals import SignalType, document_signal
-from vault.errors import FloorError, HeldError, NotFoundError
+from vault.errors import (
+    ConflictError,
+    FloorError,
+    HeldError,
+    InvalidRequestError,
+    NotFoundError,
+    RestrictedError,
+)
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
 from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
+from vault.sql.retention import Judged
 
 
 class Ground(StrEnum):
@@ -44,8 +55,20 @@ async def shred(
     identity: UUID,
     reason: str,
     ground: Ground = Ground.NOT_NEEDED,
+    *,
+    approval: UUID | None = None,
+    replaced_by: UUID | None = None,
 ) -> Document:
-    """Shred one document; safe to repeat. Raises `FloorError` and `HeldError`."""
+    """
+    Shred one document; safe to repeat. Raises `FloorError` and `HeldError`.
+
+    What was sent by mistake goes against its floor with an `approval` of `document.mistake`, but
+    under no hold or restriction. `replaced_by` is the right document, stored with the same order.
+    """
+    if (approval or replaced_by) and ground is not Ground.MISTAKE:
+        raise InvalidRequestError(
+            f"an approval and a replacement go with the ground {Ground.MISTAKE} only"
+        )
     said = check_shred_reason(reason)
     async with connection(vault.pool) as conn:
         document = await documents_sql.find(conn, identity)
@@ -71,23 +94,70 @@ async def shred(
             if document.custody is Custody.STORED:
                 current = await in_force(vault, conn)
                 verdict = judge(found.facts, current.policy, current.grace)
-                _check(vault, verdict, len(found.facts.holds))
+                if replaced_by is not None:
+                    await _check_replacement(conn, document, replaced_by)
+                approved_by = await _check(vault, conn, access, found, verdict, ground, approval)
                 access.size_bytes = document.size_bytes
                 document = await _shred_one(
                     vault, conn, access, document, said, ground, verdict, current.version
                 )
+                if approved_by or replaced_by:
+                    await documents_sql.set_mistaken(
+                        conn, identity, approved_by=approved_by, replaced_by=replaced_by
+                    )
+                    document = replace(
+                        document, shred_approved_by=approved_by, replaced_by=replaced_by
+                    )
             await log_sql.insert_records(conn, [access.conclude()])
         return document
 
 
-def _check(vault: Vault, verdict: Verdict, holds: int) -> None:
-    if holds:
+async def _check(
+    vault: Vault,
+    conn: Connection,
+    access: Access,
+    found: Judged,
+    verdict: Verdict,
+    ground: Ground,
+    approval: UUID | None,
+) -> str | None:
+    """Raise unless it may go now; returns who agreed that it goes against its floor."""
+    if holds := len(found.facts.holds):
         raise HeldError(
             f"{'a hold keeps' if holds == 1 else f'{holds} holds keep'} this document; it can be "
             "shredded once every hold on it is released"
         )
-    if verdict.floor_at is None or verdict.floor_at > vault.clock():
+    if verdict.floor_at is not None and verdict.floor_at <= vault.clock():
+        return None
+    if ground is not Ground.MISTAKE:
         raise FloorError(floor_sentence(verdict))
+    document = found.document
+    if document.restricted_at is not None:
+        raise RestrictedError("its processing is restricted: it is kept as it is until that ends")
+    if approval is None:
+        raise FloorError(
+            f"{floor_sentence(verdict)}; sent by mistake, it goes with a second person: ask with "
+            f"`portvault approval request --act {Act.MISTAKE} --subject {document.id} "
+            f"--region {document.region}`, and name the approval"
+        )
+    terms = Terms(Act.MISTAKE, str(document.id), document.region)
+    return (await use(access, conn, approval, terms)).approved_by
+
+
+async def _check_replacement(conn: Connection, document: Document, other: UUID) -> None:
+    """Raise unless the other document can stand in for this one."""
+    found = await documents_sql.find(conn, other, lock=True)
+    fits = (
+        found is not None
+        and found.id != document.id
+        and found.custody is Custody.STORED
+        and (found.order_id, found.kind) == (document.order_id, document.kind)
+    )
+    if not fits:
+        raise ConflictError(
+            "what takes its place must be stored, of the same kind and with the same order; bring "
+            "it first, or correct its kind"
+        )
 
 
 async def _shred_one(

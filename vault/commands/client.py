@@ -57,6 +57,22 @@ def _show_order(order: dict[str, Any], args: argparse.Namespace) -> None:
     show(order, text, as_json=args.json)
 
 
+async def order_correct(args: argparse.Namespace) -> None:
+    """Correct what an order says."""
+    said = {
+        "numbers": args.number,
+        "customer_reference": args.reference,
+        "type": args.type,
+        "losing_carrier": args.losing_carrier,
+        "gaining_carrier": args.gaining_carrier,
+    }
+    fields = {name: value for name, value in said.items() if value is not None}
+    path = f"/v1/orders/{quote(args.order, safe='')}/actions/correct"
+    async with session() as http:
+        order = await call(http, "POST", path, json=fields)
+    _show_order(order, args)
+
+
 async def order_move(args: argparse.Namespace) -> None:
     """Move an order one step; which steps there are is the vault's to say."""
     fields = {"status": args.status, **({"effective_at": args.at} if args.at else {})}
@@ -108,9 +124,23 @@ async def document_shred(args: argparse.Namespace) -> None:
     """Put a document beyond use."""
     path = f"/v1/documents/{quote(args.document, safe='')}/actions/shred"
     async with session() as http:
-        ground = {"ground": args.ground} if args.ground else {}
-        document = await call(http, "POST", path, json={"reason": args.reason, **ground})
+        said = {
+            "ground": args.ground,
+            "approval": args.approval,
+            "replaced_by": args.replaced_by,
+        }
+        fields = {name: value for name, value in said.items() if value is not None}
+        document = await call(http, "POST", path, json={"reason": args.reason, **fields})
     show(document, f"beyond use since {document['beyond_use_since']}", as_json=args.json)
+
+
+async def document_correct(args: argparse.Namespace) -> None:
+    """Say that a document is of another kind."""
+    path = f"/v1/documents/{quote(args.document, safe='')}/actions/correct"
+    fields = {"kind": args.kind} | ({"approval": args.approval} if args.approval else {})
+    async with session() as http:
+        document = await call(http, "POST", path, json=fields)
+    show(document, document["retention"]["reason"], as_json=args.json)
 
 
 async def certificate(args: argparse.Namespace) -> None:

@@ -25,12 +25,14 @@ class Action(StrEnum):
     ORDER_READ = "order.read"
     ORDER_LIST = "order.list"
     ORDER_CHANGE = "order.change"
+    ORDER_CORRECT = "order.correct"
     ORDER_EVENT = "order.event"
     ORDER_REINDEX = "order.reindex"
     ORDER_FORGET = "order.forget"
     DOCUMENT_INGEST = "document.ingest"
     DOCUMENT_DESCRIBE = "document.describe"
     DOCUMENT_READ = "document.read"
+    DOCUMENT_CORRECT = "document.correct"
     DOCUMENT_SHRED = "document.shred"
     FAX_RECEIVE = "fax.receive"
     FAX_READ = "fax.read"
@@ -107,10 +109,15 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.ORDER_READ,
             _A.ORDER_LIST,
             _A.ORDER_CHANGE,
+            _A.ORDER_CORRECT,
             _A.DOCUMENT_INGEST,
             _A.DOCUMENT_DESCRIBE,
             _A.DOCUMENT_READ,
             _A.DOCUMENT_SHRED,
+            _A.DOCUMENT_CORRECT,
+            _A.APPROVAL_REQUEST,
+            _A.APPROVAL_WITHDRAW,
+            _A.APPROVAL_LIST,
             _A.CERTIFICATE_READ,
             _A.CERTIFICATE_READ_ORDER,
             _A.LOG_PROVE,
@@ -163,6 +170,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
         {
             _A.DOCUMENT_DESCRIBE,
             _A.DOCUMENT_SHRED,
+            _A.DOCUMENT_CORRECT,
             _A.FAX_DESCRIBE,
             _A.DOCUMENT_RESTRICT,
             _A.DOCUMENT_UNRESTRICT,
@@ -240,7 +248,7 @@ BREAK_GLASS_ROLES = [role for role in Role if _A.BREAK_GLASS_OPEN in ALLOWED[rol
 #: What hands out content: it needs a purpose, and a basis where it leaves its region.
 CONTENT = frozenset({_A.DOCUMENT_READ, _A.FAX_READ})
 #: What opens what lies sealed, names and references too, and so may not leave its region either.
-OPENING = CONTENT | {_A.ORDER_READ, _A.ORDER_CHANGE}
+OPENING = CONTENT | {_A.ORDER_READ, _A.ORDER_CHANGE, _A.ORDER_CORRECT}
 #: What shows file names to who may see them.
 NAMING = frozenset({_A.DOCUMENT_DESCRIBE})
 
@@ -255,10 +263,12 @@ BY_KIND = frozenset(
         _A.ORDER_READ,
         _A.ORDER_LIST,
         _A.ORDER_CHANGE,
+        _A.ORDER_CORRECT,
         _A.DOCUMENT_INGEST,
         _A.DOCUMENT_DESCRIBE,
         _A.DOCUMENT_READ,
         _A.DOCUMENT_SHRED,
+        _A.DOCUMENT_CORRECT,
         _A.CERTIFICATE_READ,
         _A.LOG_PROVE,
     }

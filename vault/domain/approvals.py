@@ -13,6 +13,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from vault.domain.access import Principal, Purpose, Role
+from vault.domain.documents import Kind
 from vault.domain.lineage import Lineage, same_person
 from vault.domain.purposes import is_reference
 from vault.domain.regions import REGIONS
@@ -27,6 +28,10 @@ class Act(StrEnum):
     DISCLOSURE = "disclosure"
     BREAK_GLASS = "break-glass"
     EXPIRY_RESUME = "expiry.resume"
+    #: A document goes against its floor: it should never have come.
+    MISTAKE = "document.mistake"
+    #: A document is said to be of a kind whose floor is lower.
+    CORRECT = "document.correct"
 
 
 #: Who may ask for an act, and so do it once another has agreed.
@@ -36,6 +41,8 @@ REQUESTERS: dict[Act, frozenset[Role]] = {
     Act.DISCLOSURE: frozenset({Role.DPO}),
     Act.BREAK_GLASS: frozenset({Role.ADMIN}),
     Act.EXPIRY_RESUME: frozenset({Role.DPO, Role.ADMIN}),
+    Act.MISTAKE: frozenset({Role.PORTING, Role.DPO}),
+    Act.CORRECT: frozenset({Role.PORTING, Role.DPO}),
 }
 
 #: Who may agree to it.
@@ -45,6 +52,8 @@ APPROVERS: dict[Act, frozenset[Role]] = {
     Act.DISCLOSURE: frozenset({Role.DPO, Role.COMPLIANCE}),
     Act.BREAK_GLASS: frozenset({Role.DPO, Role.COMPLIANCE}),
     Act.EXPIRY_RESUME: frozenset({Role.DPO, Role.COMPLIANCE}),
+    Act.MISTAKE: frozenset({Role.DPO, Role.COMPLIANCE}),
+    Act.CORRECT: frozenset({Role.DPO, Role.COMPLIANCE}),
 }
 
 
@@ -66,6 +75,11 @@ SUBJECTS: dict[Act, tuple[re.Pattern[str], str]] = {
         re.compile(r"\d{4}-\d\d-\d\d"),
         "the day (UTC) until whose end what is due may go, as 2026-11-28",
     ),
+    Act.MISTAKE: (re.compile(_UUID), "the id of the document"),
+    Act.CORRECT: (
+        re.compile(f"{_UUID}/({'|'.join(Kind)})"),
+        "the id of the document and its new kind, as ID/passport",
+    ),
 }
 
 #: Why an act is asked for, where there is no case that has a number.
@@ -79,6 +93,8 @@ REASONS = (
     "law-changed",
     "placed-by-mistake",
     "rotation",
+    "sent-by-mistake",
+    "wrong-kind",
     "yearly",
 )
 DAYS_MAX = 400

@@ -73,6 +73,7 @@ def certificate_text(document: Document, evidence: Evidence, issued_at: datetime
             "ground": document.shred_ground,
             "reason": _kept_reason(document.shred_reason),
             "principal": document.shredded_by,
+            **_mistake(document),
         },
         "policy": {
             "version": policy.version,
@@ -96,6 +97,16 @@ def certificate_text(document: Document, evidence: Evidence, issued_at: datetime
         "issued_at": _time(issued_at),
     }
     return _text(FORMAT, fields)
+
+
+def _mistake(document: Document) -> dict[str, str]:
+    """Return what is said of a document that went against its floor, or was replaced."""
+    found = {}
+    if document.shred_approved_by is not None:
+        found = {"against_floor": "sent by mistake", "approved_by": document.shred_approved_by}
+    if document.replaced_by is not None:
+        found["replaced_by"] = str(document.replaced_by)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

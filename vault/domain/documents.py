@@ -92,6 +92,14 @@ class Document:
     reviewed: int
     #: Since when nobody may read it (GDPR art. 18).
     restricted_at: datetime | None
+    #: Who agreed that it was sent by mistake, against its floor, and what took its place.
+    shred_approved_by: str | None = None
+    replaced_by: UUID | None = None
+
+
+def correction_of(document: UUID, kind: Kind) -> str:
+    """Return what is agreed to where a document is said to be of another kind."""
+    return f"{document}/{kind}"
 
 
 def parse_kind(text: str) -> Kind | None:

@@ -124,6 +124,15 @@ def _held(facts: Facts, verdict: Verdict) -> Verdict:
     return Verdict(State.HELD, None, verdict.floor_at, sentence, verdict.rule)
 
 
+def loosens(before: Verdict, after: Verdict, now: datetime) -> bool:
+    """Whether a document that is judged otherwise could be shredded before its floor so far."""
+    if before.floor_at is None:
+        return after.floor_at is not None
+    if before.floor_at <= now:
+        return False
+    return after.floor_at is not None and after.floor_at < before.floor_at
+
+
 def floor_sentence(verdict: Verdict) -> str:
     """Say why a document may not be shredded on request, under its floor."""
     if verdict.floor_at is None:

@@ -61,20 +61,26 @@ async def find(conn: Connection, identity: UUID, *, lock: bool = False) -> Appro
 
 
 async def page(
-    conn: Connection, regions: list[str], before: tuple[datetime, UUID] | None, limit: int
+    conn: Connection,
+    regions: list[str],
+    requested_by: str | None,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
 ) -> list[Approval]:
-    """Return those of the regions, newest first, that come after the cursor."""
+    """Return those of the regions, and of one principal, newest first, after the cursor."""
     at, identity = before or (None, None)
     rows = await conn.fetch(
         f"""
         select {_COLUMNS} from approval
         where region = any($1) and ($2::timestamptz is null or (requested_at, id) < ($2, $3))
+            and ($5::text is null or requested_by = $5)
         order by requested_at desc, id desc limit $4
         """,
         regions,
         at,
         identity,
         limit,
+        requested_by,
     )
     return [_approval(row) for row in rows]
 

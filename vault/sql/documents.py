@@ -15,7 +15,7 @@ COLUMNS = """
     d.id, d.region, d.order_id, d.kind, d.custody, d.media_type, d.size_bytes, d.stream_header,
     d.metadata, d.received_at, d.stored_at, d.shredded_at, d.shred_reason, d.shredded_by,
     d.last_generation, d.purged_at, d.purged_versions, d.sealed_at, d.shred_ground, d.restricted_at,
-    d.retention_row, d.reviewed
+    d.retention_row, d.reviewed, d.shred_approved_by, d.replaced_by
 """
 
 
@@ -92,6 +92,27 @@ async def of_order(conn: Connection, order: UUID) -> list[Document]:
         order,
     )
     return [document_of(row) for row in rows]
+
+
+async def set_kind(conn: Connection, document: UUID, kind: Kind) -> None:
+    """Say of what kind a document is, and have retention judge it anew."""
+    await conn.execute(
+        "update document set kind = $2, reviewed = 0 where id = $1 and custody = 'stored'",
+        document,
+        kind.value,
+    )
+
+
+async def set_mistaken(
+    conn: Connection, document: UUID, *, approved_by: str | None, replaced_by: UUID | None
+) -> None:
+    """Keep of a shredded document who agreed that it was a mistake, and what took its place."""
+    await conn.execute(
+        "update document set shred_approved_by = $2, replaced_by = $3 where id = $1",
+        document,
+        approved_by,
+        replaced_by,
+    )
 
 
 async def set_shredded(

@@ -114,6 +114,21 @@ async def release(
     await conn.execute("update hold_target set released = true where hold = $1", hold)
 
 
+async def holds_order(conn: Connection, order: UUID) -> bool:
+    """Whether a hold keeps an order, its customer or any of its documents."""
+    found: bool = await conn.fetchval(
+        """
+        select exists (
+            select from hold_target t join porting_order o on o.id = $1
+            where not t.released and (t.order_id = o.id
+                or (t.region = o.region and t.customer = o.customer)
+                or t.document in (select d.id from document d where d.order_id = o.id)))
+        """,
+        order,
+    )
+    return found
+
+
 async def shredded_among(conn: Connection, documents: Sequence[UUID]) -> list[UUID]:
     """Return which of some documents are shredded already."""
     rows = await conn.fetch(

@@ -92,6 +92,11 @@ async def page(
     return [_order(row) for row in rows]
 
 
+async def set_details(conn: Connection, order: UUID, sealed: bytes) -> None:
+    """Replace the sealed details of an order."""
+    await conn.execute("update porting_order set details = $2 where id = $1", order, sealed)
+
+
 async def set_status(
     conn: Connection,
     order: UUID,

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 from aiohttp import hdrs, web
 
-from vault.actions import orders
+from vault.actions import correct, orders
 from vault.actions.ingest import check_filename, ingest
 from vault.actions.read import describe, open_content
 from vault.actions.receive import Upload
@@ -108,6 +108,25 @@ async def change_order(request: web.Request) -> web.Response:
         identity_of(request),
         status,
         _moment(fields.get("effective_at")),
+    )
+    return web.json_response(order_json(view))
+
+
+async def correct_order(request: web.Request) -> web.Response:
+    """Correct an order's details; what is not named stays, and "" takes it away."""
+    fields = await json_fields(
+        request,
+        numbers=list,
+        customer_reference=str,
+        type=str,
+        losing_carrier=str,
+        gaining_carrier=str,
+    )
+    numbers = fields.get("numbers")
+    if numbers is not None and not all(isinstance(number, str) for number in numbers):
+        raise InvalidRequestError("numbers must be a list of strings")
+    view = await correct.correct_order(
+        vault_of(request), principal_of(request), identity_of(request), correct.Changed(**fields)
     )
     return web.json_response(order_json(view))
 

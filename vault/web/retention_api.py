@@ -6,10 +6,11 @@ from uuid import UUID
 from aiohttp import web
 
 from vault.actions import hold, instruct, policy, restrict, retention
+from vault.actions.correct import correct_kind
 from vault.actions.cursor import encode_cursor
 from vault.actions.shred import Ground, shred
 from vault.actions.standing import standing_of
-from vault.domain.documents import Document
+from vault.domain.documents import Document, Kind, parse_kind
 from vault.domain.holds import Targets
 from vault.domain.policy import duration_text
 from vault.errors import ConfigurationError, InvalidRequestError
@@ -36,7 +37,7 @@ from vault.web.retention_schemas import (
 
 async def shred_document(request: web.Request) -> web.Response:
     """Put a document beyond use."""
-    fields = await json_fields(request, reason=str, ground=str)
+    fields = await json_fields(request, reason=str, ground=str, approval=str, replaced_by=str)
     try:
         ground = Ground(fields.get("ground") or Ground.NOT_NEEDED)
     except ValueError:
@@ -47,6 +48,24 @@ async def shred_document(request: web.Request) -> web.Response:
         identity_of(request),
         needed(fields, "reason"),
         ground,
+        approval=_maybe_id(fields, "approval"),
+        replaced_by=_maybe_id(fields, "replaced_by"),
+    )
+    return await _document(request, document)
+
+
+async def correct_document(request: web.Request) -> web.Response:
+    """Say that a document is of another kind."""
+    fields = await json_fields(request, kind=str, approval=str)
+    kind = parse_kind(needed(fields, "kind"))
+    if kind is None:
+        raise InvalidRequestError(f"kind must be one of {', '.join(Kind)}")
+    document = await correct_kind(
+        vault_of(request),
+        principal_of(request),
+        identity_of(request),
+        kind,
+        _maybe_id(fields, "approval"),
     )
     return await _document(request, document)
 
@@ -134,6 +153,10 @@ async def place_hold(request: web.Request) -> web.Response:
 
 def _ids(fields: dict[str, Any], name: str) -> tuple[UUID, ...]:
     return tuple(_id(name, text) for text in fields.get(name) or [])
+
+
+def _maybe_id(fields: dict[str, Any], name: str) -> UUID | None:
+    return _id(name, fields[name]) if fields.get(name) is not None else None
 
 
 def _id(name: str, text: object) -> UUID:

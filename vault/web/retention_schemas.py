@@ -7,7 +7,7 @@ from vault.actions.policy import Effect
 from vault.actions.retention import Explained, Planned
 from vault.actions.shred import Ground
 from vault.actions.standing import Standing
-from vault.domain.documents import Custody, Document
+from vault.domain.documents import Custody, Document, Kind
 from vault.domain.holds import Hold, Restriction
 from vault.domain.instructions import InstructionView
 from vault.domain.policy import duration_text
@@ -84,6 +84,8 @@ RETENTION_SCHEMAS: dict[str, Any] = {
             "filename": MAYBE_STRING,
             "shred_reason": MAYBE_STRING,
             "shred_ground": MAYBE_STRING,
+            "shred_approved_by": MAYBE_STRING,
+            "replaced_by": {"type": ["string", "null"], "format": "uuid"},
             "retention": _RETENTION,
         },
     ),
@@ -105,7 +107,10 @@ RETENTION_SCHEMAS: dict[str, Any] = {
     "PlannedPage": structure(
         {"data": _list_of("Planned"), "next_cursor": MAYBE_STRING, "unjudged": {"type": "integer"}}
     ),
-    "ShredRequest": structure({"reason": STRING}, {"ground": one_of(Ground)}),
+    "ShredRequest": structure(
+        {"reason": STRING}, {"ground": one_of(Ground), "approval": ID, "replaced_by": ID}
+    ),
+    "KindCorrection": structure({"kind": one_of(Kind)}, {"approval": ID}),
     "Reason": structure({"reason": STRING}),
     "NewHold": structure(
         {"region": STRING, "reason": STRING, "authority": STRING},
@@ -183,6 +188,8 @@ def document_json(
     else:
         shown["shred_reason"] = document.shred_reason
         shown["shred_ground"] = document.shred_ground
+        shown["shred_approved_by"] = document.shred_approved_by
+        shown["replaced_by"] = str(document.replaced_by) if document.replaced_by else None
     return shown
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from vault.actions.cursor import encode_cursor
 from vault.actions.orders import OrderView
 from vault.domain.carriers import Reason
-from vault.domain.orders import Order, Status
+from vault.domain.orders import Order, PortType, Status
 from vault.domain.records import PHASES, Record, mask_number
 from vault.domain.search import Found
 from vault.web.approvals_schemas import APPROVAL_SCHEMAS
@@ -48,6 +48,16 @@ SCHEMAS: dict[str, Any] = {
     "OrderChange": _object(
         {"status": {"type": "string", "enum": [s.value for s in Status]}},
         {"effective_at": _MAYBE_TIME},
+    ),
+    "OrderCorrection": _object(
+        {},
+        {
+            "numbers": {"type": "array", "items": _STRING, "minItems": 1},
+            "customer_reference": _STRING,
+            "type": {"type": "string", "enum": [*PortType, ""]},
+            "losing_carrier": _STRING,
+            "gaining_carrier": _STRING,
+        },
     ),
     "OrderSearch": _object({"region": _STRING, "number": _STRING}),
     "CarrierLink": _object({"carrier": _STRING, "reference": _STRING}),

@@ -44,6 +44,18 @@ def add_orders(above: Tree) -> None:
         "show", "client.order_show", "Show an order and its documents.", "portvault order show ID"
     )
     show.add_argument("order", type=identity, metavar="ORDER")
+    correct = tree.command(
+        "correct",
+        "client.order_correct",
+        "Correct what an order says; what is not named stays.",
+        "portvault order correct ID --number +442079460124",
+    )
+    correct.add_argument("order", type=identity, metavar="ORDER")
+    correct.add_argument("--number", action="append", help="all of them anew, E.164")
+    correct.add_argument("--reference", help="the customer's own reference, or '' for none")
+    correct.add_argument("--type", help="full, partial, or '' for neither")
+    correct.add_argument("--losing-carrier", help="who has the numbers now")
+    correct.add_argument("--gaining-carrier", help="who is to have them")
     move = tree.command(
         "move",
         "client.order_move",

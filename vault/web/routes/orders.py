@@ -47,6 +47,16 @@ ROUTES = (
         refusals=(409, 451),
     ),
     Route(
+        "POST",
+        "/v1/orders/{id}/actions/correct",
+        api.correct_order,
+        "Correct what an order says: numbers, reference, carriers",
+        200,
+        "Order",
+        body="OrderCorrection",
+        refusals=(409, 413, 422, 423, 451),
+    ),
+    Route(
         "PATCH",
         "/v1/orders/{id}",
         api.change_order,

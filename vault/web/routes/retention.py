@@ -16,6 +16,16 @@ ROUTES = (
     ),
     Route(
         "POST",
+        "/v1/documents/{id}/actions/correct",
+        api.correct_document,
+        "Say that a document is of another kind",
+        200,
+        "Document",
+        body="KindCorrection",
+        refusals=(409, 413, 415, 422, 423),
+    ),
+    Route(
+        "POST",
         "/v1/documents/{id}/actions/restrict",
         api.restrict_document,
         "Let nobody read a document for the time being (GDPR art. 18)",

@@ -1,0 +1,210 @@
+"""
+Correct what was said wrongly: the kind of a document, and the details of an order.
+
+Nothing of the content changes, and a hold or a restriction keeps all as it is: what a case is about
+is not rewritten. A document that would be let go sooner by its new kind takes a second person,
+since it would be a way around a floor otherwise. What was said before stays sealed under the same
+key, in backups only, and goes with it.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from keys.errors import StaleScopeError
+from vault.actions.access import Access, recorded
+from vault.actions.approvals import use
+from vault.actions.number_index import index_key, opened
+from vault.actions.orders import OrderView, view_order
+from vault.actions.policy import in_force
+from vault.context import Vault
+from vault.domain.access import Action, Principal
+from vault.domain.approvals import Act, Terms
+from vault.domain.documents import MEDIA_TYPES, Custody, Document, Kind, correction_of
+from vault.domain.number_index import macs
+from vault.domain.orders import Details, check_details, details_context, encode_details
+from vault.domain.retention import judge, loosens
+from vault.errors import (
+    ConflictError,
+    FloorError,
+    ForbiddenError,
+    HeldError,
+    InvalidRequestError,
+    NotFoundError,
+    RestrictedError,
+    UnsupportedTypeError,
+)
+from vault.sql import documents as documents_sql
+from vault.sql import holds as holds_sql
+from vault.sql import log as log_sql
+from vault.sql import number_index as index_sql
+from vault.sql import orders as orders_sql
+from vault.sql import policies as policies_sql
+from vault.sql import retention as retention_sql
+from vault.sql.connection import Connection, connection, transaction
+from vault.sql.retention import Judged
+
+ATTEMPTS = 5
+
+
+async def correct_kind(
+    vault: Vault, principal: Principal, identity: UUID, kind: Kind, approval: UUID | None = None
+) -> Document:
+    """
+    Say that a document is of another kind, and have its retention computed anew.
+
+    Raises `FloorError` when it would be let go sooner than its kind so far allows and no approval
+    of `document.correct` is named; `HeldError`, `RestrictedError`, `UnsupportedTypeError`.
+    """
+    async with connection(vault.pool) as conn:
+        document = await documents_sql.find(conn, identity)
+    async with recorded(
+        vault,
+        principal,
+        Action.DOCUMENT_CORRECT,
+        region=document.region if document else None,
+        document=identity,
+        order=document.order_id if document else None,
+        kind=document.kind.value if document else None,
+    ) as access:
+        if principal.kinds is not None and kind not in principal.kinds:
+            raise ForbiddenError(f"this is for the kinds {', '.join(sorted(principal.kinds))} only")
+        async with transaction(vault.pool) as conn:
+            found = await _lock_correctable(conn, access)
+            document = found.document
+            if kind is not document.kind:
+                await _check_kind(vault, conn, access, found, kind, approval)
+                await documents_sql.set_kind(conn, identity, kind)
+            said = f"{document.kind} to {kind}"
+            await log_sql.insert_records(conn, [access.conclude(reason=said)])
+        return replace(document, kind=kind)
+
+
+async def _lock_correctable(conn: Connection, access: Access) -> Judged:
+    """Return the document of an access, locked, or raise what keeps it as it is."""
+    identity, region = access.intent.document, access.intent.region
+    await policies_sql.freeze(conn)
+    await retention_sql.freeze_holds(conn, region)
+    found = await retention_sql.lock_judged(conn, identity) if identity else None
+    if found is None:
+        raise NotFoundError
+    document = found.document
+    if document.custody is not Custody.STORED:
+        raise ConflictError(f"the document is {document.custody}: nothing of it changes any more")
+    if found.facts.holds:
+        raise HeldError("a hold keeps this document as it is; it is corrected after its release")
+    if document.restricted_at is not None:
+        raise RestrictedError("its processing is restricted: it is kept as it is until that ends")
+    return found
+
+
+async def _check_kind(
+    vault: Vault,
+    conn: Connection,
+    access: Access,
+    found: Judged,
+    kind: Kind,
+    approval: UUID | None,
+) -> None:
+    document = found.document
+    if document.media_type not in MEDIA_TYPES[kind]:
+        raise UnsupportedTypeError(f"a {kind} is no {document.media_type}")
+    current = await in_force(vault, conn)
+    before = judge(found.facts, current.policy, current.grace)
+    after = judge(replace(found.facts, kind=kind.value), current.policy, current.grace)
+    if not loosens(before, after, vault.clock()):
+        return
+    subject = correction_of(document.id, kind)
+    if approval is None:
+        raise FloorError(
+            f"a {document.kind} is kept longer than a {kind}: a second person has to agree; ask "
+            f"with `portvault approval request --act {Act.CORRECT} --subject {subject} "
+            f"--region {document.region}`, and name the approval"
+        )
+    await use(access, conn, approval, Terms(Act.CORRECT, subject, document.region))
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What is to be said of an order instead; None leaves it as it is, "" takes it away."""
+
+    numbers: list[str] | None = None
+    customer_reference: str | None = None
+    type: str | None = None
+    losing_carrier: str | None = None
+    gaining_carrier: str | None = None
+
+    def names(self) -> list[str]:
+        """Return what is changed, by name: what the log says of it."""
+        return [name for name in self.__slots__ if getattr(self, name) is not None]
+
+    def applied(self, details: Details) -> Details:
+        """Return the details with the changes, checked as those of a new order."""
+
+        def said(name: str) -> str | None:
+            wanted: str | None = getattr(self, name)
+            kept: str | None = getattr(details, name)
+            return kept if wanted is None else wanted or None
+
+        return check_details(
+            list(details.numbers) if self.numbers is None else self.numbers,
+            said("customer_reference"),
+            port_type=said("type"),
+            losing_carrier=said("losing_carrier"),
+            gaining_carrier=said("gaining_carrier"),
+        )
+
+
+async def correct_order(
+    vault: Vault, principal: Principal, identity: UUID, changed: Changed
+) -> OrderView:
+    """Say the details of an order anew; its numbers are found by the new ones only."""
+    if not changed.names():
+        raise InvalidRequestError("say what is to be corrected")
+    async with connection(vault.pool) as conn:
+        order = await orders_sql.find(conn, identity)
+    async with recorded(
+        vault,
+        principal,
+        Action.ORDER_CORRECT,
+        region=order.region if order else None,
+        order=identity,
+    ) as access:
+        if order is None:
+            raise NotFoundError
+        for _ in range(ATTEMPTS):
+            index, key = await index_key(vault, order.region)
+            with suppress(StaleScopeError):
+                async with transaction(vault.pool) as conn:
+                    numbers = await _seal_anew(vault, conn, order.region, identity, changed)
+                    if numbers is not None:
+                        await index_sql.forget_orders(conn, [identity])
+                        marks = macs(key, numbers)
+                        if not await index_sql.insert(conn, order.region, index, identity, marks):
+                            # The index's key was replaced meanwhile.
+                            raise StaleScopeError
+                    said = " ".join(changed.names())
+                    await log_sql.insert_records(conn, [access.conclude(reason=said)])
+                return await view_order(vault, principal, identity)
+        raise ConflictError("the region's keys are being sealed; try again")
+
+
+async def _seal_anew(
+    vault: Vault, conn: Connection, region: str, identity: UUID, changed: Changed
+) -> tuple[str, ...] | None:
+    """Replace the sealed details; returns the numbers where they are others now."""
+    await retention_sql.freeze_holds(conn, region)
+    order = await orders_sql.find(conn, identity, lock=True)
+    wrapped = await orders_sql.details_key(conn, identity)
+    if order is None:
+        raise NotFoundError
+    if await holds_sql.holds_order(conn, identity):
+        raise HeldError("a hold keeps this order as it is; it is corrected after its release")
+    details = await opened(vault, order, wrapped)
+    if details is None or wrapped is None:
+        raise ConflictError("the order's details are gone: there is nothing to correct")
+    new = changed.applied(details)
+    key = await vault.keyring.open_key(wrapped)
+    sealed = key.seal(encode_details(new), details_context(order.region, identity))
+    await orders_sql.set_details(conn, identity, sealed)
+    return new.numbers if new.numbers != details.numbers else None
