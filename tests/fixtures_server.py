@@ -27,6 +27,8 @@ SAMPLES = Path(__file__).parent / "samples"
 OPERATOR = Principal("operator:test", "admin", frozenset({"uk", "sg"}))
 PORTING = Principal("token:porting", "porting", frozenset({"uk"}))
 NUMBERS = ["+442079460123"]
+#: Of the country of each region.
+NUMBERS_OF = {"uk": NUMBERS, "sg": ["+6561234567"]}
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ class Api:
 
     async def order(self, region: str = "uk", role: str = "porting") -> str:
         """Open an order and return its id."""
-        fields = {"region": region, "customer": "acme", "numbers": NUMBERS}
+        fields = {"region": region, "customer": "acme", "numbers": NUMBERS_OF[region]}
         status, body, _ = await self.call("POST", "/v1/orders", json=fields, role=role)
         assert status == 201, body
         return str(body["id"])

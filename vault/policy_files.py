@@ -4,6 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from vault.domain.decision import Rules
+from vault.domain.placement import parse_placements
 from vault.domain.purposes import parse_purposes
 from vault.domain.transfers import parse_transfers
 
@@ -13,6 +14,7 @@ def read_rules(home: Path) -> Rules:
     return Rules(
         purposes=parse_purposes(_text(home, "purposes.toml")),
         transfers=parse_transfers(_text(home, "transfers.toml")),
+        placements=parse_placements(_text(home, "placement.toml")),
     )
 
 

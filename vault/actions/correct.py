@@ -23,6 +23,7 @@ from vault.domain.approvals import Act, Terms
 from vault.domain.documents import MEDIA_TYPES, Custody, Document, Kind, correction_of
 from vault.domain.number_index import macs
 from vault.domain.orders import Details, check_details, details_context, encode_details
+from vault.domain.placement import check_placement
 from vault.domain.retention import judge, loosens
 from vault.errors import (
     ConflictError,
@@ -176,23 +177,31 @@ async def correct_order(
             index, key = await index_key(vault, order.region)
             with suppress(StaleScopeError):
                 async with transaction(vault.pool) as conn:
-                    numbers = await _seal_anew(vault, conn, order.region, identity, changed)
-                    if numbers is not None:
+                    new, old = await _seal_anew(vault, conn, order.region, identity, changed)
+                    warnings = check_placement(
+                        vault.rules.placements,
+                        order.region,
+                        numbers=new if new != old else (),
+                        customer=order.customer,
+                        principal=principal,
+                    )
+                    if new != old:
                         await index_sql.forget_orders(conn, [identity])
-                        marks = macs(key, numbers)
+                        marks = macs(key, new)
                         if not await index_sql.insert(conn, order.region, index, identity, marks):
                             # The index's key was replaced meanwhile.
                             raise StaleScopeError
                     said = " ".join(changed.names())
                     await log_sql.insert_records(conn, [access.conclude(reason=said)])
-                return await view_order(vault, principal, identity)
+                view = await view_order(vault, principal, identity)
+                return replace(view, warnings=warnings)
         raise ConflictError("the region's keys are being sealed; try again")
 
 
 async def _seal_anew(
     vault: Vault, conn: Connection, region: str, identity: UUID, changed: Changed
-) -> tuple[str, ...] | None:
-    """Replace the sealed details; returns the numbers where they are others now."""
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Replace the sealed details; returns the numbers as they are now, and as they were."""
     await retention_sql.freeze_holds(conn, region)
     order = await orders_sql.find(conn, identity, lock=True)
     wrapped = await orders_sql.details_key(conn, identity)
@@ -207,4 +216,4 @@ async def _seal_anew(
     key = await vault.keyring.open_key(wrapped)
     sealed = key.seal(encode_details(new), details_context(order.region, identity))
     await orders_sql.set_details(conn, identity, sealed)
-    return new.numbers if new.numbers != details.numbers else None
+    return new.numbers, details.numbers

@@ -27,6 +27,7 @@ from vault.domain.orders import (
     details_context,
     encode_details,
 )
+from vault.domain.placement import Warned, check_placement
 from vault.errors import ConflictError, InvalidRequestError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
@@ -46,6 +47,8 @@ class OrderView:
     details: Details | None
     documents: list[Document]
     standings: dict[UUID, Standing]
+    #: What is likely a mistake about where it lies, said to who opens or corrects it.
+    warnings: tuple[Warned, ...] = ()
 
 
 async def create_order(
@@ -80,6 +83,13 @@ async def create_order(
         if earlier := await once.earlier(vault):
             await once.check(vault)
             return await view_order(vault, principal, earlier)
+        warnings = check_placement(
+            vault.rules.placements,
+            region,
+            numbers=details.numbers,
+            customer=customer,
+            principal=principal,
+        )
         for _ in range(ATTEMPTS):
             index, key = await index_key(vault, region)
             with suppress(StaleScopeError):
@@ -91,7 +101,7 @@ async def create_order(
                         raise StaleScopeError
                     await once.claim(conn, identity, vault.clock(), own)
                     await log_sql.insert_records(conn, [access.conclude()])
-                return OrderView(order, details, [], {})
+                return OrderView(order, details, [], {}, warnings)
         raise ConflictError("the region's keys are being sealed; try again")
 
 

@@ -1,6 +1,7 @@
 """Commands for those who use the vault: orders and documents, by its HTTP API."""
 
 import argparse
+import sys
 from collections import deque
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +20,14 @@ async def order_create(args: argparse.Namespace) -> None:
     fields |= {name: value for name in names if (value := getattr(args, name))}
     async with session() as http:
         order = await call(http, "POST", "/v1/orders", json=fields)
+    _warn(order)
     show(order, order["id"], as_json=args.json)
+
+
+def _warn(order: dict[str, Any]) -> None:
+    """Say on the terminal, beside the answer, what is likely a mistake."""
+    for warning in order["warnings"]:
+        print(f"portvault: warning: {warning['detail']}", file=sys.stderr)
 
 
 async def order_list(args: argparse.Namespace) -> None:
@@ -50,7 +58,7 @@ async def order_show(args: argparse.Namespace) -> None:
 
 
 def _show_order(order: dict[str, Any], args: argparse.Namespace) -> None:
-    text = facts(order)
+    text = facts({name: value for name, value in order.items() if name != "warnings"})
     if order["documents"]:
         columns = ("id", "kind", "custody", "size_bytes", "stored_at")
         text += "\n\n" + table(order["documents"], columns)
@@ -70,6 +78,7 @@ async def order_correct(args: argparse.Namespace) -> None:
     path = f"/v1/orders/{quote(args.order, safe='')}/actions/correct"
     async with session() as http:
         order = await call(http, "POST", path, json=fields)
+    _warn(order)
     _show_order(order, args)
 
 

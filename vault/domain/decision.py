@@ -5,7 +5,7 @@ It knows nothing of HTTP and makes no record; `actions/access.py` records what i
 allowed here happens nowhere, whatever the entrance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -22,6 +22,7 @@ from vault.domain.access import (
     Principal,
 )
 from vault.domain.documents import Custody
+from vault.domain.placement import Placements
 from vault.domain.purposes import Purposes, is_reference, stated_by
 from vault.domain.transfers import Transfers, basis_for
 
@@ -70,6 +71,7 @@ class Rules:
 
     purposes: Purposes
     transfers: Transfers
+    placements: Placements = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,8 +92,10 @@ SCHEMAS: dict[str, Any] = {
             "details_gone_at": _MAYBE_TIME,
             "numbers_masked": {"type": ["array", "null"], "items": _STRING},
             "documents": {"type": "array", "items": {"$ref": "#/components/schemas/Document"}},
+            "warnings": {"type": "array", "items": {"$ref": "#/components/schemas/Warning"}},
         }
     ),
+    "Warning": _object({"code": _STRING, "detail": _STRING}),
     "OrderPage": _object(
         {
             "data": {"type": "array", "items": {"$ref": "#/components/schemas/OrderSummary"}},
@@ -180,6 +182,7 @@ def order_json(view: OrderView) -> dict[str, Any]:
         "documents": [
             document_json(document, view.standings.get(document.id)) for document in view.documents
         ],
+        "warnings": [{"code": said.code, "detail": said.detail} for said in view.warnings],
     }
 
 

@@ -61,19 +61,27 @@ def add_documents(tree: Tree) -> None:
         "--ground", help="no-longer-needed (default), consent-withdrawn, objection, …"
     )
     shred.add_argument(
-        "--approval", metavar="ID", help="of document.mistake, with --ground sent-by-mistake"
+        "--approval",
+        type=identity,
+        metavar="ID",
+        help="of document.mistake, with --ground sent-by-mistake",
     )
-    shred.add_argument("--replaced-by", metavar="ID", help="the right document of the same order")
+    shred.add_argument(
+        "--replaced-by", type=identity, metavar="ID", help="the right document of the same order"
+    )
     correct = tree.command(
         "correct",
         "client.document_correct",
         "Say that a document is of another kind; its retention is computed anew.",
         "portvault correct ID --kind passport",
     )
-    correct.add_argument("document", metavar="DOCUMENT")
+    correct.add_argument("document", type=identity, metavar="DOCUMENT")
     correct.add_argument("--kind", required=True, help="passport, national_id, loa, …")
     correct.add_argument(
-        "--approval", metavar="ID", help="of document.correct, where the floor becomes lower"
+        "--approval",
+        type=identity,
+        metavar="ID",
+        help="of document.correct, where the floor becomes lower",
     )
     certificate = tree.command(
         "certificate",
