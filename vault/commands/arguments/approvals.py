@@ -19,7 +19,8 @@ def add_approvals(tree: Tree) -> None:
         "Ask for an act that somebody else has to agree to, and print the request's id.",
         "portvault approval request --act hold.release --subject HOLD --region uk --reason C-7",
     )
-    request.add_argument("--act", required=True, choices=[act.value for act in Act])
+    acts = [act.value for act in Act]
+    request.add_argument("--act", required=True, metavar="ACT", choices=acts, help=", ".join(acts))
     request.add_argument("--subject", required=True, help="the id of what it is about")
     request.add_argument("--region", required=True, choices=REGIONS)
     request.add_argument(
