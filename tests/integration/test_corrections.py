@@ -120,7 +120,7 @@ async def test_a_kind_whose_floor_is_not_lower_takes_nobody_else(house: House) -
     await sweep(vault)
     assert await custody(vault, scan) == "stored"
     with pytest.raises(FloorError):
-        await shred(vault, PORTING, scan, "not needed")
+        await shred(vault, PORTING, scan, "not-needed")
 
 
 async def test_a_kind_is_what_its_file_can_be(house: House) -> None:
@@ -135,7 +135,7 @@ async def test_a_kind_is_what_its_file_can_be(house: House) -> None:
 
 async def mistaken(vault: Vault, scan: UUID, approval: UUID | None = None, **more: UUID) -> None:
     """Shred what was sent by mistake."""
-    await shred(vault, PORTING, scan, "a mistake", Ground.MISTAKE, approval=approval, **more)
+    await shred(vault, PORTING, scan, "sent-by-mistake", Ground.MISTAKE, approval=approval, **more)
 
 
 async def test_what_was_sent_by_mistake_goes_against_its_floor_with_two(house: House) -> None:
@@ -147,9 +147,9 @@ async def test_what_was_sent_by_mistake_goes_against_its_floor_with_two(house: H
         await mistaken(vault, wrong)
     approval = await agreed(vault, Act.MISTAKE, str(wrong))
     with pytest.raises(FloorError):
-        await shred(vault, PORTING, wrong, "not needed", Ground.NOT_NEEDED)
+        await shred(vault, PORTING, wrong, "not-needed", Ground.NOT_NEEDED)
     with pytest.raises(InvalidRequestError, match="sent-by-mistake"):
-        await shred(vault, PORTING, wrong, "x", Ground.OBJECTION, approval=approval)
+        await shred(vault, PORTING, wrong, "not-needed", Ground.OBJECTION, approval=approval)
     with pytest.raises(ForbiddenError, match="is for document.mistake"):
         await mistaken(vault, right, approval)
     await mistaken(vault, wrong, approval, replaced_by=right)
@@ -170,7 +170,7 @@ async def test_a_replacement_is_the_same_thing(house: House) -> None:
     order = await new_order(vault)
     wrong = await scan_as_loa(vault, order)
     shredded = await put(vault, order, Kind.PASSPORT)
-    await shred(vault, PORTING, shredded, "not needed")
+    await shred(vault, PORTING, shredded, "not-needed")
     approval = await agreed(vault, Act.MISTAKE, str(wrong))
     for other in (
         wrong,
@@ -366,7 +366,7 @@ async def test_at_the_terminal(vault_process: VaultProcess) -> None:
     ask = (*request, "--region", "uk", "--reason", "sent-by-mistake")
     asked = await vault.json(*ask, **desk)
     await vault.json("approval", "approve", asked["id"], **dpo)
-    shred_it = ("shred", scan["id"], "--reason", "mistake", "--ground", "sent-by-mistake")
+    shred_it = ("shred", scan["id"], "--reason", "sent-by-mistake", "--ground", "sent-by-mistake")
     gone = await vault.json(*shred_it, "--approval", asked["id"], **desk)
     assert (gone["custody"], gone["shred_ground"]) == ("shredded", "sent-by-mistake")
     corrected = await vault.json("order", "correct", order, "--number", NEW, **desk)

@@ -32,6 +32,7 @@ TERMS = {
     Act.HOLD_RELEASE: Terms(Act.HOLD_RELEASE, THING, "uk"),
     Act.POLICY_SHORTEN: Terms(Act.POLICY_SHORTEN, "a" * 64, "uk"),
     Act.DISCLOSURE: Terms(Act.DISCLOSURE, THING, "uk", "disclose-to-authority", "DS-1"),
+    Act.EXPIRY_RESUME: Terms(Act.EXPIRY_RESUME, "2026-01-01", "uk"),
     Act.MISTAKE: Terms(Act.MISTAKE, THING, "uk"),
     Act.CORRECT: Terms(Act.CORRECT, f"{THING}/passport", "uk"),
     Act.BREAK_GLASS: Terms(Act.BREAK_GLASS, "compliance/uk", "uk", days=9),
