@@ -23,6 +23,26 @@ async def page(
     One statement reads the places of the log and the queue before it, so that a record which moves
     from one to the other meanwhile is found once. `without` is the record of this very look.
     """
+    text, values = statement(region, wanted, before=before, limit=limit, without=without)
+    rows = await conn.fetch(text, *values)
+    published: int = (
+        await conn.fetchval("select size from log_published where region = $1", region) or 0
+    )
+    return [
+        Found(row["place"], record_of(row), row["place"] is None or row["place"] >= published)
+        for row in rows
+    ]
+
+
+def statement(
+    region: str,
+    wanted: Wanted,
+    *,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+    without: UUID,
+) -> tuple[str, list[object]]:
+    """Return the statement that answers a question, and its arguments."""
     values: list[object] = [region, limit, without]
     conditions = _conditions(wanted, before, values)
     placed = " and ".join(
@@ -31,24 +51,15 @@ async def page(
     queued = " and ".join(["q.region = $1", "q.record <> $3", *conditions]).format(
         row="r", record="r.id"
     )
-    rows = await conn.fetch(
-        f"""
+    text = f"""
         (select l.index place, {FROM_R} from log_leaf l join access_record r on r.id = l.record
             where {placed} order by l.at desc, l.record desc limit $2)
         union all
         (select null, {FROM_R} from log_queue q join access_record r on r.id = q.record
             where {queued} order by r.at desc, r.id desc limit $2)
         order by at desc, id desc limit $2
-        """,
-        *values,
-    )
-    published: int = (
-        await conn.fetchval("select size from log_published where region = $1", region) or 0
-    )
-    return [
-        Found(row["place"], record_of(row), row["place"] is None or row["place"] >= published)
-        for row in rows
-    ]
+    """
+    return text, values
 
 
 def _conditions(
