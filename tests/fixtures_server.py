@@ -40,7 +40,7 @@ def config(tmp_path: Path, database: str) -> Config:
         port=0,
         regions=("uk", "sg"),
         reversal_grace_seconds=0.0,
-        key_cache_seconds=0.2,
+        key_cache_seconds=1.0,
         record_timeout_seconds=2.0,
         record_renewal_seconds=0.2,
         # No worker publishes here, and a slow machine takes its time.
@@ -49,6 +49,8 @@ def config(tmp_path: Path, database: str) -> Config:
         store_timeout_seconds=2.0,
         database_timeout_seconds=2.0,
         worker=False,
+        refusals_per_minute_max=1_000_000,
+        refusals_per_address_max=1_000_000,
     )
 
 

@@ -41,7 +41,7 @@ class Faxes:
         )
         return status, body
 
-    async def taken(self, data: bytes, **query: Any) -> str:
+    async def taken(self, data: bytes | AsyncIterator[bytes], **query: Any) -> str:
         """Bring a fax and return its id."""
         status, body = await self.send(data, **query)
         assert status == 201, body

@@ -48,6 +48,7 @@ from vault.mail.listener import listening
 from vault.meter import Meter
 from vault.migrate import migrate
 from vault.policy_files import read_rules
+from vault.refused import Refused
 from vault.sql.connection import connection
 from vault.sql.session import (
     SERVICE_SESSION,
@@ -56,6 +57,7 @@ from vault.sql.session import (
     require_own_session,
     require_session,
 )
+from vault.streams import Streams
 from vault.warm import warm
 from vault.web.listening import open_account, serving
 from vault.worker import work
@@ -152,6 +154,11 @@ async def open_vault(
         if not restoring:
             await watch.look()
             await stack.enter_async_context(_running(watch.run()))
+        rules = read_rules(config.home)
+        streams = Streams(pool, config, rules, meter, _now)
+        await stack.enter_async_context(_running(streams.run()))
+        refused = Refused(config, recorder, _now, uuid.uuid4)
+        await stack.enter_async_context(_running(refused.run()))
         sandbox = make_sandbox(config)
         stack.push_async_callback(sandbox.close)
         vault = Vault(
@@ -175,10 +182,12 @@ async def open_vault(
             policy_text=load_policy(config),
             log_policy=load_log_policy(config),
             order_regions=Cache(ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX),
-            rules=read_rules(config.home),
+            rules=rules,
             fax_routes=load_routes(config),
             meter=meter,
             log_watch=watch,
+            streams=streams,
+            refused=refused,
             people=open_people(config),
             memory=IntakeMemory(config.intake_memory_bytes_max),
             clock=_now,

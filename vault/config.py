@@ -110,7 +110,8 @@ class Config(CarrierSettings):
     mirror_interval_seconds: float = 60.0
     #: Standbys, by application_name, that must have replayed a seal before the old root dies.
     standbys: tuple[str, ...] = ()
-    #: How long a process may keep an unwrapped key; a shred is irrecoverable only after that.
+    #: How long a process may keep an unwrapped key, in a stream that is not looked at again, too; a
+    #: shred is irrecoverable only after that.
     key_cache_seconds: float = 5.0
     #: How long after `ported` or `cancelled` documents wait, so that a reversal can reopen custody.
     reversal_grace_seconds: float = 3600.0
@@ -132,6 +133,11 @@ class Config(CarrierSettings):
     record_publish_seconds_max: float = 60.0
     #: A stream that is open for so long records how far it is, again and again, or is cut.
     record_renewal_seconds: float = 5.0
+    #: How often open streams are looked at again, and cut when their token, session or document has
+    #: ended; nothing goes out for longer than `key_cache_seconds` without such a look.
+    stream_look_seconds: float = 0.5
+    #: What goes out as a stream is cut after so long, whoever reads it.
+    stream_seconds_max: float = 3600.0
     #: Where people reach the vault, as `https://vault.example`; needed for their sign-in.
     public_url: str = ""
     #: The identity provider that people sign in at, and what the vault is called there.
@@ -149,6 +155,10 @@ class Config(CarrierSettings):
     reads_per_hour_max: int = 3600
     orders_per_hour_max: int = 1200
     faxes_per_hour_max: int = 1_000_000
+    #: Refusals that are recorded singly in a minute, of one principal and from one address, by each
+    #: process; those past it are answered with 429, and one record says how many they were.
+    refusals_per_minute_max: int = 120
+    refusals_per_address_max: int = 1200
     #: How long a person stays signed in.
     session_seconds: float = 28800.0
     #: How long what takes four eyes waits for the second pair, and then for its use.

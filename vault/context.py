@@ -22,6 +22,7 @@ from vault.fax_desk import FaxDesk
 from vault.intake_memory import IntakeMemory
 from vault.log_watch import LogWatch
 from vault.meter import Meter
+from vault.refused import Refused
 from vault.sql.connection import Pool
 from vault.sql.documents import Found
 from vault.sql.fax_ending import Ending
@@ -29,6 +30,7 @@ from vault.sql.fax_intake import NewFax, Taken
 from vault.sql.fax_opening import Opened, Opening
 from vault.sql.faxes import Looked
 from vault.sql.intake import Announced, Announcement, Keeping, Kept
+from vault.streams import Streams
 
 Item_contra = TypeVar("Item_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
@@ -219,6 +221,8 @@ class Vault:
     meter: Meter
     #: How long records wait to be published.
     log_watch: LogWatch
+    streams: Streams
+    refused: Refused
     #: None where no identity provider is configured.
     people: People | None
     #: What bodies take of this process's memory.

@@ -8,6 +8,8 @@ is sealed must not open, what lives must. Another attacker knows what may have b
 must find nothing that confirms it, but every plain hash that is planted for it. At last the vault
 gets a bucket that lies about what was shredded, and is restored from the old dump and from the base
 backup: every living document must come back byte for byte, and each lie be named.
+Meanwhile slow readers hold streams open, which must end with their token or document
+(`vault/drill_streams.py`).
 
 Ends with status 0 only if every line holds.
 """
@@ -58,6 +60,7 @@ from vault.domain.access import Principal, Role
 from vault.domain.documents import Kind
 from vault.drill_backups import Backups
 from vault.drill_bucket import LyingBucket
+from vault.drill_streams import StreamLine, attack_streams
 from vault.errors import NotFoundError, ShreddedError, VaultError
 from vault.migrate import migrate
 from vault.oracle import Oracle
@@ -105,7 +108,7 @@ class Drill:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.config = Config(
-            home=place / "home", regions=(REGION,), key_cache_seconds=0.5, worker=False
+            home=place / "home", regions=(REGION,), port=0, key_cache_seconds=0.5, worker=False
         )
         self.backups = Backups(self.config.home, place / "backups")
         self.lines = list[Line]()
@@ -117,6 +120,7 @@ class Drill:
         self.confirmed, self.missed = dict[str, set[str]](), set[str](PLANTED)
         self.lies = set[str]()
         self.named, self.lie_works = True, False
+        self.streams = list[StreamLine]()
 
     async def run(self) -> bool:
         """Play everything; returns whether every line holds."""
@@ -139,7 +143,8 @@ class Drill:
         await self._restore("dump", self._dump_home)
         await self._tell_with_key(bucket)
         held = all(line.holds for line in self.lines) and not self.confirmed and not self.missed
-        return held and self.named and self.lie_works
+        streams = all(line.holds for line in self.streams)
+        return held and streams and self.named and self.lie_works
 
     @property
     def victim(self) -> UUID:
@@ -204,6 +209,8 @@ class Drill:
         await self._shred(vault, 1, 10)
         await self._seal(vault)
         await self.backups.mark(dsn, "sealed-again")
+        say("slow readers hold streams open while their token or document ends")
+        self.streams = await attack_streams(vault, REGION, DESK, OPERATOR)
         say("two more are shredded and sealed, and one is only shredded")
         await self._shred(vault, 2)
         await sequence_log(vault, REGION)
@@ -446,8 +453,14 @@ def main() -> None:
         shown = {**asdict(line), "holds": line.holds}
         shown.pop("content")
         rows.append(shown)
+    streams = [{**asdict(line), "holds": line.holds} for line in drill.streams]
     columns = ("document", "stored", "state", "opened", "from_dump", "from_base", "holds")
-    print(json.dumps(rows, indent=2, default=str) if args.json else "\n" + table(rows, columns))
+    if args.json:
+        shown = {"documents": rows, "streams": streams}
+        print(json.dumps(shown, indent=2, default=str))
+    else:
+        names = ("document", "ended_by", "size_bytes", "got_before", "got_after", "whole", "holds")
+        print("\n" + table(rows, columns) + "\n\n" + table(streams, names))
     for suspect, places in sorted(drill.confirmed.items()):
         print(f"drill: {suspect} is confirmed by {', '.join(sorted(places))}", file=sys.stderr)
     for missed in sorted(drill.missed):

@@ -68,7 +68,7 @@ class LockedError(VaultError):
 
 
 class LimitError(VaultError):
-    """This is more than one principal may read in an hour."""
+    """This is more than one principal may read, or be refused, in so short a time."""
 
     #: When it is worth trying again.
     retry_after_seconds: int = 1
@@ -118,6 +118,10 @@ class IdentityProviderUnavailableError(UnavailableError):
 
 class RecordsUnavailableError(UnavailableError):
     """Access records cannot be written, so nothing is handed out."""
+
+
+class StreamAgeError(UnavailableError):
+    """The stream was open for longer than `stream_seconds_max`; ask for it again."""
 
 
 class ObjectStoreUnavailableError(UnavailableError):

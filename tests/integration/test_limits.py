@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -132,4 +133,61 @@ async def test_what_could_not_be_recorded_is_not_counted(
     await pool.execute("alter table access_record rename to away")
     assert [(await api.get(document["id"]))[0] for _ in range(6)] == [503] * 6
     await pool.execute("alter table away rename to access_record")
+    assert [(await api.get(document["id"]))[0] for _ in range(6)] == [200] * 5 + [429]
+
+
+async def test_every_name_that_is_opened_counts(api: Api, passport: bytes) -> None:
+    """File names, details and found numbers of a fourth order are refused, by whatever call."""
+    numbers = [f"+44207946012{last}" for last in range(4)]
+    orders, documents = [], []
+    for number in numbers:
+        fields = {"region": "uk", "customer": "acme", "numbers": [number]}
+        key = {"Idempotency-Key": number}
+        _, order, _ = await api.call("POST", "/v1/orders", json=fields, headers=key)
+        orders.append(order["id"])
+        named = {"Content-Disposition": 'attachment; filename="scan.jpg"'}
+        documents.append((await api.put(order["id"], passport, **named))[1]["id"])
+    shown = [await api.call("GET", f"/v1/documents/{identity}") for identity in documents]
+    assert [status for status, _, _ in shown] == [200, 200, 200, 429]
+    assert [body.get("filename") for _, body, _ in shown[:3]] == ["scan.jpg"] * 3
+    assert int(shown[3][2].headers["Retry-After"]) > 0
+    again = await api.call("GET", f"/v1/documents/{documents[0]}")
+    assert again[0] == 200
+    fields = {"region": "uk", "customer": "acme", "numbers": [numbers[3]]}
+    key = {"Idempotency-Key": numbers[3]}
+    assert (await api.call("POST", "/v1/orders", json=fields, headers=key))[0] == 429
+    search = {"region": "uk", "number": numbers[3]}
+    assert (await api.call("POST", "/v1/orders/search", json=search))[0] == 429
+    change = {"status": "submitted"}
+    assert (await api.call("PATCH", f"/v1/orders/{orders[3]}", json=change))[0] == 429
+    # Who is shown no name opens none.
+    looked = [await api.call("GET", f"/v1/documents/{one}", role="compliance") for one in documents]
+    assert [status for status, _, _ in looked] == [200] * 4
+
+
+def test_a_data_key_is_unwrapped_in_one_place() -> None:
+    """
+    Whoever opens what is sealed goes by `Access.unwrap`, which counts.
+
+    The others only compute a MAC, of a number for the index or of what tells requests apart.
+    """
+    root = Path(__file__).parents[2] / "vault"
+    found = {
+        str(path.relative_to(root)): path.read_text().count("open_key(")
+        for path in root.rglob("*.py")
+        if "open_key(" in path.read_text()
+    }
+    macs = ("faxes", "number_index", "once", "order_events")
+    assert found == {f"actions/{name}.py": 1 for name in ("access", *macs)}
+
+
+async def test_a_refusal_takes_nothing_of_a_limit(api: Api, passport: bytes) -> None:
+    """Reads of what was shredded leave all five for what lives."""
+    order = await api.order()
+    _, gone = await api.put(order, passport)
+    _, document = await api.put(order, passport)
+    await api.call(
+        "POST", f"/v1/documents/{gone['id']}/actions/shred", json={"reason": "withdrawn"}
+    )
+    assert [(await api.get(gone["id"]))[0] for _ in range(6)] == [410] * 6
     assert [(await api.get(document["id"]))[0] for _ in range(6)] == [200] * 5 + [429]

@@ -24,10 +24,15 @@ def test_the_drill_holds() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = json.loads(done.stdout)
+    shown = json.loads(done.stdout)
+    lines = shown["documents"]
     assert {line["state"] for line in lines} == {"living", "shredded", "sealed"}
     assert [line["opened"] for line in lines] == [line["state"] != "sealed" for line in lines]
     assert all(line["holds"] for line in lines)
+    streams = {line["ended_by"]: line for line in shown["streams"]}
+    assert set(streams) == {"nothing", "revoked", "restricted", "shredded", "sealed"}
+    assert [name for name, line in streams.items() if line["whole"]] == ["nothing"]
+    assert all(line["holds"] for line in streams.values())
 
 
 @pytest.mark.parametrize("linked", [False, True], ids=["as-built", "generations-linked"])

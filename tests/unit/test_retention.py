@@ -106,7 +106,7 @@ def test_a_hold_stops_everything() -> None:
     assert verdict.sentence.startswith("A hold keeps it")
     assert "Without: The porting order was ported" in verdict.sentence
     both = judge(facts("passport", holds=(HOLD, UUID(int=8))), POLICY, GRACE)
-    assert both.sentence.startswith("2 holds keep it")
+    assert both.sentence.startswith("A hold keeps it")
 
 
 def test_an_instruction_names_what_it_contradicts() -> None:

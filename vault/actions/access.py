@@ -11,17 +11,29 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import asyncpg
 
-from vault.actions.refusals import refusal
+from keys.keyring import DataKey, WrappedKey
+from vault.actions.refusals import refusal, refused_too_often
 from vault.context import Vault
-from vault.domain.access import NAMING, OPENING, WORKER_ROLE, Action, Principal, Purpose
+from vault.domain.access import (
+    NAMING,
+    OPENING,
+    REACHING,
+    STREAMS,
+    WORKER_ROLE,
+    Action,
+    Principal,
+    Purpose,
+)
 from vault.domain.decision import (
     Circumstances,
+    Decision,
+    Reason,
     Relation,
     decide,
     relation_of,
@@ -31,8 +43,10 @@ from vault.domain.documents import Custody
 from vault.domain.masking import mask_numbers
 from vault.domain.records import Record
 from vault.errors import DatabaseUnavailableError, RecordsUnavailableError, VaultError
+from vault.meter import METERED
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection
+from vault.streams import Stream
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +60,16 @@ class Access:
 
     vault: Vault
     intent: Record
+    #: Who acts; None is the vault itself, in a record that it makes for many.
+    principal: Principal | None = None
     #: Whether file names, which are personal, are shown to who asks.
     names: bool = False
+    #: What is looked at again while it flows, for the actions that are streams.
+    stream: Stream | None = None
     size_bytes: int | None = None
     concluded: bool = False
+    #: Whether a key was unwrapped: until then a refusal takes nothing of the principal's limits.
+    opened: bool = False
     renewed_at: float = field(default_factory=time.monotonic)
     #: The same access in the logs of the other regions that it concerns.
     copies: Sequence["Access"] = ()
@@ -77,14 +97,44 @@ class Access:
         Record how far an open stream has come, if the last record of it is old.
 
         Called before each piece goes out: where records cannot be written any more, it raises
-        `RecordsUnavailableError`, and the stream is cut.
+        `RecordsUnavailableError`, and the stream is cut, as when it was not seen to be allowed
+        within its lease.
         """
+        if self.stream is not None:
+            await self.stream.renew()
         if time.monotonic() - self.renewed_at < self.vault.config.record_renewal_seconds:
             return
         if self.intent.action in OPENING:
             self.vault.log_watch.require(self.intent.region)
         await self.vault.recorder.append(self._follow("progress"))
         self.renewed_at = time.monotonic()
+
+    async def count_order(self, order: UUID | None) -> None:
+        """
+        Count that something of an order is opened, against the principal's limits.
+
+        What `recorded` has counted already is not counted twice. Raises `LimitError`.
+        """
+        if self.principal is None or Action(self.intent.action) in METERED:
+            return
+        meter = self.vault.meter
+        over = await meter.look(self.principal, Action.ORDER_READ, order)
+        if over is not None:
+            error = refusal(Decision(False, Reason.LIMIT, over.detail), over)
+            error.ground = Reason.LIMIT.value
+            raise error
+        await meter.count(self.principal, Action.ORDER_READ, order)
+
+    async def unwrap(self, wrapped: WrappedKey, *, order: UUID | None) -> DataKey:
+        """
+        Return the data key of a document, a fax or an order: the one way to it, which counts.
+
+        Raises `LimitError`, and `StaleScopeError` when the row was read before a seal or a shred.
+        """
+        await self.count_order(order)
+        key = await self.vault.keyring.open_key(wrapped)
+        self.opened = True
+        return key
 
     def _follow(self, phase: str, **fields: str | None) -> Record:
         return Record(
@@ -117,6 +167,7 @@ async def recorded(
     customer: str | None = None,
     custody: Custody | None = None,
     restricted: bool = False,
+    every_kind: bool = False,
     purpose: str | None = None,
     reference: str | None = None,
     approved: bool = False,
@@ -126,12 +177,15 @@ async def recorded(
     """
     Decide, record the intent, run the block, record the outcome.
 
-    `region` is None when the thing does not exist; of several the first decides, and each has the
-    record in its own log, all in one commit. `customer` is needed where the order does not exist
-    yet. `begin` makes the intent of an allowed action durable together with rows of the action's
+    `region` is None when the thing does not exist; of several the first decides, or each where the
+    action is one of `REACHING`, and each has the record in its own log, all in one commit.
+    `customer` is needed where there is no order, or none yet. `every_kind` says that documents are
+    reached which the action does not name. `begin` makes the intent of an allowed action durable
+    together with rows of the action's
     own. Raises what the refusal means, or `RecordsUnavailableError`; in both cases the block does
     not run.
     """
+    began_at = time.monotonic()
     regions = [region] if isinstance(region, str) else list(region or ())
     region = regions[0] if regions else None
     relation = await _relation(vault, principal, order, customer)
@@ -143,6 +197,7 @@ async def recorded(
         relation=relation,
         custody=custody,
         restricted=restricted,
+        every_kind=every_kind,
         purpose=purpose,
         reference=reference,
         approved=approved,
@@ -150,6 +205,9 @@ async def recorded(
         exceeded=over.detail if over else None,
     )
     decision = decide(vault.rules, principal, action, case)
+    for other in regions[1:] if action in REACHING else ():
+        if decision.allow:
+            decision = decide(vault.rules, principal, action, replace(case, region=other))
     names = sees_names(vault.rules, principal, case)
     if decision.allow and region and (action in OPENING or (names and action in NAMING)):
         # As when records cannot be written: what nobody can be shown later is not done.
@@ -176,6 +234,9 @@ async def recorded(
         decision="allow" if decision.allow else "deny",
         reason=decision.reason.value,
     )
+    if not decision.allow and (wait := vault.refused.admit(principal, action, intent.region)):
+        # Counted, and recorded with others like it: refusals must not fill the log.
+        raise refused_too_often(wait)
     copies = [replace(intent, id=vault.new_id(), region=other) for other in regions[1:]]
     try:
         if begin and decision.allow:
@@ -192,15 +253,41 @@ async def recorded(
     access = Access(
         vault,
         intent,
+        principal,
         names=names,
         copies=[Access(vault, copy) for copy in copies],
     )
+    if action in STREAMS:
+        access.stream = Stream(
+            vault.streams, principal, action, document, case, begun_at=began_at, seen_at=began_at
+        )
     try:
-        yield access
+        async with _watched(access):
+            yield access
     except BaseException as error:
-        await _conclude(access, *_how(error))
+        if not access.opened:
+            vault.meter.take_back(principal, action, order)
+        await _conclude(access, *_how(error, access.stream))
         raise
     await _conclude(access, "completed", None)
+
+
+@asynccontextmanager
+async def _cutting(stream: Stream) -> AsyncIterator[None]:
+    """Run the block until the stream is cut; then raise why."""
+    try:
+        async with stream:
+            yield
+    except TimeoutError:
+        if stream.ended is None:
+            raise
+        error = refusal(stream.ended.decision, stream.ended.over)
+        error.ground = stream.ended.decision.reason.value
+        raise error from None
+
+
+def _watched(access: Access) -> AbstractAsyncContextManager[object]:
+    return _cutting(access.stream) if access.stream is not None else nullcontext()
 
 
 async def _make_durable(intent: Record, begin: Begin) -> None:
@@ -260,15 +347,17 @@ async def _relation(
     vault: Vault, principal: Principal, order: UUID | None, customer: str | None
 ) -> Relation:
     """Return how the order stands to who asks; it is looked up only for who has some customers."""
-    if order is None:
+    if order is None and customer is None:
         return Relation.NONE
-    if customer is None and principal.customers is not None:
+    if order is not None and customer is None and principal.customers is not None:
         async with connection(vault.pool) as conn:
             customer = await orders_sql.customer_of(conn, order)
     return relation_of(principal, customer)
 
 
-def _how(error: BaseException) -> tuple[str, str | None]:
+def _how(error: BaseException, stream: Stream | None) -> tuple[str, str | None]:
+    if stream is not None and stream.ended is not None:
+        return "aborted", stream.ended.decision.reason
     if isinstance(error, asyncio.CancelledError | GeneratorExit | ConnectionError):
         return "aborted", "disconnected"
     ground = error.ground if isinstance(error, VaultError) else None

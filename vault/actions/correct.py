@@ -177,7 +177,7 @@ async def correct_order(
             index, key = await index_key(vault, order.region)
             with suppress(StaleScopeError):
                 async with transaction(vault.pool) as conn:
-                    new, old = await _seal_anew(vault, conn, order.region, identity, changed)
+                    new, old = await _seal_anew(access, conn, identity, changed)
                     warnings = check_placement(
                         vault.rules.placements,
                         order.region,
@@ -193,27 +193,27 @@ async def correct_order(
                             raise StaleScopeError
                     said = " ".join(changed.names())
                     await log_sql.insert_records(conn, [access.conclude(reason=said)])
-                view = await view_order(vault, principal, identity)
+                view = await view_order(access, principal, identity)
                 return replace(view, warnings=warnings)
         raise ConflictError("the region's keys are being sealed; try again")
 
 
 async def _seal_anew(
-    vault: Vault, conn: Connection, region: str, identity: UUID, changed: Changed
+    access: Access, conn: Connection, identity: UUID, changed: Changed
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Replace the sealed details; returns the numbers as they are now, and as they were."""
-    await retention_sql.freeze_holds(conn, region)
+    await retention_sql.freeze_holds(conn, access.intent.region)
     order = await orders_sql.find(conn, identity, lock=True)
     wrapped = await orders_sql.details_key(conn, identity)
     if order is None:
         raise NotFoundError
     if await holds_sql.holds_order(conn, identity):
         raise HeldError("a hold keeps this order as it is; it is corrected after its release")
-    details = await opened(vault, order, wrapped)
+    details = await opened(access, order, wrapped)
     if details is None or wrapped is None:
         raise ConflictError("the order's details are gone: there is nothing to correct")
     new = changed.applied(details)
-    key = await vault.keyring.open_key(wrapped)
+    key = await access.unwrap(wrapped, order=identity)
     sealed = key.seal(encode_details(new), details_context(order.region, identity))
     await orders_sql.set_details(conn, identity, sealed)
     return new.numbers, details.numbers

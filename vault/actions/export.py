@@ -3,21 +3,21 @@ Export: a stretch of the log as a file that proves itself, or as a table for peo
 
 A line of JSON each: first what the log is and what is needed to hash the stretch into its published
 checkpoint, then the records with their leaf hashes, and among them the checkpoints that hold there.
-It is read from the database page by page, in constant memory; `Access.renew` cuts it when records
-cannot be written any more.
+It is read from the database page by page, in constant memory, and goes out as a watched stream.
 """
 
 import base64
 import csv
 import io
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from vault.actions.access import Access, recorded
+from vault.actions.access import recorded
+from vault.actions.outgoing import Outgoing
 from vault.actions.prove import Tiles, published
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -63,7 +63,7 @@ async def export_log(
     since: datetime | None,
     until: datetime | None,
     as_csv: bool,
-) -> AsyncIterator[AsyncGenerator[bytes, None]]:
+) -> AsyncIterator[Outgoing]:
     """
     Open an export of what is published, from the first record of the time up to the last.
 
@@ -72,7 +72,6 @@ async def export_log(
     """
     known = region if region in vault.config.regions else None
     async with recorded(vault, principal, Action.LOG_EXPORT, region=known) as access:
-        access.size_bytes = 0
         with vault.memory.share(PAGE_BYTES):
             size, note = await published(vault, region)
             now = vault.clock()
@@ -88,18 +87,11 @@ async def export_log(
                 )
             stretch = Stretch(region, first, last, size, note, now, number, waiting)
             lines = (_table if as_csv else _lines)(vault, stretch)
-            counted = _counted(access, lines)
+            pieces = Outgoing(access, lines)
             try:
-                yield counted
+                yield pieces
             finally:
-                await counted.aclose()
-
-
-async def _counted(access: Access, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    async for piece in pieces:
-        await access.renew()
-        yield piece
-        access.size_bytes = (access.size_bytes or 0) + len(piece)
+                await pieces.aclose()
 
 
 async def _lines(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:

@@ -1,14 +1,15 @@
 """Look at faxes and fetch them: a fetch is an attempt to deliver, and recorded as such."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from keys.errors import IntegrityError, StaleScopeError
+from keys.errors import StaleScopeError
 from keys.stream import DataKey
 from vault.actions.access import Access, own_regions, recorded
+from vault.actions.outgoing import Outgoing, decrypted
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Purpose
 from vault.domain.documents import Custody, metadata_context, object_name, stream_context
@@ -30,7 +31,7 @@ class OpenFax:
     fax: Fax
     numbers: Numbers
     receipt: str
-    chunks: AsyncGenerator[bytes, None]
+    chunks: Outgoing
 
 
 @asynccontextmanager
@@ -60,12 +61,12 @@ async def open_fax(
         purpose=purpose,
         begin=attempt.begin,
     ) as access:
-        access.size_bytes = 0
-        fax, key = await attempt.key()
+        fax, key = await attempt.key(access)
         sealed_numbers = fax.metadata or b""
         numbers = decode_numbers(key.open(sealed_numbers, metadata_context(fax.region, fax.id)))
         async with vault.stores[fax.region].get(object_name(identity)) as sealed:
-            chunks = _decrypt(access, key, fax, sealed)
+            context = stream_context(fax.region, fax.id)
+            chunks = Outgoing(access, decrypted(key, context, sealed, fax.size_bytes))
             try:
                 receipt = encode_receipt(receipt_of(access.intent))
                 yield OpenFax(fax, numbers, receipt, chunks)
@@ -88,7 +89,7 @@ class _Attempt:
         if not opened.left_out:
             self._begun = opened
 
-    async def key(self) -> tuple[Fax, DataKey]:
+    async def key(self, access: Access) -> tuple[Fax, DataKey]:
         """Return the fax and its key; raises why the attempt may not begin."""
         opened = self._begun
         for _ in range(ATTEMPTS):
@@ -98,7 +99,7 @@ class _Attempt:
                     raise ConflictError("another attempt to deliver this fax is under way")
                 raise ShreddedError("the fax was shredded")
             try:
-                return opened.fax, await self._vault.keyring.open_key(opened.key)
+                return opened.fax, await access.unwrap(opened.key, order=None)
             except StaleScopeError:
                 # The attempt is ours by now.
                 self._alone, opened = False, None
@@ -108,25 +109,6 @@ class _Attempt:
         return await self._vault.fax_opener.submit(
             Opening(self._fax, self._now, self._until, self._alone, intent)
         )
-
-
-async def _decrypt(
-    access: Access, key: DataKey, fax: Fax, sealed: AsyncIterator[bytes]
-) -> AsyncGenerator[bytes, None]:
-    decryptor = key.decryptor(stream_context(fax.region, fax.id))
-    size = 0
-    async for chunk in sealed:
-        if opened := decryptor.update(chunk):
-            await access.renew()
-            yield opened
-            size += len(opened)
-            access.size_bytes = size
-    last = decryptor.finalize()
-    if size + len(last) != fax.size_bytes:
-        raise IntegrityError
-    if last:
-        yield last
-        access.size_bytes = size + len(last)
 
 
 async def describe_fax(vault: Vault, principal: Principal, identity: UUID) -> Fax:

@@ -88,11 +88,12 @@ async def _try(vault: Vault, identity: UUID) -> None:
 
 
 async def _send(vault: Vault, identity: UUID) -> str:
+    # Until the next hop has it, the fax is open: what ends meanwhile is not sent on.
     with vault.memory.share() as share:
         async with open_fax(vault, worker(vault), identity) as opened:
             share.grow(opened.fax.size_bytes * COPIES)
             data = b"".join([chunk async for chunk in opened.chunks])
-        return await _mail(vault, opened, data)
+            return await _mail(vault, opened, data)
 
 
 async def _mail(vault: Vault, opened: OpenFax, data: bytes) -> str:

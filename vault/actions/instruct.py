@@ -52,10 +52,9 @@ async def give_instruction(
         principal,
         Action.INSTRUCTION_GIVE,
         region=region,
+        customer=given.customer,
         reference=_name(given.id),
     ) as access:
-        if principal.customers is not None and given.customer not in principal.customers:
-            raise NotFoundError
         async with transaction(vault.pool) as conn:
             await instructions_sql.supersede(conn, given)
             await retention_sql.look_again_at_customers(conn, region, [given.customer])

@@ -14,7 +14,7 @@ import asyncpg
 
 from keys.errors import StaleScopeError
 from keys.keyring import DataKey, WrappedKey
-from vault.actions.access import recorded
+from vault.actions.access import Access, recorded
 from vault.actions.seal import worker
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -42,11 +42,15 @@ async def find_orders(
     if region not in vault.config.regions:
         raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
     check_number(number)
-    async with recorded(vault, principal, Action.ORDER_LIST, region=region):
+    async with recorded(vault, principal, Action.ORDER_LIST, region=region) as access:
         found = await orders_of_number(vault, region, number)
         theirs = None if principal.customers is None else sorted(principal.customers)
         async with connection(vault.pool) as conn:
-            return await orders_sql.page(conn, [region], theirs, before, limit, among=found)
+            page = await orders_sql.page(conn, [region], theirs, before, limit, among=found)
+        for order in page:
+            # That it moves this number is said of it, as if its numbers had been opened.
+            await access.count_order(order.id)
+        return page
 
 
 async def orders_of_number(vault: Vault, region: str, number: str) -> list[UUID]:
@@ -94,8 +98,8 @@ async def renew_index(vault: Vault, region: str) -> int:
     if not orders and not retired:
         return 0
     # Either opens the details of orders, or destroys a key.
-    async with recorded(vault, worker(vault), Action.ORDER_REINDEX, region=region):
-        return await (_move(vault, region, orders) if orders else _forget(vault, region, retired))
+    async with recorded(vault, worker(vault), Action.ORDER_REINDEX, region=region) as access:
+        return await (_move(access, region, orders) if orders else _forget(vault, region, retired))
 
 
 async def _forget(vault: Vault, region: str, retired: list[UUID]) -> int:
@@ -107,10 +111,11 @@ async def _forget(vault: Vault, region: str, retired: list[UUID]) -> int:
     return len(retired)
 
 
-async def _move(vault: Vault, region: str, orders: list[UUID]) -> int:
+async def _move(access: Access, region: str, orders: list[UUID]) -> int:
+    vault = access.vault
     identity, key = await index_key(vault, region)
     for order in orders:
-        numbers = await _numbers(vault, order)
+        numbers = await _numbers(access, order)
         async with transaction(vault.pool) as conn:
             if numbers is None:
                 await index_sql.forget_orders(conn, [order])
@@ -119,25 +124,25 @@ async def _move(vault: Vault, region: str, orders: list[UUID]) -> int:
     return len(orders)
 
 
-async def _numbers(vault: Vault, identity: UUID) -> tuple[str, ...] | None:
+async def _numbers(access: Access, identity: UUID) -> tuple[str, ...] | None:
     """Return an order's numbers; None when nobody can know them any more."""
     for _ in range(ATTEMPTS):
-        async with connection(vault.pool) as conn:
+        async with connection(access.vault.pool) as conn:
             order = await orders_sql.find(conn, identity)
             wrapped = await orders_sql.details_key(conn, identity)
         if order is None:
             return None
         with suppress(StaleScopeError):
-            details = await opened(vault, order, wrapped)
+            details = await opened(access, order, wrapped)
             return details.numbers if details else None
     raise ConflictError("the region's keys are being sealed; try again")
 
 
-async def opened(vault: Vault, order: Order, wrapped: WrappedKey | None) -> Details | None:
+async def opened(access: Access, order: Order, wrapped: WrappedKey | None) -> Details | None:
     """Open an order's details; None when they or their key are gone."""
     if order.details is None or wrapped is None:
         return None
-    key = await vault.keyring.open_key(wrapped)
+    key = await access.unwrap(wrapped, order=order.id)
     return decode_details(key.open(order.details, details_context(order.region, order.id)))
 
 

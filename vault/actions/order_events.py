@@ -128,13 +128,20 @@ async def _order_of_number(
 
 
 async def _order_of(conn: Connection, event: CarrierEvent) -> UUID | None:
-    """Return the order that the carrier's id was linked to, or that it was given as a reference."""
-    if found := await events_sql.linked(conn, event.carrier, event.reference):
-        return found
+    """
+    Return the order that the carrier was given as a reference, or that its own id was linked to.
+
+    Our own id, which only whoever ordered there gave, counts before what somebody linked. An order
+    that is linked to other carriers only is none of this one's.
+    """
     try:
-        return UUID(event.customer_reference or "")
+        named = UUID(event.customer_reference or "")
     except ValueError:
-        return None
+        named = None
+    carriers = await events_sql.carriers_of(conn, named) if named else None
+    if carriers is not None and (event.carrier in carriers or not carriers):
+        return named
+    return await events_sql.linked(conn, event.carrier, event.reference)
 
 
 async def link_order(
@@ -151,7 +158,7 @@ async def link_order(
         recorded(
             vault,
             principal,
-            Action.ORDER_CHANGE,
+            Action.ORDER_LINK,
             region=order.region if order else None,
             order=identity,
         ) as access,

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from keys.errors import StaleScopeError
 from keys.keyring import DataKey
-from vault.actions.access import own_regions, recorded
+from vault.actions.access import Access, own_regions, recorded
 from vault.actions.number_index import index_key, opened
 from vault.actions.once import Once
 from vault.actions.order_events import settle
@@ -18,6 +18,7 @@ from vault.domain.documents import Document
 from vault.domain.number_index import macs
 from vault.domain.order_events import DESK, OrderEvent, check_time, fold
 from vault.domain.orders import (
+    ENDED,
     TRANSITIONS,
     Details,
     Order,
@@ -82,7 +83,7 @@ async def create_order(
     ) as access:
         if earlier := await once.earlier(vault):
             await once.check(vault)
-            return await view_order(vault, principal, earlier)
+            return await view_order(access, principal, earlier)
         warnings = check_placement(
             vault.rules.placements,
             region,
@@ -126,8 +127,10 @@ def _new_order(
 async def show_order(vault: Vault, principal: Principal, identity: UUID) -> OrderView:
     """Return an order of the principal's regions."""
     region = await _region_of(vault, identity)
-    async with recorded(vault, principal, Action.ORDER_READ, region=region, order=identity):
-        return await view_order(vault, principal, identity)
+    async with recorded(
+        vault, principal, Action.ORDER_READ, region=region, order=identity
+    ) as access:
+        return await view_order(access, principal, identity)
 
 
 async def list_orders(
@@ -151,21 +154,30 @@ async def change_order(
     effective_at: datetime | None = None,
 ) -> OrderView:
     """Move the order; `ported` and `cancelled` start the retention of its documents."""
-    region = await _region_of(vault, identity)
+    async with connection(vault.pool) as conn:
+        found = await orders_sql.find(conn, identity)
     async with recorded(
-        vault, principal, Action.ORDER_CHANGE, region=region, order=identity
+        vault,
+        principal,
+        Action.ORDER_CHANGE,
+        region=found.region if found else None,
+        order=identity,
+        # Whoever ends an order has all its documents shredded, and whoever reopens it keeps them.
+        every_kind=status in ENDED or (found is not None and found.status in ENDED),
     ) as access:
         async with transaction(vault.pool) as conn:
             order = await orders_sql.find(conn, identity, lock=True)
-            if order is None:
+            if order is None or found is None:
                 raise NotFoundError
+            if (order.status in ENDED) != (found.status in ENDED):
+                raise ConflictError("the order was ended or reopened meanwhile; try again")
             if status is not order.status:
                 _check_transition(order.status, status)
                 occurred_at = await _occurred_at(vault, conn, order, effective_at)
                 event = OrderEvent(DESK, str(vault.new_id()), status, occurred_at)
                 await settle(vault, conn, order, event)
             await log_sql.insert_records(conn, [access.conclude(reason=status.value)])
-        return await view_order(vault, principal, identity)
+        return await view_order(access, principal, identity)
 
 
 async def _occurred_at(
@@ -200,18 +212,19 @@ async def _region_of(vault: Vault, identity: UUID) -> str | None:
     return order.region if order else None
 
 
-async def view_order(vault: Vault, principal: Principal, identity: UUID) -> OrderView:
+async def view_order(access: Access, principal: Principal, identity: UUID) -> OrderView:
     """Return an order as its principal may see it, within an access that is recorded."""
+    vault = access.vault
     for _ in range(ATTEMPTS):
         async with connection(vault.pool) as conn:
             order = await orders_sql.find(conn, identity)
             wrapped = await orders_sql.details_key(conn, identity)
             documents = await documents_sql.of_order(conn, identity)
-            stand = await standings(vault, conn, [document.id for document in documents])
+            stand = await standings(vault, conn, principal, [document.id for document in documents])
         if order is None:
             raise NotFoundError
         try:
-            details = await opened(vault, order, wrapped)
+            details = await opened(access, order, wrapped)
         except StaleScopeError:
             continue
         kinds = principal.kinds

@@ -6,15 +6,16 @@ verify raises instead of ending, so that no reader takes a cut or altered docume
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from keys.errors import IntegrityError, StaleScopeError
+from keys.errors import StaleScopeError
 from keys.stream import DataKey
 from vault.actions.access import Access, recorded
 from vault.actions.approvals import is_approved, use
+from vault.actions.outgoing import Outgoing, decrypted
 from vault.actions.published_first import wait_published
 from vault.actions.standing import Standing, standing_of
 from vault.context import Vault
@@ -36,7 +37,7 @@ class Content:
     document: Document
     filename: str | None
     receipt: str
-    chunks: AsyncGenerator[bytes, None]
+    chunks: Outgoing
 
 
 @asynccontextmanager
@@ -52,7 +53,8 @@ async def open_content(
     """
     Open a document for a stated purpose; the outcome says how many bytes were handed out.
 
-    An `approval` of its disclosure is used up before a key is unwrapped.
+    An `approval` of its disclosure is used up when nothing else can refuse any more, and before the
+    first byte: a document that cannot be read leaves it as good as it was.
     """
     document = (await vault.finder.submit(identity)).document
     region = document.region if document else ""
@@ -72,17 +74,20 @@ async def open_content(
         reference=reference,
         approved=agreed,
     ) as access:
-        access.size_bytes = 0
-        if agreed and approval:
-            async with transaction(vault.pool) as conn:
-                await use(access, conn, approval, terms)
-            await wait_published(access)
-        document, key = await _unwrap(vault, identity)
-        if document.restricted_at is not None:
+        was_restricted = document is not None and document.restricted_at is not None
+        document, key = await _unwrap(access, identity)
+        if document.restricted_at is not None and not was_restricted:
+            # It was restricted after this was decided; asked again, the policy says who may.
             raise RestrictedError
         store = vault.stores[document.region]
         async with store.get(object_name(identity)) as sealed:
-            chunks = _decrypt(access, key, document, sealed)
+            context = stream_context(document.region, document.id)
+            opened = decrypted(key, context, sealed, document.size_bytes)
+            chunks = Outgoing(access, opened)
+            if agreed and approval:
+                async with transaction(vault.pool) as conn:
+                    await use(access, conn, approval, terms)
+                await wait_published(access)
             try:
                 receipt = encode_receipt(receipt_of(access.intent))
                 yield Content(document, open_filename(key, document), receipt, chunks)
@@ -114,47 +119,30 @@ async def describe(vault: Vault, principal: Principal, identity: UUID) -> Descri
     ) as access:
         if document is None:
             raise NotFoundError
-        standing = await standing_of(vault, document)
+        standing = await standing_of(vault, principal, document)
         # The file name is personal; compliance sees that a document is there, not what it says.
         if document.metadata is None or not access.names:
             return Description(document, None, standing)
         try:
-            document, key = await _unwrap(vault, identity)
+            document, key = await _unwrap(access, identity)
         except ShreddedError:
             return Description(document, None, standing)
         return Description(document, open_filename(key, document), standing)
 
 
-async def _unwrap(vault: Vault, identity: UUID) -> tuple[Document, DataKey]:
+async def _unwrap(access: Access, identity: UUID) -> tuple[Document, DataKey]:
     for _ in range(ATTEMPTS):
-        found = await vault.finder.submit(identity)
+        found = await access.vault.finder.submit(identity)
         if found.document is None:
             raise NotFoundError
         if found.key is None:
             raise ShreddedError
         try:
-            return found.document, await vault.keyring.open_key(found.key)
+            key = await access.unwrap(found.key, order=found.document.order_id)
+            return found.document, key
         except StaleScopeError:
             continue
     raise ConflictError("the region's keys are being sealed; try again")
-
-
-async def _decrypt(
-    access: Access, key: DataKey, document: Document, sealed: AsyncIterator[bytes]
-) -> AsyncGenerator[bytes, None]:
-    decryptor = key.decryptor(stream_context(document.region, document.id))
-    async for chunk in sealed:
-        opened = decryptor.update(chunk)
-        if opened:
-            await access.renew()
-            yield opened
-            access.size_bytes = (access.size_bytes or 0) + len(opened)
-    last = decryptor.finalize()
-    if (access.size_bytes or 0) + len(last) != document.size_bytes:
-        raise IntegrityError
-    if last:
-        yield last
-        access.size_bytes = (access.size_bytes or 0) + len(last)
 
 
 def open_filename(key: DataKey, document: Document) -> str | None:

@@ -7,9 +7,12 @@ from vault.errors import (
     ForbiddenError,
     LimitError,
     NotFoundError,
+    RecordsUnavailableError,
     ResidencyError,
     RestrictedError,
     ShreddedError,
+    StreamAgeError,
+    UnauthenticatedError,
     VaultError,
 )
 from vault.meter import Exceeded
@@ -22,7 +25,17 @@ _REFUSALS: dict[Reason, type[VaultError]] = {
     Reason.NOT_STORED: ConflictError,
     Reason.RESTRICTED: RestrictedError,
     Reason.TRANSFER: ResidencyError,
+    Reason.RECORDS: RecordsUnavailableError,
+    Reason.ENDED: UnauthenticatedError,
+    Reason.AGE: StreamAgeError,
 }
+
+
+def refused_too_often(retry_after_seconds: int) -> LimitError:
+    """Return what a refusal raises that is only counted, see `vault/refused.py`."""
+    error = LimitError("too much of what you asked for was refused; see why, and ask again later")
+    error.retry_after_seconds = retry_after_seconds
+    return error
 
 
 def refusal(decision: Decision, over: Exceeded | None) -> VaultError:

@@ -61,7 +61,9 @@ async def explain_retention(vault: Vault, principal: Principal, identity: UUID) 
         if document is None:
             raise NotFoundError
         async with connection(vault.pool) as conn:
-            return Explained(document, (await standings(vault, conn, [identity]))[identity])
+            return Explained(
+                document, (await standings(vault, conn, principal, [identity]))[identity]
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,10 +122,9 @@ async def _check(
     approval: UUID | None,
 ) -> str | None:
     """Raise unless it may go now; returns who agreed that it goes against its floor."""
-    if holds := len(found.facts.holds):
+    if found.facts.holds:
         raise HeldError(
-            f"{'a hold keeps' if holds == 1 else f'{holds} holds keep'} this document; it can be "
-            "shredded once every hold on it is released"
+            "a hold keeps this document; it can be shredded once every hold on it is released"
         )
     if verdict.floor_at is not None and verdict.floor_at <= vault.clock():
         return None

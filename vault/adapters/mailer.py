@@ -12,6 +12,7 @@ import contextlib
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import aiosmtplib
 from cryptography.hazmat.primitives import serialization
@@ -23,6 +24,7 @@ from keys.secret_text import ExposedError, read_owner_only
 from vault.domain.fax_mail import Letter
 from vault.domain.fax_routes import Domain, Route, Tls, parse_host
 from vault.errors import MailDeferredError, MailRefusedError
+from vault.unsent import reset
 
 IMPLICIT_TLS_PORT = 465
 #: How long the next hop may take to say goodbye after it took the mail.
@@ -50,7 +52,7 @@ class SmtpMailer:
             raise MailDeferredError(
                 f"a certificate of {route.domain} cannot be used: {type(error).__name__}"
             ) from None
-        client = self._client(domain, context)
+        client, said = self._client(domain, context), ""
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 said = await self._send(client, route, domain, envelope, message)
@@ -71,6 +73,9 @@ class SmtpMailer:
                 await client.quit(timeout=QUIT_SECONDS)
             return said
         finally:
+            # What it has not said that it has is not pushed to it any further.
+            if not said and client.transport is not None:
+                reset(cast(asyncio.WriteTransport, client.transport))
             client.close()
 
     def _client(self, domain: Domain, context: ssl.SSLContext) -> aiosmtplib.SMTP:

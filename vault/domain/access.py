@@ -26,6 +26,7 @@ class Action(StrEnum):
     ORDER_LIST = "order.list"
     ORDER_CHANGE = "order.change"
     ORDER_CORRECT = "order.correct"
+    ORDER_LINK = "order.link"
     ORDER_EVENT = "order.event"
     ORDER_REINDEX = "order.reindex"
     ORDER_FORGET = "order.forget"
@@ -110,6 +111,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.ORDER_LIST,
             _A.ORDER_CHANGE,
             _A.ORDER_CORRECT,
+            _A.ORDER_LINK,
             _A.DOCUMENT_INGEST,
             _A.DOCUMENT_DESCRIBE,
             _A.DOCUMENT_READ,
@@ -252,11 +254,20 @@ OPENING = CONTENT | {_A.ORDER_READ, _A.ORDER_CHANGE, _A.ORDER_CORRECT}
 #: What shows file names to who may see them.
 NAMING = frozenset({_A.DOCUMENT_DESCRIBE})
 
+#: What carries bytes out as a stream: each is looked at again while it flows, and cut.
+OUTGOING = CONTENT | {_A.LOG_EXPORT}
+#: What carries bytes in as a stream; it is cut, too, when who brings it may no more.
+INCOMING = frozenset({_A.DOCUMENT_INGEST, _A.FAX_RECEIVE})
+STREAMS = OUTGOING | INCOMING
+
 #: What brings something new in.
 BRINGING = frozenset({_A.ORDER_CREATE})
 
+#: What takes the right to every region that it names, and not only to the first.
+REACHING = frozenset({_A.TOKEN_CREATE, _A.TOKEN_REVOKE, _A.BREAK_GLASS_SEAL, _A.BACKUP_CREATE})
+
 #: What a principal of some kinds may do: what looks at which kind it is. All else might show them
-#: what is not theirs.
+#: what is not theirs, or reach it: a carrier's name for an order is taken from all other customers.
 BY_KIND = frozenset(
     {
         _A.ORDER_CREATE,

@@ -48,6 +48,9 @@ class Reason(StrEnum):
     TRANSFER = "no-transfer-basis"
     LIMIT = "limit-reached"
     RECORDS = "records-unavailable"
+    #: The token was revoked or ran out, or the session ended, while a stream was open.
+    ENDED = "principal-ended"
+    AGE = "stream-too-old"
 
 
 #: What looks from outside as if there were no such thing, but to who brought it.
@@ -84,6 +87,8 @@ class Circumstances:
     relation: Relation = Relation.NONE
     custody: Custody | None = None
     restricted: bool = False
+    #: Whether this reaches documents of every kind, though it names none of them.
+    every_kind: bool = False
     purpose: str | None = None
     reference: str | None = None
     #: Whether somebody else has agreed to this very thing.
@@ -175,6 +180,12 @@ def _need_to_know(principal: Principal, action: Action, case: Circumstances) -> 
     if case.relation is Relation.OTHER:
         theirs = ", ".join(sorted(principal.customers or ()))
         return _deny(Reason.CUSTOMER, f"this is for the customers {theirs} only" if said else None)
+    if principal.kinds is not None and case.every_kind:
+        return _deny(
+            Reason.KIND,
+            "this ends or reopens the order for documents of every kind; it takes a token that is "
+            "not narrowed to some kinds",
+        )
     if principal.kinds is not None and case.kind is not None and case.kind not in principal.kinds:
         theirs = ", ".join(sorted(principal.kinds))
         return _deny(Reason.KIND, f"this is for the kinds {theirs} only" if said else None)

@@ -49,12 +49,12 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """Why a document is not read for the time being."""
+    """Why a document is not read for the time being; None is not shown to who asks."""
 
     id: UUID
     document: UUID
-    reason: str
-    placed_by: str
+    reason: str | None
+    placed_by: str | None
     placed_at: datetime
 
 

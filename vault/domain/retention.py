@@ -76,7 +76,7 @@ def judge(facts: Facts, policy: Policy, grace: timedelta) -> Verdict:
         verdict = _while_open(facts, rule, policy)
     else:
         verdict = _after_the_end(facts, rule, grace)
-    return _held(facts, verdict) if facts.holds else verdict
+    return _held(verdict) if facts.holds else verdict
 
 
 def _while_open(facts: Facts, rule: Rule, policy: Policy) -> Verdict:
@@ -117,10 +117,9 @@ def _after_the_end(facts: Facts, rule: Rule, grace: timedelta) -> Verdict:
     return Verdict(state, due_at, floor_at, sentence, rule)
 
 
-def _held(facts: Facts, verdict: Verdict) -> Verdict:
-    count = len(facts.holds)
-    holds = "A hold keeps" if count == 1 else f"{count} holds keep"
-    sentence = f"{holds} it, whatever its time is. Without: {verdict.sentence}"
+def _held(verdict: Verdict) -> Verdict:
+    # How many holds there are is for those who may see them.
+    sentence = f"A hold keeps it, whatever its time is. Without: {verdict.sentence}"
     return Verdict(State.HELD, None, verdict.floor_at, sentence, verdict.rule)
 
 

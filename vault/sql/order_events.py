@@ -50,6 +50,18 @@ async def link(conn: Connection, carrier: str, reference: str, order: UUID) -> b
     return await linked(conn, carrier, reference) == order
 
 
+async def carriers_of(conn: Connection, order: UUID) -> frozenset[str] | None:
+    """Return the carriers that an order is linked to; None where there is no such order."""
+    found: list[str] | None = await conn.fetchval(
+        """
+        select array(select carrier from carrier_order c where c.order_id = o.id)
+        from porting_order o where o.id = $1
+        """,
+        order,
+    )
+    return None if found is None else frozenset(found)
+
+
 async def linked(conn: Connection, carrier: str, reference: str) -> UUID | None:
     """Return the order that a carrier calls so."""
     found: UUID | None = await conn.fetchval(

@@ -162,7 +162,7 @@ async def ingest_document(request: web.Request) -> web.Response:
         upload,
         idempotency_key=request.headers.get("Idempotency-Key"),
     )
-    standing = await standing_of(vault, document)
+    standing = await standing_of(vault, principal_of(request), document)
     shown = document_json(document, standing, filename=upload.filename)
     location = {hdrs.LOCATION: f"/v1/documents/{document.id}"}
     return web.json_response(shown, status=201, headers=location)

@@ -4,8 +4,7 @@ from aiohttp import hdrs, web
 
 from vault.actions.export import export_log
 from vault.errors import InvalidRequestError
-from vault.web.problems import STREAMING
-from vault.web.requests import principal_of, query_time, send, vault_of
+from vault.web.requests import hand_out, principal_of, query_time, vault_of
 
 MEDIA_TYPES = {"jsonl": "application/jsonl", "csv": "text/csv"}
 _PARAMETERS = {"region", "format", "from", "to"}
@@ -28,12 +27,10 @@ async def export_access_records(request: web.Request) -> web.StreamResponse:
         until=query_time(request, "to"),
         as_csv=kind == "csv",
     ) as pieces:
-        response = web.StreamResponse()
-        response.content_type = MEDIA_TYPES[kind]
-        response.headers[hdrs.CONTENT_DISPOSITION] = f'attachment; filename="log-{region}.{kind}"'
-        request[STREAMING] = response
-        await response.prepare(request)
-        async for piece in pieces:
-            await send(request, response, piece)
-        await response.write_eof()
-        return response
+        return await hand_out(
+            request,
+            pieces,
+            size_bytes=None,
+            media_type=MEDIA_TYPES[kind],
+            headers={hdrs.CONTENT_DISPOSITION: f'attachment; filename="log-{region}.{kind}"'},
+        )

@@ -25,6 +25,7 @@ from keys.errors import (
 from vault import errors
 from vault.actions.once import KeyReusedError
 from vault.domain.access import PurposeError
+from vault.unsent import reset
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ TITLES = {
     415: "Type not accepted",
     422: "Not acceptable as sent",
     423: "Locked",
-    429: "Too many reads",
+    429: "Too many requests",
     431: "Headers too large",
     451: "May not leave its region",
     500: "Internal error",
@@ -149,5 +150,6 @@ def _tombstone(request: web.Request, error: Exception) -> dict[str, object]:
 def _cut(request: web.Request) -> web.StreamResponse:
     """Cut the connection: once a status is sent, only that tells that this is not the whole."""
     if request.transport is not None:
-        request.transport.abort()
+        # With a reset: what waits in buffers here would go out all the same.
+        reset(request.transport)
     return request.get(STREAMING) or problem(503, "the connection was lost")

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import time
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -12,11 +13,13 @@ from uuid import UUID
 from aiohttp import hdrs, web
 
 from vault.actions.cursor import decode_cursor
+from vault.actions.outgoing import Outgoing
 from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.times import parse_time
 from vault.errors import InvalidRequestError, TruncatedUploadError, UnavailableError
+from vault.unsent import keep_unsent_small, unsent_bytes
 from vault.web.problems import STREAMING
 
 T = TypeVar("T")
@@ -58,6 +61,8 @@ PRINCIPAL: web.RequestKey[Principal] = web.RequestKey("principal", Principal)
 
 BODY_CHUNK_BYTES = 64 * 1024
 JSON_BYTES_MAX = 64 * 1024
+#: How long the first pause is while an answer waits to be sent, and the longest.
+SENT_PAUSE_SECONDS, SENT_PAUSE_SECONDS_MAX = 0.001, 0.05
 PAGE_DEFAULT, PAGE_MAX = 50, 200
 #: What PostgreSQL takes for a bigint has one more.
 NUMBER_DIGITS_MAX = 18
@@ -146,29 +151,20 @@ async def _read_small(request: web.Request, size_max: int) -> bytes:
     return bytes(raw)
 
 
-async def send(request: web.Request, response: web.StreamResponse, piece: bytes) -> None:
-    """Send a piece of an answer; a reader that takes nothing of it for too long is cut off."""
-    await _taken_in_time(request, response.write(piece))
-
-
-async def _taken_in_time(request: web.Request, step: Awaitable[object]) -> None:
-    try:
-        async with asyncio.timeout(vault_of(request).config.idle_seconds):
-            await step
-    except TimeoutError:
-        raise ConnectionAbortedError("the reader took nothing") from None
-
-
 async def hand_out(
     request: web.Request,
-    chunks: AsyncIterator[bytes],
+    chunks: Outgoing,
     *,
-    size_bytes: int,
+    size_bytes: int | None,
     media_type: str,
     headers: Mapping[str, str],
 ) -> web.StreamResponse:
-    """Answer with content as it is opened; there are no ranges of it."""
-    small = size_bytes <= BODY_CHUNK_BYTES
+    """
+    Answer with a stream as it comes, the only one that there is; there are no ranges of it.
+
+    Returns when nothing of it waits here any more: until then, it may be cut.
+    """
+    small = size_bytes is not None and size_bytes <= BODY_CHUNK_BYTES
     if small:
         # At this size it is verified before its status is sent, and goes out with it.
         response: web.StreamResponse = web.Response(
@@ -183,17 +179,48 @@ async def hand_out(
     request[STREAMING] = response
     if small:
         await _taken_in_time(request, _send_whole(request, response))
-        return response
-    await _taken_in_time(request, response.prepare(request))
-    async for chunk in chunks:
-        await send(request, response, chunk)
-    await _taken_in_time(request, response.write_eof())
+    else:
+        if request.transport is not None:
+            keep_unsent_small(request.transport)
+        await _taken_in_time(request, response.prepare(request))
+        async for chunk in chunks:
+            await _taken_in_time(request, response.write(chunk))
+        await _taken_in_time(request, response.write_eof())
+    await _wait_sent(request)
     return response
 
 
 async def _send_whole(request: web.Request, response: web.StreamResponse) -> None:
     await response.prepare(request)
     await response.write_eof()
+
+
+async def _taken_in_time(request: web.Request, step: Awaitable[object]) -> None:
+    """Await a piece's way out; a reader that takes nothing of it for too long is cut off."""
+    try:
+        async with asyncio.timeout(vault_of(request).config.idle_seconds):
+            await step
+    except TimeoutError:
+        raise ConnectionAbortedError("the reader took nothing") from None
+
+
+async def _wait_sent(request: web.Request) -> None:
+    """Wait until nothing of the answer is left here; the reader has as long for each byte."""
+    pause, left = SENT_PAUSE_SECONDS, 0
+    idle_seconds = vault_of(request).config.idle_seconds
+    give_up_at = time.monotonic() + idle_seconds
+    while (transport := request.transport) is not None and not transport.is_closing():
+        now_left = unsent_bytes(transport)
+        if now_left == 0:
+            return
+        if now_left != left:
+            left, give_up_at = now_left, time.monotonic() + idle_seconds
+        elif time.monotonic() > give_up_at:
+            raise ConnectionAbortedError("the reader took nothing")
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, SENT_PAUSE_SECONDS_MAX)
+    if left:
+        raise ConnectionResetError("the reader went before it had the rest")
 
 
 def needed(fields: dict[str, Any], name: str) -> Any:

@@ -91,7 +91,7 @@ async def unrestrict_document(request: web.Request) -> web.Response:
 
 
 async def _document(request: web.Request, document: Document) -> web.Response:
-    standing = await standing_of(vault_of(request), document)
+    standing = await standing_of(vault_of(request), principal_of(request), document)
     return web.json_response(document_json(document, standing))
 
 

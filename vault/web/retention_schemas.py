@@ -13,6 +13,7 @@ from vault.domain.instructions import InstructionView
 from vault.domain.policy import duration_text
 from vault.domain.retention import State, Verdict
 from vault.web.shapes import (
+    BOOLEAN,
     ID,
     MAYBE_NUMBER,
     MAYBE_STRING,
@@ -46,7 +47,7 @@ _RETENTION = structure(
         "citation": STRING,
     }
 )
-_RESTRICTED = structure({"reason": STRING, "by": STRING, "since": TIME})
+_RESTRICTED = structure({"reason": MAYBE_STRING, "by": MAYBE_STRING, "since": TIME})
 _RESTRICTION = {"oneOf": [{"type": "null"}, _RESTRICTED]}
 _HOLD = {
     "id": ID,
@@ -77,6 +78,7 @@ RETENTION_SCHEMAS: dict[str, Any] = {
             "stored_at": MAYBE_TIME,
             "beyond_use_since": MAYBE_TIME,
             "irrecoverable_since": MAYBE_TIME,
+            "held": BOOLEAN,
             "holds": _list_of("Hold"),
             "restriction": _RESTRICTION,
         },
@@ -96,6 +98,7 @@ RETENTION_SCHEMAS: dict[str, Any] = {
             "region": STRING,
             "custody": one_of([Custody.STORED, Custody.SHREDDED, Custody.SEALED]),
             "sentence": STRING,
+            "held": BOOLEAN,
             "holds": _list_of("Hold"),
             "restriction": _RESTRICTION,
         },
@@ -178,6 +181,7 @@ def document_json(
         "stored_at": time_text(document.stored_at),
         "beyond_use_since": time_text(document.shredded_at),
         "irrecoverable_since": time_text(document.sealed_at),
+        "held": standing is not None and standing.held,
         "holds": [hold_json(hold) for hold in standing.holds] if standing else [],
         "restriction": restriction_json(standing.restriction) if standing else None,
     }
@@ -252,6 +256,7 @@ def explained_json(found: Explained) -> dict[str, Any]:
         "region": document.region,
         "custody": document.custody.value,
         "sentence": found.sentence,
+        "held": standing.held,
         "holds": [hold_json(hold) for hold in standing.holds],
         "restriction": restriction_json(standing.restriction),
     }

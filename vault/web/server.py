@@ -17,6 +17,7 @@ from vault.connections import Connections, Network
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import ForbiddenError, NotFoundError, UnavailableError, UnsupportedTypeError
+from vault.refused import ADDRESS
 from vault.web.auth import Authenticator
 from vault.web.health import HOOKS, OPENAPI, READINESS, REGISTRY, Metrics, Readiness
 from vault.web.openapi import openapi
@@ -24,7 +25,7 @@ from vault.web.problems import Handler, problem, problems
 from vault.web.requests import PRINCIPAL, STOPPING, VAULT, Stopping
 from vault.web.routes import ROUTES
 from vault.web.routes.console import CONSOLE_ROUTES
-from vault.web.tls import may_speak_plain, networks
+from vault.web.tls import client_network, may_speak_plain, networks
 
 #: The largest body that is no file: a carrier's webhook.
 BODY_BYTES_MAX = 256 * 1024
@@ -183,6 +184,7 @@ def _only_from(trusted: tuple[Network, ...]) -> Middleware:
     async def only_from(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not may_speak_plain(request, trusted):
             raise ForbiddenError("speak TLS, or come by the proxy")
+        ADDRESS.set(client_network(request, trusted))
         return await handler(request)
 
     return only_from

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+BOOLEAN = {"type": "boolean"}
 STRING = {"type": "string"}
 ID = {"type": "string", "format": "uuid"}
 TIME = {"type": "string", "format": "date-time"}

@@ -48,6 +48,24 @@ def may_speak_plain(request: web.Request, trusted: Sequence[Network]) -> bool:
     """
     if not trusted or request.get_extra_info("ssl_object") is not None:
         return True
-    peer = request.get_extra_info("peername")
-    address = plain_address(peer[0]) if peer else None
+    address = _peer(request)
     return address is not None and any(address in network for network in trusted)
+
+
+def client_network(request: web.Request, trusted: Sequence[Network]) -> str | None:
+    """
+    Return the address that a request comes from, of IPv6 its /64, which one host has whole.
+
+    None where that is a proxy: who is behind it is not known.
+    """
+    address = _peer(request)
+    if address is None or (trusted and request.get_extra_info("ssl_object") is None):
+        return None
+    bits = 64 if address.version == 6 else 32
+    return str(ipaddress.ip_network((address, bits), strict=False))
+
+
+def _peer(request: web.Request) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the other end's address; IPv4 as such, however the socket writes it."""
+    peer = request.get_extra_info("peername")
+    return plain_address(peer[0]) if peer else None
