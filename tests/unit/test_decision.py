@@ -227,9 +227,10 @@ def test_every_denial_has_its_reason(decided: list[tuple[Case, Decision]]) -> No
 def test_every_reason_happens(decided: list[tuple[Case, Decision]]) -> None:
     """No reason stands there that no combination has, but those told elsewhere."""
     seen = {made.reason for _, made in decided}
-    # A wrong reference, own kinds and limits are below; records are the recorder's.
+    # A wrong reference, own kinds and limits are below; records are the recorder's, and
+    # how streams end is told of them.
     below = {Reason.REFERENCE, Reason.KIND, Reason.LIMIT}
-    assert set(Reason) - seen == {*below, Reason.RECORDS}
+    assert set(Reason) - seen == {*below, Reason.RECORDS, Reason.ENDED, Reason.AGE}
 
 
 READ = Circumstances(
