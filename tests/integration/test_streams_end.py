@@ -115,7 +115,7 @@ class Scene:
         ):
             await asyncio.sleep(0.02)
 
-    async def outcome(self, action: Action, identity: str | None = None) -> tuple[str, str]:
+    async def outcome(self, action: Action, identity: str | None = None) -> tuple[str, str | None]:
         """Return how the action ended on record, once it has."""
         while True:
             row = await self.served.pool.fetchrow(
