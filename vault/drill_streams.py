@@ -144,7 +144,7 @@ async def attack_streams(
         await restrict(vault, dpo, one.line.document, "drill")
 
     async def shredded(one: _Open) -> None:
-        await shred(vault, desk, one.line.document, "drill")
+        await shred(vault, desk, one.line.document, "test")
 
     async def sealed(one: _Open) -> None:
         await shredded(one)
