@@ -184,6 +184,29 @@ async def test_tls_that_is_never_agreed_on_has_a_place_and_an_end(vault: Vault, 
             assert response.status == 200
 
 
+async def test_tls_that_is_never_agreed_on_keeps_nobody_out(vault: Vault, tmp_path) -> None:
+    """With every place taken by those who say nothing, who speaks TLS is answered at once."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("server")
+    async with served(
+        vault,
+        connections_max=16,
+        connections_per_address_max=8,
+        tls_certificate=str(certificate),
+        tls_key=str(key),
+        tls_handshake_seconds=300.0,
+    ) as (port, account):
+        silent = [await Peer.of(port, f"127.0.0.{2 + n % 4}") for n in range(16)]
+        await until(lambda: account.open == 16)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"https://127.0.0.1:{port}/healthz", ssl=client(authority)) as response,
+        ):
+            assert response.status == 200
+        assert await silent[0].closed()
+        assert account.cut == 1
+
+
 async def test_each_phase_has_its_limit(vault: Vault) -> None:
     """A head that drips is cut, the first and a later one; between two a connection may rest."""
     async with served(vault, header_seconds=0.4, idle_seconds=30.0) as (port, account):
@@ -234,6 +257,47 @@ async def test_mail_is_in_the_same_account(vault: Vault) -> None:
         senders[0].writer.close()
         await until(lambda: account.open == 2)
         assert await (await Peer.of(web)).answered()
+
+
+async def test_mail_makes_room_and_a_mail_that_is_taken_is_not_cut(vault: Vault) -> None:
+    """Who is cut for room is gone in truth; a mail on its way goes on, whoever asks for room."""
+    config = replace(
+        vault.config,
+        connections_max=16,
+        connections_per_address_max=8,
+        fax_listen=f"127.0.0.1:{free_port()}",
+        fax_listen_domains=("fax.test",),
+        fax_listen_peers=("127.0.0.0/8",),
+    )
+    account = open_account(config)
+    changed = replace(vault, config=config)
+    async with (
+        listening.serving(config, changed, account) as url,
+        mail_listening(changed, account) as address,
+    ):
+        assert address is not None
+        mail, web = (int(where.rpartition(":")[2]) for where in (address, url))
+        senders = [await Peer.of(mail, f"127.0.0.{2 + n % 4}") for n in range(16)]
+        for sender in senders:
+            assert (await sender.reader.readline()).startswith(b"220 ")
+        taking = senders[:8]
+        for sender in taking:
+            for said, answer in (
+                (b"EHLO x", b"250 "),
+                (b"MAIL FROM:<a@b.test> SIZE=100", b"250 "),
+                (b"RCPT TO:<+442079460123@fax.test>", b"250 "),
+                (b"DATA", b"354 "),
+            ):
+                sender.writer.write(said + b"\r\n")
+                while not (await sender.reader.readline()).startswith(answer):
+                    pass
+        for n in range(8):
+            assert await (await Peer.of(web, f"127.0.1.{1 + n}")).answered()
+        assert (account.open, account.cut) == (16, 8)
+        assert all([await sender.closed() for sender in senders[8:]])
+        for sender in taking:
+            sender.writer.write(b"Subject: x\r\n\r\nno fax\r\n.\r\n")
+            assert (await sender.reader.readline()).startswith(b"550 ")
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:

@@ -239,10 +239,27 @@ class _BoundedSMTP(SMTP):
     open = 0
 
     def __init__(
-        self, handler: FaxHandler, memory: IntakeMemory, connections_max: int, **options: Any
+        self,
+        handler: FaxHandler,
+        memory: IntakeMemory,
+        connections_max: int,
+        place: Place,
+        **options: Any,
     ) -> None:
         super().__init__(handler, **options)
         self._memory, self._connections_max, self._counted = memory, connections_max, False
+        self._place, self._taking = place, False
+        #: The connection itself, also where TLS is spoken over it.
+        self._plain: asyncio.WriteTransport | None = None
+
+    def is_waiting(self) -> bool:
+        """Whether no mail is being taken: what else is lost, its sender says again."""
+        return not self._taking
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        if self._plain is not None:
+            self._plain.abort()
 
     async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
         """Take `AUTH=` as RFC 4954, 5, asks: what it says is not believed, and left out."""
@@ -264,12 +281,14 @@ class _BoundedSMTP(SMTP):
             await self.push("501 5.5.4 Syntax: DATA")
             return
         size_max = _declared(envelope.mail_options) or self.data_size_limit or 0
+        self._taking = True
         try:
             with self._memory.share(size_max * COPIES):
                 await self._take_data(envelope, size_max)
         except UnavailableError as error:
             await self.push(f"451 4.3.1 {error}")
         finally:
+            self._taking = False
             cast(Callable[[], None], self._set_post_data_state)()
 
     async def _take_data(self, envelope: Envelope, size_max: int) -> None:
@@ -312,6 +331,9 @@ class _BoundedSMTP(SMTP):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Called again when TLS starts.
+        if self._plain is None:
+            self._plain = cast(asyncio.WriteTransport, transport)
+            self._place.holder = self
         if not self._counted:
             if _BoundedSMTP.open >= self._connections_max:
                 refused = cast(asyncio.WriteTransport, transport)
@@ -355,11 +377,12 @@ async def listening(vault: Vault, connections: Connections) -> AsyncIterator[str
     handler = FaxHandler(vault)
     size_max = int(config.fax_bytes_max * ENCODED) + REST_BYTES
 
-    def answer(_: Place) -> _BoundedSMTP:
+    def answer(place: Place) -> _BoundedSMTP:
         return _BoundedSMTP(
             handler,
             vault.memory,
             config.fax_listen_connections_max,
+            place,
             data_size_limit=size_max,
             ident="fax gateway",
             hostname=config.fax_listen_domains[0],

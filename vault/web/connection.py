@@ -37,7 +37,7 @@ class _Unsigned(Response):
 class Connection(RequestHandler):
     """The library's protocol in a place of the account, with limits of time."""
 
-    __slots__ = ("_answer_seconds", "_head_seconds", "_head_timer")
+    __slots__ = ("_answer_seconds", "_head_seconds", "_head_timer", "_place")
 
     def __init__(self, server: Server, config: Config, place: Place) -> None:
         super().__init__(
@@ -53,7 +53,7 @@ class Connection(RequestHandler):
         )
         self._head_seconds, self._answer_seconds = config.header_seconds, config.idle_seconds
         self._head_timer: asyncio.TimerHandle | None = None
-        place.holder = self
+        self._place = place
 
     def is_waiting(self) -> bool:
         """Whether no request is being answered: the library waits for the next head."""
@@ -68,7 +68,8 @@ class Connection(RequestHandler):
             transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for the first head."""
+        """Begin to wait for the first head; until now the listener had the place."""
+        self._place.holder = self
         super().connection_made(transport)
         self._start_timer()
 
