@@ -99,9 +99,10 @@ def check_filename(filename: str | None) -> str | None:
     """Return the last part of the name the client gave; raises when it is not a name."""
     if filename is None:
         return None
-    name = filename.replace("\\", "/").rpartition("/")[2].strip()
+    name = filename.replace("\\", "/").rpartition("/")[2]
     # A space of any width is printed, too: macOS writes U+202F before AM and PM.
     printed = all(c.isprintable() or unicodedata.category(c) == "Zs" for c in name)
+    name = name.strip()
     if not name or len(name) > FILENAME_LENGTH_MAX or not printed:
         raise InvalidRequestError(
             f"the file name must have 1 to {FILENAME_LENGTH_MAX} printable characters"

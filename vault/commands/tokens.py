@@ -89,10 +89,7 @@ async def token_list(args: argparse.Namespace) -> None:
 
 async def token_revoke(args: argparse.Namespace) -> None:
     """Revoke a token."""
-    try:
-        identity = UUID(args.token)
-    except ValueError:
-        raise InvalidRequestError("name the token by its id; see `portvault token list`") from None
+    identity = UUID(args.token)
     config = load_config()
     async with opened(config) as vault:
         await revoke_token(vault, operator(config), identity)

@@ -13,7 +13,7 @@ ROUTES = (
         200,
         "Readiness",
         query={"region": "Look at this region alone."},
-        refusals=(422, 503),
+        refusals=(404, 422, 503),
         public=True,
     ),
     Route("GET", "/metrics", health.metrics, "Prometheus metrics", 200, "text/plain", public=True),
