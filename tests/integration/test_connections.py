@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
@@ -218,6 +219,17 @@ async def test_each_phase_has_its_limit(vault: Vault) -> None:
         assert await dripping.closed()
         assert await resting.answered()
         assert account.open == 1
+
+
+async def test_a_head_that_begins_with_the_connection_has_its_limit(vault: Vault) -> None:
+    """Bytes that are there when the connection is accepted do not end the time for their head."""
+    async with served(vault, header_seconds=0.4, idle_seconds=300.0) as (port, _):
+        with socket.create_connection(("127.0.0.1", port)) as begun:
+            # Before the loop has its turn, and so before the connection is accepted.
+            begun.sendall(HEAD[:10])
+            begun.setblocking(False)
+            async with asyncio.timeout(20):
+                assert await asyncio.get_running_loop().sock_recv(begun, 1) == b""
 
 
 async def test_an_answer_that_is_not_taken_ends(vault: Vault) -> None:

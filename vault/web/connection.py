@@ -81,11 +81,11 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Take what came; a head that has begun has to be whole in time."""
         super().data_received(data)
-        if not self._messages and self.is_waiting():
-            if data and self._head_timer is None:
-                self._start_timer()
-        elif self._head_timer is not None:
+        # The first bytes may come before the library begins to wait for them.
+        if self._messages:
             self._stop_timer()
+        elif data and self.is_waiting() and self._head_timer is None:
+            self._start_timer()
 
     def _start_timer(self) -> None:
         self._head_timer = self._loop.call_later(self._head_seconds, self.cut)
