@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import uuid
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -66,6 +66,8 @@ log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded:"
 ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX = 3600.0, 10_000
+#: After what runs beside the vault has failed.
+BEGIN_AGAIN_SECONDS = 0.5
 
 
 def load_policy(config: Config) -> str:
@@ -143,22 +145,22 @@ async def open_vault(
             if not restoring:
                 await keyring.start_region(region)
         if not restoring:
-            await stack.enter_async_context(_running(listen(dsn, keyring.forget)))
+            await stack.enter_async_context(_running(partial(listen, dsn, keyring.forget)))
         recorder = await stack.enter_async_context(
             GroupRecorder(dsn, timeout_seconds=config.record_timeout_seconds)
         )
         committers = await open_committers(stack, config, dsn, pool, keyring)
         meter = Meter(pool, config, _now)
-        await stack.enter_async_context(_running(meter.run()))
+        await stack.enter_async_context(_running(meter.run))
         watch = LogWatch(pool, config.regions, seconds_max=config.record_publish_seconds_max)
         if not restoring:
             await watch.look()
-            await stack.enter_async_context(_running(watch.run()))
+            await stack.enter_async_context(_running(watch.run))
         rules = read_rules(config.home)
         streams = Streams(pool, config, rules, meter, _now)
-        await stack.enter_async_context(_running(streams.run()))
+        await stack.enter_async_context(_running(streams.run))
         refused = Refused(config, recorder, _now, uuid.uuid4)
-        await stack.enter_async_context(_running(refused.run()))
+        await stack.enter_async_context(_running(refused.run))
         sandbox = make_sandbox(config)
         stack.push_async_callback(sandbox.close)
         vault = Vault(
@@ -260,15 +262,27 @@ async def _until_stopped(*steps: Coroutine[Any, Any, None]) -> None:
 
 
 @asynccontextmanager
-async def _running(step: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _running(step: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     """Run a step beside the block, and cancel it at the end."""
-    task = asyncio.create_task(step)
+    task = asyncio.create_task(_for_good(step))
     try:
         yield
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def _for_good(step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a step until cancelled; one that fails, in whatever way, begins again."""
+    task = asyncio.current_task()
+    while task is not None and not task.cancelling():
+        try:
+            await step()
+        except Exception:
+            log.exception("something that runs beside the vault failed, and begins again")
+            if not task.cancelling():
+                await asyncio.sleep(BEGIN_AGAIN_SECONDS)
 
 
 @asynccontextmanager

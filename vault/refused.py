@@ -116,7 +116,8 @@ class Refused:
         for name in due:
             summary = self._summaries.pop(name)
             try:
-                await self._recorder.append(self._record(summary))
+                # Begun, it goes on where this is cancelled: the count stands nowhere else by now.
+                await asyncio.shield(self._recorder.append(self._record(summary)))
             except RecordsUnavailableError:
                 log.warning("%d refusals of %s wait to be recorded", summary.number, name)
                 with suppress(KeyError):

@@ -14,6 +14,7 @@ from vault.actions.tokens import authenticate
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
+from vault.meter import SYNC_SECONDS
 
 
 @pytest.fixture
@@ -191,3 +192,28 @@ async def test_a_refusal_takes_nothing_of_a_limit(api: Api, passport: bytes) -> 
     )
     assert [(await api.get(gone["id"]))[0] for _ in range(6)] == [410] * 6
     assert [(await api.get(document["id"]))[0] for _ in range(6)] == [200] * 5 + [429]
+
+
+async def test_a_fault_of_the_database_does_not_end_the_counting(
+    api: Api, vault: Vault, config: Config, passport: bytes
+) -> None:
+    """Counts that were refused by the database, in whatever way, are there when it takes them."""
+    _, document = await api.put(await api.order(), passport)
+    owner = await asyncpg.connect(config.database)
+    await owner.execute(
+        """
+        create function fail() returns trigger language plpgsql as
+            $$ begin raise exception 'deadlock' using errcode = 'deadlock_detected'; end $$;
+        create trigger fail before insert on usage for each row execute function fail();
+        """
+    )
+    assert (await api.get(document["id"]))[0] == 200
+    with pytest.raises(asyncpg.DeadlockDetectedError):
+        await vault.meter.sync()
+    # As long as it takes to have met the fault in its own turn.
+    await asyncio.sleep(2 * SYNC_SECONDS)
+    await owner.execute("drop trigger fail on usage; drop function fail")
+    async with asyncio.timeout(20):
+        while not await owner.fetchval("select sum(reads) from usage"):
+            await asyncio.sleep(0.05)
+    await owner.close()

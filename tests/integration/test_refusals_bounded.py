@@ -110,6 +110,22 @@ async def test_what_was_counted_is_recorded_when_the_process_ends(
     assert (await verify_region(vault, COMPLIANCE, "uk")).good
 
 
+async def test_a_sum_that_is_being_recorded_when_the_process_ends_is_kept(
+    config: Config, vault: Vault
+) -> None:
+    """Cancelled at any moment of its way, a sum is recorded once."""
+    for turns in range(6):
+        async with open_vault(config, dsn=config.database) as other:
+            for _ in range(PER_PRINCIPAL + 1 + turns):
+                other.refused.admit(COMPLIANCE, Action.LOG_READ, "uk")
+            recording = asyncio.create_task(other.refused.flush(float("inf")))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            recording.cancel()
+            await asyncio.wait([recording])
+    assert await denied(vault) == [f"not-recorded-singly: {1 + turns}" for turns in range(6)]
+
+
 async def test_what_is_counted_is_bounded(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many principals are refused, the process remembers so many and no more."""
     monkeypatch.setattr(refused_module, "COUNTED_MAX", 10)
