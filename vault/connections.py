@@ -3,8 +3,8 @@ One account of every connection that comes in, by whatever listener: in all, and
 
 Each connection holds a descriptor, and whoever answers it needs others (a database session, an
 object, a child). So the account has fewer places than the process has descriptors, and one address
-has fewer than all. When every place is taken, the address that holds most gives up the connection
-that has waited longest without a request; so who only sits there keeps nobody out.
+has fewer than all. When every place is taken, the address that holds most gives up the oldest of
+its connections that wait for a request; so who only sits there keeps nobody out.
 """
 
 import ipaddress
@@ -101,7 +101,7 @@ class Connections:
             del self._places[place.address]
 
     def _make_room(self) -> bool:
-        """Cut the longest waiting connection of the address that holds most."""
+        """Cut the oldest waiting connection of the address that holds most, if any waits."""
         for mine in sorted(self._places.values(), key=len, reverse=True):
             for place in mine:
                 if place.holder is not None and place.holder.is_waiting():

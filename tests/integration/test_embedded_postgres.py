@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,39 @@ async def test_programs_of_the_wheel_reach_the_server(server):
     )
     await server.stop()
     assert "CREATE TABLE public.visible" in dump.stdout
+
+
+async def test_wal_is_archived_and_replayed_without_a_shell(server, tmp_path):
+    """A base backup and what `pg_receivewal` kept are the whole database, as operations.md says."""
+    address = await server.start()
+    archive, base = tmp_path / "wal", tmp_path / "base"
+    archive.mkdir()
+    receiving = [server.bin("pg_receivewal"), f"--directory={archive}", "--slot=archive"]
+    slot = [f"--dbname={address}", "--create-slot", "--if-not-exists"]
+    subprocess.run([*receiving, *slot], check=True)
+    receiver = subprocess.Popen([*receiving, f"--dbname={address}", "--synchronous"])
+    try:
+        copy = [server.bin("pg_basebackup"), f"--dbname={address}", f"--pgdata={base}"]
+        copy += ["--wal-method=none", "--checkpoint=fast"]
+        await asyncio.to_thread(subprocess.run, copy, check=True, capture_output=True)
+        await execute(address, "create table kept as select 7 as number")
+        written = await execute(address, "select pg_walfile_name(pg_current_wal_insert_lsn())")
+        await execute(address, "select pg_switch_wal()")
+        while not (archive / written).exists():
+            await asyncio.sleep(0.05)
+    finally:
+        receiver.terminate()
+        receiver.wait()
+        await server.stop()
+    home = tmp_path / "recovered"
+    data = home / "postgres" / "data"
+    shutil.copytree(base, data)
+    for segment in archive.iterdir():
+        shutil.copy(segment, data / "pg_wal" / segment.name.removesuffix(".partial"))
+    recovered = EmbeddedPostgres(home, durable=False)
+    address = await recovered.start()
+    assert await execute(address, "select number from kept") == 7
+    await recovered.stop()
 
 
 async def test_supervised_server_comes_back_after_kill(server):

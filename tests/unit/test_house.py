@@ -7,9 +7,13 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from vault.config import RENAMED, Config
+from vault.domain.access import Role
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
@@ -184,3 +188,62 @@ def test_the_auditors_need_the_standard_library_and_cryptography(name):
             wanted.add(str(node.module).partition(".")[0])
     beside = {"auditor", "vault"} if name == "certificate_auditor" else set()
     assert wanted - set(sys.stdlib_module_names) - beside <= {"cryptography"}
+
+
+def test_decisions_are_numbered_and_say_what_replaces_them():
+    """Each number stands once, in order; what is superseded names a later decision."""
+    lines = (ROOT / "docs/decisions.md").read_text().splitlines()
+    numbers = [int(found[1]) for line in lines if (found := re.match(r"## (\d+)\. ", line))]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert not [line for line in lines if line.startswith(("<<<<", "====", ">>>>"))]
+    number = 0
+    for line in lines:
+        if found := re.match(r"## (\d+)\. ", line):
+            number = int(found[1])
+        if line.startswith("*"):
+            later = [int(text) for text in re.findall(r"\d+", line)]
+            assert re.match(r"\*(Superseded|In part superseded)", line), line
+            assert later, line
+            assert all(number < one <= numbers[-1] for one in later), line
+
+
+def links(page):
+    """Return the links of a page of documentation that lead into this repository."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+def test_the_documents_links_lead_somewhere(page):
+    """Each link within the documents names a file, and a heading that is there."""
+    for link in links(page):
+        name, _, heading = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.is_file(), link
+        titles = re.findall(r"(?m)^#+ (.+)$", target.read_text())
+        known = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert not heading or heading in known, link
+
+
+def test_the_attacks_table_has_every_role():
+    """Whoever adds a role says what a thief of its token can do."""
+    text = (ROOT / "docs/attacks.md").read_text()
+    rows = re.findall(r"(?m)^\| `([a-z-]+)` \| .+ \| .+ \| .+ \|$", text)
+    assert rows == list(Role)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/attacks.md", "docs/operations.md"])
+def test_the_files_that_documents_name_are_there(page):
+    """A module, a test or a policy that a document points at exists."""
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"`((?:vault|tests|keys|docs|migrations)/[\w/.-]+)`", text))
+    assert not {path for path in named if not (ROOT / path).exists()}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/attacks.md", "docs/operations.md"])
+def test_the_settings_that_documents_name_are_there(page):
+    """A word that looks like a setting, by its unit, is one."""
+    text = (ROOT / page).read_text()
+    units = "seconds|max|min|days"
+    named = set(re.findall(rf"`(?!portvault_)([a-z]+(?:_[a-z]+)*_(?:{units}))`", text))
+    assert named <= {item.name for item in fields(Config)} | set(RENAMED)

@@ -27,7 +27,7 @@ _FIELDS = {
     "kinds": list,
     "why": str,
 }
-# The number of a case or a ticket: it stands in the access log, so it must not hold a name.
+# The number of a case or a ticket: it stands in the access log, so it should not hold a name.
 REFERENCE_LENGTH_MAX = 64
 _REFERENCE = re.compile(rf"(?=.*[0-9])[A-Za-z0-9._/#-]{{1,{REFERENCE_LENGTH_MAX}}}")
 
@@ -51,7 +51,7 @@ Purposes = dict[str, PurposeRule]
 
 
 def is_reference(text: str) -> bool:
-    """Whether this is the number of a case, and cannot be a name."""
+    """Whether this looks like the number of a case; a name with a digit at its end does, too."""
     return _REFERENCE.fullmatch(text) is not None
 
 
