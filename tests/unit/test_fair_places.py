@@ -150,3 +150,25 @@ async def test_who_is_cancelled_gives_the_place_back(clock: Clock, turn_had_come
     await desk.answered("c")
     await third
     assert (desk.places.free, len(desk.places._senders)) == (1, 0)
+
+
+async def test_so_many_senders_are_remembered(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come once, who used most stays known, and waits behind who comes anew."""
+    monkeypatch.setattr(fair_places, "REMEMBERED_MAX", 10)
+    places = FairPlaces(1)
+    for number, seconds in enumerate([100.0] + [0.1] * 200):
+        async with places.taken(f"sender {number}"):
+            clock.now += seconds
+    assert len(places._senders) == 10
+    desk = Desk(1)
+    desk.places = places
+    tasks = [desk.ask("first", "new")]
+    await settle()
+    tasks += [desk.ask("much", "sender 0"), desk.ask("little", "another")]
+    await settle()
+    await desk.answered("first")
+    assert desk.order == ["first", "little"]
+    for task in tasks:
+        task.cancel()

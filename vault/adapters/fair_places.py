@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 #: A sender whose last question took longer leaves one place to the others.
 SLOW_SECONDS = 0.25
+#: Of those who want nothing now so many are remembered; who has used least is forgotten first.
+REMEMBERED_MAX = 1000
 
 
 @dataclass(slots=True)
@@ -106,6 +108,13 @@ class FairPlaces:
         return self._free > 1 or not sender.begun or not sender.is_slow(now)
 
     def _forget(self, name: str, sender: _Sender) -> None:
-        """Keep of those who want nothing only what they have used beyond the others."""
+        """Keep of those who want nothing only what they have used beyond the others; bounded."""
         if not sender.begun and not sender.waiting and sender.used <= self._floor:
             self._senders.pop(name, None)
+        if len(self._senders) <= REMEMBERED_MAX:
+            return
+        resting = [n for n, one in self._senders.items() if not one.begun and not one.waiting]
+        if len(resting) > REMEMBERED_MAX:
+            least = self._senders.pop(min(resting, key=lambda n: self._senders[n].used))
+            # Who is forgotten would begin there, and so does everybody else.
+            self._floor = max(self._floor, least.used)
