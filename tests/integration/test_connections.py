@@ -20,6 +20,7 @@ from vault.actions.tokens import create_token
 from vault.connections import DESCRIPTORS_KEPT, Connections, Room, raise_descriptors
 from vault.context import Vault
 from vault.domain.grants import Grant
+from vault.intake_memory import STRANGERS_PART, IntakeMemory
 from vault.mail.listener import listening as mail_listening
 from vault.web import listening
 from vault.web.listening import open_account
@@ -361,6 +362,37 @@ async def test_an_upload_of_some_bytes_now_and_then_is_dropped(
             assert b" 400 " in await slow.reader.readuntil(b"\r\n\r\n")
             assert b"bytes a second" in await slow.reader.readuntil(b"}")
         dripping.cancel()
+
+
+async def test_bodies_of_strangers_keep_nobody_else_out(vault: Vault, fax: bytes) -> None:
+    """However many bodies come from who is not known, there is memory left for who is."""
+    memory = IntakeMemory(vault.config.fax_bytes_max + 4 * 250_000)
+    _, secret = await create_token(
+        vault, OPERATOR, Grant("fax-gateway", frozenset({"uk"})), label="gateway"
+    )
+    changed = replace(vault, memory=memory)
+    async with served(changed, upload_idle_seconds=300.0, shutdown_seconds=0.1) as (port, _):
+        for n in range(40):
+            stranger = await Peer.of(port, f"127.0.0.{2 + n % 4}")
+            stranger.writer.write(
+                b"POST /v1/hooks/telnyx HTTP/1.1\r\nHost: x\r\nContent-Length: 250000\r\n\r\n"
+                + bytes(249_999)
+            )
+        taken = memory.bytes_max // STRANGERS_PART - 250_000
+        await until(lambda: memory.taken_bytes > taken)
+        # A moment more, for what should not come.
+        await asyncio.sleep(0.5)
+        assert memory.taken_bytes <= memory.bytes_max // STRANGERS_PART
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                f"http://127.0.0.1:{port}/v1/faxes?direction=inbound&to=%2B442079460123",
+                data=fax,
+                headers={"Authorization": f"Bearer {secret}"},
+            ) as response,
+        ):
+            assert response.status == 201
+    assert memory.taken_bytes == 0
 
 
 async def test_what_is_on_its_way_is_answered_at_the_end(vault: Vault, passport: bytes) -> None:

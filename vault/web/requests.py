@@ -142,7 +142,7 @@ async def _read_small(request: web.Request, size_max: int) -> bytes:
     if (request.content_length or 0) > size_max:
         raise too_large(size_max)
     raw = bytearray()
-    with vault_of(request).memory.share() as share:
+    with vault_of(request).memory.share(of_stranger=PRINCIPAL not in request) as share:
         async for chunk in request.content.iter_chunked(BODY_CHUNK_BYTES):
             share.grow(len(chunk))
             raw += chunk
