@@ -309,7 +309,10 @@ async def test_a_twilio_form_in_another_order_is_the_same_event(carriers: Carrie
     )
     answers = [await carriers.post("/v1/hooks/twilio", body.encode(), **headers) for body in bodies]
     assert [answer.get("result") for _, answer in answers] == ["taken", "known", "known", "ignored"]
-    await carriers.telnyx(moved(order, "exception", "later", soon(1)))
+    # What is linked to one carrier hears another only once it is linked to that, too.
+    link_too = {"carrier": "telnyx", "reference": "KW2"}
+    assert (await carriers.api.call("POST", link, json=link_too))[0] == 200
+    assert (await carriers.telnyx(moved(order, "exception", "later", soon(1))))[0] == 200
     assert (await carriers.post("/v1/hooks/twilio", bodies[1].encode(), **headers))[0] == 200
     assert await carriers.status(order) == "exception"
 
