@@ -187,11 +187,12 @@ async def destroyed_generation(conn: Connection, region: str) -> tuple[int, date
 
 
 async def destroyed_among(conn: Connection, region: str, living: Sequence[int]) -> list[int]:
-    """Return which of the generations that the custodian holds were destroyed."""
+    """Return which of the generations that the custodian holds were destroyed before the tree's."""
     rows = await conn.fetch(
         """
         select generation from key_generation
         where region = $1 and state = 'destroyed' and generation = any($2)
+            and generation < (select generation from key_tree where region = $1)
         """,
         region,
         living,

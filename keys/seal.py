@@ -136,9 +136,20 @@ class Seal:
             return sorted(returned)
 
     async def _came_back(self, conn: Connection, living: Sequence[int]) -> set[int]:
-        """Return what the custodian, or the tree's own rows, say was destroyed, and lies there."""
-        returned = await self._custodian.returned(self._region)
-        return {*returned, *await generations.destroyed_among(conn, self._region, living)}
+        """
+        Return what the custodian, or the tree's own rows, say was destroyed, and lies there.
+
+        Rows are believed only beside a tree that opens: whoever writes them has no other power over
+        keys, and must not have a living one destroyed.
+        """
+        returned = set(await self._custodian.returned(self._region))
+        said = set(await generations.destroyed_among(conn, self._region, living)) - returned
+        head = await nodes.tree(conn, self._region) if said else None
+        if head is not None:
+            with suppress(KeysError):
+                await self._open(head)
+                returned |= said
+        return returned
 
     async def _destroy_returned(self, conn: Connection, living: Sequence[int]) -> list[int]:
         """Destroy what came back, for instance with a copy; returns what lives without it."""

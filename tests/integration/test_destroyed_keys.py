@@ -92,6 +92,27 @@ async def test_a_key_that_comes_back_is_destroyed_again(
     await house.check()
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "update key_generation set state = 'destroyed', destroyed_at = now()",
+        # The tree is said to lie under a later one, too, so that its own looks old.
+        """
+        insert into key_generation (region, generation, state) values ('uk', 9, 'intended');
+        update key_generation set state = 'destroyed', destroyed_at = now() where generation = 1;
+        update key_tree set generation = 9
+        """,
+    ],
+    ids=["destroyed", "and the tree"],
+)
+async def test_rows_have_no_living_key_destroyed(house: House, forged: str) -> None:
+    """Who writes the database's rows, and has no custodian, ends no root key that is needed."""
+    await house.put(2)
+    await house.pool.execute(forged)
+    assert await house.keyring.destroy_returned(REGION) == []
+    assert (house.place / "keys" / "uk-1.key").exists()
+
+
 async def test_a_missing_key_is_not_called_rolled_back(house: House) -> None:
     """Where the custodian lost a key it is named; where it destroyed it, the database is old."""
     await house.put()

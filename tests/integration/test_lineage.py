@@ -1,5 +1,6 @@
 """One person is never both pairs of eyes: every act, by every relation of two credentials."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
@@ -15,14 +16,21 @@ from vault.actions.break_glass import (
     revoke_credential,
     seal_credential,
 )
-from vault.actions.tokens import authenticate, create_token
+from vault.actions.tokens import authenticate, create_token, hash_secret
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.approvals import APPROVERS, REQUESTERS, Act, Terms
 from vault.domain.grants import Grant
 from vault.domain.people import named_person, principal_id
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError
+from vault.sql import break_glass as break_glass_sql
+from vault.sql import tokens as tokens_sql
 
+#: Whether a session of the test's database waits for another's row.
+WAITS = """
+    select exists (select from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock')
+"""
 UK = frozenset({"uk"})
 BOTH = frozenset({"uk", "sg"})
 OVERSEER = Principal("token:overseer", "compliance", BOTH)
@@ -271,6 +279,33 @@ async def test_a_revoked_credential_opens_nothing(vault: Vault) -> None:
     await revoke_credential(vault, OVERSEER, sealed.id)
     with pytest.raises(ForbiddenError, match="unknown"):
         await opened(vault, secret, None)
+
+
+async def test_one_that_is_revoked_while_it_is_opened_is_dead(vault: Vault) -> None:
+    """Whoever is faster: the token that was made meanwhile is revoked with its envelope."""
+    secret = hash_secret(await an_envelope(vault, "token:admin"))
+    (sealed,) = await list_credentials(vault, OVERSEER, None, 10)
+    token, now = vault.new_id(), vault.clock()
+    async with vault.pool.acquire() as conn:
+        async with conn.transaction():
+            assert await break_glass_sql.find(conn, secret, now, lock=True) is not None
+            await tokens_sql.insert(
+                conn,
+                token,
+                b"x" * 32,
+                label="break-glass",
+                grant=Grant("compliance", UK),
+                created_by=f"break-glass:{sealed.id}",
+                created_at=now,
+                expires_at=None,
+            )
+            await break_glass_sql.set_opened(conn, secret, token, by=None, now=now)
+            revoking = asyncio.create_task(revoke_credential(vault, OVERSEER, sealed.id))
+            while not await vault.pool.fetchval(WAITS):
+                await asyncio.sleep(0.01)
+        assert (await revoking).token == token
+        found = await conn.fetchval("select revoked_at from token where id = $1", token)
+        assert found is not None
 
 
 @pytest.mark.parametrize("how", ["declined", "withdrawn"])

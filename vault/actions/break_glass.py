@@ -148,6 +148,8 @@ async def revoke_credential(vault: Vault, principal: Principal, identity: UUID) 
         reference=f"break-glass/{identity}",
     ) as access:
         async with transaction(vault.pool) as conn:
+            # Who opens it meanwhile has ended then, and the statement after sees their token.
+            await break_glass_sql.show(conn, identity, lock=True)
             await break_glass_sql.revoke(conn, identity, principal.id, vault.clock())
             done = access.conclude_everywhere(f"break-glass:{identity}")
             await log_sql.insert_records(conn, done)
