@@ -1,10 +1,12 @@
 """The log over HTTP, checked by a client that knows the specifications and nothing of us."""
 
+import asyncio
 import base64
 import json
 import random
 from typing import Any
 
+import asyncpg
 import pytest
 
 from keys.handover import ANNOUNCEMENT, HANDOVER
@@ -24,6 +26,11 @@ from vault.context import Vault
 from vault.domain.access import Role
 
 ORIGIN = "portvault/uk"
+#: How many sessions of the test's database wait for another's lock.
+WAITING = """
+    select count(*) from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock'
+"""
 
 
 async def step(vault: Vault, number: int = 0) -> None:
@@ -188,6 +195,24 @@ async def test_the_key_that_signs_is_shown(api: Api, vault: Vault) -> None:
     shown: dict[str, Any] = json.loads(await fetch(api, "keys"))
     assert shown["key"] == vault.signer.vkey != first
     assert [note.partition("\n")[0] for note in shown["handovers"]] == [ANNOUNCEMENT, HANDOVER]
+
+
+async def test_a_stolen_key_ends_after_what_it_has_signed(vault: Vault, pool: asyncpg.Pool) -> None:
+    """A checkpoint that it signed and that is not committed yet counts, and is gone on from."""
+    await step(vault, 3)
+    await append(vault, 1)
+    async with pool.acquire() as conn:
+        async with conn.transaction():
+            await conn.execute("lock table log_checkpoint in exclusive mode")
+            ordering = asyncio.create_task(sequence_log(vault, "uk"))
+            while await pool.fetchval(WAITING) < 1:
+                await asyncio.sleep(0.01)
+            rotating = asyncio.create_task(rotate_key(vault, OPERATOR, stolen=True))
+            while not rotating.done() and await pool.fetchval(WAITING) < 2:
+                await asyncio.sleep(0.01)
+        await asyncio.gather(ordering, rotating)
+    await publish_log(vault, "uk")
+    await step(vault, 1)
 
 
 async def test_a_log_without_a_checkpoint_says_so(api: Api, vault: Vault) -> None:

@@ -14,7 +14,7 @@ from vault.domain.access import Action, Principal
 from vault.domain.checkpoint import open_checkpoint
 from vault.errors import InvalidRequestError
 from vault.sql import log as log_sql
-from vault.sql.connection import connection
+from vault.sql.connection import transaction
 
 
 async def rotate_key(
@@ -59,8 +59,10 @@ async def _marks(vault: Vault, signed_by: str | None = None) -> list[Mark]:
     """Return what each log is now, or was when a key last signed it."""
     marks = list[Mark]()
     for region in vault.config.regions:
-        async with connection(vault.pool) as conn:
+        async with transaction(vault.pool) as conn:
             if signed_by is None:
+                # What the old key alone has signed by now is committed before it is looked at.
+                await log_sql.await_sequencer(conn, region)
                 latest = await log_sql.latest_checkpoint(conn, region)
                 note = latest.note if latest else None
             else:

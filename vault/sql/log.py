@@ -119,6 +119,11 @@ async def try_sequencer(conn: Connection, region: str) -> bool:
     return await _try_lock(conn, _SEQUENCER, region, SEQUENCER_IDLE_SECONDS)
 
 
+async def await_sequencer(conn: Connection, region: str) -> None:
+    """Wait for who orders the region's log now, and keep others from it, in the same way."""
+    await conn.execute("select pg_advisory_xact_lock($1, hashtext($2))", _SEQUENCER, region)
+
+
 async def try_closer(conn: Connection, region: str) -> bool:
     """Become the only one who closes the region's interrupted intents, in the same way."""
     return await _try_lock(conn, _CLOSER, region, IDLE_SECONDS)
