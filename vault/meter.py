@@ -69,8 +69,17 @@ class _Known:
     usage: Usage
     limits: Limits
     pending: Counter[tuple[int, UUID]] = field(default_factory=Counter)
+    #: How often each of those was counted, be it for no read, and the orders of the database.
+    counts: Counter[tuple[int, UUID]] = field(default_factory=Counter)
+    stored: frozenset[UUID] = frozenset()
     idle_rounds: int = 0
     told: set[str] = field(default_factory=set)
+
+    def forget(self, counted: tuple[int, UUID]) -> None:
+        """Keep nothing of what is in the database, or was taken back."""
+        del self.counts[counted]
+        if not self.pending[counted]:
+            del self.pending[counted]
 
 
 class Meter:
@@ -116,6 +125,7 @@ class Meter:
         known, bucket = await self._get(principal), bucket_of(self._clock())
         known.usage.add(bucket, order or NO_ORDER, METERED[action])
         known.pending[bucket, order or NO_ORDER] += METERED[action]
+        known.counts[bucket, order or NO_ORDER] += 1
         known.idle_rounds = 0
         if is_notable(known.usage, known.limits):
             self._tell("near", principal, known)
@@ -132,11 +142,19 @@ class Meter:
         return Exceeded(detail, retry_after_seconds(usage, self._clock()))
 
     def take_back(self, principal: Principal, action: Action, order: UUID | None) -> None:
-        """Count a read less: it was allowed, and then could not be recorded."""
+        """Count a read, or an order, less: it was allowed, and then nothing was opened."""
         known = self._known.get(principal.id)
-        if action in METERED and known is not None:
-            known.usage.reads -= METERED[action]
-            known.pending[bucket_of(self._clock()), order or NO_ORDER] -= METERED[action]
+        if action not in METERED or known is None:
+            return
+        counted = bucket_of(self._clock()), order or NO_ORDER
+        known.usage.reads -= METERED[action]
+        known.pending[counted] -= METERED[action]
+        known.counts[counted] -= 1
+        if known.counts[counted] > 0:
+            return
+        known.forget(counted)
+        if order not in known.stored and all(order != other for _, other in known.pending):
+            known.usage.orders.discard(order or NO_ORDER)
 
     async def run(self) -> None:
         """Exchange counts with the other processes until cancelled, and once more then."""
@@ -164,6 +182,7 @@ class Meter:
             for name, known in active.items()
             for (bucket, subject), reads in known.pending.items()
         }
+        times = {name: known.counts.copy() for name, known in active.items()}
         first, told = first_counting(self._clock()), list(self._untold.values())
         if counted or told:
             async with transaction(self._pool) as conn:
@@ -176,10 +195,11 @@ class Meter:
             for signal in told:
                 self._untold.pop(signal.id, None)
             for (name, bucket, subject), reads in counted.items():
-                pending = active[name].pending
-                pending[bucket, subject] -= reads
-                if pending[bucket, subject] <= 0:
-                    del pending[bucket, subject]
+                known = active[name]
+                known.pending[bucket, subject] -= reads
+                known.counts[bucket, subject] -= times[name][bucket, subject]
+                if known.counts[bucket, subject] <= 0:
+                    known.forget((bucket, subject))
         await self._read_again(first)
 
     async def _read_again(self, first: int) -> None:
@@ -190,6 +210,7 @@ class Meter:
                 continue
             async with connection(self._pool) as conn:
                 usage = await usage_sql.of(conn, name, first)
+            known.stored = frozenset(usage.orders)
             for (bucket, subject), reads in known.pending.items():
                 usage.add(bucket, subject, reads)
             known.usage = usage
@@ -202,7 +223,9 @@ class Meter:
             async with connection(self._pool) as conn:
                 usage = await usage_sql.of(conn, principal.id, first_counting(self._clock()))
             limits = self._fax_limits if principal.role in _MACHINES else self._limits
-            known = self._known.setdefault(principal.id, _Known(usage, limits))
+            known = self._known.setdefault(
+                principal.id, _Known(usage, limits, stored=frozenset(usage.orders))
+            )
         return known
 
     def _tell(self, level: str, principal: Principal, known: _Known) -> None:

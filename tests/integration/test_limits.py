@@ -71,6 +71,21 @@ async def test_so_many_orders_and_no_more(api: Api) -> None:
     assert (await api.call("GET", f"/v1/orders/{orders[0]}"))[0] == 200
 
 
+async def test_what_was_refused_uses_up_no_order(api: Api, vault: Vault) -> None:
+    """Changes that were refused opened nothing; what was opened beside them stays counted."""
+    orders = [await api.order() for _ in range(6)]
+    wrong = {"status": "ported", "effective_at": "2020-01-01T00:00:00Z"}
+    shown = [(await api.call("GET", f"/v1/orders/{order}"))[0] for order in orders[:2]]
+    assert shown == [200, 200]
+    for order in orders:
+        # The time is wrong, and past the limit it would be the limit that refuses.
+        assert (await api.call("PATCH", f"/v1/orders/{order}", json=wrong))[0] == 422
+    await vault.meter.sync()
+    assert await vault.pool.fetchval("select count(distinct subject) from usage") == 2
+    answers = [(await api.call("GET", f"/v1/orders/{order}"))[0] for order in orders[2:]]
+    assert answers == [200, 429, 429, 429]
+
+
 async def test_what_does_not_exist_is_not_told_by_the_limit(api: Api) -> None:
     """At the limit too, an unknown order is not found."""
     for _ in range(4):
