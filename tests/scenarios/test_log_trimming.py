@@ -17,7 +17,7 @@ from vault.actions.records import latest_checkpoint, verify_region
 from vault.actions.sequence import sequence_log
 from vault.actions.trim import trim_log
 from vault.auditor import Audit
-from vault.context import Vault
+from vault.context import ObjectStore, Vault
 from vault.domain.access import Principal
 from vault.domain.log_retention import FLOOR, parse_log_policy
 from vault.errors import ConfigurationError, ObjectStoreUnavailableError
@@ -171,6 +171,27 @@ async def test_a_crash_while_trimming_is_made_good(
     assert not bundle.exists()
     await step(vault)
     assert (await verify_region(vault, COMPLIANCE, "uk", held=held)).good
+
+
+async def test_who_looks_at_the_clock_does_not_wait_for_the_trimming(
+    aged: tuple[Vault, list[str]], pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket that answers slowly keeps nobody from the row that every look writes."""
+    vault, _ = aged
+    seen = list[str]()
+    purge = type(vault.stores["uk"]).purge
+
+    async def look(store: ObjectStore, name: str) -> int:
+        async with transaction(pool) as conn:
+            found = await conn.fetchval(
+                "select region from expiry_clock where region = 'uk' for update skip locked"
+            )
+            seen.append(found)
+        return await purge(store, name)
+
+    monkeypatch.setattr(type(vault.stores["uk"]), "purge", look)
+    await trim_log(vault, "uk")
+    assert set(seen) == {"uk"}
 
 
 async def test_a_restored_database_is_trimmed_again(

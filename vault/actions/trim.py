@@ -37,8 +37,10 @@ async def trim_log(vault: Vault, region: str) -> int:
         if not await log_sql.try_publisher(conn, region):
             return 0
         before = await trim_sql.minimum(conn, region)
-        # A clock that runs ahead would have it signed that young records may be gone.
-        now = await trusted_time(vault, conn, region)
+        # A clock that runs ahead would have it signed that young records may be gone. What it notes
+        # is committed at once: the other looks at the clock do not wait until all is trimmed.
+        async with transaction(vault.pool) as looking:
+            now = await trusted_time(vault, looking, region)
         due = await trim_sql.first_to_keep(conn, region, before.size, BATCH * WIDTH, now - keep)
         size = due - due % WIDTH
         if size > before.size:
