@@ -129,9 +129,9 @@ async def test_a_fax_that_comes_too_slowly_is_dropped(config: Config, fax: bytes
     async def slowly() -> AsyncIterator[bytes]:
         for start in range(0, len(fax), 4096):
             yield fax[start : start + 4096]
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.0)
 
-    quick = replace(config, fax_receive_seconds_max=0.5)
+    quick = replace(config, fax_receive_seconds_max=2.0)
     async with open_vault(quick, dsn=quick.database) as vault, serving(vault) as api:
         faxes = Faxes(api)
         assert (await faxes.send(slowly()))[0] == 400

@@ -21,6 +21,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 from tests.fixtures_postfix import HostilePeer, Postfix, attachment, make_certificate
 from tests.fixtures_server import serving
 from tests.fixtures_telefax import CALLEE, CALLER, Faxes
+from tests.retention_house import after
 from vault.actions.fax_ending import expire_faxes
 from vault.actions.fax_reading import describe_fax
 from vault.actions.fax_relay import COPIES, relay_faxes
@@ -415,6 +416,6 @@ async def test_a_fax_that_goes_by_mail_expires_all_the_same(config: Config, fax:
     async with relaying(config, table(1)) as (vault, faxes):
         identity = await faxes.taken(fax)
         await relay_faxes(vault, "uk")
-        later = replace(vault, clock=lambda: vault.clock() + timedelta(hours=25))
+        later = after(vault, timedelta(hours=25))
         assert await expire_faxes(later, "uk") == 1
         assert (await state_of(faxes, identity))[0] == "expired"

@@ -11,6 +11,7 @@ import pytest
 
 from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
 from tests.fixtures_telefax import CALLER, Faxes, altered_pdf, loop, tiff
+from tests.retention_house import after
 from vault.actions.fax_ending import expire_faxes
 from vault.actions.fax_sweep import forget_receipts
 from vault.actions.purge import purge_faxes
@@ -21,11 +22,6 @@ from vault.context import Vault
 from vault.intake_memory import IntakeMemory
 
 CASES = Path(__file__).parents[1] / "cases"
-
-
-def after(vault: Vault, time: timedelta) -> Vault:
-    """Return the vault as it will be then."""
-    return replace(vault, clock=lambda: vault.clock() + time)
 
 
 async def test_a_fax_goes_in_and_out_and_leaves_a_receipt(

@@ -36,9 +36,11 @@ async def test_pages_show_every_record_once_newest_first(vault: Vault) -> None:
         )
         seen += [item.record for item in page]
     expected = sorted(made, key=lambda item: (item.at, item.id), reverse=True)
-    assert seen == expected
+    # What was recorded a moment ago is found, too: the looks themselves.
+    assert [item for item in seen if item.action != "log.read"] == expected
+    assert len({item.id for item in seen}) == len(seen)
     looked = "select count(*) from access_record where action = 'log.read' and phase = 'intent'"
-    assert await vault.pool.fetchval(looked) == 3
+    assert await vault.pool.fetchval(looked) == -(-len(seen) // 4)
 
 
 async def test_the_last_page_has_no_cursor(vault: Vault) -> None:

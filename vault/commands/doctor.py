@@ -6,6 +6,7 @@ import resource
 import shutil
 import stat
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path
 import asyncpg
 
 from keys import generations
-from keys.errors import KeysError
+from keys.errors import CustodianConfigurationError, CustodianUnavailableError, KeysError
 from keys.mirror import Mirror
 from keys.mirror_rows import progress
 from keys.passed_over import PassedOver
@@ -270,13 +271,21 @@ async def _junk(config: Config, region: str, known: _Known, store: ObjectStore) 
             verify = partial(opened, opener=signer, region=region)
             await newest_note(store, region, kind, verify, passed_over, required=False)
     if region in known.mirrors:
-        custodian = open_region_custodian(config, region)
-        try:
-            mirror = Mirror(store, custodian, region, passed_over)
-            await mirror.require_none_later(known.mirrors[region])
-        finally:
-            await custodian.close()
+        # A custodian that cannot be used is a finding of its own.
+        with suppress(CustodianConfigurationError, CustodianUnavailableError):
+            await _pass_over_segments(config, region, known.mirrors[region], store, passed_over)
     return passed_over.names(region)
+
+
+async def _pass_over_segments(
+    config: Config, region: str, mirrored: int, store: ObjectStore, passed_over: PassedOver
+) -> None:
+    """Look for segments of the mirror that are later than any that was written."""
+    custodian = open_region_custodian(config, region)
+    try:
+        await Mirror(store, custodian, region, passed_over).require_none_later(mirrored)
+    finally:
+        await custodian.close()
 
 
 async def _custodian(config: Config, region: str, tree: int | None) -> tuple[str, str]:

@@ -30,6 +30,8 @@ RETENTION = "retention: "
 
 HIDDEN = "..."
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?|[^A-Za-z\s]+|\s+", re.ASCII)
+#: The vault's own errors, which the relay says.
+_OURS = re.compile(r"(?:[A-Z][a-z]+)+Error", re.ASCII)
 #: What T.30, HylaFAX, modems and mail servers say of a call or a mail.
 _TRADE_WORDS = """
     a abort aborted accept accepted access account active address after again all already an
@@ -76,7 +78,7 @@ def is_kept_reason(text: str) -> bool:
 def trade_words(text: str) -> str:
     """Return what a gateway or server said; words that are not of the trade become `...`."""
     shown = "".join(
-        word if not word[0].isalpha() or word.lower() in _TRADE else HIDDEN
+        word if not word[0].isalpha() or word.lower() in _TRADE or _OURS.fullmatch(word) else HIDDEN
         for word in _WORD.findall(text)
     )
     return re.sub(r"\.{3}(?:[\s\W]*\.{3})+", HIDDEN, shown)
