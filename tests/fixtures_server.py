@@ -25,7 +25,7 @@ from vault.web import listening
 
 SAMPLES = Path(__file__).parent / "samples"
 OPERATOR = Principal("operator:test", "admin", frozenset({"uk", "sg"}))
-PORTING = Principal("token:porting", "porting", frozenset({"uk"}))
+PORTING = Principal("desk", "porting", frozenset({"uk"}))
 NUMBERS = ["+442079460123"]
 #: Of the country of each region.
 NUMBERS_OF = {"uk": NUMBERS, "sg": ["+6561234567"]}

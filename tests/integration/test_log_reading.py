@@ -19,7 +19,7 @@ from vault.domain.search import Wanted
 from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError
 
 COMPLIANCE = Principal("token:compliance", "compliance", frozenset({"uk"}))
-PORTING = Principal("token:porting", "porting", frozenset({"uk"}))
+PORTING = Principal("desk", "porting", frozenset({"uk"}))
 
 
 async def test_pages_show_every_record_once_newest_first(vault: Vault) -> None:

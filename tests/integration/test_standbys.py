@@ -51,6 +51,8 @@ async def pair(place: Path) -> AsyncIterator[Pair]:
     dsn = await primary.start()
     try:
         await migrate(dsn)
+        # The standby comes to the primary's socket, and its server passes no closed directory.
+        (place / "primary").chmod(0o711)
         data = place / "primary" / "postgres" / "data"
         rules = data / "pg_hba.conf"
         rules.write_text("local replication all trust\n" + rules.read_text())
