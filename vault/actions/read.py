@@ -74,6 +74,8 @@ async def open_content(
         reference=reference,
         approved=agreed,
     ) as access:
+        # So an outcome before the first piece says that nothing went out.
+        access.size_bytes = 0
         was_restricted = document is not None and document.restricted_at is not None
         document, key = await _unwrap(access, identity)
         if document.restricted_at is not None and not was_restricted:
