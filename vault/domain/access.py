@@ -274,7 +274,6 @@ BY_KIND = frozenset(
         _A.ORDER_READ,
         _A.ORDER_LIST,
         _A.ORDER_CHANGE,
-        _A.ORDER_CORRECT,
         _A.DOCUMENT_INGEST,
         _A.DOCUMENT_DESCRIBE,
         _A.DOCUMENT_READ,
@@ -286,6 +285,8 @@ BY_KIND = frozenset(
 )
 #: What a principal of some customers may do: what looks at whose it is.
 BY_CUSTOMER = BY_KIND | {
+    # It is about the order of documents of every kind.
+    _A.ORDER_CORRECT,
     # It names documents of every kind.
     _A.CERTIFICATE_READ_ORDER,
     _A.INSTRUCTION_GIVE,
