@@ -131,6 +131,10 @@ async def test_below_a_closed_directory(place: Path, account: str) -> None:
     assert "root key" not in run.stdout
 
 
+#: CAP_DAC_READ_SEARCH, or CAP_DAC_OVERRIDE where that is not to be had; never both.
+ONE = {f"{1 << 2:016x}", f"{1 << 1:016x}"}
+
+
 async def test_it_keeps_no_capability_where_no_way_is_closed(place: Path) -> None:
     """The capability is for ways that are closed; where the account may pass it has none."""
     server = EmbeddedPostgres(place / "home", durable=False)
@@ -142,7 +146,11 @@ async def test_it_keeps_no_capability_where_no_way_is_closed(place: Path) -> Non
         assert server._process is not None
         status = Path(f"/proc/{server._process.pid}/status").read_text()
         sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Cap"))
-        assert {sets[name] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {"0" * 16}
+        # A checkout below a closed directory has its programs there, too.
+        way = server.bin("postgres").resolve().parents
+        kept = {"0" * 16} if all(place.stat().st_mode & 1 for place in way) else ONE
+        (held,) = {sets[name] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")}
+        assert held in kept
         assert "NoNewPrivs:\t1" in status
     finally:
         await server.stop()
