@@ -70,6 +70,21 @@ async def take_dirty_scopes(conn: Connection, region: str, limit: int | None = N
     return [Scope(*row) for row in rows]
 
 
+async def dirty_after(conn: Connection, region: str, after: UUID | None, limit: int) -> list[Scope]:
+    """Return dirty scopes by their ids, those after one, as they are; nothing is locked."""
+    rows = await conn.fetch(
+        """
+        select s.id, s.epoch, s.node, s.slot
+        from key_dirty d join key_scope s on s.id = d.scope and s.region = d.region
+        where d.region = $1 and ($2::uuid is null or d.scope > $2) order by d.scope limit $3
+        """,
+        region,
+        after,
+        limit,
+    )
+    return [Scope(*row) for row in rows]
+
+
 async def insert_data_key(conn: Connection, key: WrappedKey) -> None:
     """Keep a wrapped key; raises a foreign key violation when its scope was re-keyed."""
     await conn.execute(

@@ -14,10 +14,12 @@ from uuid import UUID
 
 import asyncpg
 
-from keys import data_keys, generations, nodes, wrap
+from keys import damage, data_keys, generations, nodes, wrap
 from keys.cache import Cache
 from keys.custodian import Custodian
+from keys.damage import DamagedError, Finder
 from keys.errors import (
+    IntegrityError,
     KeyDestroyedError,
     KeyMissingError,
     KeysUnavailableError,
@@ -156,7 +158,10 @@ class Keyring:
         if epoch != wrapped.scope_epoch:
             raise StaleScopeError
         context = wrap.data_key_context(wrapped.region, wrapped.scope, epoch, wrapped.id)
-        return DataKey(wrap.unwrap(scope_key, wrapped.wrap, context))
+        try:
+            return DataKey(wrap.unwrap(scope_key, wrapped.wrap, context))
+        except IntegrityError:
+            raise DamagedError("a key is damaged", [damage.wrapped(wrapped)]) from None
 
     async def doubt(self, conn: Connection, region: str, scope: UUID) -> None:
         """
@@ -305,7 +310,7 @@ class Keyring:
                 root_key = await self._root_key(region, path.tree)
             except StaleScopeError:
                 continue
-            found = path.scope.epoch, open_path(region, path.nodes, root_key, path.scope.slot)
+            found = path.scope.epoch, _open_path(region, path, root_key)
             self._scopes.keep(scope, found, read_at)
             return found
         raise StaleScopeError
@@ -333,8 +338,24 @@ class Keyring:
             if isinstance(error, KeyMissingError):
                 raise
             raise RolledBackError from None
+        except IntegrityError:
+            found = damage.root_wrap(region, head.generation)
+            raise DamagedError("a root key is damaged", [found]) from None
         self._roots.keep((region, head.generation), root_key, read_at)
         return root_key
+
+
+def _open_path(region: str, path: nodes.Path, root_key: bytes) -> bytes:
+    """Return the key of the scope at a path's end; raises `DamagedError`."""
+    try:
+        return open_path(region, path.nodes, root_key, path.scope.slot)
+    except IntegrityError:
+        finder = Finder(region, path.tree.root, root_key)
+        for node in path.nodes:
+            finder.open(node)
+        finder.open(path.scope)
+        finder.require_sound("the key tree is damaged")
+        raise
 
 
 def _wrap(

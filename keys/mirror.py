@@ -29,6 +29,7 @@ from typing import Protocol
 
 from keys import mirror_rows, wrap
 from keys.custodian import Custodian
+from keys.damage import Finder
 from keys.errors import (
     IntegrityError,
     KeyDestroyedError,
@@ -42,7 +43,6 @@ from keys.passed_over import PassedOver
 from keys.rows import Connection
 from keys.segment import (
     Header,
-    Opener,
     Reader,
     Row,
     Writer,
@@ -216,6 +216,13 @@ class Mirror:
         bound = max(now.base_bytes, SEGMENTS_BYTES_MIN)
         return now.seen is None or now.segments >= SEGMENTS_MAX or now.segments_bytes > bound
 
+    async def next_rows(self, conn: Connection, head: Tree) -> AsyncIterator[Row]:
+        """Return the rows that the next segment takes, as the caller's transaction shows them."""
+        now = await mirror_rows.progress(conn, self._region)
+        if now is None or not now.counts_on or now.seen is None or self._wants_base(now):
+            return mirror_rows.whole(conn, self._region)
+        return mirror_rows.changes(conn, self._region, head, now.seen)
+
     async def _put(
         self,
         conn: Connection,
@@ -244,8 +251,8 @@ class Mirror:
                 rows = mirror_rows.whole(conn, self._region)
             else:
                 rows = mirror_rows.changes(conn, self._region, head, before.seen, known)
-            opener = Opener(self._region, head.root, root_key)
-            frames = _frames(header, rows, opener, writer)
+            finder = Finder(self._region, head.root, root_key)
+            frames = _frames(header, rows, finder, writer)
             await self._bucket.put(name, frames, size_bytes=None)
         await self._compare_bytes(name, writer.digest)
         return Written(name, writer.digest, writer.size_bytes, seen, head)
@@ -321,12 +328,13 @@ class Mirror:
 
 
 async def _frames(
-    header: Header, rows: AsyncIterator[Row], opener: Opener, writer: Writer
+    header: Header, rows: AsyncIterator[Row], finder: Finder, writer: Writer
 ) -> AsyncIterator[bytes]:
-    """Yield the segment's bytes; raises `IntegrityError` for a row that does not open."""
+    """Yield the segment's bytes; raises `DamagedError` for a row that does not open."""
     waiting = bytearray(encode_header(header))
     async for row in rows:
-        opener.open(row)
+        finder.open(row)
+        finder.require_sound(f"{header.region} is not mirrored")
         waiting += encode_row(row)
         if len(waiting) >= CHUNK_BYTES:
             yield writer.add(bytes(waiting))

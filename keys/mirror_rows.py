@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from keys import nodes
-from keys.errors import IntegrityError
 from keys.nodes import Tree
 from keys.rekey import Rekeyed
 from keys.rows import Connection
@@ -201,12 +200,17 @@ async def changes(
     found = await nodes.nodes_above(conn, region, above, head.root, since=since, but=but)
     if known is not None:
         found, scopes, keys = _with_known(known.written, side, found, scopes, keys)
-    for node in sorted(found.values(), key=lambda node: (-node.level, node.id)):
-        if node.level > 0:
-            yield node
-    leaves = sorted((n for n in found.values() if n.level == 0), key=lambda node: node.id)
-    for item in ordered(leaves, scopes, keys):
+    for item in from_the_root(found.values(), scopes, keys):
         yield item
+
+
+def from_the_root(
+    found: Iterable[Node], scopes: Iterable[Scope], keys: Iterable[WrappedKey]
+) -> Iterable[Row]:
+    """Yield the inner nodes, level by level, then each leaf with all that hangs on it."""
+    in_order = sorted(found, key=lambda node: (-node.level, node.id))
+    yield from (node for node in in_order if node.level > 0)
+    yield from ordered([node for node in in_order if node.level == 0], scopes, keys)
 
 
 def _with_known(
@@ -239,8 +243,11 @@ def ordered(
         for scope in by_leaf.pop(leaf.id, ()):
             yield scope
             yield from by_scope.pop(scope.id, ())
-    if by_leaf or by_scope:
-        raise IntegrityError
+    # What hangs on nothing comes last: whoever opens it finds that it does not open.
+    for left in by_leaf.values():
+        yield from left
+    for keys_left in by_scope.values():
+        yield from keys_left
 
 
 async def _side_rows(conn: Connection, region: str, since: str | None) -> list[Row]:

@@ -15,8 +15,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from keys import data_keys, generations, nodes, rekeyed_rows, wrap
+from keys import damage, data_keys, generations, mirror_rows, nodes, rekeyed_rows, wrap
 from keys.custodian import Custodian
+from keys.damage import Damage, DamagedError, Finder
 from keys.errors import (
     CustodianUnavailableError,
     IntegrityError,
@@ -31,8 +32,9 @@ from keys.mirror_rows import Known
 from keys.nodes import Tree
 from keys.rekey import patch, rekey
 from keys.rows import Connection, Pool
+from keys.segment import Row
 from keys.standbys import wait_for_standbys
-from keys.tree import Scope, WrappedKey, empty_node
+from keys.tree import Node, Scope, WrappedKey, empty_node
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +101,8 @@ class Seal:
             elif not force and not outlook.dirty_scopes and not outlook.dirty_nodes:
                 return None
             old, old_root_key = outlook.head, await self._open(outlook.head)
+            # Before a generation is named: what does not open would stop each seal after it.
+            await self._require_sound(conn, old, old_root_key)
             patched = await self._patch(conn, old, old_root_key, outlook.dirty_scopes)
             # A crash until here leaves dirty nodes, which wait for the switch as dirty scopes do.
             generation = await self._new_generation(conn, living)
@@ -211,6 +215,41 @@ class Seal:
             )
         except KeyDestroyedError:
             raise RolledBackError from None
+        except IntegrityError:
+            found = damage.root_wrap(self._region, head.generation)
+            raise DamagedError(self._what, [found]) from None
+
+    @property
+    def _what(self) -> str:
+        return f"{self._region} is not sealed or mirrored"
+
+    async def _require_sound(self, conn: Connection, head: Tree, root_key: bytes) -> None:
+        """Raise `DamagedError` unless all opens that the seal re-keys and that it mirrors."""
+        finder = Finder(self._region, head.root, root_key)
+        async with conn.transaction(isolation="repeatable_read", readonly=True):
+            async for row in self._dirty_rows(conn, head):
+                finder.open(row)
+            async for row in await self._mirror.next_rows(conn, head):
+                finder.open(row)
+        finder.require_sound(self._what)
+
+    async def _dirty_rows(self, conn: Connection, head: Tree) -> AsyncIterator[Row]:
+        """Yield what the seal will re-key, from the root down, a step's scopes at a time."""
+        region, last = self._region, None
+        while True:
+            scopes = await data_keys.dirty_after(conn, region, last, SCOPES_IN_ONE_STEP)
+            leaves = list({scope.node for scope in scopes})
+            above = await nodes.nodes_above(conn, region, leaves, head.root, dirty=last is None)
+            if head.root not in above:
+                lost = Damage(region, "is missing", "key_node", str(head.root))
+                raise DamagedError(self._what, [lost])
+            above = await self._with_only_child(conn, above, head.root)
+            wraps = await data_keys.data_keys(conn, [scope.id for scope in scopes])
+            for row in mirror_rows.from_the_root(above.values(), scopes, wraps):
+                yield row
+            if len(scopes) < SCOPES_IN_ONE_STEP:
+                return
+            last = scopes[-1].id
 
     async def _clear(self, conn: Connection, living: Sequence[int], head: Tree) -> None:
         """Finish what was left half done; only who holds the lock may."""
@@ -269,8 +308,7 @@ class Seal:
             scopes, wraps = await self._take_dirty(conn)
             leaves = list({scope.node for scope in scopes})
             above = await nodes.nodes_above(conn, region, leaves, old.root, dirty=True)
-            if above[old.root].level > 0 and above[old.root].used.bit_count() == 1:
-                above = {**await nodes.children(conn, region, old.root), **above}
+            above = await self._with_only_child(conn, above, old.root)
             done = rekey(
                 region, above, old.root, old_root_key, scopes, wraps, root_key, wrap.new_key
             )
@@ -278,6 +316,14 @@ class Seal:
             if not await generations.switch(conn, region, new.generation, canary, new.root_wrap):
                 raise KeysUnavailableError(f"another seal of {region} was faster")
         return Known(mark, done)
+
+    async def _with_only_child(
+        self, conn: Connection, above: dict[int, Node], root: int
+    ) -> dict[int, Node]:
+        """Return the nodes, and the only one right below the root, whose page it will take over."""
+        if above[root].level == 0 or above[root].used.bit_count() != 1:
+            return above
+        return {**await nodes.children(conn, self._region, root), **above}
 
     async def _lock_tree(self, conn: Connection, head: Tree) -> None:
         """Lock the tree; raises when the seal's lock was lost and another seal came between."""

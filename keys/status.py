@@ -5,14 +5,11 @@ from datetime import datetime
 
 from keys import data_keys, mirror_rows
 from keys.custodian import Custodian
-from keys.errors import IntegrityError, RolledBackError
+from keys.damage import Damage, Finder
+from keys.errors import RolledBackError
 from keys.nodes import Tree
 from keys.rows import Connection
-from keys.segment import Opener
 from keys.tree import Node, Scope, WrappedKey
-
-#: What does not open is named up to so many times.
-FINDINGS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +33,14 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """What a walk over the whole tree opened, and what it could not; empty findings are good."""
+    """What a walk over the whole tree read, and what it could not open; no findings are good."""
 
     region: str
     generation: int
     nodes: int
     scopes: int
     keys: int
-    findings: tuple[str, ...]
+    findings: tuple[Damage, ...]
 
 
 async def status(conn: Connection, region: str, custodian: Custodian) -> KeyStatus:
@@ -83,35 +80,26 @@ async def walk(conn: Connection, region: str, head: Tree, root_key: bytes) -> Wa
 
     What cannot be opened is named, and so is what no path from the root leads to.
     """
-    opener = Opener(region, head.root, root_key)
+    finder = Finder(region, head.root, root_key)
     seen = {Node: 0, Scope: 0, WrappedKey: 0}
-    findings = list[str]()
     async for row in mirror_rows.whole(conn, region):
-        if not isinstance(row, Node | Scope | WrappedKey):
-            continue
-        seen[type(row)] += 1
-        try:
-            opener.open(row)
-        except IntegrityError:
-            if len(findings) < FINDINGS_MAX:
-                findings.append(f"{_name(row)} does not open")
+        if isinstance(row, Node | Scope | WrappedKey):
+            seen[type(row)] += 1
+            finder.open(row)
+    findings = finder.damages
+    if finder.below:
+        findings.append(_counted(region, finder.below, "cannot be judged: what is above does not"))
     counted = await data_keys.counts(conn, region)
     if counted is not None:
-        for what, kind, count in (
-            ("nodes", Node, counted.nodes),
-            ("scopes", Scope, counted.scopes),
-            ("data keys", WrappedKey, counted.keys),
+        for table, kind, count in (
+            ("key_node", Node, counted.nodes),
+            ("key_scope", Scope, counted.scopes),
+            ("data_key", WrappedKey, counted.keys),
         ):
             if count != seen[kind]:
-                findings.append(f"{count - seen[kind]} {what} hang on nothing")
+                findings.append(_counted(region, count - seen[kind], "hang on nothing", table))
     return Walk(region, head.generation, seen[Node], seen[Scope], seen[WrappedKey], tuple(findings))
 
 
-def _name(row: Node | Scope | WrappedKey) -> str:
-    match row:
-        case Node():
-            return f"node {row.id}"
-        case Scope():
-            return f"scope {row.id}"
-        case WrappedKey():
-            return f"data key {row.id}"
+def _counted(region: str, count: int, detail: str, table: str = "key_tree") -> Damage:
+    return Damage(region, detail, table, f"{count} rows")

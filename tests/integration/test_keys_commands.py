@@ -34,7 +34,7 @@ async def test_verify_opens_every_key_and_names_what_does_not(vault_process: Vau
     await conn.close()
     status, out, says = await vault.run("keys", "verify")
     assert (status, one_line(says)) == (1, True)
-    assert f"data key {document} does not open" in out
+    assert f"data_key.wrap of {document} in uk does not open" in out
 
 
 async def test_a_region_moves_to_another_custodian(

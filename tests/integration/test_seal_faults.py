@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from keys import seal as seal_module
+from keys.damage import DamagedError
 from keys.errors import KeysError
 from tests.key_house import REGION, BrokenError, House, Ledger, build
 
@@ -54,3 +55,42 @@ async def test_a_seal_that_fails_at_any_call_is_finished_by_the_next(
         await house.check()
     assert any("update key_tree" in name for name in names)
     assert {"custodian.create", "custodian.wrap", "custodian.destroy", "bucket.put"} <= names
+
+
+_FLIP = "set_byte({0}, 20, get_byte({0}, 20) # 1)"
+
+
+@pytest.mark.parametrize(
+    "table, column, which",
+    [
+        ("data_key", "wrap", "id = $1"),
+        ("data_key", "wrap", "id = $2"),
+        ("key_node", "page", "level = 0"),
+        ("key_tree", "root_wrap", "true"),
+    ],
+    ids=["re-keyed", "mirrored", "node", "root"],
+)
+async def test_a_seal_that_cannot_succeed_leaves_no_generation(
+    house: House, table: str, column: str, which: str
+) -> None:
+    """What does not open is named, and neither a number nor a root key is made in vain."""
+    (first,) = await house.put()
+    beside, gone = await house.put(2, beside=first)
+    (fresh,) = await house.put()
+    await house.shred(gone)
+    of = [key for key, name in ((beside, "$1"), (fresh, "$2")) if name in which]
+    where = which.replace("$2", "$1")
+    flip = f"update {table} set {column} = {_FLIP.format(column)} where {where} returning *"
+    (row,) = await house.pool.fetch(flip, *of)
+    house.keyring.forget()
+    count = "select count(*) from key_generation"
+    before = await house.custodian.generations(REGION), await house.pool.fetchval(count)
+    name = REGION if table == "key_tree" else str(row["id"])
+    for force in (False, True, False):
+        with pytest.raises(DamagedError, match=f"{table}.{column} of {name} in uk"):
+            await house.keyring.seal(REGION, force=force)
+    after = await house.custodian.generations(REGION), await house.pool.fetchval(count)
+    assert after == before
+    await house.pool.fetch(flip, *of)
+    assert await house.keyring.seal(REGION) is not None
+    await house.check()

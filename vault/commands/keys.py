@@ -64,13 +64,14 @@ async def verify(args: argparse.Namespace) -> None:
     config = load_config()
     async with opened(config) as vault:
         walks = [
-            asdict(await verify_keys(vault, operator(config), region))
+            await verify_keys(vault, operator(config), region)
             for region in regions_of(config, args.region)
         ]
-    text = table(walks, ("region", "generation", "nodes", "scopes", "keys"))
-    findings = [f"{walk['region']}: {finding}" for walk in walks for finding in walk["findings"]]
+    shown = [asdict(walk) for walk in walks]
+    text = table(shown, ("region", "generation", "nodes", "scopes", "keys"))
+    findings = [str(finding) for walk in walks for finding in walk.findings]
     text += "\n\n" + ("\n".join(findings) or "every key opens")
-    show(walks, text, as_json=args.json)
+    show(shown, text, as_json=args.json)
     if findings:
         raise VaultError(
             f"{len(findings)} findings; stop the servers and keep the database as it is, then "

@@ -1,0 +1,121 @@
+"""
+Damage at rest: what lies in the database or the bucket and is not what was put there.
+
+A thing is damaged when it does not open though the key above it does, or when it is missing. Only
+the topmost is named: what lies below a node that does not open cannot be judged.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from keys.errors import IntegrityError
+from keys.segment import Opener, Row
+from keys.tree import Node, Scope, WrappedKey
+
+#: What is damaged is named one by one up to so many times.
+DAMAGES_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """
+    One thing that is damaged: where it lies, and what is wrong with it.
+
+    In the database `table`, `id` and `column` say where, in the bucket `object`, and `segment`
+    where the object is one of the mirror's.
+    """
+
+    region: str
+    detail: str
+    table: str | None = None
+    id: str | None = None
+    column: str | None = None
+    object: str | None = None
+    segment: int | None = None
+
+    def __str__(self) -> str:
+        if self.object is not None:
+            number = "" if self.segment is None else f" (segment {self.segment})"
+            return f"object {self.object}{number} of {self.region} {self.detail}"
+        column = f".{self.column}" if self.column else ""
+        return f"{self.table}{column} of {self.id} in {self.region} {self.detail}"
+
+
+class DamagedError(IntegrityError):
+    """What was asked for is damaged where it lies."""
+
+    def __init__(self, what: str, damages: Iterable[Damage]) -> None:
+        self.damages = tuple(damages)
+        region = self.damages[0].region
+        shown = "; ".join(str(damage) for damage in self.damages[:3])
+        more = len(self.damages) - 3
+        super().__init__(
+            f"{what}: {shown}{f'; and {more} more' if more > 0 else ''}; `portvault keys verify "
+            f"--region {region}` names all that is damaged"
+        )
+
+
+class Finder:
+    """Opens the rows of a tree, which come from the root down, and names what does not open."""
+
+    def __init__(self, region: str, root: int, root_key: bytes) -> None:
+        self._opener = Opener(region, root, root_key)
+        self._region = region
+        self._closed = set[int | UUID]()
+        self._found: dict[tuple[str, str], Damage] = {}
+        #: How many rows cannot be judged, because what is above them does not open.
+        self.below = 0
+
+    @property
+    def damages(self) -> list[Damage]:
+        """What was found so far."""
+        return list(self._found.values())
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is named."""
+        return len(self._found) >= DAMAGES_MAX
+
+    def open(self, row: Row) -> None:
+        """Open what a row holds; it is named where it does not open, and what is above it does."""
+        try:
+            self._opener.open(row)
+        except IntegrityError:
+            self._judge(row)
+
+    def _judge(self, row: Row) -> None:
+        above: int | UUID | None
+        match row:
+            case Node():
+                above, table, column = row.parent, "key_node", "page"
+            case Scope():
+                above, table, column = row.node, "key_scope", "node"
+            case WrappedKey():
+                above, table, column = row.scope, "data_key", "wrap"
+            case _:
+                return
+        if not isinstance(row, WrappedKey):
+            self._closed.add(row.id)
+        if above in self._closed:
+            self.below += 1
+        elif not self.full:
+            says = "hangs on a node that is missing" if table == "key_scope" else "does not open"
+            damage = Damage(self._region, says, table, str(row.id), column)
+            self._found.setdefault((table, str(row.id)), damage)
+
+    def require_sound(self, what: str) -> None:
+        """Raise `DamagedError` where something was found."""
+        if self._found:
+            raise DamagedError(what, self._found.values())
+
+
+def wrapped(key: WrappedKey) -> Damage:
+    """Return the damage of a data key that does not open though its scope does."""
+    return Damage(key.region, "does not open", "data_key", str(key.id), "wrap")
+
+
+def root_wrap(region: str, generation: int) -> Damage:
+    """Return the damage of a tree whose root's key does not open."""
+    detail = f"does not open under the custodian's root key of generation {generation}"
+    return Damage(region, detail, "key_tree", region, "root_wrap")
