@@ -46,6 +46,8 @@ METERED = {
     Action.DOCUMENT_READ: 1,
     Action.FAX_READ: 1,
     Action.ORDER_READ: 0,
+    # All full numbers of an order are one read.
+    Action.ORDER_NUMBERS: 1,
     # Its answer shows the order, too.
     Action.ORDER_CHANGE: 0,
 }

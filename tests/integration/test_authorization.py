@@ -33,6 +33,7 @@ MAY: dict[str, set[str]] = {
     "GET /v1/orders": {DESK},
     "POST /v1/orders/search": {DESK},
     "GET /v1/orders/{id}": {DESK},
+    "GET /v1/orders/{id}/numbers": {DESK},
     "PATCH /v1/orders/{id}": {DESK},
     "POST /v1/orders/{id}/documents": {DESK},
     "POST /v1/orders/{id}/actions/link": {DESK},

@@ -63,6 +63,13 @@ async def test_another_principal_is_not_affected(api: Api, vault: Vault, passpor
         assert (await others.get(document["id"]))[0] == 200
 
 
+async def test_full_numbers_are_counted_as_reads(api: Api) -> None:
+    """Those of an order are one read, whoever repeats it comes to the limit, and all is refused."""
+    path, why = f"/v1/orders/{await api.order()}/numbers", {"Access-Purpose": "submit-to-carrier"}
+    answers = [(await api.call("GET", path, headers=why))[0] for _ in range(6)]
+    assert answers == [200] * 5 + [429]
+
+
 async def test_so_many_orders_and_no_more(api: Api) -> None:
     """The fourth order is not shown, by whatever call; those that were seen still are."""
     orders = [await api.order() for _ in range(4)]

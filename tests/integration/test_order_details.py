@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.fixtures_server import PORTING, Api, serving
+from tests.fixtures_server import NUMBERS, PORTING, Api, serving
 from tests.integration.test_number_index import found
 from tests.retention_house import Clock, clocked, end, hold, new_order, put, release, sweep
 from vault.actions.order_details import forget_orders
@@ -15,6 +15,7 @@ from vault.config import Config
 from vault.context import Vault
 from vault.domain.documents import Kind
 from vault.domain.orders import Status
+from vault.domain.receipts import parse_receipt
 from vault.errors import RecordsUnavailableError
 from vault.sql import order_details as details_sql
 from vault.sql import orders as orders_sql
@@ -103,6 +104,30 @@ async def test_a_hold_keeps_them_until_it_is_released(house: House, by: str) -> 
     await release(vault, held)
     await forget(vault)
     assert not await has_details(vault, order)
+
+
+async def test_full_numbers_are_read_for_a_purpose_while_there_are_any(
+    api: Api, pool: asyncpg.Pool
+) -> None:
+    """They come with a receipt, once the record is there; without a purpose there is none."""
+    path = f"/v1/orders/{await api.order()}/numbers"
+    why = {"Access-Purpose": "resolve-exception", "Access-Reference": "EX-7"}
+    status, body, response = await api.call("GET", path, headers=why)
+    assert (status, body["numbers"]) == (200, NUMBERS)
+    held = parse_receipt(response.headers["Access-Receipt"])
+    record = await pool.fetchrow("select * from access_record where id = $1", held.record)
+    assert record is not None
+    assert (record["action"], record["purpose"], record["reference"], record["basis"]) == (
+        "order.numbers",
+        "resolve-exception",
+        "EX-7",
+        "same-region",
+    )
+    assert "+442079460123" not in str([dict(r) for r in await pool.fetch("table access_record")])
+    for wrong in ({}, {"Access-Purpose": "deliver-fax"}):
+        assert (await api.call("GET", path, headers=wrong))[0] in (403, 422)
+    await pool.execute("update porting_order set details = null, details_gone_at = now()")
+    assert (await api.call("GET", path, headers=why))[0] == 410
 
 
 async def test_each_end_is_recorded_once_and_before_it_happens(

@@ -34,6 +34,7 @@ COMMANDS = {
         "order create",
         "order list",
         "order find",
+        "order numbers",
         "order show",
         "order move",
         "order correct",

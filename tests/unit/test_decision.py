@@ -19,6 +19,7 @@ from vault.domain.access import (
     BY_KIND,
     CONTENT,
     OPENING,
+    PURPOSED,
     READERS,
     WORKER_ROLE,
     Action,
@@ -81,7 +82,7 @@ def cases() -> Iterator[Case]:
         # of has no custody: one of each is enough.
         case = Case(*values)
         known = case.region == OWN_REGION and case.relation is not Relation.OTHER
-        if (case.action in CONTENT and (known or case.custody is Custody.STORED)) or (
+        if (case.action in PURPOSED and (known or case.custody is Custody.STORED)) or (
             case.purpose is None
             and case.custody is Custody.STORED
             and case.reference is None
@@ -178,6 +179,18 @@ def test_content_is_read_only_where_it_is_known_there_and_free(reads: list[Case]
         assert (case.region, case.custody) == (OWN_REGION, Custody.STORED)
         assert case.relation is not Relation.OTHER
         assert not case.restricted or RULES.purposes[case.purpose or ""].restricted
+
+
+def test_full_numbers_take_a_purpose_that_opens_orders(allowed: list[Case]) -> None:
+    """Only the desk reads them, for its own purposes: none that is for faxes, or approved."""
+    numbers = [case for case in allowed if case.action is Action.ORDER_NUMBERS]
+    assert {case.role for case in numbers} == {Role.PORTING}
+    assert {case.purpose for case in numbers} == {
+        "verify-identity",
+        "submit-to-carrier",
+        "resolve-exception",
+    }
+    assert {case.region for case in numbers} == {OWN_REGION}
 
 
 def test_nothing_sealed_leaves_its_region_without_a_basis(

@@ -57,6 +57,17 @@ async def order_show(args: argparse.Namespace) -> None:
     _show_order(order, args)
 
 
+async def order_numbers(args: argparse.Namespace) -> None:
+    """Show an order's full numbers, one a line, to who says why."""
+    headers = {"Access-Purpose": args.purpose}
+    if args.reference:
+        headers["Access-Reference"] = args.reference
+    path = f"/v1/orders/{quote(args.order, safe='')}/numbers"
+    async with session() as http:
+        found = await call(http, "GET", path, headers=headers)
+    show(found, "\n".join(found["numbers"]), as_json=args.json)
+
+
 def _show_order(order: dict[str, Any], args: argparse.Namespace) -> None:
     text = facts({name: value for name, value in order.items() if name != "warnings"})
     if order["documents"]:

@@ -23,6 +23,7 @@ class Action(StrEnum):
 
     ORDER_CREATE = "order.create"
     ORDER_READ = "order.read"
+    ORDER_NUMBERS = "order.numbers"
     ORDER_LIST = "order.list"
     ORDER_CHANGE = "order.change"
     ORDER_CORRECT = "order.correct"
@@ -108,6 +109,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
         {
             _A.ORDER_CREATE,
             _A.ORDER_READ,
+            _A.ORDER_NUMBERS,
             _A.ORDER_LIST,
             _A.ORDER_CHANGE,
             _A.ORDER_CORRECT,
@@ -249,8 +251,10 @@ BREAK_GLASS_ROLES = [role for role in Role if _A.BREAK_GLASS_OPEN in ALLOWED[rol
 
 #: What hands out content: it needs a purpose, and a basis where it leaves its region.
 CONTENT = frozenset({_A.DOCUMENT_READ, _A.FAX_READ})
+#: What is done for a stated purpose: content, and the full numbers of an order.
+PURPOSED = CONTENT | {_A.ORDER_NUMBERS}
 #: What opens what lies sealed, names and references too, and so may not leave its region either.
-OPENING = CONTENT | {_A.ORDER_READ, _A.ORDER_CHANGE, _A.ORDER_CORRECT}
+OPENING = PURPOSED | {_A.ORDER_READ, _A.ORDER_CHANGE, _A.ORDER_CORRECT}
 #: What shows file names to who may see them.
 NAMING = frozenset({_A.DOCUMENT_DESCRIBE})
 
@@ -285,6 +289,8 @@ BY_KIND = frozenset(
 )
 #: What a principal of some customers may do: what looks at whose it is.
 BY_CUSTOMER = BY_KIND | {
+    # They are of the order, and no document of some kind.
+    _A.ORDER_NUMBERS,
     # It is about the order of documents of every kind.
     _A.ORDER_CORRECT,
     # It names documents of every kind.

@@ -17,13 +17,14 @@ from vault.domain.access import (
     BY_KIND,
     CONTENT,
     OPENING,
+    PURPOSED,
     READERS,
     Action,
     Principal,
 )
 from vault.domain.documents import Custody
 from vault.domain.placement import Placements
-from vault.domain.purposes import Purposes, is_reference, stated_by
+from vault.domain.purposes import FAX, Purposes, is_reference, stated_by
 from vault.domain.transfers import Transfers, basis_for
 
 
@@ -131,8 +132,12 @@ def decide(
     )
     if denial:
         return denial
+    if action in PURPOSED:
+        denial = _purpose(rules, principal, action, circumstances)
+        if denial:
+            return denial
     if action in CONTENT:
-        denial = _purpose(rules, principal, circumstances) or _state(rules, circumstances)
+        denial = _state(rules, circumstances)
         if denial:
             return denial
     made = Decision(True, Reason.ALLOWED)
@@ -192,17 +197,23 @@ def _need_to_know(principal: Principal, action: Action, case: Circumstances) -> 
     return None
 
 
-def _purpose(rules: Rules, principal: Principal, case: Circumstances) -> Decision | None:
+def _purpose(
+    rules: Rules, principal: Principal, action: Action, case: Circumstances
+) -> Decision | None:
     if not case.purpose:
         return _deny(Reason.PURPOSE_MISSING)
     rule = rules.purposes.get(case.purpose or "")
     if rule is None or principal.role not in rule.roles:
         mine = ", ".join(stated_by(rules.purposes, principal.role)) or "no purpose"
         return _deny(Reason.PURPOSE, f"the role {principal.role} may read for {mine} only")
+    if rule.approval and action not in CONTENT:
+        return _deny(Reason.APPROVAL, f"{rule.name} takes an approval, which is of a document only")
     if rule.approval and not case.approved:
         return _deny(Reason.APPROVAL, f"{rule.name} takes an approval; name it in Access-Approval")
-    if case.kind not in rule.kinds:
+    if action in CONTENT and case.kind not in rule.kinds:
         return _deny(Reason.PURPOSE_KIND, f"{rule.name} does not open a {case.kind}")
+    if action not in CONTENT and rule.kinds <= {FAX}:
+        return _deny(Reason.PURPOSE_KIND, f"{rule.name} opens faxes, and no order")
     if rule.reference and not case.reference:
         return _deny(
             Reason.REFERENCE_MISSING, f"{rule.name} needs {rule.reference} in Access-Reference"

@@ -60,6 +60,9 @@ SCHEMAS: dict[str, Any] = {
         },
     ),
     "OrderSearch": _object({"region": _STRING, "number": _STRING}),
+    "OrderNumbers": _object(
+        {"order": _ID, "numbers": {"type": "array", "items": _STRING, "minItems": 1}}
+    ),
     "CarrierLink": _object({"carrier": _STRING, "reference": _STRING}),
     "HookResult": _object(
         {"result": one_of(["taken", "known", "ignored"])}, {"reason": one_of(list(Reason))}

@@ -1,6 +1,7 @@
 """`portvault order`."""
 
 from vault.commands.arguments.tree import Tree, count, identity
+from vault.domain.access import Purpose
 from vault.domain.orders import PortType, Status
 from vault.domain.regions import REGIONS
 
@@ -44,6 +45,15 @@ def add_orders(above: Tree) -> None:
         "show", "client.order_show", "Show an order and its documents.", "portvault order show ID"
     )
     show.add_argument("order", type=identity, metavar="ORDER")
+    numbers = tree.command(
+        "numbers",
+        "client.order_numbers",
+        "Print the full numbers of an order, and say why; it is recorded.",
+        "portvault order numbers ID --purpose submit-to-carrier",
+    )
+    numbers.add_argument("order", type=identity, metavar="ORDER")
+    numbers.add_argument("--purpose", required=True, help=", ".join(Purpose))
+    numbers.add_argument("--reference", help="the case, where the purpose needs one")
     correct = tree.command(
         "correct",
         "client.order_correct",

@@ -1,7 +1,7 @@
 """The routes of porting orders."""
 
 from vault.web import api
-from vault.web.order_search_api import search_orders
+from vault.web.order_search_api import read_numbers, search_orders
 from vault.web.routes.route import IDEMPOTENCY, PAGE, Route
 
 ROUTES = (
@@ -45,6 +45,19 @@ ROUTES = (
         200,
         "Order",
         refusals=(409, 451),
+    ),
+    Route(
+        "GET",
+        "/v1/orders/{id}/numbers",
+        read_numbers,
+        "Read an order's full numbers for a stated purpose",
+        200,
+        "OrderNumbers",
+        headers={
+            "Access-Purpose": "verify-identity, submit-to-carrier, resolve-exception, …",
+            "Access-Reference": "The ticket or order that some purposes need.",
+        },
+        refusals=(409, 410, 422, 451),
     ),
     Route(
         "POST",
