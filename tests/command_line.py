@@ -13,9 +13,12 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 NUMBER = ("--number", "+442079460123")
 
 
-async def token_of(vault: VaultProcess, role: str) -> dict[str, str]:
-    """Make a token and return it as the variable that clients read."""
-    made = await vault.json("token", "create", "--role", role, "--region", "uk")
+async def token_of(
+    vault: VaultProcess, role: str, person: str | None = "its role's"
+) -> dict[str, str]:
+    """Make a token, of one person for each role, and return it as the variable clients read."""
+    named = ("--person", f"{role}-1" if person == "its role's" else person) if person else ()
+    made = await vault.json("token", "create", "--role", role, "--region", "uk", *named)
     return {"PORTVAULT_TOKEN": made["token"]}
 
 

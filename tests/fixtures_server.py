@@ -21,6 +21,7 @@ from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.grants import Grant
+from vault.domain.people import named_person
 from vault.web import listening
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -126,7 +127,7 @@ async def api(vault: Vault) -> AsyncIterator[Api]:
 
 @asynccontextmanager
 async def serving(vault: Vault) -> AsyncIterator[Api]:
-    """Serve a vault on loopback and give a client with a token for each role."""
+    """Serve a vault on loopback and give a client with a token for each role, of a person each."""
     tokens = {}
     for role, wanted in (
         ("porting", {"uk"}),
@@ -144,7 +145,7 @@ async def serving(vault: Vault) -> AsyncIterator[Api]:
         _, tokens[role] = await create_token(
             vault,
             OPERATOR,
-            Grant(role.removesuffix("-sg"), frozenset(regions)),
+            Grant(role.removesuffix("-sg"), frozenset(regions), person=named_person("", role)),
             label=role,
         )
     async with (

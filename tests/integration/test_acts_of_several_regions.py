@@ -15,6 +15,7 @@ from vault.actions.tokens import create_token, revoke_token
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.grants import Grant
+from vault.domain.people import named_person
 from vault.errors import ForbiddenError, NotFoundError, RecordsUnavailableError
 from vault.sql.privileges import SERVICE_ROLE
 
@@ -64,7 +65,7 @@ async def test_a_token_of_one_region_is_of_no_concern_to_another(vault: Vault) -
 async def test_a_credential_is_sealed_and_opened_in_each_log(api: Api, vault: Vault) -> None:
     """With the agreement that it took, and published in both before its token exists."""
     for role, person in (("admin", "sealer"), ("dpo", "second")):
-        grant = Grant(role, frozenset(REGIONS))
+        grant = Grant(role, frozenset(REGIONS), person=named_person("", person))
         _, api.tokens[person] = await create_token(vault, OPERATOR, grant, label=person)
     asked = {"act": "break-glass", "subject": "dpo/sg/uk", "region": "sg", "reason": "yearly"}
     fields = asked | {"days": 1}

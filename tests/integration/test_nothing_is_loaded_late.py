@@ -71,7 +71,9 @@ async def test_nothing_is_opened_or_imported_on_the_loop(tmp_path: Path, passpor
     assert positive, "the watch sees what is loaded before it serves"
     regions = [word for name in ("uk", "us", "nz", "au", "sg") for word in ("--region", name)]
     tokens = {
-        role: (await vault.json("token", "create", "--role", role, *regions))["token"]
+        role: (await vault.json("token", "create", "--role", role, "--person", role, *regions))[
+            "token"
+        ]
         for role in ("porting", "fax-gateway", "compliance", "dpo", "admin")
     }
     since = time.monotonic()

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.domain.lineage import Lineage, Link, same_person
+from vault.domain.lineage import Lineage, Link, Relation, relation, same_person
 
-NAMES = st.sampled_from([f"token:{n}" for n in range(6)] + ["person:p", "operator:a/b"])
+NAMES = st.sampled_from([f"token:{n}" for n in range(6)] + ["person:p", "person:q", "operator:a/b"])
 LINKS = st.frozensets(st.builds(Link, NAMES, NAMES, st.booleans()), max_size=9)
 LINEAGES = st.builds(Lineage, LINKS, st.frozensets(NAMES, max_size=1))
 
@@ -28,12 +28,28 @@ def test_it_is_the_same_from_both_sides(one: str, other: str, lineage: Lineage) 
 
 
 @given(NAMES, NAMES, LINEAGES, LINKS)
-def test_what_is_learned_never_makes_two_of_one(
+def test_only_a_name_makes_two_of_one(
     one: str, other: str, lineage: Lineage, more: frozenset[Link]
 ) -> None:
-    """Whoever is one person by some facts is so by those and any others."""
-    if same_person(one, other, lineage):
-        assert same_person(one, other, Lineage(lineage.links | more, lineage.strangers))
+    """Whoever is one person by some facts is so by those and others, unless both are named now."""
+    grown = Lineage(lineage.links | more, lineage.strangers)
+    before, after = relation(one, other, lineage), relation(one, other, grown)
+    if before is not None and after is None:
+        assert before is Relation.MAKER
+        assert grown.is_named(one)
+        assert grown.is_named(other)
+
+
+@given(NAMES, NAMES, LINEAGES)
+def test_who_has_a_maker_in_common_is_one_unless_two_are_named(
+    one: str, other: str, lineage: Lineage
+) -> None:
+    """Nobody who shares a maker is two without two names."""
+    if lineage.origins(one) & lineage.origins(other) and not same_person(one, other, lineage):
+        ours, theirs = lineage.holders(one), lineage.holders(other)
+        assert {name for name in ours if name.startswith("person:")}
+        assert {name for name in theirs if name.startswith("person:")}
+        assert not ours & theirs
 
 
 @given(NAMES, NAMES, LINEAGES)
@@ -52,13 +68,29 @@ def test_strangers_are_two(one: str, other: str) -> None:
     assert same_person(one, other, Lineage()) == (one == other or known)
 
 
-def test_two_tokens_that_an_operator_made_are_two_people() -> None:
-    """Who hands tokens out makes nobody one; who holds both is one."""
-    both = {made("token:1", "operator:a"), made("token:2", "operator:a")}
-    assert not same_person("token:1", "token:2", Lineage(frozenset(both)))
-    assert same_person("token:1", "operator:a", Lineage(frozenset(both)))
-    one = {held("token:1", "person:p"), held("token:2", "person:p")}
-    assert same_person("token:1", "token:2", Lineage(frozenset(both | one)))
+def test_two_tokens_that_an_operator_made_are_two_people_by_two_names_only() -> None:
+    """Whoever made two tokens that do not name two people may hold both."""
+    both = frozenset({made("token:1", "operator:a"), made("token:2", "operator:a")})
+    first, second = held("token:1", "person:p"), held("token:2", "person:q")
+    for links in (both, both | {first}, both | {second}):
+        assert relation("token:1", "token:2", Lineage(links)) is Relation.MAKER
+    named = Lineage(both | {first, second})
+    assert not same_person("token:1", "token:2", named)
+    for token in ("token:1", "token:2"):
+        assert relation(token, "operator:a", named) is Relation.HANDS
+    same = Lineage(both | {first, held("token:2", "person:p")})
+    assert relation("token:1", "token:2", same) is Relation.HANDS
+
+
+def test_an_envelope_names_all_who_had_it_in_their_hands() -> None:
+    """Sealed by somebody named and opened by a token that is nobody's, it is not named."""
+    links = {held("token:1", "break-glass:1"), held("break-glass:1", "person:p")}
+    assert Lineage(frozenset(links)).is_named("token:1")
+    links |= {held("break-glass:1", "token:a"), made("token:a", "operator:a")}
+    links |= {made("token:b", "operator:a"), held("token:b", "person:q")}
+    assert relation("token:1", "token:b", Lineage(frozenset(links))) is Relation.MAKER
+    links |= {held("token:a", "person:r")}
+    assert not same_person("token:1", "token:b", Lineage(frozenset(links)))
 
 
 def test_two_envelopes_of_one_sealer_are_one_person() -> None:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from vault.domain.access import Principal, Purpose, Role
 from vault.domain.documents import Kind
-from vault.domain.lineage import Lineage, same_person
+from vault.domain.lineage import Lineage, Relation, relation
 from vault.domain.purposes import is_reference
 from vault.domain.regions import REGIONS
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError
@@ -242,11 +242,18 @@ def _check_somebody_else(asked: str, agrees: str, lineage: Lineage) -> None:
     """Raise unless they are two people: the one rule of every act that takes four eyes."""
     if asked == agrees:
         raise ForbiddenError("who asked for it cannot approve it; somebody else has to")
-    if same_person(asked, agrees, lineage):
-        raise ForbiddenError(
-            f"{asked} and {agrees} are or may be one person, by who made, sealed, opened or holds "
-            "them; somebody else has to agree"
-        )
+    match relation(asked, agrees, lineage):
+        case Relation.MAKER:
+            raise ForbiddenError(
+                f"{asked} and {agrees} may be one person: one operator made both, and they do not "
+                "name two people; make them again with `portvault token create --person`, each for "
+                "the person who holds it"
+            )
+        case Relation.HANDS:
+            raise ForbiddenError(
+                f"{asked} and {agrees} are or may be one person, by who made, sealed, opened or "
+                "holds them; somebody else has to agree"
+            )
 
 
 def _check_living(approval: Approval, now: datetime) -> None:

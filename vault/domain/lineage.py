@@ -4,13 +4,24 @@ Lineage: which credentials are in the hands of one person, for every act that ta
 Pure. A credential is a token, an envelope, a session's person or the account of an operator, by the
 id under which it stands in the log. It belongs to whoever *holds* it: who sealed an envelope knows
 its secret, so does who opened it, and a token may name its person. Who *made* a token and handed it
-on is the same person as the token, but two tokens that one operator made for two people are not.
+on is the same person as the token. Two tokens of one maker are one person, too, unless each names
+its person and they name different ones.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
-from vault.domain.people import OPERATOR
+from vault.domain.people import OPERATOR, PERSON
+
+
+class Relation(StrEnum):
+    """Why two credentials are, or cannot be told from, one person's."""
+
+    #: One of them is in the hands of the other, or was made by it, or may be anybody's.
+    HANDS = "hands"
+    #: One operator made both, and they do not name two people.
+    MAKER = "maker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +38,7 @@ class Lineage:
     """All links of the credentials in question, and those that may be in anybody's hands."""
 
     links: frozenset[Link] = frozenset()
-    #: Envelopes that were opened by nobody knows whom.
+    #: Envelopes that were opened, and tokens that were made, by nobody knows whom.
     strangers: frozenset[str] = frozenset()
 
     def holders(self, credential: str) -> frozenset[str]:
@@ -37,6 +48,14 @@ class Lineage:
     def origins(self, credential: str) -> frozenset[str]:
         """Return the credential, its holders and makers, their makers, and so on."""
         return self._closure(credential, held_only=False)
+
+    def is_named(self, credential: str) -> bool:
+        """Whether it is a person's who is named, and in nobody else's hands that is known."""
+        ends = [one for one in self.holders(credential) if not self._held_by(one)]
+        return all(one.startswith(PERSON) for one in ends)
+
+    def _held_by(self, credential: str) -> list[str]:
+        return [link.other for link in self.links if link.credential == credential and link.held]
 
     def _closure(self, credential: str, *, held_only: bool) -> frozenset[str]:
         found, waiting = {credential}, [credential]
@@ -58,13 +77,24 @@ class Lineage:
                 yield link.other
 
 
-def same_person(one: str, other: str, lineage: Lineage) -> bool:
+def relation(one: str, other: str, lineage: Lineage) -> Relation | None:
     """
-    Whether two principals are, or cannot be told from, one person.
+    Return why two principals are, or cannot be told from, one person; None when they are two.
 
-    A token of an envelope that was opened by nobody knows whom is told from nobody.
+    A token of an envelope that was opened by nobody knows whom is told from nobody. Whoever made
+    a token is the same person as the token even where it names another.
     """
     ours, theirs = lineage.holders(one), lineage.holders(other)
     if (ours | theirs) & lineage.strangers:
-        return True
-    return bool(lineage.origins(one) & theirs or ours & lineage.origins(other))
+        return Relation.HANDS
+    makers, others = lineage.origins(one), lineage.origins(other)
+    if makers & theirs or ours & others:
+        return Relation.HANDS
+    if makers & others and not (lineage.is_named(one) and lineage.is_named(other)):
+        return Relation.MAKER
+    return None
+
+
+def same_person(one: str, other: str, lineage: Lineage) -> bool:
+    """Whether two principals are, or cannot be told from, one person."""
+    return relation(one, other, lineage) is not None

@@ -5,7 +5,10 @@ from vault.sql.connection import Connection
 
 _LINEAGE = """
 with recursive link (credential, other, held) as (
-    select 'token:' || id, created_by, created_by like 'break-glass:%' from token
+    -- Made by nobody known and for nobody named, as before migration 9, it leads to null, too.
+    select 'token:' || id, created_by,
+        case when created_by is null then person is null else created_by like 'break-glass:%' end
+        from token
     union all select 'token:' || id, person, true from token where person is not null
     union all select 'break-glass:' || id, sealed_by, true from break_glass
     -- Opened by nobody knows whom, it leads to null.
@@ -29,6 +32,5 @@ async def find(conn: Connection, principals: list[str]) -> Lineage:
             for row in rows
             if row["other"] is not None
         ),
-        # A token of before that says not who made it was made by some operator all the same.
         frozenset(row["credential"] for row in rows if row["other"] is None and row["held"]),
     )

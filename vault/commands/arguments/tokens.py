@@ -18,7 +18,7 @@ def add_tokens(tree: Tree) -> None:
         "create",
         "tokens.token_create",
         "Make a token and print it, once.",
-        "portvault token create --role porting --region uk --label desk-1",
+        "portvault token create --role dpo --region uk --person staff-7 --label office",
     )
     create.add_argument("--role", required=True, choices=[role.value for role in Role])
     create.add_argument("--region", required=True, action="append", help="one, or several: uk,sg")
@@ -30,8 +30,9 @@ def add_tokens(tree: Tree) -> None:
     )
     create.add_argument(
         "--person",
-        help="who holds it: the provider's subject, or the id the console shows; the same person "
-        "never agrees to what they ask for",
+        help="who holds it: the provider's subject, or the id the console shows; nobody agrees to "
+        "what they ask for themselves, and of tokens that you make only those that name two people "
+        "are two people's",
     )
     create.add_argument("--label", help="what it is for (the role)")
     create.add_argument("--days", type=count, help="how long it is good for (until revoked)")
