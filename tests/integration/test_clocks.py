@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.fixtures_server import OPERATOR, SAMPLES, Api, serving
 from tests.retention_house import (
     ADMIN,
     DPO,
@@ -19,16 +20,22 @@ from tests.retention_house import (
 )
 from vault.actions.approvals import approve, decline, request_approval
 from vault.actions.expire import expire
-from vault.actions.fax_ending import expire_faxes
+from vault.actions.expiry_limits import why_stopped
+from vault.actions.fax_ending import deliver_fax, expire_faxes
 from vault.actions.fax_sweep import forget_receipts
+from vault.actions.faxes import Incoming, receive_fax
 from vault.actions.order_details import forget_orders
 from vault.actions.sequence import sequence_log
+from vault.actions.tokens import create_token
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Kind
+from vault.domain.grants import Grant
+from vault.domain.people import named_person
 from vault.errors import BulkExpiryError, ClockError, ForbiddenError, InvalidRequestError
+from vault.sql.connection import connection
 
 WEEK = timedelta(days=7)
 LOOKS = (expire, forget_orders, expire_faxes, forget_receipts)
@@ -145,3 +152,70 @@ async def test_more_than_a_share_waits_for_two_people(config: Config) -> None:
         await sweep(vault)
         kept = await vault.pool.fetchval("select count(*) from document where custody = 'stored'")
         assert kept == 0
+
+
+async def test_who_agreed_is_looked_at_again_when_it_is_used(config: Config) -> None:
+    """Agreed to by what counts as one person now, as by a rule of later, it lets nothing go."""
+    uk = frozenset({"uk"})
+    async with clocked(config, expire_documents_min=1, expire_share_max=0.5) as (vault, clock):
+        people = []
+        for role, person in (("admin", "staff-1"), ("dpo", "staff-2")):
+            grant = Grant(role, uk, person=named_person("", person))
+            token, _ = await create_token(vault, OPERATOR, grant, label=person)
+            people.append(Principal(f"token:{token}", role, uk))
+        documents = await ended(vault, 2)
+        await approve(vault, people[1], await ask(vault, today(clock), people[0]))
+        await vault.pool.execute("update token set person = null")
+        with pytest.raises(BulkExpiryError):
+            await sweep(vault)
+        assert await vault.pool.fetchval("select count(used_at) from approval") == 0
+        named = "update token set person = $2 where 'token:' || id = $1"
+        for one in people:
+            await vault.pool.execute(named, one.id, named_person("", one.id))
+        await sweep(vault)
+        assert [await custody(vault, document) for document in documents] == ["shredded"] * 2
+
+
+async def test_more_faxes_than_a_share_wait_for_two_people(config: Config) -> None:
+    """Those that nobody delivered go by their time; more than a share of all that came do not."""
+    gateway = Principal("gateway", "fax-gateway", frozenset({"uk"}))
+    content = (SAMPLES / "fax-1p-g4.tif").read_bytes()
+    incoming = Incoming(content, "inbound", None, "+442079460123", region="uk")
+
+    async def take(vault: Vault, faxes: int) -> list[UUID]:
+        return [(await receive_fax(vault, gateway, incoming)).id for _ in range(faxes)]
+
+    async with clocked(config, expire_documents_min=2, expire_share_max=0.5) as (vault, clock):
+        for fax in (await take(vault, 6))[:3]:
+            await deliver_fax(vault, gateway, fax)
+        clock.forward(hours=25)
+        # Three of six are the half.
+        assert await expire_faxes(vault, "uk") == 3
+        await take(vault, 3)
+        clock.forward(hours=26)
+        assert await stopped(vault) is not None
+        with pytest.raises(
+            BulkExpiryError, match="the time of 3 faxes in uk is over and 0 expired"
+        ):
+            await expire_faxes(vault, "uk")
+        kept = "select count(*) from fax where custody = 'stored'"
+        assert await vault.pool.fetchval(kept) == 3
+        async with serving(vault) as api:
+            assert 'portvault_expiry_stopped{region="uk"} 1.0' in await metrics(api)
+        await approve(vault, OTHER_DPO, await ask(vault, today(clock)))
+        assert await expire_faxes(vault, "uk") == 3
+        assert await stopped(vault) is None
+        async with serving(vault) as api:
+            assert 'portvault_expiry_stopped{region="uk"} 0.0' in await metrics(api)
+
+
+async def stopped(vault: Vault) -> str | None:
+    """Return why the worker lets nothing go, as it is said to operators."""
+    async with connection(vault.pool) as conn:
+        return await why_stopped(vault.config, conn, "uk", vault.clock())
+
+
+async def metrics(api: Api) -> str:
+    """Return what a process counts."""
+    _, said, _ = await api.call("GET", "/metrics")
+    return bytes(said).decode()

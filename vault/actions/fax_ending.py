@@ -6,11 +6,10 @@ safe to repeat: a gateway that lost the answer asks again and gets the same rece
 """
 
 from collections.abc import Callable
-from datetime import timedelta
 from uuid import UUID
 
 from vault.actions.access import Access, own_intent, recorded
-from vault.actions.expiry_limits import trusted_time
+from vault.actions.expiry_limits import check_bulk_of_faxes, overdue_before, trusted_time
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.fax_numbers import check_facts
@@ -124,11 +123,13 @@ async def expire_faxes(vault: Vault, region: str) -> int:
     """
     Shred every fax whose time in custody is over, whatever became of it; returns how many.
 
-    What is due is derived from the rows and checked again under their locks.
+    What is due is derived from the rows and checked again under their locks. Raises `ClockError` or
+    `BulkExpiryError` where nothing may go by its time.
     """
     async with transaction(vault.pool) as conn:
         now = await trusted_time(vault, conn, region)
-        before = now - timedelta(seconds=vault.config.fax_custody_seconds_max)
+        await check_bulk_of_faxes(vault, conn, region, now)
+        before = overdue_before(vault.config, now)
         found = await sweep_sql.overdue(conn, region, before, EXPIRE_BATCH)
     if not found:
         return 0

@@ -22,6 +22,7 @@ from keys.passed_over import PassedOver
 from keys.signing import SigningKeys
 from keys.status import seal_overdue
 from vault.actions.bucket import CHECKPOINT, MINIMUM, newest_note
+from vault.actions.expiry_limits import why_stopped
 from vault.actions.stores import compare_identity, stored_identity
 from vault.adapters.objects import open_store
 from vault.adapters.postgres_cluster import is_confined
@@ -74,6 +75,8 @@ class _Known:
     #: The mirror's highest number, and for how many seconds something has been waiting for a seal.
     mirrors: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, float] = field(default_factory=dict)
+    #: Why the worker lets nothing go by its time.
+    stopped: dict[str, str] = field(default_factory=dict)
 
 
 Check = Callable[[], Awaitable[tuple[str, str]]]
@@ -98,8 +101,9 @@ async def doctor(args: argparse.Namespace) -> None:
         if known.waiting.get(region, 0) > config.seal_seconds_max:
             checks[f"seal {region}"] = partial(_seal, region, known.waiting[region])
     findings = await asyncio.gather(*(_find(name, check) for name, check in checks.items()))
+    stopped = [Finding(f"expiry {region}", "fail", why) for region, why in known.stopped.items()]
     published = [Finding(f"log {region}", *found) for region, found in known.logs.items()]
-    rows = [asdict(finding) for finding in (database, *findings, *published)]
+    rows = [asdict(finding) for finding in (database, *findings, *stopped, *published)]
     show(rows, table(rows, ("verdict", "check", "detail")), as_json=args.json)
     failed = [row["check"] for row in rows if row["verdict"] == "fail"]
     if failed:
@@ -177,6 +181,7 @@ async def _ask_database(config: Config, known: _Known) -> tuple[str, str]:
             waiting = await pending(dsn)
             if not waiting:
                 known.logs.update(await _logs(config, conn))
+                known.stopped.update(await _stopped(config, conn))
             for region in () if waiting else known.trees:
                 mirror = await progress(conn, region)
                 known.mirrors[region] = mirror.intended if mirror else 0
@@ -229,6 +234,15 @@ async def _logs(config: Config, conn: Connection) -> dict[str, tuple[str, str]]:
             "log says why it cannot publish"
         )
         found[region] = "fail" if serving else "warn", detail
+    return found
+
+
+async def _stopped(config: Config, conn: Connection) -> dict[str, str]:
+    """Return of each region in which not everything goes by its time why that is."""
+    now, found = datetime.now(UTC), dict[str, str]()
+    for region in config.regions:
+        if why := await why_stopped(config, conn, region, now):
+            found[region] = why
     return found
 
 

@@ -60,6 +60,22 @@ async def find(conn: Connection, identity: UUID, *, lock: bool = False) -> Appro
     return _approval(row) if row else None
 
 
+async def unused(conn: Connection, act: Act, region: str, now: datetime) -> list[Approval]:
+    """Return what was agreed to in a region and is not used yet, oldest first, locked."""
+    rows = await conn.fetch(
+        f"""
+        select {_COLUMNS} from approval
+        where act = $1 and region = $2 and approved_at is not null and used_at is null
+            and ended_at is null and expires_at > $3
+        order by requested_at, id for update
+        """,
+        act.value,
+        region,
+        now,
+    )
+    return [_approval(row) for row in rows]
+
+
 async def page(
     conn: Connection,
     regions: list[str],

@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
-from vault.domain.approvals import Act
 from vault.sql.connection import Connection
 
 #: More documents that are due are not counted.
@@ -60,22 +58,6 @@ async def set_agreed(conn: Connection, region: str, now: datetime, until: dateti
     )
 
 
-async def agreements(conn: Connection, region: str, now: datetime) -> list[tuple[UUID, str]]:
-    """Return approvals that let what is due go and are not used yet, with their days, locked."""
-    rows = await conn.fetch(
-        """
-        select id, subject from approval
-        where act = $1 and region = $2 and approved_at is not null and used_at is null
-            and ended_at is null and expires_at > $3
-        order by requested_at, id for update
-        """,
-        Act.EXPIRY_RESUME.value,
-        region,
-        now,
-    )
-    return [(row["id"], row["subject"]) for row in rows]
-
-
 async def due_and_lately(
     conn: Connection, region: str, now: datetime, since: datetime
 ) -> tuple[int, int]:
@@ -110,6 +92,44 @@ async def keeps(conn: Connection, region: str, documents: int) -> bool:
         documents,
     )
     return found >= documents
+
+
+async def faxes_due_and_lately(
+    conn: Connection, region: str, before: datetime, since: datetime
+) -> tuple[int, int]:
+    """Return how many faxes that came before then wait, and how many expired since then."""
+    row = await conn.fetchrow(
+        """
+        select (select count(*) from (
+                select from fax
+                where region = $1 and custody = 'stored' and received_at < $2 limit $4) due),
+            (select count(*) from (
+                select from fax
+                where region = $1 and state = 'expired' and ended_at > $3 limit $4) lately)
+        """,
+        region,
+        before,
+        since,
+        DUE_MAX,
+    )
+    if row is None:
+        raise LookupError("a row of two counts")
+    due, lately = row
+    return due, lately
+
+
+async def came(conn: Connection, region: str, since: datetime, faxes: int) -> bool:
+    """Whether at least so many faxes came to a region since then, whatever became of them."""
+    found: int = await conn.fetchval(
+        """
+        select count(*) from (
+            select from fax where region = $1 and received_at >= $2 limit $3) fax
+        """,
+        region,
+        since,
+        faxes,
+    )
+    return found >= faxes
 
 
 async def note(

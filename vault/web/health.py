@@ -9,14 +9,17 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from keys.lookups import Lookups
+from vault.actions.expiry_limits import why_stopped
 from vault.actions.readiness import parts_away
 from vault.connections import Connections
 from vault.context import Vault
-from vault.errors import InvalidRequestError
+from vault.errors import DatabaseUnavailableError, InvalidRequestError
+from vault.sql.connection import connection
 from vault.web.problems import problem
 
 #: How long one look counts.
 READY_SECONDS = 1.0
+EXPIRY_SECONDS = 30.0
 
 REGISTRY = web.AppKey("registry", CollectorRegistry)
 OPENAPI = web.AppKey("openapi", dict)
@@ -129,6 +132,44 @@ class Readiness:
 READINESS = web.AppKey("readiness", Readiness)
 
 
+class Expiry:
+    """
+    Whether the worker has stopped to let go what is due, for all who ask for metrics.
+
+    It is no part that is away: what is kept for too long can be read all the same.
+    """
+
+    def __init__(self, vault: Vault, registry: CollectorRegistry) -> None:
+        self._vault = vault
+        self._looks = Lookups[None, None]()
+        self._looked_at = -math.inf
+        self._stopped = Gauge(
+            "portvault_expiry_stopped",
+            "Whether nothing, or not everything, in the region goes by its time; see doctor.",
+            ["region"],
+            registry=registry,
+        )
+
+    async def look(self) -> None:
+        """Ask the database, unless that was done within the last half minute."""
+        if time.monotonic() - self._looked_at > EXPIRY_SECONDS:
+            await self._looks.share(None, self._look)
+
+    async def _look(self) -> None:
+        try:
+            async with connection(self._vault.pool) as conn:
+                for region in self._vault.config.regions:
+                    why = await why_stopped(self._vault.config, conn, region, self._vault.clock())
+                    self._stopped.labels(region).set(why is not None)
+        except DatabaseUnavailableError:
+            # It is not known; that the database is away is told by others.
+            self._stopped.clear()
+        self._looked_at = time.monotonic()
+
+
+EXPIRY = web.AppKey("expiry", Expiry)
+
+
 async def ready(request: web.Request) -> web.Response:
     """
     Answer whether a document of every region, or of `?region=`, could be handed out; 503 where not.
@@ -152,6 +193,7 @@ async def ready(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """Answer in the Prometheus text format."""
+    await request.app[EXPIRY].look()
     return web.Response(
         body=generate_latest(request.app[REGISTRY]), content_type="text/plain", charset="utf-8"
     )

@@ -19,7 +19,16 @@ from vault.domain.access import Principal
 from vault.errors import ForbiddenError, NotFoundError, UnavailableError, UnsupportedTypeError
 from vault.refused import ADDRESS
 from vault.web.auth import Authenticator
-from vault.web.health import HOOKS, OPENAPI, READINESS, REGISTRY, Metrics, Readiness
+from vault.web.health import (
+    EXPIRY,
+    HOOKS,
+    OPENAPI,
+    READINESS,
+    REGISTRY,
+    Expiry,
+    Metrics,
+    Readiness,
+)
 from vault.web.openapi import openapi
 from vault.web.problems import Handler, problem, problems
 from vault.web.requests import PRINCIPAL, STOPPING, VAULT, Stopping
@@ -55,6 +64,7 @@ def make_app(vault: Vault, connections: Connections | None = None) -> web.Applic
     )
     app[VAULT], app[REGISTRY], app[OPENAPI] = vault, registry, openapi()
     app[READINESS] = Readiness(vault, registry)
+    app[EXPIRY] = Expiry(vault, registry)
     app[STOPPING] = Stopping()
     app[HOOKS] = metrics.hooks
     app.on_response_prepare.append(_add_headers)
