@@ -33,18 +33,16 @@ from vault.adapters.embedded_postgres import (
     service_address,
 )
 from vault.adapters.objects import open_store
-from vault.adapters.oidc import open_people
 from vault.adapters.recorder import GroupRecorder
 from vault.adapters.sniffer import MagicSniffer
 from vault.committers import open_committers
 from vault.config import Config
-from vault.context import SIGNER_NAME, ObjectStore, Vault
+from vault.context import SIGNER_NAME, ObjectStore, People, Vault
 from vault.domain.log_retention import LogPolicy, parse_log_policy
 from vault.domain.policy import parse_policy
 from vault.fax_parts import load_routes, make_mailer, make_sandbox
 from vault.intake_memory import IntakeMemory
 from vault.log_watch import LogWatch
-from vault.mail.listener import listening
 from vault.meter import Meter
 from vault.migrate import migrate
 from vault.policy_files import read_rules
@@ -58,9 +56,6 @@ from vault.sql.session import (
     require_session,
 )
 from vault.streams import Streams
-from vault.warm import warm
-from vault.web.listening import open_account, serving
-from vault.worker import work
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +185,7 @@ async def open_vault(
             log_watch=watch,
             streams=streams,
             refused=refused,
-            people=open_people(config),
+            people=_open_people(config),
             memory=IntakeMemory(config.intake_memory_bytes_max),
             clock=_now,
             new_id=uuid.uuid4,
@@ -208,6 +203,15 @@ async def open_vault(
         yield vault
 
 
+def _open_people(config: Config) -> People | None:
+    """Open the identity provider, where there is one."""
+    if not config.oidc_issuer:
+        return None
+    from vault.adapters.oidc import open_people
+
+    return open_people(config)
+
+
 def open_region_custodian(config: Config, region: str) -> Custodian:
     """Open the region's custodian, with the one before it while its key is moved."""
     custodian = open_custodian(config.custodian_uri(region))
@@ -217,6 +221,12 @@ def open_region_custodian(config: Config, region: str) -> Custodian:
 
 async def serve(config: Config) -> None:
     """Serve, and work where the configuration says so, until SIGTERM or SIGINT."""
+    # Entrances and their libraries are loaded by who serves, not by every command.
+    from vault.mail.listener import listening
+    from vault.warm import warm
+    from vault.web.listening import open_account, serving
+    from vault.worker import work
+
     keep_pages()
     warm()
     async with _owned(config) as (owner, postgres):
@@ -242,6 +252,9 @@ async def serve(config: Config) -> None:
 
 async def work_only(config: Config) -> None:
     """Run the reconcilers without a server, until SIGTERM or SIGINT."""
+    from vault.warm import warm
+    from vault.worker import work
+
     warm()
     async with open_vault(config) as vault:
         look_less()

@@ -8,6 +8,7 @@ half-way: a library that then keeps its lock hangs the process for good. So noth
 import encodings.idna
 import encodings.latin_1
 import encodings.punycode  # noqa: F401 - named by text, at the first address that is no ASCII
+import importlib
 import mimetypes
 
 from phonenumbers.phonemetadata import PhoneMetadata
@@ -17,6 +18,7 @@ from vault.web.console.pages import load_pages
 
 def warm() -> None:
     """Load what the jobs of a server need; takes about half a second."""
+    importlib.import_module("vault.adapters.public_resolver")
     PhoneMetadata.load_all()
     mimetypes.init()
     load_pages()

@@ -1,10 +1,13 @@
-"""The custodians, one a file, found by the scheme of their address."""
+"""
+The custodians, one a file, found by the scheme of their address.
+
+Only the one that is asked for is loaded: an HTTP client costs a command a third of its time.
+"""
 
 from collections.abc import Callable
 
 from keys.custodian import Custodian
 from keys.custodians.file import FileCustodian
-from keys.custodians.transit import TransitCustodian
 from keys.errors import CustodianConfigurationError
 
 
@@ -21,10 +24,16 @@ def _pkcs11(place: str) -> Custodian:
     return Pkcs11Custodian(place)
 
 
+def _transit(place: str) -> Custodian:
+    from keys.custodians.transit import TransitCustodian
+
+    return TransitCustodian(place)
+
+
 SCHEMES: dict[str, Callable[[str], Custodian]] = {
     "file": FileCustodian,
     "pkcs11": _pkcs11,
-    "transit": TransitCustodian,
+    "transit": _transit,
 }
 
 

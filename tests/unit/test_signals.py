@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from vault.adapters.courier import ForbiddenTargetError, PublicResolver, require_public
+from vault.adapters.courier import ForbiddenTargetError, require_public
+from vault.adapters.public_resolver import PublicResolver
 from vault.config_webhooks import parse_webhooks
 from vault.domain.signals import (
     ATTEMPTS_MAX,

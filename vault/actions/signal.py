@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-import aiohttp
-
 from vault.actions.access import own_regions, recorded
 from vault.config_webhooks import deliveries
 from vault.context import Vault
@@ -85,6 +83,9 @@ async def deliver_signals(vault: Vault, region: str) -> int:
 
 async def _deliver(vault: Vault, delivery: Delivery) -> str | None:
     """Return why it was not taken; None when it was. Never raises what an endpoint can cause."""
+    # A server has loaded it; a command that sends nothing need not.
+    import aiohttp
+
     webhook = vault.config.webhooks.get(delivery.endpoint)
     if webhook is None:
         return "this endpoint is not configured any more"

@@ -7,39 +7,14 @@ the next moment, reaches nothing. The operator may allow it for an endpoint by n
 """
 
 import ipaddress
-import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
-
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
 TIMEOUT_SECONDS = 10.0
 
 
 class ForbiddenTargetError(OSError):
     """The endpoint is not at a public address."""
-
-
-class PublicResolver(AbstractResolver):
-    """Resolves names to public addresses only."""
-
-    def __init__(self) -> None:
-        self._inner = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """Return the addresses of a name, or raise when one of them is not public."""
-        found = await self._inner.resolve(host, port, family)
-        for item in found:
-            require_public(item["host"])
-        return found
-
-    async def close(self) -> None:
-        """Let go of nothing."""
-        await self._inner.close()
 
 
 _UNICAST = ipaddress.IPv6Network("2000::/3")
@@ -94,6 +69,10 @@ class HttpCourier:
         self, url: str, headers: Mapping[str, str], body: bytes, *, allow_private: bool
     ) -> int:
         """Return the status; raises OSError, aiohttp.ClientError or TimeoutError."""
+        import aiohttp
+
+        from vault.adapters.public_resolver import PublicResolver
+
         if not allow_private:
             _check_literal(url)
         connector = aiohttp.TCPConnector(

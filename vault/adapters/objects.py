@@ -5,8 +5,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vault.adapters.directory import DirectoryStore
-from vault.adapters.s3 import S3Store
-from vault.adapters.s3_requests import Bucket
 from vault.context import ObjectStore
 from vault.errors import ConfigurationError
 
@@ -30,6 +28,10 @@ def open_store(
                 f"{scheme}: needs credentials; set PORTVAULT_S3_ACCESS_KEY and "
                 "PORTVAULT_S3_SECRET_KEY_FILE"
             )
+        # Loaded where it is used: it costs a command as much time as all the rest.
+        from vault.adapters.s3 import S3Store
+        from vault.adapters.s3_requests import Bucket
+
         place = Bucket(
             host=host,
             bucket=bucket,
