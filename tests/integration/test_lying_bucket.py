@@ -95,9 +95,11 @@ def with_header(segment: bytes, **changes: object) -> bytes:
 @pytest.mark.parametrize("lies_from", [1, 2, 3])
 @pytest.mark.parametrize("which", [-1, -2, 0], ids=["newest", "middle", "base"])
 async def test_a_row_that_nobody_authenticated_shreds_nothing(
-    house: House, which: int, lies_from: int
+    house: House, which: int, lies_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever answer about whichever segment is forged, the living live; each is asked once."""
+    # Each row is copied as it comes, as in a segment that is larger than a batch.
+    monkeypatch.setattr("keys.restore.BATCH", 1)
     victim, names = house.living[0], await house.segments()
     forged = encode_row(Gone(victim, 1))
 
