@@ -5,6 +5,8 @@ A thing is damaged when it does not open though the key above it does, or when i
 the topmost is named: what lies below a node that does not open cannot be judged.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
@@ -12,6 +14,8 @@ from uuid import UUID
 from keys.errors import IntegrityError
 from keys.segment import Opener, Row
 from keys.tree import Node, Scope, WrappedKey
+
+log = logging.getLogger(__name__)
 
 #: What is damaged is named one by one up to so many times.
 DAMAGES_MAX = 100
@@ -54,6 +58,22 @@ class DamagedError(IntegrityError):
             f"{what}: {shown}{f'; and {more} more' if more > 0 else ''}; `portvault keys verify "
             f"--region {region}` names all that is damaged"
         )
+
+
+class Met:
+    """What was asked for and is damaged: it is said in the process's log, and counted."""
+
+    def __init__(self) -> None:
+        self._counts = Counter[str]()
+
+    def note(self, error: DamagedError) -> None:
+        """Say where the damage is, to who runs the vault; ids only."""
+        log.critical("%s", error)
+        self._counts[error.damages[0].region] += 1
+
+    def count(self, region: str) -> int:
+        """Return how often, since the process began."""
+        return self._counts[region]
 
 
 class Finder:

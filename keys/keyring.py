@@ -17,7 +17,7 @@ import asyncpg
 from keys import damage, data_keys, generations, nodes, wrap
 from keys.cache import Cache
 from keys.custodian import Custodian
-from keys.damage import DamagedError, Finder
+from keys.damage import DamagedError, Finder, Met
 from keys.errors import (
     IntegrityError,
     KeyDestroyedError,
@@ -64,6 +64,8 @@ class Keyring:
         self._refused = set[str]()
         #: What lies in the regions' buckets and does not verify.
         self.passed_over = PassedOver()
+        #: How often something damaged was asked for.
+        self.met = Met()
         self._roots = Cache[tuple[str, int], bytes](cache_seconds, cache_entries)
         self._scopes = Cache[UUID, tuple[int, bytes]](cache_seconds, cache_entries)
         self._root_lookups = Lookups[tuple[str, int], bytes]()

@@ -134,7 +134,7 @@ async def test_a_refusal_uses_no_approval_up(api: Api, vault: Vault, passport: b
     async with store.get(stored) as pieces:
         kept = b"".join([piece async for piece in pieces])
     await store.purge(stored)
-    assert (await disclose(api, document["id"], name))[0] == 500
+    assert (await disclose(api, document["id"], name))[0] == 503
     used = "select used_at from approval where id = $1"
     for unused in (name, other):
         assert await vault.pool.fetchval(used, UUID(unused)) is None

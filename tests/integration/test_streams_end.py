@@ -219,7 +219,7 @@ def test_content_leaves_by_one_way_only() -> None:
         for path in (Path(__file__).parents[2] / folder).rglob("*.py")
         if "StreamResponse(" in path.read_text() or ".decryptor(" in path.read_text()
     }
-    assert made == {"vault/web/requests.py", "vault/actions/outgoing.py"}
+    assert made == {"vault/web/requests.py", "vault/actions/stored_object.py"}
 
 
 @pytest.mark.parametrize("action, end", ENDS, ids=lambda item: getattr(item, "__name__", item))

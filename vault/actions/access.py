@@ -17,6 +17,7 @@ from uuid import UUID
 
 import asyncpg
 
+from keys.damage import DamagedError
 from keys.keyring import DataKey, WrappedKey
 from vault.actions.refusals import refusal, refused_too_often
 from vault.context import Vault
@@ -49,6 +50,9 @@ from vault.sql.connection import connection
 from vault.streams import Stream
 
 log = logging.getLogger(__name__)
+
+#: Why an access failed that met something damaged at rest.
+DAMAGED = "damaged"
 
 #: Makes an intent durable, together with rows of the action's own.
 Begin = Callable[[Record], Awaitable[None]]
@@ -267,6 +271,8 @@ async def recorded(
     except BaseException as error:
         if not access.opened:
             vault.meter.take_back(principal, action, order)
+        if isinstance(error, DamagedError):
+            vault.keyring.met.note(error)
         await _conclude(access, *_how(error, access.stream))
         raise
     await _conclude(access, "completed", None)
@@ -360,6 +366,8 @@ def _how(error: BaseException, stream: Stream | None) -> tuple[str, str | None]:
         return "aborted", stream.ended.decision.reason
     if isinstance(error, asyncio.CancelledError | GeneratorExit | ConnectionError):
         return "aborted", "disconnected"
+    if isinstance(error, DamagedError):
+        return "failed", DAMAGED
     ground = error.ground if isinstance(error, VaultError) else None
     return "failed", ground or type(error).__name__
 

@@ -9,10 +9,11 @@ from uuid import UUID
 from keys.errors import StaleScopeError
 from keys.stream import DataKey
 from vault.actions.access import Access, own_regions, recorded
-from vault.actions.outgoing import Outgoing, decrypted
+from vault.actions.outgoing import Outgoing
+from vault.actions.stored_object import Stored, lost_key, open_metadata, open_object
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Purpose
-from vault.domain.documents import Custody, metadata_context, object_name, stream_context
+from vault.domain.documents import Custody
 from vault.domain.faxes import KIND, Channel, Direction, Fax, Numbers, State, decode_numbers
 from vault.domain.receipts import encode_receipt, receipt_of
 from vault.domain.records import Record
@@ -62,11 +63,9 @@ async def open_fax(
         begin=attempt.begin,
     ) as access:
         fax, key = await attempt.key(access)
-        sealed_numbers = fax.metadata or b""
-        numbers = decode_numbers(key.open(sealed_numbers, metadata_context(fax.region, fax.id)))
-        async with vault.stores[fax.region].get(object_name(identity)) as sealed:
-            context = stream_context(fax.region, fax.id)
-            chunks = Outgoing(access, decrypted(key, context, sealed, fax.size_bytes))
+        numbers = open_metadata(key, Stored.of(fax), decode_numbers)
+        async with open_object(vault, Stored.of(fax), key) as pieces:
+            chunks = Outgoing(access, pieces)
             try:
                 receipt = encode_receipt(receipt_of(access.intent))
                 yield OpenFax(fax, numbers, receipt, chunks)
@@ -95,9 +94,11 @@ class _Attempt:
         for _ in range(ATTEMPTS):
             opened = opened or await self._open(None)
             if opened.fax is None or opened.key is None:
-                if opened.fax is not None and opened.fax.custody is Custody.STORED:
+                if opened.fax is None or opened.fax.custody is not Custody.STORED:
+                    raise ShreddedError("the fax was shredded")
+                if self._alone and opened.fax.next_attempt_at > self._now:
                     raise ConflictError("another attempt to deliver this fax is under way")
-                raise ShreddedError("the fax was shredded")
+                raise lost_key(opened.fax.region, self._fax)
             try:
                 return opened.fax, await access.unwrap(opened.key, order=None)
             except StaleScopeError:

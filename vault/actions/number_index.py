@@ -12,10 +12,12 @@ from uuid import UUID
 
 import asyncpg
 
-from keys.errors import StaleScopeError
+from keys.damage import Damage, DamagedError
+from keys.errors import IntegrityError, StaleScopeError
 from keys.keyring import DataKey, WrappedKey
 from vault.actions.access import Access, recorded
 from vault.actions.seal import worker
+from vault.actions.stored_object import damaged, lost_key
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.number_index import index_key_id, macs
@@ -114,13 +116,21 @@ async def _forget(vault: Vault, region: str, retired: list[UUID]) -> int:
 async def _move(access: Access, region: str, orders: list[UUID]) -> int:
     vault = access.vault
     identity, key = await index_key(vault, region)
+    damaged_order: DamagedError | None = None
     for order in orders:
-        numbers = await _numbers(access, order)
+        try:
+            numbers = await _numbers(access, order)
+        except DamagedError as error:
+            # It stays where it is until it is mended, and keeps no other from being moved.
+            damaged_order = error
+            continue
         async with transaction(vault.pool) as conn:
             if numbers is None:
                 await index_sql.forget_orders(conn, [order])
             else:
                 await index_sql.move(conn, region, identity, order, macs(key, numbers))
+    if damaged_order is not None:
+        raise damaged_order
     return len(orders)
 
 
@@ -128,8 +138,8 @@ async def _numbers(access: Access, identity: UUID) -> tuple[str, ...] | None:
     """Return an order's numbers; None when nobody can know them any more."""
     for _ in range(ATTEMPTS):
         async with connection(access.vault.pool) as conn:
-            order = await orders_sql.find(conn, identity)
             wrapped = await orders_sql.details_key(conn, identity)
+            order = await orders_sql.find(conn, identity)
         if order is None:
             return None
         with suppress(StaleScopeError):
@@ -139,11 +149,21 @@ async def _numbers(access: Access, identity: UUID) -> tuple[str, ...] | None:
 
 
 async def opened(access: Access, order: Order, wrapped: WrappedKey | None) -> Details | None:
-    """Open an order's details; None when they or their key are gone."""
-    if order.details is None or wrapped is None:
+    """
+    Open an order's details; None when they are gone.
+
+    The key was read before the order was: they go together. Raises `DamagedError`.
+    """
+    if order.details is None:
         return None
+    if wrapped is None:
+        raise lost_key(order.region, order.id)
     key = await access.unwrap(wrapped, order=order.id)
-    return decode_details(key.open(order.details, details_context(order.region, order.id)))
+    try:
+        return decode_details(key.open(order.details, details_context(order.region, order.id)))
+    except IntegrityError:
+        found = Damage(order.region, "does not open", "porting_order", str(order.id), "details")
+        raise damaged(found) from None
 
 
 async def _keys(vault: Vault, region: str) -> list[IndexKey]:

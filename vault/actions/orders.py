@@ -217,8 +217,8 @@ async def view_order(access: Access, principal: Principal, identity: UUID) -> Or
     vault = access.vault
     for _ in range(ATTEMPTS):
         async with connection(vault.pool) as conn:
-            order = await orders_sql.find(conn, identity)
             wrapped = await orders_sql.details_key(conn, identity)
+            order = await orders_sql.find(conn, identity)
             documents = await documents_sql.of_order(conn, identity)
             stand = await standings(vault, conn, principal, [document.id for document in documents])
         if order is None:

@@ -7,8 +7,6 @@ entrance hands out nothing else as a stream, so that no stream can be forgotten.
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from keys.errors import IntegrityError
-from keys.stream import DataKey
 from vault.actions.access import Access
 
 
@@ -19,10 +17,18 @@ class Outgoing:
         if access.stream is None:
             raise TypeError(f"{access.intent.action} is not among the streams that are watched")
         access.size_bytes = 0
-        self._pieces = _counted(access, pieces)
+        self._access, self._pieces = access, _counted(access, pieces)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._pieces
+
+    async def whole(self) -> bytes:
+        """Return all of it, verified to its end; where that fails, nothing has gone out."""
+        try:
+            return b"".join([piece async for piece in self._pieces])
+        except BaseException:
+            self._access.size_bytes = 0
+            raise
 
     async def aclose(self) -> None:
         """Let go of what the pieces come from."""
@@ -34,23 +40,3 @@ async def _counted(access: Access, pieces: AsyncIterator[bytes]) -> AsyncGenerat
         await access.renew()
         yield piece
         access.size_bytes = (access.size_bytes or 0) + len(piece)
-
-
-async def decrypted(
-    key: DataKey, context: bytes, sealed: AsyncIterator[bytes], size_bytes: int | None
-) -> AsyncIterator[bytes]:
-    """
-    Yield a stream decrypted, as its chunks verify.
-
-    Raises `IntegrityError` instead of ending when the stream is cut, altered or not `size_bytes`.
-    """
-    decryptor, size = key.decryptor(context), 0
-    async for chunk in sealed:
-        if opened := decryptor.update(chunk):
-            size += len(opened)
-            yield opened
-    last = decryptor.finalize()
-    if size + len(last) != size_bytes:
-        raise IntegrityError
-    if last:
-        yield last

@@ -15,13 +15,14 @@ from keys.errors import StaleScopeError
 from keys.stream import DataKey
 from vault.actions.access import Access, recorded
 from vault.actions.approvals import is_approved, use
-from vault.actions.outgoing import Outgoing, decrypted
+from vault.actions.outgoing import Outgoing
 from vault.actions.published_first import wait_published
 from vault.actions.standing import Standing, standing_of
+from vault.actions.stored_object import Stored, lost_key, open_metadata, open_object
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
-from vault.domain.documents import Document, metadata_context, object_name, stream_context
+from vault.domain.documents import Custody, Document
 from vault.domain.receipts import encode_receipt, receipt_of
 from vault.errors import ConflictError, NotFoundError, RestrictedError, ShreddedError
 from vault.sql import documents as documents_sql
@@ -81,10 +82,8 @@ async def open_content(
         if document.restricted_at is not None and not was_restricted:
             # It was restricted after this was decided; asked again, the policy says who may.
             raise RestrictedError
-        store = vault.stores[document.region]
-        async with store.get(object_name(identity)) as sealed:
-            context = stream_context(document.region, document.id)
-            opened = decrypted(key, context, sealed, document.size_bytes)
+        filename = open_filename(key, document)
+        async with open_object(vault, Stored.of(document), key) as opened:
             chunks = Outgoing(access, opened)
             if agreed and approval:
                 async with transaction(vault.pool) as conn:
@@ -92,7 +91,7 @@ async def open_content(
                 await wait_published(access)
             try:
                 receipt = encode_receipt(receipt_of(access.intent))
-                yield Content(document, open_filename(key, document), receipt, chunks)
+                yield Content(document, filename, receipt, chunks)
             finally:
                 await chunks.aclose()
 
@@ -137,6 +136,9 @@ async def _unwrap(access: Access, identity: UUID) -> tuple[Document, DataKey]:
         found = await access.vault.finder.submit(identity)
         if found.document is None:
             raise NotFoundError
+        if found.key is None and found.document.custody is Custody.STORED:
+            # It was not shredded: that would have taken its key and said so in one commit.
+            raise lost_key(found.document.region, identity)
         if found.key is None:
             raise ShreddedError
         try:
@@ -151,6 +153,5 @@ def open_filename(key: DataKey, document: Document) -> str | None:
     """Return the file name sealed with the document."""
     if document.metadata is None:
         return None
-    opened = key.open(document.metadata, metadata_context(document.region, document.id))
-    filename: str | None = json.loads(opened)["filename"]
+    filename: str | None = open_metadata(key, Stored.of(document), json.loads)["filename"]
     return filename

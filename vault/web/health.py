@@ -114,6 +114,14 @@ class Readiness:
         for region in vault.config.regions:
             count = partial(vault.keyring.passed_over.count, region)
             passed_over.labels(region).set_function(count)
+        met = Gauge(
+            "portvault_damage_met",
+            "How often something was asked for that is damaged at rest, since the process began.",
+            ["region"],
+            registry=registry,
+        )
+        for region in vault.config.regions:
+            met.labels(region).set_function(partial(vault.keyring.met.count, region))
 
     async def parts_away(self) -> Mapping[str, tuple[str, ...]]:
         """Return, for each region, the parts without which nothing is handed out."""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from keys.damage import DamagedError
 from keys.errors import (
     CustodianConfigurationError,
     CustodianUnavailableError,
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 5
 MEDIA_TYPE = "application/problem+json"
+#: The type of the problem that something is damaged at rest.
+DAMAGED_TYPE = "urn:portvault:problem:damaged"
 
 #: The answer whose status is on its way already, where there is one.
 STREAMING: web.RequestKey[web.StreamResponse] = web.RequestKey("streaming", web.StreamResponse)
@@ -61,6 +64,7 @@ STATUS: dict[type[Exception], int] = {
     RolledBackError: 503,
     StaleScopeError: 503,
     errors.ObjectMissingError: 500,
+    DamagedError: 503,
     IntegrityError: 500,
 }
 
@@ -124,6 +128,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if isinstance(error, ConnectionError) or STREAMING in request:
             log.info("connection cut: %s", type(error).__name__)
             return _cut(request)
+        if isinstance(error, DamagedError):
+            return _damaged()
         if status is not None and status != 500:
             answer = problem(status, str(error), **_tombstone(request, error))
             if isinstance(error, errors.LimitError):
@@ -135,6 +141,20 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             "incident %s: %s", incident, type(error).__name__
         )
         return problem(500, "something went wrong on our side", incident=incident)
+
+
+def _damaged() -> web.Response:
+    """Return the problem for what is damaged where it lies; where that is, the log says."""
+    answer = problem(
+        503,
+        "this is damaged where it is kept, so nothing of it was handed out; it was not shredded, "
+        "and asking again does not help before whoever runs the vault has mended it: "
+        "`portvault doctor` says what to do",
+        type=DAMAGED_TYPE,
+        title="Damaged",
+    )
+    del answer.headers["Retry-After"]
+    return answer
 
 
 def _tombstone(request: web.Request, error: Exception) -> dict[str, object]:

@@ -167,10 +167,11 @@ async def hand_out(
     small = size_bytes is not None and size_bytes <= BODY_CHUNK_BYTES
     if small:
         # At this size it is verified before its status is sent, and goes out with it.
-        response: web.StreamResponse = web.Response(
-            body=b"".join([piece async for piece in chunks])
-        )
+        response: web.StreamResponse = web.Response(body=await chunks.whole())
+        first = b""
     else:
+        # Nothing is said before it has verified as far as this.
+        first = await anext(aiter(chunks), b"")
         response = web.StreamResponse()
         response.content_length = size_bytes
     response.content_type = media_type
@@ -183,6 +184,7 @@ async def hand_out(
         if request.transport is not None:
             keep_unsent_small(request.transport)
         await _taken_in_time(request, response.prepare(request))
+        await _taken_in_time(request, response.write(first))
         async for chunk in chunks:
             await _taken_in_time(request, response.write(chunk))
         await _taken_in_time(request, response.write_eof())
