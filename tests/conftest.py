@@ -17,7 +17,12 @@ pytest_plugins = [
 ]
 
 #: Fixtures of the session that take seconds to start, with those that ask for them by name.
-DEAR = {"ceph": ("ceph", "ground"), "provider": ("place",), "bao": ("bao",)}
+DEAR = {
+    "ceph": ("ceph", "ground"),
+    "provider": ("identity_provider",),
+    "bao": ("bao",),
+    "wheel": ("wheels_server",),
+}
 #: What lasts longest begins first, so that no worker is left alone with it at the end.
 LONGEST_FIRST = ("simulation", "model", "scenarios", "integration", "unit")
 

@@ -53,7 +53,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def place() -> Iterator[Place]:
+def identity_provider() -> Iterator[Place]:
     """Run the provider for the session; its one client is the vault of `place`."""
     install = "source scripts/setup.sh; set_up_npm tests/oidc"
     subprocess.run(["bash", "-c", install], cwd=ROOT, check=True, stdin=subprocess.DEVNULL)
@@ -78,19 +78,22 @@ def place() -> Iterator[Place]:
 
 
 @pytest.fixture
-async def signing_vault(config: Config, place: Place) -> AsyncIterator[Vault]:
+async def signing_vault(config: Config, identity_provider: Place) -> AsyncIterator[Vault]:
     """Serve a vault whose people sign in at the provider."""
     changed = replace(
         config,
-        public_url=place.url,
-        oidc_issuer=place.issuer,
+        public_url=identity_provider.url,
+        oidc_issuer=identity_provider.issuer,
         oidc_client_id="portvault",
         oidc_client_secret="a-secret-of-the-tests",
         oidc_roles=("desk=porting", "audit=compliance", "privacy=dpo", "it=admin"),
         oidc_regions=("uk=uk", "sg=sg"),
         oidc_located=("london=uk",),
     )
-    async with open_vault(changed, dsn=config.database) as vault, served(vault, place.vault_port):
+    async with (
+        open_vault(changed, dsn=config.database) as vault,
+        served(vault, identity_provider.vault_port),
+    ):
         yield vault
 
 
@@ -156,8 +159,8 @@ class Browser:
 
 
 @pytest.fixture
-async def browser(signing_vault: Vault, place: Place) -> AsyncIterator[Browser]:
+async def browser(signing_vault: Vault, identity_provider: Place) -> AsyncIterator[Browser]:
     """Give a browser."""
-    made = Browser(place)
+    made = Browser(identity_provider)
     yield made
     await made.session.close()

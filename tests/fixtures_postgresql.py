@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +119,7 @@ async def server_of(version: int) -> AsyncIterator[Server]:
         for _ in range(START_TRIES):
             assert process.poll() is None, log.read_text()
             with suppress(OSError, asyncpg.PostgresError):
-                await _make_accounts(server)
+                await server.superuser("select 1")
                 break
             await asyncio.sleep(0.1)
         yield server
@@ -132,7 +132,8 @@ async def server_of(version: int) -> AsyncIterator[Server]:
         shutil.rmtree(place)
 
 
-async def _make_accounts(server: Server) -> None:
+async def make_accounts(server: Server) -> None:
+    """Make the database, its owner and the account that the vault logs in with."""
     await server.superuser(
         f"create role {OWNER} login createrole",
         f"create role {SERVICE_ROLE} nologin",
@@ -143,8 +144,25 @@ async def _make_accounts(server: Server) -> None:
     )
 
 
+@pytest.fixture(scope="session")
+def wheels_server() -> Iterator[Server]:
+    """Run a server of the wheel's version for the session."""
+    with asyncio.Runner() as runner:
+        running = server_of(18)
+        yield runner.run(running.__aenter__())
+        runner.run(running.__aexit__(None, None, None))
+
+
 @pytest.fixture
-async def trusting_server() -> AsyncIterator[Server]:
-    """Run a server of the wheel's version that lets everybody in."""
-    async with server_of(18) as server:
-        yield server
+async def trusting_server(wheels_server: Server) -> AsyncIterator[Server]:
+    """Give a server of the wheel's version that lets everybody in, as it was when it was new."""
+    await make_accounts(wheels_server)
+    yield wheels_server
+    roles = (OWNER, LOGIN, SERVICE_ROLE)
+    await wheels_server.superuser(
+        "alter system reset all",
+        "select pg_reload_conf()",
+        f"drop database {DATABASE} with (force)",
+        *(f"drop owned by {role} cascade" for role in roles),
+        *(f"drop role {role}" for role in reversed(roles)),
+    )

@@ -1,11 +1,14 @@
 """A vault as a user runs it: `portvault serve` in a process of its own, which may be killed."""
 
 import asyncio
+import atexit
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,28 @@ import aiohttp
 import asyncpg
 import pytest
 
+from vault.adapters.embedded_postgres import EmbeddedPostgres
 from vault.adapters.postgres_cluster import NAME, Cluster
+from vault.migrate import migrate
 
 START_TRIES = 600
+_template: list[Path] = []
+
+
+async def plant_database(home: Path) -> None:
+    """Copy a migrated database into a home; that it is made from nothing is tested elsewhere."""
+    if not _template:
+        place = Path(tempfile.mkdtemp(prefix="portvault-template-"))
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+        server = EmbeddedPostgres(place, durable=False)
+        try:
+            await migrate(await server.start())
+        finally:
+            await server.stop()
+        _template.append(place)
+    home.mkdir(mode=0o700)
+    copy = ["cp", "-a", "--sparse=always", str(_template[0] / "postgres"), str(home)]
+    await asyncio.to_thread(subprocess.run, copy, check=True)
 
 
 class VaultProcess:
@@ -43,6 +65,8 @@ class VaultProcess:
 
     async def start(self) -> None:
         """Start and wait until it serves."""
+        if "PORTVAULT_DATABASE" not in self.environment and not self.home.exists():
+            await plant_database(self.home)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "vault.cli", "serve"],

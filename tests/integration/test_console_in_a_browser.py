@@ -42,11 +42,11 @@ async def sign_in(tab: Page, place: Place, groups: str) -> None:
 
 
 async def test_a_person_signs_in_and_out_by_the_keyboard(
-    signing_vault: Vault, place: Place, tab: Page
+    signing_vault: Vault, identity_provider: Place, tab: Page
 ) -> None:
     """The sign-in, the page and the log-out work as a browser sends them; no script runs."""
     said = list[ConsoleMessage]()
-    await sign_in(tab, place, "desk+uk")
+    await sign_in(tab, identity_provider, "desk+uk")
 
     def note(message: ConsoleMessage) -> None:
         said.append(message)
@@ -60,20 +60,20 @@ async def test_a_person_signs_in_and_out_by_the_keyboard(
     assert await tab.evaluate("document.cookie") == ""
     await tab.get_by_role("button", name="Sign out").focus()
     await tab.keyboard.press("Enter")
-    await tab.wait_for_url(place.issuer + "/**")
+    await tab.wait_for_url(identity_provider.issuer + "/**")
     assert await signing_vault.pool.fetchval("select count(*) from session") == 0
     names = {found["name"] for found in await tab.context.cookies()}
     assert "portvault-session" not in names
-    assert [one.text for one in said if one.location["url"].startswith(place.url)] == []
+    assert [one.text for one in said if one.location["url"].startswith(identity_provider.url)] == []
 
 
 async def test_another_sites_form_signs_nobody_out(
-    signing_vault: Vault, place: Place, tab: Page
+    signing_vault: Vault, identity_provider: Place, tab: Page
 ) -> None:
     """A page of another site that posts the log-out, with the right token even, is refused."""
-    await sign_in(tab, place, "desk+uk")
+    await sign_in(tab, identity_provider, "desk+uk")
     csrf = await tab.locator("input[name=csrf]").get_attribute("value")
-    await tab.goto(place.issuer.replace("127.0.0.1", "localhost") + "/nowhere")
+    await tab.goto(identity_provider.issuer.replace("127.0.0.1", "localhost") + "/nowhere")
     await tab.evaluate(
         """([url, csrf]) => {
             const form = document.createElement('form');
@@ -82,7 +82,7 @@ async def test_another_sites_form_signs_nobody_out(
             field.name = 'csrf'; field.value = csrf;
             form.append(field); document.body.append(form); form.submit();
         }""",
-        [place.url + "/console/sign-out", csrf],
+        [identity_provider.url + "/console/sign-out", csrf],
     )
-    await tab.wait_for_url(place.url + "/**")
+    await tab.wait_for_url(identity_provider.url + "/**")
     assert await signing_vault.pool.fetchval("select count(*) from session") == 1

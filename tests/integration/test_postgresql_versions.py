@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.command_line import SCAN, get, scan_of, token_of
-from tests.fixtures_postgresql import DATABASE, OWNER, VERSIONS, server_of
+from tests.fixtures_postgresql import DATABASE, OWNER, VERSIONS, make_accounts, server_of
 from tests.fixtures_process import VaultProcess
 from vault.errors import ConfigurationError
 from vault.migrate import migrate
@@ -18,6 +18,7 @@ from vault.migrate import migrate
 async def test_from_migration_to_restore(tmp_path: Path, version: int) -> None:
     """Migrate, serve, upload, read, shred, seal, back up, lose the database, restore, verify."""
     async with server_of(version) as server:
+        await make_accounts(server)
         vault = VaultProcess(
             tmp_path / "home",
             database=server.login,

@@ -199,11 +199,11 @@ async def test_pages_run_no_script_and_stand_in_no_frame(browser: Browser) -> No
 
 
 async def test_a_provider_that_is_away_is_said_so(
-    signing_vault: Vault, place: Place, browser: Browser
+    signing_vault: Vault, identity_provider: Place, browser: Browser
 ) -> None:
     """Without the provider nobody signs in, and the page says so; who is signed in still ends."""
     before = await browser.sign_in("desk+uk")
-    gone = Browser(replace(place, issuer="http://127.0.0.1:1"))
+    gone = Browser(replace(identity_provider, issuer="http://127.0.0.1:1"))
     provider = signing_vault.people.provider if signing_vault.people else None
     object.__setattr__(provider, "issuer", "http://127.0.0.1:1")
     object.__setattr__(provider, "_keys", None)
@@ -211,6 +211,6 @@ async def test_a_provider_that_is_away_is_said_so(
     assert (shown.status, "identity provider" in shown.text) == (503, True)
     await gone.session.close()
     left = await browser.fill_in(before)
-    assert (left.url, "Sign in" in left.text) == (place.url + "/console", True)
+    assert (left.url, "Sign in" in left.text) == (identity_provider.url + "/console", True)
     assert browser.cookie() is None
     assert await signing_vault.pool.fetchval(SESSIONS) == 0
