@@ -117,7 +117,7 @@ async def test_other_content_of_a_fax_under_a_key_is_refused(vault: Vault, faxes
     assert await faxes.taken(ONE, headers=KEY) == identity
     assert (await faxes.send(OTHER, headers=KEY))[0] == 422
     assert (await faxes.send(ONE, headers=KEY, to="+442079460124"))[0] == 422
-    assert (await faxes.send(ONE, headers=KEY, commid="other"))[0] == 422
+    assert (await faxes.send(ONE, headers=KEY, commid="2"))[0] == 422
     await faxes.act(identity, "deliver")
     assert await vault.pool.fetchval("select fingerprint from fax") is None
     assert await faxes.taken(ONE, headers=KEY) == identity

@@ -51,8 +51,10 @@ def test_what_a_server_says_keeps_the_words_of_the_trade(said: str, kept: str) -
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.isascii()])
 def test_no_fact_of_a_call_keeps_a_name(name: str) -> None:
-    """A station that names itself is left out, and a name in a message is not repeated."""
-    kept = check_facts({"station": name, "message": f"call to {name} failed", "seconds": "42"})
+    """What names itself is left out, and a name in a message is not repeated."""
+    word = "".join(filter(str.isalpha, name))
+    said = {"station": name, "message": f"call to {name} failed", "seconds": "42"}
+    kept = check_facts(said | {"commid": word, "device": word})
     assert set(kept) == {"message", "seconds"}
     assert name.split("-", maxsplit=1)[0].lower() not in kept["message"].lower()
 
@@ -60,3 +62,9 @@ def test_no_fact_of_a_call_keeps_a_name(name: str) -> None:
 def test_a_station_that_is_a_number_stays_masked() -> None:
     """The number that a station says of itself is kept without its last digits."""
     assert check_facts({"station": "+44 (20) 7946-0999"}) == {"station": "+442079460***"}
+
+
+def test_ids_of_a_gateway_stay() -> None:
+    """Calls and devices that have a number are kept as they are."""
+    ids = {"commid": "000000012", "device": "ttyS0"}
+    assert check_facts(ids) == ids

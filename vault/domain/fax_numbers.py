@@ -40,6 +40,9 @@ _FACTS = {
     "station": re.compile(rf"[ -~]{{1,{FACT_LENGTH_MAX}}}", re.ASCII),
     "message": re.compile(rf"[ -~]{{1,{FACT_LENGTH_MAX}}}", re.ASCII),
 }
+#: Facts that are ids of the gateway's: a word without a digit is none.
+_IDS = frozenset({"commid", "device"})
+_DIGIT = re.compile(r"[0-9]", re.ASCII)
 #: A station that is a number; others are names.
 _STATION = re.compile(r"[0-9+().\- ]+", re.ASCII)
 #: What a gateway may tell of a call (T.30), and nothing else.
@@ -100,7 +103,8 @@ def check_facts(given: Mapping[str, str]) -> dict[str, str]:
     Return the facts of a call as they may stay in the receipt, which outlives the fax.
 
     Runs of digits are masked. A station that is no number is left out, since people name stations
-    after themselves; of a message stay the words of the trade.
+    after themselves, and so is the id of a call or a device without a digit; of a message stay the
+    words of the trade.
     """
     facts = {}
     for name, value in given.items():
@@ -114,7 +118,9 @@ def check_facts(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _kept(name: str, value: str) -> str | None:
-    """Return what of a fact stays; of a station that names itself, nothing does."""
+    """Return what of a fact stays; of a station or a device that is a mere name, nothing does."""
+    if name in _IDS and not _DIGIT.search(value):
+        return None
     if name == "station":
         return _mask_digits(value) if _STATION.fullmatch(value) else None
     return trade_words(_mask_digits(value)) if name == "message" else value
