@@ -1,10 +1,16 @@
 """The OpenAPI document says what the server does."""
 
+import re
+
 from aiohttp import web
 from openapi_spec_validator import validate
 
 from tests.fixtures_server import Api
 from vault.context import Vault
+from vault.domain.access import Purpose
+from vault.domain.documents import Kind
+from vault.domain.orders import Status
+from vault.domain.regions import REGIONS
 from vault.web.openapi import openapi
 from vault.web.routes.console import CONSOLE_ROUTES
 from vault.web.server import make_app
@@ -15,6 +21,47 @@ def test_the_document_is_valid_openapi() -> None:
     document = openapi()
     validate(document)
     assert document["openapi"].startswith("3.1")
+
+
+def test_operations_have_names_and_areas() -> None:
+    """Each operation has a name of its own, a verb and a noun, and stands under one known tag."""
+    document = openapi()
+    operations = [one for path in document["paths"].values() for one in path.values()]
+    names = [one["operationId"] for one in operations]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not re.fullmatch(r"[a-z]+(_[a-z]+)+", name)] == []
+    tags = {tag["name"] for tag in document["tags"]}
+    assert all(len(one["tags"]) == 1 for one in operations)
+    assert {one["tags"][0] for one in operations} == tags
+
+
+def test_words_of_an_enumeration_are_listed() -> None:
+    """Wherever a region, kind, purpose or status is sent or answered, its words are named."""
+    document, schemas = openapi(), openapi()["components"]["schemas"]
+    assert schemas["Region"]["enum"] == list(REGIONS)
+    assert schemas["Kind"]["enum"] == list(Kind)
+    assert schemas["Purpose"]["enum"] == list(Purpose)
+    assert schemas["OrderStatus"]["enum"] == list(Status)
+    places = [
+        (one["operationId"], item["name"], item["schema"])
+        for path in document["paths"].values()
+        for one in path.values()
+        for item in one["parameters"]
+    ]
+    places += [
+        (name, field, said)
+        for name, schema in schemas.items()
+        for field, said in schema.get("properties", {}).items()
+    ]
+    # A record of the log says what was a word when it was made; a policy, what its rows name.
+    past = {"AccessRecord", "NewInstruction", "Instruction", "Health", "Readiness", "Problem"}
+    wanted = {"region", "kind", "purpose", "Access-Purpose", "status", "state", "direction", "role"}
+    bare = [
+        (name, field)
+        for name, field, said in places
+        if field in wanted and name not in past and said == {"type": "string"}
+    ]
+    assert bare == []
 
 
 async def test_routes_and_document_agree(vault: Vault) -> None:

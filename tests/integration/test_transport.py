@@ -271,7 +271,7 @@ async def test_what_is_not_plainly_http_is_refused(api: Api, head: bytes) -> Non
     assert b"\r\ncontent-type: application/problem+json" in top.lower()
     assert b"\r\nserver:" not in top.lower()
     assert json.loads(body) == {
-        "type": "about:blank",
+        "type": "urn:portvault:problem:bad-request",
         "title": "Bad request",
         "status": 400,
         "detail": "this is not HTTP/1.1",

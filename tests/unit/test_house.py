@@ -232,7 +232,9 @@ def test_the_attacks_table_has_every_role():
     assert rows == list(Role)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/attacks.md", "docs/operations.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/api.md", "docs/attacks.md", "docs/operations.md"]
+)
 def test_the_files_that_documents_name_are_there(page):
     """A module, a test or a policy that a document points at exists."""
     text = (ROOT / page).read_text()
@@ -240,7 +242,9 @@ def test_the_files_that_documents_name_are_there(page):
     assert not {path for path in named if not (ROOT / path).exists()}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/attacks.md", "docs/operations.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/api.md", "docs/attacks.md", "docs/operations.md"]
+)
 def test_the_settings_that_documents_name_are_there(page):
     """A word that looks like a setting, by its unit, is one."""
     text = (ROOT / page).read_text()

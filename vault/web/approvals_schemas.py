@@ -10,8 +10,10 @@ from vault.web.shapes import (
     MAYBE_NUMBER,
     MAYBE_STRING,
     MAYBE_TIME,
+    REGION,
     STRING,
     TIME,
+    maybe,
     one_of,
     structure,
     time_text,
@@ -19,7 +21,7 @@ from vault.web.shapes import (
 
 APPROVAL_SCHEMAS: dict[str, Any] = {
     "NewApproval": structure(
-        {"act": one_of(Act), "subject": STRING, "region": STRING, "reason": STRING},
+        {"act": one_of(Act), "subject": STRING, "region": REGION, "reason": STRING},
         # The first two go with a disclosure, the last with break-glass.
         {
             "purpose": one_of(Purpose),
@@ -32,8 +34,8 @@ APPROVAL_SCHEMAS: dict[str, Any] = {
             "id": ID,
             "act": one_of(Act),
             "subject": STRING,
-            "region": STRING,
-            "purpose": MAYBE_STRING,
+            "region": REGION,
+            "purpose": maybe(one_of(Purpose)),
             "reference": MAYBE_STRING,
             "days": MAYBE_NUMBER,
             "reason": STRING,

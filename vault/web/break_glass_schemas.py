@@ -9,6 +9,7 @@ from vault.web.shapes import (
     ID,
     MAYBE_STRING,
     MAYBE_TIME,
+    REGION,
     STRING,
     TIME,
     one_of,
@@ -20,7 +21,7 @@ BREAK_GLASS_SCHEMAS: dict[str, Any] = {
     "NewBreakGlass": structure(
         {
             "role": one_of(Role),
-            "regions": {"type": "array", "items": STRING, "minItems": 1},
+            "regions": {"type": "array", "items": REGION, "minItems": 1},
             "days": {"type": "integer", "minimum": 1},
             "approval": ID,
         }
@@ -31,7 +32,7 @@ BREAK_GLASS_SCHEMAS: dict[str, Any] = {
         {
             "id": ID,
             "role": one_of(Role),
-            "regions": {"type": "array", "items": STRING},
+            "regions": {"type": "array", "items": REGION},
             "state": one_of(State),
             "sealed_by": STRING,
             "sealed_at": TIME,

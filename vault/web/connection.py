@@ -16,7 +16,7 @@ from aiohttp.web import BaseRequest, RequestHandler, Response, Server, StreamRes
 
 from vault.config import Config
 from vault.connections import Place
-from vault.web.problems import problem
+from vault.web.problems import BAD_REQUEST, INTERNAL, problem
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +119,11 @@ class Connection(RequestHandler):
         log.log(level, "answered %d: %s", status, type(exc).__name__)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way already")
-        said = "something went wrong on our side" if status == 500 else "this is not HTTP/1.1"
-        plain: Any = problem(status, said)
-        response = _Unsigned(status=status, headers=plain.headers, body=plain.body)
+        plain: Any = (
+            problem(INTERNAL, "something went wrong on our side")
+            if status == 500
+            else problem(BAD_REQUEST, "this is not HTTP/1.1")
+        )
+        response = _Unsigned(status=plain.status, headers=plain.headers, body=plain.body)
         response.force_close()
         return response

@@ -5,10 +5,9 @@ from typing import TypeVar
 
 from aiohttp import hdrs, web
 
+from vault.actions import fax_ending, fax_reading, faxes
 from vault.actions.cursor import encode_cursor
-from vault.actions.fax_ending import deliver_fax, fail_fax
-from vault.actions.fax_reading import describe_fax, list_faxes, open_fax
-from vault.actions.faxes import Incoming, receive_fax
+from vault.actions.faxes import Incoming
 from vault.domain.access import Purpose
 from vault.domain.fax_numbers import FACTS, check_facts
 from vault.domain.faxes import Channel, Direction, State
@@ -41,7 +40,7 @@ def _number(request: web.Request, name: str) -> str | None:
     return "+" + text[1:] if text and text[0] == " " else text
 
 
-async def receive(request: web.Request) -> web.Response:
+async def submit_fax(request: web.Request) -> web.Response:
     """Take a fax into custody; the body is the fax."""
     vault, query = vault_of(request), request.query
     if unknown := set(query) - _RECEIVE:
@@ -57,7 +56,7 @@ async def receive(request: web.Request) -> web.Response:
         sha256=content_digest(request.headers.getall("Content-Digest", [])),
         facts={name: query[name] for name in FACTS if name in query},
     )
-    fax = await receive_fax(
+    fax = await faxes.receive_fax(
         vault,
         principal_of(request),
         incoming,
@@ -67,13 +66,13 @@ async def receive(request: web.Request) -> web.Response:
     return web.json_response(fax_json(fax), status=201, headers=location)
 
 
-async def list_all(request: web.Request) -> web.Response:
+async def list_faxes(request: web.Request) -> web.Response:
     """List the faxes of one's regions, newest first."""
     if unknown := set(request.query) - _LIST:
         raise InvalidRequestError(f"there is no filter {min(unknown)!r}")
     limit = page_limit(request)
     state = _word(request, "state", State)
-    found = await list_faxes(
+    found = await fax_reading.list_faxes(
         vault_of(request),
         principal_of(request),
         direction=_word(request, "direction", Direction),
@@ -95,15 +94,17 @@ def _word(request: web.Request, name: str, words: type[W]) -> W | None:
         raise InvalidRequestError(f"{name} must be one of {', '.join(words)}") from None
 
 
-async def show(request: web.Request) -> web.Response:
+async def show_fax(request: web.Request) -> web.Response:
     """Show a fax, or its receipt."""
-    fax = await describe_fax(vault_of(request), principal_of(request), identity_of(request))
+    fax = await fax_reading.describe_fax(
+        vault_of(request), principal_of(request), identity_of(request)
+    )
     return web.json_response(fax_json(fax))
 
 
-async def read(request: web.Request) -> web.StreamResponse:
+async def read_fax(request: web.Request) -> web.StreamResponse:
     """Hand out a fax to who delivers it, with the numbers in headers."""
-    async with open_fax(
+    async with fax_reading.open_fax(
         vault_of(request),
         principal_of(request),
         identity_of(request),
@@ -123,12 +124,12 @@ async def read(request: web.Request) -> web.StreamResponse:
         )
 
 
-async def deliver(request: web.Request) -> web.Response:
+async def deliver_fax(request: web.Request) -> web.Response:
     """Acknowledge that a fax was delivered: it is shredded, and the receipt stays."""
     # There may be no body at all: nothing has to be said.
     fields = await json_fields(request, result=str) if request.can_read_body else {}
     result = fields.get("result")
-    fax = await deliver_fax(
+    fax = await fax_ending.deliver_fax(
         vault_of(request),
         principal_of(request),
         identity_of(request),
@@ -137,10 +138,10 @@ async def deliver(request: web.Request) -> web.Response:
     return web.json_response(fax_json(fax))
 
 
-async def fail(request: web.Request) -> web.Response:
+async def fail_fax(request: web.Request) -> web.Response:
     """Say that a delivery failed: it is tried again later, or never."""
     fields = await json_fields(request, reason=str, final=bool)
-    fax = await fail_fax(
+    fax = await fax_ending.fail_fax(
         vault_of(request),
         principal_of(request),
         identity_of(request),

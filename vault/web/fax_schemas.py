@@ -7,6 +7,7 @@ from vault.web.shapes import (
     ID,
     MAYBE_STRING,
     MAYBE_TIME,
+    REGION,
     STRING,
     TIME,
     one_of,
@@ -18,7 +19,7 @@ FAX_SCHEMAS: dict[str, Any] = {
     "Fax": structure(
         {
             "id": ID,
-            "region": STRING,
+            "region": REGION,
             "direction": one_of(Direction),
             "channel": one_of(Channel),
             "state": one_of(State),

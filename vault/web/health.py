@@ -15,7 +15,7 @@ from vault.connections import Connections
 from vault.context import Vault
 from vault.errors import DatabaseUnavailableError, InvalidRequestError
 from vault.sql.connection import connection
-from vault.web.problems import problem
+from vault.web.problems import NOT_READY, problem
 
 #: How long one look counts.
 READY_SECONDS = 1.0
@@ -80,7 +80,7 @@ class Metrics:
         shown.labels("cut").set_function(lambda: account.cut)
 
 
-async def alive(request: web.Request) -> web.Response:
+async def check_alive(request: web.Request) -> web.Response:
     """Answer that the process runs."""
     del request
     return web.json_response({"status": "alive"})
@@ -178,7 +178,7 @@ class Expiry:
 EXPIRY = web.AppKey("expiry", Expiry)
 
 
-async def ready(request: web.Request) -> web.Response:
+async def check_ready(request: web.Request) -> web.Response:
     """
     Answer whether a document of every region, or of `?region=`, could be handed out; 503 where not.
 
@@ -193,13 +193,13 @@ async def ready(request: web.Request) -> web.Response:
         return web.json_response({"status": "ready", "regions": regions})
     away = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in regions.items() if parts)
     return problem(
-        503,
+        NOT_READY,
         f"away or overdue are {away}; `portvault doctor` says what to do",
         regions=regions,
     )
 
 
-async def metrics(request: web.Request) -> web.Response:
+async def show_metrics(request: web.Request) -> web.Response:
     """Answer in the Prometheus text format."""
     await request.app[EXPIRY].look()
     return web.Response(
@@ -207,6 +207,6 @@ async def metrics(request: web.Request) -> web.Response:
     )
 
 
-async def openapi_document(request: web.Request) -> web.Response:
+async def show_openapi(request: web.Request) -> web.Response:
     """Answer the OpenAPI document."""
     return web.json_response(request.app[OPENAPI])

@@ -17,19 +17,20 @@ from vault.web.requests import (
     vault_of,
 )
 from vault.web.schemas import found_json
+from vault.web.shapes import BOOLEAN, ID, REGION, Parameter, one_of
 
 #: What records are looked up by. A filter that is mistyped must not widen what is found.
 RECORD_FILTERS = {
-    "region": "Whose log; needed when you may see several.",
-    "document": "Only of this document.",
-    "order": "Only of this order.",
-    "principal": "Only what this person or machine did.",
-    "purpose": "Only reads for this purpose.",
-    "action": "Only this action, as document.read.",
-    "refused": "true: only what was refused.",
-    "transfers": "true: only what left its region.",
-    "from": "Only from this time or date on.",
-    "to": "Only before this time or date.",
+    "region": Parameter("Whose log; needed when you may see several.", REGION),
+    "document": Parameter("Only of this document.", ID),
+    "order": Parameter("Only of this order.", ID),
+    "principal": Parameter("Only what this person or machine did."),
+    "purpose": Parameter("Only reads for this purpose.", one_of(Purpose)),
+    "action": Parameter("Only this action.", one_of(Action)),
+    "refused": Parameter("Only what was refused.", BOOLEAN),
+    "transfers": Parameter("Only what left its region.", BOOLEAN),
+    "from": Parameter("Only from this time or date on."),
+    "to": Parameter("Only before this time or date."),
 }
 
 

@@ -4,27 +4,36 @@ import re
 from typing import Any
 
 from vault import __version__
-from vault.web.problems import TITLES
-from vault.web.routes import ROUTES, Route
+from vault.web.problems import MEDIA_TYPE, TYPES, ProblemType
+from vault.web.routes import AREAS, Route
 from vault.web.schemas import SCHEMAS
+from vault.web.shapes import ID, REGION, STRING, Parameter, reference
 
 # What every authenticated route may answer: who, may they, does it exist, how much, is it all up.
 _ALWAYS = (401, 403, 404, 429, 500, 503)
+#: What is sent and handed out byte by byte. `format` is for generators, which know no other word.
+_BINARY = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+_BYTES = "application/octet-stream"
+_TEXTS = ("text/", "application/jsonl")
+_IN_PATH = {"id": ID, "region": REGION}
 
 
 def openapi() -> dict[str, Any]:
     """Return the document."""
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
-        paths.setdefault(_path(route), {})[route.method.lower()] = _operation(route)
+    for area in AREAS:
+        for route in area.routes:
+            operation = {"tags": [area.name], **_operation(route)}
+            paths.setdefault(_path(route), {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Portvault",
             "version": __version__,
             "description": "A vault for number-porting identity proofs. Errors are RFC 9457 "
-            "problems; times are RFC 3339 in UTC.",
+            "problems, told apart by their type; times are RFC 3339 in UTC.",
         },
+        "tags": [{"name": area.name, "description": area.text} for area in AREAS],
         "paths": paths,
         "components": {
             "schemas": SCHEMAS,
@@ -54,9 +63,10 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": _responses(route),
         "security": _security(route),
     }
-    if route.body == "file":
-        binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-        operation["requestBody"] = {"required": True, "content": {"*/*": binary}}
+    if route.files:
+        # First what says nothing of the type: the vault looks for itself.
+        content = {media_type: {"schema": _BINARY} for media_type in (_BYTES, *route.files)}
+        operation["requestBody"] = {"required": True, "content": content}
     elif route.body:
         operation["requestBody"] = {"required": True, "content": _content(route.body)}
     return operation
@@ -73,15 +83,17 @@ def _security(route: Route) -> list[dict[str, Any]]:
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     found = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": _IN_PATH.get(name, STRING)}
         for name in re.findall(r"{(\w+)}", _path(route))
     ]
     for place, items in (("query", route.query), ("header", route.headers)):
-        found += [
-            {"name": name, "in": place, "description": text, "schema": {"type": "string"}}
-            for name, text in items.items()
-        ]
+        found += [_parameter(place, name, item) for name, item in items.items()]
     return found
+
+
+def _parameter(place: str, name: str, item: Parameter) -> dict[str, Any]:
+    shown = {"name": name, "in": place, "description": item.text, "schema": item.schema}
+    return {**shown, "required": True} if item.required else shown
 
 
 def _responses(route: Route) -> dict[str, Any]:
@@ -90,18 +102,24 @@ def _responses(route: Route) -> dict[str, Any]:
     }
     always = (500,) if route.public else _ALWAYS
     # A body can be cut short, or come too slowly.
-    body = (400, 413) if route.body else ()
+    body = (400, 413) if route.body or route.files else ()
     for status in sorted({*always, *body, *route.refusals}):
         responses[str(status)] = {
-            "description": TITLES[status],
-            "content": {
-                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-            },
+            "description": "; ".join(f"{one.title} ({one.name})" for one in _types(status)),
+            "content": {MEDIA_TYPE: {"schema": reference("Problem")}},
         }
     return responses
 
 
+def _types(status: int) -> list[ProblemType]:
+    return [kind for kind in TYPES if kind.status == status]
+
+
 def _content(name: str) -> dict[str, Any]:
+    if name == _BYTES:
+        return {name: {"schema": _BINARY}}
+    if name.startswith(_TEXTS):
+        return {name: {"schema": STRING}}
     if "/" in name:
         return {name: {"schema": {}}}
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {"application/json": {"schema": reference(name)}}

@@ -1,7 +1,7 @@
 """
-The one table from errors to RFC 9457 problems.
+The one table of RFC 9457 problems: the type, status and title of each, and the errors that mean it.
 
-Anything that is not in it is a plain 500 with an id that stands in the log, too. No detail of a
+An error that is not in it is `internal`, with an id that stands in the log, too. No detail of a
 cryptographic failure, and nothing of a request's content, ever reaches a problem.
 """
 
@@ -9,6 +9,8 @@ import json
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -26,90 +28,159 @@ from keys.errors import (
 from vault import errors
 from vault.actions.once import KeyReusedError
 from vault.domain.access import PurposeError
+from vault.domain.placement import PlacementError
 from vault.unsent import reset
+from vault.web.shapes import ID, STRING, enumeration, structure
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 5
 MEDIA_TYPE = "application/problem+json"
-#: The type of the problem that something is damaged at rest.
-DAMAGED_TYPE = "urn:portvault:problem:damaged"
+#: What each type's URI begins with. A type keeps its URI and its status for good.
+BASE = "urn:portvault:problem:"
 
 #: The answer whose status is on its way already, where there is one.
 STREAMING: web.RequestKey[web.StreamResponse] = web.RequestKey("streaming", web.StreamResponse)
 
-STATUS: dict[type[Exception], int] = {
-    errors.InvalidRequestError: 422,
-    PurposeError: 422,
-    KeyReusedError: 422,
-    errors.UnauthenticatedError: 401,
-    errors.ForbiddenError: 403,
-    errors.NotFoundError: 404,
-    errors.ConflictError: 409,
-    errors.ShreddedError: 410,
-    KeyDestroyedError: 410,
-    errors.TooLargeError: 413,
-    errors.UnsupportedTypeError: 415,
-    errors.ContentRefusedError: 422,
-    errors.DigestMismatchError: 422,
-    errors.TruncatedUploadError: 400,
-    errors.LockedError: 423,
-    errors.LimitError: 429,
-    errors.ResidencyError: 451,
-    errors.UnavailableError: 503,
-    CustodianUnavailableError: 503,
-    KeyMissingError: 503,
-    CustodianConfigurationError: 503,
-    KeysUnavailableError: 503,
-    RolledBackError: 503,
-    StaleScopeError: 503,
-    errors.ObjectMissingError: 500,
-    DamagedError: 503,
-    IntegrityError: 500,
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """What a program may tell problems apart by; `docs/api.md` says what to do about each."""
+
+    name: str
+    status: int
+    title: str
+    #: The errors that mean this, with those derived from them that mean nothing else.
+    errors: tuple[type[Exception], ...] = ()
+
+    @property
+    def uri(self) -> str:
+        """The type's URI."""
+        return BASE + self.name
+
+
+BAD_REQUEST = ProblemType("bad-request", 400, "Bad request")
+TOO_LARGE = ProblemType("too-large", 413, "Too large", (errors.TooLargeError,))
+UNSUPPORTED = ProblemType(
+    "unsupported-type", 415, "Type not accepted", (errors.UnsupportedTypeError,)
+)
+EXPECTATION = ProblemType("expectation", 417, "Expectation not understood")
+INTERNAL = ProblemType(
+    "internal", 500, "Internal error", (errors.ObjectMissingError, IntegrityError)
+)
+UNAVAILABLE = ProblemType("unavailable", 503, "Temporarily unavailable", (errors.UnavailableError,))
+NOT_READY = ProblemType("not-ready", 503, "Not ready")
+DAMAGED = ProblemType("damaged", 503, "Damaged", (DamagedError,))
+
+#: Every problem that there is. Of each status the first is the one that says no more than it.
+TYPES = (
+    BAD_REQUEST,
+    ProblemType("upload-cut-short", 400, "Upload cut short", (errors.TruncatedUploadError,)),
+    ProblemType("unauthenticated", 401, "Not authenticated", (errors.UnauthenticatedError,)),
+    ProblemType("forbidden", 403, "Not permitted", (errors.ForbiddenError,)),
+    ProblemType("not-found", 404, "Not found", (errors.NotFoundError,)),
+    ProblemType("method-not-allowed", 405, "Method not allowed"),
+    ProblemType("conflict", 409, "Conflict", (errors.ConflictError,)),
+    ProblemType("legal-floor", 409, "Kept by the retention policy", (errors.FloorError,)),
+    ProblemType("shredded", 410, "Shredded", (errors.ShreddedError, KeyDestroyedError)),
+    TOO_LARGE,
+    UNSUPPORTED,
+    EXPECTATION,
+    ProblemType("invalid-request", 422, "Not acceptable as sent", (errors.InvalidRequestError,)),
+    ProblemType("purpose", 422, "No purpose that allows it", (PurposeError,)),
+    ProblemType("key-reused", 422, "Idempotency-Key used before", (KeyReusedError,)),
+    ProblemType("misplaced", 422, "In the wrong region", (PlacementError,)),
+    ProblemType("content-refused", 422, "Content refused", (errors.ContentRefusedError,)),
+    ProblemType("digest-mismatch", 422, "Not what its digest says", (errors.DigestMismatchError,)),
+    ProblemType("locked", 423, "Locked", (errors.LockedError,)),
+    ProblemType("hold", 423, "Kept by a hold", (errors.HeldError,)),
+    ProblemType("restricted", 423, "Restricted", (errors.RestrictedError,)),
+    ProblemType("limit", 429, "Too many requests", (errors.LimitError,)),
+    ProblemType("residency", 451, "May not leave its region", (errors.ResidencyError,)),
+    INTERNAL,
+    UNAVAILABLE,
+    NOT_READY,
+    ProblemType("database-unavailable", 503, "No database", (errors.DatabaseUnavailableError,)),
+    ProblemType("records-unavailable", 503, "No records", (errors.RecordsUnavailableError,)),
+    ProblemType("objects-unavailable", 503, "No objects", (errors.ObjectStoreUnavailableError,)),
+    ProblemType(
+        "keys-unavailable",
+        503,
+        "No keys",
+        (
+            CustodianUnavailableError,
+            KeyMissingError,
+            CustodianConfigurationError,
+            KeysUnavailableError,
+            StaleScopeError,
+        ),
+    ),
+    DAMAGED,
+    ProblemType("rolled-back", 503, "Database rolled back", (RolledBackError,)),
+    ProblemType(
+        "identity-provider-unavailable",
+        503,
+        "No identity provider",
+        (errors.IdentityProviderUnavailableError,),
+    ),
+    ProblemType("stream-age", 503, "Stream too old", (errors.StreamAgeError,)),
+)
+
+#: The fields that a problem may have beside those of RFC 9457.
+PROBLEM_SCHEMAS: dict[str, Any] = {
+    "ProblemType": enumeration(kind.uri for kind in TYPES),
+    "Problem": structure(
+        # A string, so that programs take a type that came later than they.
+        {
+            "type": {
+                "type": "string",
+                "format": "uri",
+                "description": "One of ProblemType, to which later versions may add.",
+            },
+            "title": STRING,
+            "status": {"type": "integer"},
+            "detail": STRING,
+        },
+        {
+            "incident": {**ID, "description": "Under which the operator's log has it."},
+            "document": {**ID, "description": "The document that was shredded."},
+            "certificate": {**STRING, "description": "Where its certificate is."},
+            "regions": {
+                "type": "object",
+                "description": "The parts of each region that are away.",
+                "additionalProperties": {"type": "array", "items": STRING},
+            },
+        },
+    ),
 }
 
-TITLES = {
-    400: "Bad request",
-    401: "Not authenticated",
-    403: "Not permitted",
-    404: "Not found",
-    405: "Method not allowed",
-    409: "Conflict",
-    410: "Shredded",
-    413: "Too large",
-    415: "Type not accepted",
-    422: "Not acceptable as sent",
-    423: "Locked",
-    429: "Too many requests",
-    431: "Headers too large",
-    451: "May not leave its region",
-    500: "Internal error",
-    503: "Temporarily unavailable",
-}
+_BY_ERROR = {error: kind for kind in TYPES for error in kind.errors}
+#: The type of each status that says no more than the status.
+BY_STATUS = {kind.status: kind for kind in reversed(TYPES)}
 
 
-def problem(status: int, detail: str, **extra: object) -> web.Response:
+def problem(kind: ProblemType, detail: str, **extra: object) -> web.Response:
     """Return a problem response."""
     body = {
-        "type": "about:blank",
-        "title": TITLES.get(status, "Error"),
-        "status": status,
+        "type": kind.uri,
+        "title": kind.title,
+        "status": kind.status,
         "detail": detail,
         **extra,
     }
-    response = web.Response(status=status, text=json.dumps(body), content_type=MEDIA_TYPE)
-    if status == 503:
+    response = web.Response(status=kind.status, text=json.dumps(body), content_type=MEDIA_TYPE)
+    if kind.status == 503 and kind is not DAMAGED:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    if status == 401:
+    if kind.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="portvault"'
     return response
 
 
-def status_of(error: Exception) -> int | None:
-    """Return the status an error means; None for our own bugs."""
+def type_of(error: Exception) -> ProblemType | None:
+    """Return the problem that an error means; None for our own bugs."""
     for kind in type(error).__mro__:
-        if kind in STATUS:
-            return STATUS[kind]
+        if kind in _BY_ERROR:
+            return _BY_ERROR[kind]
     return None
 
 
@@ -122,39 +193,33 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return problem(error.status, error.reason)
+        return problem(BY_STATUS.get(error.status, INTERNAL), error.reason)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
-        status = status_of(error)
+        kind = type_of(error)
         if isinstance(error, ConnectionError) or STREAMING in request:
             log.info("connection cut: %s", type(error).__name__)
             return _cut(request)
-        if isinstance(error, DamagedError):
-            return _damaged()
-        if status is not None and status != 500:
-            answer = problem(status, str(error), **_tombstone(request, error))
+        if kind is not None and kind is not INTERNAL:
+            answer = problem(kind, str(error), **_tombstone(request, error))
             if isinstance(error, errors.LimitError):
                 answer.headers["Retry-After"] = str(error.retry_after_seconds)
             return answer
         # Type and place only: a message may quote what was being handled.
         incident = str(uuid.uuid4())
-        log.exception("incident %s", incident) if status is None else log.error(
+        log.exception("incident %s", incident) if kind is None else log.error(
             "incident %s: %s", incident, type(error).__name__
         )
-        return problem(500, "something went wrong on our side", incident=incident)
+        return problem(INTERNAL, "something went wrong on our side", incident=incident)
 
 
 def _damaged() -> web.Response:
     """Return the problem for what is damaged where it lies; where that is, the log says."""
-    answer = problem(
-        503,
+    return problem(
+        DAMAGED,
         "this is damaged where it is kept, so nothing of it was handed out; it was not shredded, "
         "and asking again does not help before whoever runs the vault has mended it: "
         "`portvault doctor` says what to do",
-        type=DAMAGED_TYPE,
-        title="Damaged",
     )
-    del answer.headers["Retry-After"]
-    return answer
 
 
 def _tombstone(request: web.Request, error: Exception) -> dict[str, object]:
@@ -172,4 +237,4 @@ def _cut(request: web.Request) -> web.StreamResponse:
     if request.transport is not None:
         # With a reset: what waits in buffers here would go out all the same.
         reset(request.transport)
-    return request.get(STREAMING) or problem(503, "the connection was lost")
+    return request.get(STREAMING) or problem(UNAVAILABLE, "the connection was lost")

@@ -7,7 +7,7 @@ from vault.actions.policy import Effect
 from vault.actions.retention import Explained, Planned
 from vault.actions.shred import Ground
 from vault.actions.standing import Standing
-from vault.domain.documents import Custody, Document, Kind
+from vault.domain.documents import Custody, Document
 from vault.domain.holds import Hold, Restriction
 from vault.domain.instructions import InstructionView
 from vault.domain.policy import duration_text
@@ -15,9 +15,11 @@ from vault.domain.retention import State, Verdict
 from vault.web.shapes import (
     BOOLEAN,
     ID,
+    KIND,
     MAYBE_NUMBER,
     MAYBE_STRING,
     MAYBE_TIME,
+    REGION,
     STRING,
     TIME,
     one_of,
@@ -51,7 +53,7 @@ _RESTRICTED = structure({"reason": MAYBE_STRING, "by": MAYBE_STRING, "since": TI
 _RESTRICTION = {"oneOf": [{"type": "null"}, _RESTRICTED]}
 _HOLD = {
     "id": ID,
-    "region": STRING,
+    "region": REGION,
     "reason": STRING,
     "authority": STRING,
     "reference": MAYBE_STRING,
@@ -69,8 +71,8 @@ RETENTION_SCHEMAS: dict[str, Any] = {
         {
             "id": ID,
             "order": ID,
-            "region": STRING,
-            "kind": STRING,
+            "region": REGION,
+            "kind": KIND,
             "custody": one_of([Custody.STORED, Custody.SHREDDED, Custody.SEALED]),
             "media_type": MAYBE_STRING,
             "size_bytes": MAYBE_NUMBER,
@@ -94,8 +96,8 @@ RETENTION_SCHEMAS: dict[str, Any] = {
     "Retention": structure(
         {
             "document": ID,
-            "kind": STRING,
-            "region": STRING,
+            "kind": KIND,
+            "region": REGION,
             "custody": one_of([Custody.STORED, Custody.SHREDDED, Custody.SEALED]),
             "sentence": STRING,
             "held": BOOLEAN,
@@ -105,7 +107,7 @@ RETENTION_SCHEMAS: dict[str, Any] = {
         {"retention": _RETENTION},
     ),
     "Planned": structure(
-        {"document": ID, "order": ID, "region": STRING, "kind": STRING, "retention": _RETENTION}
+        {"document": ID, "order": ID, "region": REGION, "kind": KIND, "retention": _RETENTION}
     ),
     "PlannedPage": structure(
         {"data": _list_of("Planned"), "next_cursor": MAYBE_STRING, "unjudged": {"type": "integer"}}
@@ -113,23 +115,23 @@ RETENTION_SCHEMAS: dict[str, Any] = {
     "ShredRequest": structure(
         {"reason": STRING}, {"ground": one_of(Ground), "approval": ID, "replaced_by": ID}
     ),
-    "KindCorrection": structure({"kind": one_of(Kind)}, {"approval": ID}),
+    "KindCorrection": structure({"kind": KIND}, {"approval": ID}),
     "Reason": structure({"reason": STRING}),
     "NewHold": structure(
-        {"region": STRING, "reason": STRING, "authority": STRING},
+        {"region": REGION, "reason": STRING, "authority": STRING},
         {"reference": MAYBE_STRING, **_TARGETS},
     ),
     "Hold": structure(_HOLD, _TARGETS),
     "HoldPage": _page_of("Hold"),
     "HoldRelease": structure({"reason": STRING, "approval": ID}),
     "NewInstruction": structure(
-        {"region": STRING, "customer": STRING, "keep": STRING},
+        {"region": REGION, "customer": STRING, "keep": STRING},
         {"kind": MAYBE_STRING, "reference": MAYBE_STRING},
     ),
     "Instruction": structure(
         {
             "id": ID,
-            "region": STRING,
+            "region": REGION,
             "customer": STRING,
             "kind": MAYBE_STRING,
             "keep": STRING,

@@ -1,7 +1,9 @@
 """JSON shapes of the API, as OpenAPI 3.1 schemas and as the functions that fill them."""
 
+from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
+from uuid import UUID
 
 from vault.actions.cursor import encode_cursor
 from vault.actions.orders import OrderView
@@ -13,40 +15,59 @@ from vault.web.approvals_schemas import APPROVAL_SCHEMAS
 from vault.web.break_glass_schemas import BREAK_GLASS_SCHEMAS
 from vault.web.fax_schemas import FAX_SCHEMAS
 from vault.web.log_schemas import LOG_SCHEMAS
+from vault.web.problems import PROBLEM_SCHEMAS
 from vault.web.retention_schemas import RETENTION_SCHEMAS, document_json
+from vault.web.shapes import ENUMERATIONS, enumeration, maybe, one_of, time_text
 from vault.web.shapes import ID as _ID
 from vault.web.shapes import MAYBE_STRING as _MAYBE_STRING
 from vault.web.shapes import MAYBE_TIME as _MAYBE_TIME
+from vault.web.shapes import REGION as _REGION
 from vault.web.shapes import STRING as _STRING
 from vault.web.shapes import TIME as _TIME
-from vault.web.shapes import one_of, time_text
 from vault.web.shapes import structure as _object
 from vault.web.signals_api import SIGNAL_SCHEMAS
 
+_TYPES: dict[Any, dict[str, Any]] = {
+    UUID: _ID,
+    datetime: _TIME,
+    str: _STRING,
+    int: {"type": "integer"},
+}
+
+
+def _record_fields(*, needed: bool) -> dict[str, Any]:
+    """Return the fields of an access record that each has, or that only some have."""
+    found = {}
+    for item in fields(Record):
+        kinds = get_args(item.type) or (item.type,)
+        if (type(None) not in kinds) == needed:
+            found[item.name] = _TYPES[kinds[0]]
+    return found
+
+
 SCHEMAS: dict[str, Any] = {
+    **{name: enumeration(words) for name, words in ENUMERATIONS.items()},
+    **PROBLEM_SCHEMAS,
     **APPROVAL_SCHEMAS,
     **BREAK_GLASS_SCHEMAS,
     **FAX_SCHEMAS,
     **RETENTION_SCHEMAS,
     **SIGNAL_SCHEMAS,
-    "Problem": _object(
-        {"type": _STRING, "title": _STRING, "status": {"type": "integer"}, "detail": _STRING}
-    ),
     "NewOrder": _object(
         {
-            "region": _STRING,
+            "region": _REGION,
             "customer": _STRING,
             "numbers": {"type": "array", "items": _STRING, "minItems": 1},
         },
         {
             "customer_reference": _MAYBE_STRING,
-            "type": _MAYBE_STRING,
+            "type": maybe(one_of(PortType)),
             "losing_carrier": _MAYBE_STRING,
             "gaining_carrier": _MAYBE_STRING,
         },
     ),
     "OrderChange": _object(
-        {"status": {"type": "string", "enum": [s.value for s in Status]}},
+        {"status": one_of(Status)},
         {"effective_at": _MAYBE_TIME},
     ),
     "OrderCorrection": _object(
@@ -54,25 +75,25 @@ SCHEMAS: dict[str, Any] = {
         {
             "numbers": {"type": "array", "items": _STRING, "minItems": 1},
             "customer_reference": _STRING,
-            "type": {"type": "string", "enum": [*PortType, ""]},
+            "type": enumeration([*PortType, ""]),
             "losing_carrier": _STRING,
             "gaining_carrier": _STRING,
         },
     ),
-    "OrderSearch": _object({"region": _STRING, "number": _STRING}),
+    "OrderSearch": _object({"region": _REGION, "number": _STRING}),
     "OrderNumbers": _object(
         {"order": _ID, "numbers": {"type": "array", "items": _STRING, "minItems": 1}}
     ),
     "CarrierLink": _object({"carrier": _STRING, "reference": _STRING}),
     "HookResult": _object(
-        {"result": one_of(["taken", "known", "ignored"])}, {"reason": one_of(list(Reason))}
+        {"result": one_of(["taken", "known", "ignored"])}, {"reason": one_of(Reason)}
     ),
     "OrderSummary": _object(
         {
             "id": _ID,
-            "region": _STRING,
+            "region": _REGION,
             "customer": _STRING,
-            "status": _STRING,
+            "status": one_of(Status),
             "created_at": _TIME,
             "changed_at": _TIME,
             "ended_at": _MAYBE_TIME,
@@ -81,14 +102,14 @@ SCHEMAS: dict[str, Any] = {
     "Order": _object(
         {
             "id": _ID,
-            "region": _STRING,
+            "region": _REGION,
             "customer": _STRING,
-            "status": _STRING,
+            "status": one_of(Status),
             "created_at": _TIME,
             "changed_at": _TIME,
             "ended_at": _MAYBE_TIME,
             "customer_reference": _MAYBE_STRING,
-            "type": _MAYBE_STRING,
+            "type": maybe(one_of(PortType)),
             "losing_carrier": _MAYBE_STRING,
             "gaining_carrier": _MAYBE_STRING,
             "details": one_of(("kept", "gone")),
@@ -120,14 +141,10 @@ SCHEMAS: dict[str, Any] = {
     "AccessRecord": _object(
         {
             "index": {"type": ["integer", "null"]},
-            "id": _ID,
-            "region": _STRING,
-            "at": _TIME,
-            "phase": {"type": "string", "enum": list(PHASES)},
-            "principal": _STRING,
-            "role": _STRING,
-            "action": _STRING,
-        }
+            **_record_fields(needed=True),
+            "phase": one_of(PHASES),
+        },
+        {**_record_fields(needed=False), "waiting": {"type": "boolean"}},
     ),
     "AccessRecordPage": _object(
         {

@@ -30,7 +30,14 @@ from vault.web.health import (
     Readiness,
 )
 from vault.web.openapi import openapi
-from vault.web.problems import Handler, problem, problems
+from vault.web.problems import (
+    EXPECTATION,
+    TOO_LARGE,
+    UNSUPPORTED,
+    Handler,
+    problem,
+    problems,
+)
 from vault.web.requests import PRINCIPAL, STOPPING, VAULT, Stopping
 from vault.web.routes import ROUTES
 from vault.web.routes.console import CONSOLE_ROUTES
@@ -72,7 +79,7 @@ def make_app(vault: Vault, connections: Connections | None = None) -> web.Applic
         app.on_response_prepare.append(_add_hsts)
     uploads = Uploads(vault.config.uploads_max)
     for route in (*ROUTES, *CONSOLE_ROUTES):
-        is_file = route.body == "file"
+        is_file = bool(route.files)
         size_max = vault.config.document_bytes_max if is_file else BODY_BYTES_MAX
         app.router.add_route(
             route.method,
@@ -136,13 +143,13 @@ def _expect(size_max: int) -> Callable[[web.Request], Awaitable[web.StreamRespon
     async def expect(request: web.Request) -> web.StreamResponse | None:
         """Say what is refused whatever is sent, before the client sends it."""
         if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-            return problem(417, "only Expect: 100-continue is understood")
+            return problem(EXPECTATION, "only Expect: 100-continue is understood")
         try:
             _check_plain(request)
         except UnsupportedTypeError as error:
-            return problem(415, str(error))
+            return problem(UNSUPPORTED, str(error))
         if (request.content_length or 0) > size_max:
-            return problem(413, str(too_large(size_max)))
+            return problem(TOO_LARGE, str(too_large(size_max)))
         if request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return None

@@ -1,8 +1,36 @@
 """What the JSON of every area is made of."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from vault.actions.shred import Ground
+from vault.domain import access, approvals, break_glass, carriers, faxes, orders, retention
+from vault.domain.documents import Kind
+from vault.domain.records import PHASES
+from vault.domain.regions import REGIONS
+
+#: The enumerations that have a name of their own in the OpenAPI document.
+ENUMERATIONS: Mapping[str, Iterable[str]] = {
+    "Region": REGIONS,
+    "Kind": Kind,
+    "Purpose": access.Purpose,
+    "Role": access.Role,
+    "Action": access.Action,
+    "OrderStatus": orders.Status,
+    "PortType": orders.PortType,
+    "RetentionState": retention.State,
+    "ShredGround": Ground,
+    "FaxDirection": faxes.Direction,
+    "FaxChannel": faxes.Channel,
+    "FaxState": faxes.State,
+    "ApprovalAct": approvals.Act,
+    "ApprovalState": approvals.State,
+    "CredentialState": break_glass.State,
+    "IgnoredReason": carriers.Reason,
+    "Phase": PHASES,
+}
 
 BOOLEAN = {"type": "boolean"}
 STRING = {"type": "string"}
@@ -11,6 +39,15 @@ TIME = {"type": "string", "format": "date-time"}
 MAYBE_TIME = {"type": ["string", "null"], "format": "date-time"}
 MAYBE_STRING = {"type": ["string", "null"]}
 MAYBE_NUMBER = {"type": ["integer", "null"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What goes into the query or the headers: what it says, and its schema."""
+
+    text: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: STRING)
+    required: bool = False
 
 
 def structure(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -23,8 +60,27 @@ def structure(required: dict[str, Any], optional: dict[str, Any] | None = None) 
 
 
 def one_of(words: Iterable[str]) -> dict[str, Any]:
-    """Return the schema of a word of an enumeration."""
+    """Return the schema of a word of an enumeration, which may stand under a name."""
+    name = next((name for name, known in ENUMERATIONS.items() if known is words), None)
+    return enumeration(words) if name is None else reference(name)
+
+
+def enumeration(words: Iterable[str]) -> dict[str, Any]:
+    """Return the schema of a word of an enumeration, as it stands under its name."""
     return {"type": "string", "enum": [str(word) for word in words]}
+
+
+def reference(name: str) -> dict[str, Any]:
+    """Return the schema that stands under a name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def maybe(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of what may be null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+REGION, KIND = reference("Region"), reference("Kind")
 
 
 def time_text(at: datetime | None) -> str | None:

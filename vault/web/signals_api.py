@@ -14,7 +14,16 @@ from vault.web.requests import (
     principal_of,
     vault_of,
 )
-from vault.web.shapes import ID, MAYBE_STRING, MAYBE_TIME, STRING, TIME, structure, time_text
+from vault.web.shapes import (
+    ID,
+    MAYBE_STRING,
+    MAYBE_TIME,
+    REGION,
+    STRING,
+    TIME,
+    structure,
+    time_text,
+)
 
 STATES = ("waiting", "delivered", "dead")
 SIGNAL_SCHEMAS: dict[str, Any] = {
@@ -22,7 +31,7 @@ SIGNAL_SCHEMAS: dict[str, Any] = {
         {
             "id": ID,
             "endpoint": STRING,
-            "region": STRING,
+            "region": REGION,
             "type": STRING,
             "at": TIME,
             "state": {"type": "string", "enum": list(STATES)},

@@ -25,7 +25,7 @@ from vault.domain.access import Role
 from vault.errors import ForbiddenError, InvalidRequestError, UnauthenticatedError, VaultError
 from vault.sql.sessions import Session
 from vault.web.console.pages import page
-from vault.web.problems import TITLES, status_of
+from vault.web.problems import INTERNAL, type_of
 from vault.web.requests import form_fields, vault_of
 from vault.web.shapes import time_text
 
@@ -157,10 +157,8 @@ def _one(request: web.Request, name: str) -> str:
 
 
 def _refused(error: VaultError) -> web.Response:
-    status = status_of(error) or 500
-    return page(
-        "refused", status=status, title=TITLES.get(status, "Not possible"), detail=str(error)
-    )
+    kind = type_of(error) or INTERNAL
+    return page("refused", status=kind.status, title=kind.title, detail=str(error))
 
 
 def _provider_origin(vault: Vault) -> str | None:

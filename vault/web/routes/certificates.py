@@ -2,8 +2,9 @@
 
 from vault.web import certificate_api as api
 from vault.web.routes.route import Route
+from vault.web.shapes import Parameter
 
-_HEADERS = {"Accept": "text/html for a page to read and print."}
+_HEADERS = {"Accept": Parameter("text/html for a page to read and print.")}
 
 ROUTES = (
     Route(

@@ -1,7 +1,10 @@
 """The routes of documents."""
 
+from vault.domain.access import Purpose
+from vault.domain.documents import HEIC, JPEG, PDF, PNG, TIFF
 from vault.web import api
 from vault.web.routes.route import IDEMPOTENCY, Route
+from vault.web.shapes import ID, KIND, Parameter, one_of
 
 ROUTES = (
     Route(
@@ -11,12 +14,14 @@ ROUTES = (
         "Take a document into custody",
         201,
         "Document",
-        body="file",
-        query={"kind": "passport, national_id, drivers_licence, loa, …"},
+        files=(PDF, JPEG, PNG, TIFF, HEIC),
+        query={"kind": Parameter("What it is; other usual names are taken, too.", KIND, True)},
         headers={
             **IDEMPOTENCY,
-            "Content-Disposition": "attachment; filename=…; kept sealed with the document.",
-            "Content-Digest": "sha-256=:BASE64:; checked where it is sent.",
+            "Content-Disposition": Parameter(
+                "attachment; filename=…; kept encrypted with the document."
+            ),
+            "Content-Digest": Parameter("sha-256=:BASE64:; checked where it is sent."),
         },
         refusals=(400, 409, 413, 415, 422),
     ),
@@ -36,9 +41,9 @@ ROUTES = (
         200,
         "application/octet-stream",
         headers={
-            "Access-Purpose": "verify-identity, submit-to-carrier, resolve-exception, …",
-            "Access-Reference": "The ticket or order that some purposes need.",
-            "Access-Approval": "The approved disclosure, where the role needs one.",
+            "Access-Purpose": Parameter("Why it is read.", one_of(Purpose), True),
+            "Access-Reference": Parameter("The ticket or order that some purposes need."),
+            "Access-Approval": Parameter("The approved disclosure, where the role needs one.", ID),
         },
         refusals=(409, 410, 422, 423, 451),
     ),

@@ -2,25 +2,28 @@
 
 from vault.web import health
 from vault.web.routes.route import Route
+from vault.web.shapes import REGION, Parameter
 
 ROUTES = (
-    Route("GET", "/healthz", health.alive, "Is the process up?", 200, "Health", public=True),
+    Route("GET", "/healthz", health.check_alive, "Is the process up?", 200, "Health", public=True),
     Route(
         "GET",
         "/readyz",
-        health.ready,
+        health.check_ready,
         "Could a document be handed out?",
         200,
         "Readiness",
-        query={"region": "Look at this region alone."},
+        query={"region": Parameter("Look at this region alone.", REGION)},
         refusals=(404, 422, 503),
         public=True,
     ),
-    Route("GET", "/metrics", health.metrics, "Prometheus metrics", 200, "text/plain", public=True),
+    Route(
+        "GET", "/metrics", health.show_metrics, "Prometheus metrics", 200, "text/plain", public=True
+    ),
     Route(
         "GET",
         "/openapi.json",
-        health.openapi_document,
+        health.show_openapi,
         "This document",
         200,
         "application/json",

@@ -2,6 +2,7 @@
 
 from vault.web import hooks_api as api
 from vault.web.routes.route import Route
+from vault.web.shapes import Parameter
 
 _REFUSALS = (401, 404, 413, 422, 503)
 
@@ -25,8 +26,8 @@ ROUTES = (
         "HookResult",
         body="application/json",
         headers={
-            "telnyx-signature-ed25519": "Over timestamp|body, in base64.",
-            "telnyx-timestamp": "Seconds; at most five minutes off.",
+            "telnyx-signature-ed25519": Parameter("Over timestamp|body, in base64."),
+            "telnyx-timestamp": Parameter("Seconds; at most five minutes off."),
         },
         refusals=_REFUSALS,
         public=True,
@@ -39,8 +40,10 @@ ROUTES = (
         200,
         "HookResult",
         body="application/json",
-        query={"bodySHA256": "Of a JSON body."},
-        headers={"X-Twilio-Signature": "Over the address and the form's fields, in base64."},
+        query={"bodySHA256": Parameter("Of a JSON body.")},
+        headers={
+            "X-Twilio-Signature": Parameter("Over the address and the form's fields, in base64.")
+        },
         refusals=_REFUSALS,
         public=True,
     ),

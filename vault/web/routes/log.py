@@ -2,8 +2,10 @@
 
 from vault.web import log_api, log_export_api, tlog_api
 from vault.web.routes.route import PAGE, Route
+from vault.web.shapes import BOOLEAN, ID, REGION, Parameter, one_of
 
-_WITNESSED = {"witnessed": "true: the newest that a witness has cosigned."}
+_WITNESSED = {"witnessed": Parameter("The newest that a witness has cosigned.", BOOLEAN)}
+_SIZE = {"type": "integer", "minimum": 1}
 
 ROUTES = (
     Route(
@@ -24,10 +26,13 @@ ROUTES = (
         200,
         "application/jsonl",
         query={
-            "region": "Whose log.",
-            "format": "jsonl (which proves itself), or csv for people.",
-            "from": "From the first record of this time or date on.",
-            "to": "Up to the last record before this time or date.",
+            "region": Parameter("Whose log.", REGION, True),
+            "format": Parameter(
+                "jsonl (which proves itself), or csv for people.",
+                one_of(log_export_api.MEDIA_TYPES),
+            ),
+            "from": Parameter("From the first record of this time or date on."),
+            "to": Parameter("Up to the last record before this time or date."),
         },
         refusals=(422,),
     ),
@@ -38,7 +43,7 @@ ROUTES = (
         "Show the published checkpoint of a region's log",
         200,
         tlog_api.TEXT,
-        query={"region": "Whose log.", **_WITNESSED},
+        query={"region": Parameter("Whose log.", REGION, True), **_WITNESSED},
         refusals=(422,),
     ),
     Route(
@@ -75,8 +80,8 @@ ROUTES = (
         200,
         tlog_api.TEXT,
         query={
-            "record": "The record's id, as in a receipt.",
-            "index": "Or its place in the log.",
+            "record": Parameter("The record's id, as in a receipt.", ID),
+            "index": Parameter("Or its place in the log.", {"type": "integer", "minimum": 0}),
             **_WITNESSED,
         },
         refusals=(422,),
@@ -88,7 +93,10 @@ ROUTES = (
         "Prove that the log of an earlier size is a prefix of a later one",
         200,
         "ConsistencyProof",
-        query={"from": "The earlier size.", "to": "The later size (the one that is published)."},
+        query={
+            "from": Parameter("The earlier size.", _SIZE, True),
+            "to": Parameter("The later size (the one that is published).", _SIZE),
+        },
         refusals=(422,),
     ),
     Route(

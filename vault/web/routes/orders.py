@@ -1,8 +1,10 @@
 """The routes of porting orders."""
 
+from vault.domain.access import Purpose
 from vault.web import api
 from vault.web.order_search_api import read_numbers, search_orders
 from vault.web.routes.route import IDEMPOTENCY, PAGE, Route
+from vault.web.shapes import Parameter, one_of
 
 ROUTES = (
     Route(
@@ -54,8 +56,8 @@ ROUTES = (
         200,
         "OrderNumbers",
         headers={
-            "Access-Purpose": "verify-identity, submit-to-carrier, resolve-exception, …",
-            "Access-Reference": "The ticket or order that some purposes need.",
+            "Access-Purpose": Parameter("Why it is read.", one_of(Purpose), required=True),
+            "Access-Reference": Parameter("The ticket or order that some purposes need."),
         },
         refusals=(409, 410, 422, 451),
     ),

@@ -2,6 +2,7 @@
 
 from vault.web import retention_api as api
 from vault.web.routes.route import PAGE, Route
+from vault.web.shapes import Parameter
 
 ROUTES = (
     Route(
@@ -59,7 +60,7 @@ ROUTES = (
         "List what will go until a date, soonest first",
         200,
         "PlannedPage",
-        query={"until": "A time or a date.", **PAGE},
+        query={"until": Parameter("A time or a date.", required=True), **PAGE},
         refusals=(422,),
     ),
     Route(
@@ -110,7 +111,7 @@ ROUTES = (
         "List customers' instructions with what they contradict, newest first",
         200,
         "InstructionPage",
-        query={"customer": "Only this customer's.", **PAGE},
+        query={"customer": Parameter("Only this customer's."), **PAGE},
         refusals=(422,),
     ),
     Route(

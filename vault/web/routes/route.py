@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from vault.web.shapes import Parameter
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -19,10 +21,12 @@ class Route:
     #: Status of success, and the schema of its body: a name in SCHEMAS, or a media type.
     success: int
     answer: str
-    #: The schema of a JSON body, or `file` for a document.
+    #: The schema of a JSON body, or a media type.
     body: str | None = None
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    #: The media types of a body that is a document or a fax.
+    files: tuple[str, ...] = ()
+    query: Mapping[str, Parameter] = field(default_factory=dict)
+    headers: Mapping[str, Parameter] = field(default_factory=dict)
     #: Statuses beside those that any authenticated route may answer.
     refusals: tuple[int, ...] = ()
     public: bool = False
@@ -30,5 +34,20 @@ class Route:
     knows: bool = False
 
 
-IDEMPOTENCY = {"Idempotency-Key": "The same key has its effect once."}
-PAGE = {"limit": "1 to 200, default 50.", "cursor": "next_cursor of the page before."}
+@dataclass(frozen=True, slots=True)
+class Area:
+    """The operations on one noun."""
+
+    name: str
+    text: str
+    routes: tuple[Route, ...]
+
+
+IDEMPOTENCY = {"Idempotency-Key": Parameter("The same key has its effect once.")}
+PAGE = {
+    "limit": Parameter(
+        "How many rows a page has.",
+        {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+    ),
+    "cursor": Parameter("next_cursor of the page before."),
+}

@@ -2,6 +2,7 @@
 
 from vault.web import signals_api as api
 from vault.web.routes.route import PAGE, Route
+from vault.web.shapes import Parameter, one_of
 
 ROUTES = (
     Route(
@@ -11,7 +12,7 @@ ROUTES = (
         "List signals and how their deliveries fare, newest first",
         200,
         "SignalPage",
-        query={"state": "waiting, delivered or dead.", **PAGE},
+        query={"state": Parameter("Only those in this state.", one_of(api.STATES)), **PAGE},
         refusals=(422,),
     ),
     Route(
