@@ -36,7 +36,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "post_hooks": [],
     }
     (place / "settings.json").write_text(json.dumps(settings))
-    program = Path(sys.executable).with_name("openapi-python-client")
+    program = str(Path(sys.executable).with_name("openapi-python-client"))
     command = [program, "generate", "--path", "openapi.json", "--config", "settings.json"]
     command += ["--meta", "none", "--output-path", PACKAGE]
     done = subprocess.run(
