@@ -12,7 +12,8 @@ from tests.bench.bench_ingest import forget_peak, peak_mib
 from tests.retention_house import COMPLIANCE
 from vault.actions.export import export_log
 from vault.actions.publish import publish_log
-from vault.actions.records import list_records, verify_region
+from vault.actions.records import verify_region
+from vault.actions.search import list_records
 from vault.actions.sequence import sequence_log
 from vault.auditor import Audit
 from vault.context import Vault

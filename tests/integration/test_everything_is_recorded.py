@@ -180,6 +180,7 @@ CALLED = {
     "token revoke": [str(uuid.uuid4())],
     "log verify": ["--region", "uk"],
     "log rotate-key": [],
+    "log forget-name": ["token:x"],
     "keys status": ["--region", "uk"],
     "keys seal": ["--region", "uk"],
     "keys verify": ["--region", "uk"],

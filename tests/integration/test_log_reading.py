@@ -9,7 +9,8 @@ import pytest
 
 from keys.note import Verifier
 from tests.access_records import append
-from vault.actions.records import latest_checkpoint, list_records, verify_region
+from vault.actions.records import latest_checkpoint, verify_region
+from vault.actions.search import list_records
 from vault.actions.sequence import sequence_log
 from vault.context import Vault
 from vault.domain.access import Principal

@@ -1,5 +1,6 @@
 """The questions compliance asks of the log: one call each, and one command each."""
 
+import io
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,12 +9,20 @@ from uuid import UUID
 import pytest
 
 from tests.access_records import append
-from tests.fixtures_server import Api
+from tests.fixtures_server import OPERATOR, Api
+from vault.actions.forget_name import forget_name
+from vault.actions.publish import publish_log
+from vault.actions.search import list_records
 from vault.actions.sequence import sequence_log
+from vault.auditor import Audit
 from vault.commands import log as log_commands
 from vault.commands.arguments import make_parser
 from vault.context import Vault
-from vault.domain.access import Action
+from vault.domain.access import Action, Principal
+from vault.domain.search import Wanted
+from vault.errors import NotFoundError
+from vault.sql import names as names_sql
+from vault.sql.connection import transaction
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 DOCUMENT, ORDER, UNKNOWN = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -67,7 +76,7 @@ async def filled(vault: Vault) -> Vault:
         ("to=2025-03-01T00:03:00Z", ["T-3", "T-2", "T-1"]),
         ("from=2025-03-01T00:05:00Z&to=2025-03-02", ["T-7", "T-6"]),
         ("from=2025-03-01T01:05:00%2B01:00&to=2025-03-01T00:06:00", ["T-6"]),
-        (f"document={UNKNOWN}", []),
+        (f"order={ORDER}&to=2025-03-01", []),
     ],
 )
 async def test_each_question_has_its_answer(
@@ -156,6 +165,114 @@ async def test_a_filter_that_is_mistyped_finds_nothing(
     """What is no filter, or no value of it, is refused by name and never widens the answer."""
     status, body = await ask(api, query)
     assert (status, names in body["detail"]) == (422, True), body
+
+
+@pytest.mark.parametrize(
+    "query, status, says",
+    [
+        (f"document={UNKNOWN}", 404, "never was this document"),
+        (f"order={UNKNOWN}", 404, "never was this order"),
+        ("principal=token:nobody", 404, "never was this principal"),
+        ("principal=nobody", 404, "never was this principal"),
+        ("principal=desk", 422, "2 principals were called so"),
+        ("from=2999-01-01", None, "from"),
+        ("from=2025-03-02&to=2025-03-01", 422, "later than from"),
+        ("region=sg&transfers=true", 404, "was ever in sg"),
+        ("region=sg&action=document.read&purpose=verify-identity", 404, "was ever in sg"),
+    ],
+)
+async def test_a_filter_that_nothing_can_fit_says_so(
+    api: Api, filled: Vault, query: str, status: int | None, says: str
+) -> None:
+    """An empty list would be taken for the word that nobody did it; an order elsewhere is named."""
+    for principal in ("token:a", "token:b"):
+        async with transaction(filled.pool) as conn:
+            await names_sql.note(conn, principal, "desk", START)
+    region = "" if "region=" in query else "region=uk&"
+    found = await api.call("GET", f"/v1/access-records?{region}{query}", role="compliance")
+    assert (found[0], says in found[1]["detail"]) == (status or 422, True), found[1]
+
+
+async def test_what_lies_in_another_region_is_looked_for_there(api: Api, vault: Vault) -> None:
+    """Who may see both is told where; who may not is told as much as of what never was."""
+    order = await api.order("sg", role="porting-sg")
+    status, body = await ask(api, f"order={order}")
+    assert (status, "lies in sg" in body["detail"]) == (404, True)
+    one = Principal("token:one", "compliance", frozenset({"uk"}))
+    with pytest.raises(NotFoundError, match="never was"):
+        await list_records(
+            vault, one, region="uk", wanted=Wanted(order=UUID(order)), cursor=None, limit=9
+        )
+
+
+async def exported(api: Api, role: str, more: str = "") -> bytes:
+    """Export what was filled in."""
+    url = f"{api.url}/v1/access-records/export?region=uk&to=2025-03-02{more}"
+    headers = {"Authorization": f"Bearer {api.tokens[role]}"}
+    async with api.session.get(url, headers=headers) as response:
+        assert response.status == 200
+        return await response.read()
+
+
+async def test_who_stands_there_by_the_name_of_then(
+    api: Api, filled: Vault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A token that was renamed since, or is gone: what it did then has the label of then."""
+    for minute, name in ((0, "desk-1"), (2, "desk-2")):
+        async with transaction(filled.pool) as conn:
+            await names_sql.note(conn, "token:x", name, START + timedelta(minutes=minute))
+    _, body = await ask(api, "principal=desk-2&to=2025-03-02")
+    shown = {row["reference"]: row["principal_name"] for row in body["data"]}
+    assert (shown["T-1"], shown["T-3"], shown["T-7"]) == ("desk-1", "desk-2", "desk-2")
+    assert {row["principal"] for row in body["data"]} == {"token:x"}
+    await publish_log(filled, "uk")
+    for role, known in (("compliance", True), ("auditor", False)):
+        lines = await exported(api, role)
+        assert (b'"principal_name":"desk-1","record":' in lines) == known
+        made = Audit(filled.signer.vkey)
+        for line in io.BytesIO(lines):
+            made.take(line)
+        assert made.verdict()["findings"] == []
+        assert (b"desk-1" in await exported(api, role, "&format=csv")) == known
+    # As a table, too; and when it is taken away, the id is what stays.
+    monkeypatch.setenv("PORTVAULT_SERVER", api.url)
+    monkeypatch.setenv("PORTVAULT_TOKEN", api.tokens["compliance"])
+    args = make_parser().parse_args(["log", "search", "--region", "uk", "--principal", "desk-1"])
+    await log_commands.search(args)
+    assert "desk-2" in capsys.readouterr().out
+    assert await forget_name(filled, OPERATOR, "token:x") == 2
+    _, body = await ask(api, "principal=token:x")
+    assert not any("principal_name" in row for row in body["data"])
+    with pytest.raises(NotFoundError):
+        await forget_name(filled, OPERATOR, "token:x")
+
+
+async def test_every_principal_that_is_made_has_its_name(api: Api, vault: Vault) -> None:
+    """What a token does is found by its label, from the record of its making on."""
+    await api.order()
+    _, body = await ask(api, "principal=porting&action=order.create")
+    assert {row["principal_name"] for row in body["data"]} == {"porting"}
+    assert len(body["data"]) == 2
+
+
+async def test_a_purpose_says_whether_bytes_went_out(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """Of each reading: all of it, nothing, or that it was refused; and where it went, and why."""
+    _, document = await api.put(order := await api.order(), passport)
+    why = {"Access-Purpose": "verify-identity"}
+    assert (await api.get(document["id"]))[0] == 200
+    assert (await api.call("GET", f"/v1/orders/{order}/numbers", headers=why))[0] == 200
+    await vault.pool.execute("update document set restricted_at = now()")
+    assert (await api.get(document["id"]))[0] == 423
+    for _ in range(2):
+        _, body = await ask(api, "purpose=verify-identity")
+        found = [(row["outcome"], row["outcome_bytes"]) for row in body["data"]]
+        assert found == [("refused", 0), ("bytes", 13), ("bytes", len(passport))]
+        # Whether it has its place already or not.
+        await sequence_log(vault, "uk")
+    _, body = await ask(api, f"order={order}&action=document.read")
+    assert [row.get("outcome") for row in body["data"]] == ["refused", None, "bytes"]
 
 
 async def test_pages_stay_stable_while_records_come_in(api: Api, filled: Vault) -> None:

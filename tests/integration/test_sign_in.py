@@ -36,6 +36,11 @@ async def test_somebody_signs_in_sees_who_they_are_and_signs_out(
     assert [row["action"] for row in records] == ["session.begin", "session.end"]
     assert {row["role"] for row in records} == {"porting"}
     assert "desk" not in records[0]["principal"]
+    # The name stands beside the log, and stays when the session has ended.
+    names = "select name from principal_name where principal = $1"
+    assert (
+        await signing_vault.pool.fetchval(names, records[0]["principal"]) == "Robin desk+uk+london"
+    )
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ COMMANDS = {
     *("approval decline", "approval withdraw"),
     *("token create", "token list", "token revoke"),
     *("log tail", "log search", "log export", "log verify", "log witness"),
-    *("log key", "log rotate-key", "log receipt"),
+    *("log key", "log rotate-key", "log receipt", "log forget-name"),
     *("backup", "restore"),
     *("fax received", "fax drain", "fax outbound", "fax list", "fax show"),
     *("keys status", "keys seal", "keys verify", "keys rotate-custodian"),

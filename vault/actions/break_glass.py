@@ -24,6 +24,7 @@ from vault.domain.purposes import is_reference
 from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from vault.sql import break_glass as break_glass_sql
 from vault.sql import log as log_sql
+from vault.sql import names as names_sql
 from vault.sql import tokens as tokens_sql
 from vault.sql.connection import connection, transaction
 
@@ -67,6 +68,7 @@ async def seal_credential(
             sealed_at=now,
             expires_at=expires_at,
         )
+        await names_sql.note(conn, f"break-glass:{identity}", f"envelope for {role}", now)
         made = access.conclude_everywhere(f"{role} break-glass:{identity}")
         await log_sql.insert_records(conn, made)
     return identity, secret, expires_at
@@ -109,6 +111,7 @@ async def open_credential(
                 created_at=now,
                 expires_at=until,
             )
+            await names_sql.note(conn, f"token:{token}", f"break-glass {who.role}", now)
             by = opener.id if opener else None
             await break_glass_sql.set_opened(conn, key, token, by=by, now=now)
             said = f"{who.role} token:{token} opened by {by or 'nobody known'}"

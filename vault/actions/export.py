@@ -20,13 +20,15 @@ from vault.actions.access import recorded
 from vault.actions.outgoing import Outgoing
 from vault.actions.prove import Tiles, published
 from vault.context import Vault
-from vault.domain.access import Action, Principal
+from vault.domain.access import Action, Principal, Role
 from vault.domain.checkpoint import origin
+from vault.domain.names import Names
 from vault.domain.records import Record, canonical_bytes
 from vault.sql import log_export as export_sql
 from vault.sql import log_waiting as waiting_sql
 from vault.sql import log_witness as witness_sql
-from vault.sql.connection import connection
+from vault.sql import names as names_sql
+from vault.sql.connection import Connection, connection
 from vault.sql.log import Leaf
 
 PAGE = 1000
@@ -35,7 +37,9 @@ PAGE_BYTES = 4 * 1024 * 1024
 FORMAT = 2
 #: So many waiting records stand in an export at most, the oldest; it says how many there are.
 WAITING_MAX = 100_000
-_COLUMNS = ("index", *Record.__dataclass_fields__, "waiting")
+_COLUMNS = ("index", *Record.__dataclass_fields__, "waiting", "principal_name")
+#: Who is shown what principals were called: their own house, and no party outside.
+_NAMES_FOR = frozenset({Role.COMPLIANCE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Stretch:
     made_at: datetime
     waiting: int
     waiting_ids: Sequence[UUID]
+    #: Whether what principals were called stands beside the records.
+    named: bool
 
 
 @asynccontextmanager
@@ -85,7 +91,8 @@ async def export_log(
                     until=now if until is None else min(until, now),
                     limit=WAITING_MAX,
                 )
-            stretch = Stretch(region, first, last, size, note, now, number, waiting)
+            named = principal.role in _NAMES_FOR
+            stretch = Stretch(region, first, last, size, note, now, number, waiting, named)
             lines = (_table if as_csv else _lines)(vault, stretch)
             pieces = Outgoing(access, lines)
             try:
@@ -114,41 +121,56 @@ async def _lines(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:
         "waiting": stretch.waiting,
     }
     yield json.dumps(head).encode() + b"\n"
-    async for page, notes in _pages(vault, stretch):
+    async for page, notes, names in _pages(vault, stretch):
         waiting = dict(notes)
         made = []
         for leaf in page:
-            made.append(_line(leaf))
+            made.append(_line(leaf, names))
             if note := waiting.pop(leaf.index + 1, None):
                 made.append(json.dumps({"checkpoint": note}).encode() + b"\n")
         yield b"".join(made)
-    async for records in _waiting(vault, stretch):
-        yield b"".join(b'{"waiting":true,"record":%b}\n' % canonical_bytes(r) for r in records)
+    async for records, names in _waiting(vault, stretch):
+        yield b"".join(
+            b'{"waiting":true%b,"record":%b}\n' % (_named(r, names), canonical_bytes(r))
+            for r in records
+        )
 
 
-def _line(leaf: Leaf) -> bytes:
+def _line(leaf: Leaf, names: Names) -> bytes:
     """Return a record's line; its bytes stand in it exactly as they were hashed."""
     head = f'{{"index":{leaf.index},"leaf":"{_text(leaf.hash)}"'.encode()
     if leaf.record is None:
         return head + b"}\n"
-    return b'%b,"record":%b}\n' % (head, canonical_bytes(leaf.record))
+    return b'%b%b,"record":%b}\n' % (head, _named(leaf.record, names), canonical_bytes(leaf.record))
+
+
+def _named(record: Record, names: Names) -> bytes:
+    """Return the member that says what a record's principal was called: no part of the record."""
+    name = _name(record, names)
+    return b"" if name is None else b',"principal_name":' + json.dumps(name).encode()
 
 
 async def _table(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:
     write, take = _csv_writer()
     write(_COLUMNS)
     yield take()
-    async for page, _ in _pages(vault, stretch):
+    async for page, _, names in _pages(vault, stretch):
         for leaf in page:
             if leaf.record is not None:
-                values = (getattr(leaf.record, name) for name in _COLUMNS[1:-1])
-                write([str(leaf.index), *map(_cell, values), ""])
+                write([str(leaf.index), *_cells(leaf.record), "", _cell(_name(leaf.record, names))])
         yield take()
-    async for records in _waiting(vault, stretch):
+    async for records, names in _waiting(vault, stretch):
         for record in records:
-            values = (getattr(record, name) for name in _COLUMNS[1:-1])
-            write(["", *map(_cell, values), "true"])
+            write(["", *_cells(record), "true", _cell(_name(record, names))])
         yield take()
+
+
+def _name(record: Record, names: Names) -> str | None:
+    return names.at(record.principal, record.at)
+
+
+def _cells(record: Record) -> list[str]:
+    return [_cell(getattr(record, name)) for name in Record.__dataclass_fields__]
 
 
 def _csv_writer() -> tuple[Callable[[Sequence[str]], object], Callable[[], bytes]]:
@@ -175,22 +197,31 @@ def _cell(value: object) -> str:
 
 async def _pages(
     vault: Vault, stretch: Stretch
-) -> AsyncIterator[tuple[list[Leaf], list[tuple[int, str]]]]:
-    """Yield the stretch page by page, with the checkpoints that hold within each."""
+) -> AsyncIterator[tuple[list[Leaf], list[tuple[int, str]], Names]]:
+    """Yield the stretch page by page, with the checkpoints that hold within each, and names."""
     for first in range(stretch.first, stretch.last, PAGE):
         last = min(first + PAGE, stretch.last)
         async with connection(vault.pool) as conn:
             page = await export_sql.leaves(conn, stretch.region, first, last)
             notes = await witness_sql.checkpoints_between(conn, stretch.region, first, last)
-        yield page, notes
+            names = await _names(conn, stretch, [leaf.record for leaf in page if leaf.record])
+        yield page, notes, names
 
 
-async def _waiting(vault: Vault, stretch: Stretch) -> AsyncIterator[list[Record]]:
+async def _names(conn: Connection, stretch: Stretch, records: Sequence[Record]) -> Names:
+    """Return what the principals of some records were called, where that is to be shown."""
+    if not stretch.named:
+        return Names(())
+    return await names_sql.of(conn, {record.principal for record in records})
+
+
+async def _waiting(vault: Vault, stretch: Stretch) -> AsyncIterator[tuple[list[Record], Names]]:
     """Yield what waited when the export began, page by page."""
     for first in range(0, len(stretch.waiting_ids), PAGE):
         async with connection(vault.pool) as conn:
             records = await waiting_sql.records_of(conn, stretch.waiting_ids[first : first + PAGE])
-        yield records
+            names = await _names(conn, stretch, records)
+        yield records, names
 
 
 def _texts(hashes: Sequence[bytes]) -> list[str]:

@@ -50,6 +50,8 @@ async def read_numbers(
         purpose=purpose,
         reference=reference,
     ) as access:
+        # So an outcome without an answer says that nothing went out.
+        access.size_bytes = 0
         for _ in range(ATTEMPTS):
             async with connection(vault.pool) as conn:
                 order = await orders_sql.find(conn, identity)
@@ -60,6 +62,7 @@ async def read_numbers(
                 details = await opened(access, order, wrapped)
                 if details is None:
                     raise ShreddedError("the order's details were shredded: its numbers are gone")
+                access.size_bytes = sum(map(len, details.numbers))
                 receipt = encode_receipt(receipt_of(access.intent))
                 return FullNumbers(identity, details.numbers, receipt)
         raise ConflictError("the region's keys are being sealed; try again")

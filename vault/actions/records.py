@@ -1,4 +1,4 @@
-"""Look into the access log, verify it, and close what a dead process left open."""
+"""Verify the access log, and close what a dead process left open."""
 
 import base64
 import contextlib
@@ -10,8 +10,7 @@ from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
 from keys.handover import Mark
 from keys.note import AnyVerifier
-from vault.actions.access import Access, own_regions, recorded
-from vault.actions.cursor import decode_cursor, encode_cursor
+from vault.actions.access import Access, recorded
 from vault.actions.fax_sweep import purge_interrupted
 from vault.actions.published import trimmed_size
 from vault.context import Vault
@@ -19,66 +18,17 @@ from vault.domain.access import Action, Principal
 from vault.domain.checkpoint import Checkpoint, open_checkpoint, origin
 from vault.domain.merkle import EMPTY_ROOT
 from vault.domain.records import canonical_bytes
-from vault.domain.search import Found, Wanted
 from vault.domain.verify import INTERRUPTED, LogVerifier, Verdict
-from vault.errors import InvalidRequestError, NotFoundError
+from vault.errors import NotFoundError
 from vault.sql import log as log_sql
 from vault.sql import log_waiting as waiting_sql
 from vault.sql import log_witness as witness_sql
 from vault.sql.connection import Connection, connection, transaction
-from vault.sql.log_search import page
 
 #: An intent that has no outcome after so long belonged to a process that died.
 INTERRUPTED_SECONDS = 3 * 3600.0
 INTERRUPTED_BATCH = 500
 EARLIER_CHECKPOINTS_MAX = 1000
-
-
-async def list_records(
-    vault: Vault,
-    principal: Principal,
-    *,
-    region: str | None,
-    wanted: Wanted,
-    cursor: str | None,
-    limit: int,
-) -> tuple[list[Found], str | None]:
-    """
-    Return a page of a region's records, newest first, and the cursor of the next one.
-
-    One that waits, for its place or to be published, is among them and marked.
-    """
-    mine = own_regions(vault, principal)
-    unclear = region is None and len(mine) > 1
-    if region is None and mine:
-        region = mine[0]
-    before = decode_cursor(cursor) if cursor else None
-    known = region if region in vault.config.regions else None
-    async with (
-        recorded(
-            vault,
-            principal,
-            Action.LOG_READ,
-            region=known,
-            document=wanted.document,
-            order=wanted.order,
-        ) as access,
-        connection(vault.pool) as conn,
-    ):
-        if unclear:
-            raise InvalidRequestError(f"say which region: {', '.join(mine)}")
-        found = await page(
-            conn,
-            known or "",
-            wanted,
-            before=before,
-            limit=limit + 1,
-            without=access.intent.id,
-        )
-    if len(found) <= limit:
-        return found, None
-    last = found[limit - 1].record
-    return found[:limit], encode_cursor(last.at, last.id)
 
 
 async def latest_checkpoint(vault: Vault, principal: Principal, region: str) -> str:

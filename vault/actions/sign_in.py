@@ -26,6 +26,7 @@ from vault.errors import (
     UnauthenticatedError,
 )
 from vault.sql import log as log_sql
+from vault.sql import names as names_sql
 from vault.sql import sessions as sessions_sql
 from vault.sql.connection import connection, transaction
 from vault.sql.sessions import Session
@@ -160,6 +161,8 @@ async def finish_sign_in(vault: Vault, *, state: str, code: str, browser: str) -
             provider_session=sid if isinstance(sid, str) else None,
             now=now,
         )
+        if person.name is not None:
+            await names_sql.note(conn, person.principal.id, person.name, now)
         await log_sql.insert_records(conn, [access.conclude()])
     return secret
 

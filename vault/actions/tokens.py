@@ -13,6 +13,7 @@ from vault.domain.access import Action, Principal
 from vault.domain.grants import Grant, Known, check_grant
 from vault.errors import InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
+from vault.sql import names as names_sql
 from vault.sql import tokens as tokens_sql
 from vault.sql.connection import connection, transaction
 
@@ -41,7 +42,7 @@ async def create_token(
         raise InvalidRequestError(f"label must have 1 to {LABEL_LENGTH_MAX} printable characters")
     if expires_at is not None and expires_at <= vault.clock():
         raise InvalidRequestError("the token would have expired already")
-    token, secret = vault.new_id(), PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    token, secret, now = vault.new_id(), PREFIX + secrets.token_urlsafe(SECRET_BYTES), vault.clock()
     async with (
         recorded(vault, principal, Action.TOKEN_CREATE, region=sorted(grant.regions)) as access,
         transaction(vault.pool) as conn,
@@ -53,9 +54,10 @@ async def create_token(
             label=label,
             grant=grant,
             created_by=principal.id,
-            created_at=vault.clock(),
+            created_at=now,
             expires_at=expires_at,
         )
+        await names_sql.note(conn, f"token:{token}", label, now)
         # Which token of which role it was: so the log shows who made whom.
         made = access.conclude_everywhere(f"{grant.role} token:{token}")
         await log_sql.insert_records(conn, made)

@@ -24,7 +24,7 @@ _SEARCH_COLUMNS = (
     "index",
     "at",
     "phase",
-    "principal",
+    "who",
     "action",
     "document",
     "purpose",
@@ -34,11 +34,20 @@ _SEARCH_COLUMNS = (
     "result",
     "size_bytes",
 )
+#: What a question is about, without what all of its answers have in common.
+_TRANSFER_COLUMNS = (
+    *("index", "at", "phase", "who", "action", "document", "region", "region_to", "basis"),
+    *("purpose", "decision", "reason"),
+)
+_PURPOSE_COLUMNS = (
+    *("index", "at", "who", "action", "document", "order", "reference", "outcome"),
+    "outcome_bytes",
+)
 _LOG_COLUMNS = (
     "index",
     "at",
     "phase",
-    "principal",
+    "who",
     "action",
     "document",
     "decision",
@@ -80,7 +89,12 @@ async def search(args: argparse.Namespace) -> None:
             cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else None
     if cursor is not None:
         print(f"there are more than {args.limit}; see --limit", file=sys.stderr)
-    show(found, table(_marked(found), _SEARCH_COLUMNS), as_json=args.json)
+    columns: tuple[str, ...] = _SEARCH_COLUMNS
+    if args.transfers:
+        columns = _TRANSFER_COLUMNS
+    elif args.purpose:
+        columns = _PURPOSE_COLUMNS
+    show(found, table(_marked(found), columns), as_json=args.json)
 
 
 async def _follow(
@@ -119,9 +133,13 @@ def _show_lines(records: list[dict[str, Any]], args: argparse.Namespace) -> None
 
 
 def _marked(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return records for a table, which says of each that waits to be published that it waits."""
+    """Return records for a table: who by name, and of each that waits to be published that."""
     return [
-        {**record, "index": f"{_place(record)} (waits)"} if record.get("waiting") else record
+        {
+            **record,
+            "who": record.get("principal_name", record["principal"]),
+            "index": _place(record) + (" (waits)" if record.get("waiting") else ""),
+        }
         for record in records
     ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keys.signing import SigningKeys
+from vault.actions.forget_name import forget_name
 from vault.actions.records import verify_region
 from vault.actions.sequence import sequence_log
 from vault.actions.signing import revoke_key, rotate_key
@@ -174,6 +175,16 @@ async def key(args: argparse.Namespace) -> None:
     text = keys.vkey
     if keys.following:
         text += f"\n{keys.following} takes over: portvault log rotate-key --finish"
+    show(shown, text, as_json=args.json)
+
+
+async def forget(args: argparse.Namespace) -> None:
+    """Forget what a principal was called."""
+    config = load_config()
+    async with opened(config) as vault:
+        number = await forget_name(vault, operator(config), args.principal)
+    shown = {"principal": args.principal, "names": number}
+    text = f"{number} of its names are forgotten; backups have them as long as they are kept"
     show(shown, text, as_json=args.json)
 
 

@@ -66,6 +66,7 @@ class Action(StrEnum):
     LOG_COSIGN = "log.cosign"
     LOG_TRIM = "log.trim"
     LOG_ROTATE_KEY = "log.rotate-key"
+    LOG_FORGET_NAME = "log.forget-name"
     BACKUP_CREATE = "backup.create"
     KEYS_READ = "keys.read"
     KEYS_SEAL = "keys.seal"
@@ -212,6 +213,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.TOKEN_REVOKE,
             _A.LOG_PROVE,
             _A.LOG_ROTATE_KEY,
+            _A.LOG_FORGET_NAME,
             _A.BACKUP_CREATE,
             _A.POLICY_READ,
             _A.POLICY_APPLY,

@@ -17,6 +17,8 @@ from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError, ForbiddenError, InvalidRequestError
 
 NAME_LENGTH_MAX = 80
+#: How the console calls whom the identity provider gives no name.
+NAMELESS = "you"
 #: As OpenID Connect bounds a subject.
 SUBJECT_LENGTH_MAX = 255
 #: What the id of an operator on the machine begins with, and that of a person.
@@ -41,6 +43,11 @@ class Person:
 
     principal: Principal
     shown_as: str
+
+    @property
+    def name(self) -> str | None:
+        """What the person is called; None where the identity provider does not say."""
+        return None if self.shown_as == NAMELESS else self.shown_as
 
 
 def parse_mapping(
@@ -135,4 +142,4 @@ def _shown(claims: Mapping[str, Any]) -> str:
         text = claims.get(name)
         if isinstance(text, str) and text.strip() and text.isprintable():
             return text.strip()[:NAME_LENGTH_MAX]
-    return "you"
+    return NAMELESS

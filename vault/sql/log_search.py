@@ -1,8 +1,10 @@
 """Looking records up, in the log's own region, newest first; those that wait for a place, too."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from vault.domain.records import Record
 from vault.domain.search import Found, Wanted
 from vault.sql.connection import Connection
 from vault.sql.log import FROM_R, record_of
@@ -88,3 +90,88 @@ def _conditions(
         at, record = before
         conditions.append(f"({{row}}.at, {{record}}) < ({value(at)}, {value(record)})")
     return conditions
+
+
+async def followers(
+    conn: Connection, region: str, intents: Sequence[Record]
+) -> dict[UUID, list[Record]]:
+    """Return what follows each intent about a document or an order: they are found by those."""
+    asked = [record for record in intents if record.document or record.order]
+    if not asked:
+        return {}
+    rows = await conn.fetch(
+        f"""
+        select {FROM_R} from log_leaf l join access_record r on r.id = l.record
+        where l.document = any($2) and l.at >= $4 and r.intent = any($5)
+        union
+        select {FROM_R} from log_leaf l join access_record r on r.id = l.record
+        where l."order" = any($3) and l.document is null and l.at >= $4 and r.intent = any($5)
+        union
+        select {FROM_R} from log_queue q join access_record r on r.id = q.record
+        where q.region = $1 and r.intent = any($5)
+        """,
+        region,
+        [record.document for record in asked if record.document],
+        [record.order for record in asked if record.order and not record.document],
+        min(record.at for record in asked),
+        [record.id for record in asked],
+    )
+    found: dict[UUID, list[Record]] = {}
+    for record in map(record_of, rows):
+        if record.intent is not None:
+            found.setdefault(record.intent, []).append(record)
+    return found
+
+
+async def is_recorded(conn: Connection, region: str, what: str, identity: UUID) -> bool:
+    """Whether anything but a look into the log names a document or an order."""
+    found: bool = await conn.fetchval(
+        f"""
+        select exists (select from log_leaf
+                where region = $1 and "{what}" = $2 and action <> 'log.read')
+            or exists (select from log_queue q join access_record r on r.id = q.record
+                where q.region = $1 and r."{what}" = $2 and r.action <> 'log.read')
+        """,
+        region,
+        identity,
+    )
+    return found
+
+
+async def place_of(conn: Connection, what: str, identity: UUID) -> str | None:
+    """Return the region in which a document, a fax or an order lies or lay."""
+    statement = "select region from porting_order where id = $1"
+    if what == "document":
+        statement = (
+            "select region from document where id = $1"
+            " union all select region from fax where id = $1"
+        )
+    place: str | None = await conn.fetchval(statement, identity)
+    return place
+
+
+async def was_ever(conn: Connection, principal: str) -> bool:
+    """Whether there ever was such a principal: one with a name, or one that did anything."""
+    found: bool = await conn.fetchval(
+        """
+        select exists (select from principal_name where principal = $1)
+            or exists (select from log_leaf l join (select distinct region from log_checkpoint) c
+                using (region) where l.principal = $1)
+            or exists (select from log_queue q join access_record r on r.id = q.record
+                where r.principal = $1)
+        """,
+        principal,
+    )
+    return found
+
+
+async def ever_stored(conn: Connection, region: str) -> bool:
+    """Whether an order, a document or a fax was ever in a region."""
+    found: bool = await conn.fetchval(
+        """
+        select exists (select from porting_order where region = $1)
+            or exists (select from fax where region = $1)
+        """,
+        region,
+    )
+    return found

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from aiohttp import web
 
-from vault.actions.records import list_records
+from vault.actions.search import list_records
 from vault.domain.access import Action, Purpose
 from vault.domain.search import Wanted
 from vault.errors import InvalidRequestError
@@ -24,18 +24,25 @@ RECORD_FILTERS = {
     "region": Parameter("Whose log; needed when you may see several.", REGION),
     "document": Parameter("Only of this document.", ID),
     "order": Parameter("Only of this order.", ID),
-    "principal": Parameter("Only what this person or machine did."),
-    "purpose": Parameter("Only reads for this purpose.", one_of(Purpose)),
+    "principal": Parameter(
+        "Only what this one did: an id of the log, a token's label, or a person's name."
+    ),
+    "purpose": Parameter(
+        "Only reads for this purpose; `outcome` says of each whether bytes went out.",
+        one_of(Purpose),
+    ),
     "action": Parameter("Only this action.", one_of(Action)),
     "refused": Parameter("Only what was refused.", BOOLEAN),
-    "transfers": Parameter("Only what left its region.", BOOLEAN),
-    "from": Parameter("Only from this time or date on."),
+    "transfers": Parameter(
+        "Only what left its region, or was to; with `region_to` and `basis`.", BOOLEAN
+    ),
+    "from": Parameter("Only from this time or date on, which is not in the future."),
     "to": Parameter("Only before this time or date."),
 }
 
 
 async def list_access_records(request: web.Request) -> web.Response:
-    """List access records, newest first, those that fit every filter."""
+    """List access records, newest first; a filter that nothing can ever fit is refused."""
     limit = page_limit(request)
     query = request.query
     if unknown := set(query) - set(RECORD_FILTERS) - {"cursor", "limit"}:

@@ -10,7 +10,7 @@ from vault.actions.orders import OrderView
 from vault.domain.carriers import Reason
 from vault.domain.orders import Order, PortType, Status
 from vault.domain.records import PHASES, Record, mask_number
-from vault.domain.search import Found
+from vault.domain.search import Found, Outcome
 from vault.web.approvals_schemas import APPROVAL_SCHEMAS
 from vault.web.break_glass_schemas import BREAK_GLASS_SCHEMAS
 from vault.web.fax_schemas import FAX_SCHEMAS
@@ -144,7 +144,19 @@ SCHEMAS: dict[str, Any] = {
             **_record_fields(needed=True),
             "phase": one_of(PHASES),
         },
-        {**_record_fields(needed=False), "waiting": {"type": "boolean"}},
+        {
+            **_record_fields(needed=False),
+            "principal_name": {
+                "type": "string",
+                "description": "What the principal was called then; no part of the record.",
+            },
+            "outcome": {
+                **one_of(Outcome),
+                "description": "Of an intent to read: whether bytes went out; `cut`: not all did.",
+            },
+            "outcome_bytes": {"type": ["integer", "null"]},
+            "waiting": {"type": "boolean"},
+        },
     ),
     "AccessRecordPage": _object(
         {
@@ -208,8 +220,15 @@ def order_json(view: OrderView) -> dict[str, Any]:
 
 def found_json(found: Found) -> dict[str, Any]:
     """Return an access record with its place in the log."""
-    shown = {"index": found.index, **record_json(found.record)}
-    return {**shown, "waiting": True} if found.waiting else shown
+    shown: dict[str, Any] = {"index": found.index, **record_json(found.record)}
+    if found.name is not None:
+        shown["principal_name"] = found.name
+    if found.went_out is not None:
+        shown["outcome"] = found.went_out.outcome.value
+        shown["outcome_bytes"] = found.went_out.size_bytes
+    if found.waiting:
+        shown["waiting"] = True
+    return shown
 
 
 def record_json(record: Record) -> dict[str, Any]:

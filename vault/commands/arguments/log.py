@@ -31,11 +31,19 @@ def add_log(tree: Tree) -> None:
     search.add_argument("--region", choices=REGIONS, help="needed with several")
     search.add_argument("--document", type=identity, help="everything about this document")
     search.add_argument("--order", type=identity, help="everything about this order")
-    search.add_argument("--principal", help="everything this person or machine did")
-    search.add_argument("--purpose", help=f"reads for one of {', '.join(Purpose)}")
+    search.add_argument(
+        "--principal", help="everything this one did: an id, a token's label, a person's name"
+    )
+    search.add_argument(
+        "--purpose", help=f"reads for one of {', '.join(Purpose)}, and whether bytes went out"
+    )
     search.add_argument("--action", help="only this action, as document.read or log.read")
     search.add_argument("--refused", action="store_true", help="only refusals")
-    search.add_argument("--transfers", action="store_true", help="only what left its region")
+    search.add_argument(
+        "--transfers",
+        action="store_true",
+        help="only what left its region, with where to and the basis",
+    )
     search.add_argument("--from", dest="since", metavar="TIME", help="from this time or date (UTC)")
     search.add_argument("--to", dest="until", metavar="TIME", help="before this time or date (UTC)")
     search.add_argument("--limit", type=count, default=1000, help="so many at most (1000)")
@@ -48,6 +56,13 @@ def add_log(tree: Tree) -> None:
         "Print the public key that signs the log and the certificates.",
         "portvault log key",
     )
+    forget = log.command(
+        "forget-name",
+        "log_proofs.forget",
+        "Forget what a principal was called, a label or a name; its id stays in the log.",
+        "portvault log forget-name person:0123456789abcdef0123456789abcdef",
+    )
+    forget.add_argument("principal", metavar="PRINCIPAL", help="its id, as the log has it")
     receipt = log.command(
         "receipt",
         "log.receipt",
