@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.command_line import (
     LETTER,
@@ -131,6 +133,7 @@ async def test_progress_shows_on_a_terminal_alone(
     document = out.decode().strip()
     assert (status, len(document)) == (0, 36)
     assert b"loa.pdf [##############################] 100 % of 131 KiB" in says
+    assert b"accepted as application/pdf, 134884 bytes, digest none, kept " in says
     read = get(document, tmp_path / "letter.pdf")
     status, out, says = await asyncio.to_thread(on_a_terminal, vault, *read, **token)
     assert (status, b"100 %" in says) == (0, True)
@@ -138,6 +141,53 @@ async def test_progress_shows_on_a_terminal_alone(
     status, out, says = await asyncio.to_thread(on_a_terminal, vault, *wrong, **token)
     last = says.replace(b"\r\n", b"\n").splitlines()[-1]
     assert (status, out, last.startswith(b"portvault: ")) == (1, b"", True)
+
+
+async def test_of_many_files_each_has_its_result_and_one_that_fails_stops_none(
+    vault_process: VaultProcess, tmp_path: Path
+) -> None:
+    """A line a file, with its id where it was taken; the status says that not all were."""
+    vault, token = vault_process, await token_of(vault_process, "porting")
+    order, _ = await scan_of(vault, token)
+    text = tmp_path / "notes.txt"
+    text.write_text("no letter")
+    files = (str(LETTER), str(tmp_path / "none.pdf"), str(text), str(LETTER))
+    status, out, says = await vault.run(
+        "put", *files, "--order", order, "--kind", "loa", "--digest", **token
+    )
+    first, missing, refused, last = out.splitlines()
+    assert (status, "2 of 4 files were not accepted" in says, one_line(says)) == (1, True, True)
+    assert [line[:6] for line in (missing, refused)] == ["failed", "failed"]
+    assert "No such file" in missing
+    assert "notes.txt: " in refused
+    for line in (first, last):
+        assert "loa.pdf: accepted as application/pdf" in line
+        assert "digest checked, kept " in line
+        shown = await vault.json("show", line[:36], **token)
+        assert "digest" not in shown
+
+
+async def test_a_file_that_could_not_be_taken_is_sent_again_under_one_key(
+    vault_process: VaultProcess,
+) -> None:
+    """Three times, whole each time, so that a vault which took it keeps it once."""
+    sent = list[tuple[str, int]]()
+
+    async def refuse(request: web.Request) -> web.Response:
+        sent.append((request.headers["Idempotency-Key"], len(await request.read())))
+        problem = {"detail": "records cannot be written", "title": "Not now", "status": 503}
+        return web.json_response(problem, status=503, content_type="application/problem+json")
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", refuse)
+    async with TestServer(app) as server:
+        variables = {"PORTVAULT_SERVER": str(server.make_url("")), "PORTVAULT_TOKEN": "pv_x"}
+        put = ("put", str(LETTER), "--order", UNKNOWN, "--kind", "loa")
+        status, out, says = await vault_process.run(*put, **variables)
+    assert (status, out, one_line(says)) == (5, "", True)
+    assert len(sent) == 3
+    assert len(set(sent)) == 1
+    assert sent[0][1] == LETTER.stat().st_size
 
 
 @pytest.mark.parametrize("output", [(), ("-o", "-")])

@@ -6,11 +6,12 @@ import base64
 import hashlib
 import os
 import sys
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import aiohttp
@@ -19,9 +20,20 @@ from vault.client import call, check, session
 from vault.commands.output import Progress, show
 from vault.domain.media import HEAD_BYTES, by_signature, readable
 from vault.domain.receipts import HEADER as RECEIPT
-from vault.errors import InvalidRequestError, VaultError
+from vault.errors import InvalidRequestError, UnavailableError, VaultError
 
 CHUNK_BYTES = 64 * 1024
+#: After how long a file is sent again that the vault could not take; the key keeps it from twice.
+RETRY_SECONDS = (1.0, 4.0)
+
+
+class SomeFailedError(VaultError):
+    """Some of several files were not accepted."""
+
+    def __init__(self, failed: int, number: int) -> None:
+        super().__init__(
+            f"{failed} of {number} files were not accepted; put those again, and no others"
+        )
 
 
 @contextmanager
@@ -38,8 +50,47 @@ def _file_errors(path: Path) -> Iterator[None]:
 
 
 async def put(args: argparse.Namespace) -> None:
-    """Upload a document."""
-    path: Path = args.file
+    """Upload documents, one after the other; each has its result, and one that fails stops none."""
+    target = f"/v1/orders/{quote(args.order, safe='')}/documents?kind={quote(args.kind)}"
+    if len(args.file) == 1:
+        (path,) = args.file
+        document = await _put(path, target, readable(path.name), digest=args.digest)
+        if not args.json and sys.stderr.isatty():
+            print(_accepted(path, document), file=sys.stderr)
+        show(document, document["id"], as_json=args.json)
+        return
+    results, failures = list[dict[str, Any]](), list[Exception]()
+    for number, path in enumerate(args.file, start=1):
+        what = f"{number}/{len(args.file)} {readable(path.name)}"
+        try:
+            document = await _put(path, target, what, digest=args.digest)
+        except (VaultError, OSError) as error:
+            failures.append(error)
+            results.append({"file": str(path), "result": "failed", "detail": str(error)})
+            line = f"{'failed':36}  {readable(path.name)}: {error}"
+        else:
+            results.append({"file": str(path), "result": "accepted", "document": document})
+            line = f"{document['id']}  {_accepted(path, document)}"
+        if not args.json:
+            print(line, flush=True)
+    if args.json:
+        show(results, "", as_json=True)
+    if failures:
+        raise SomeFailedError(len(failures), len(args.file))
+
+
+def _accepted(path: Path, document: dict[str, Any]) -> str:
+    """Return what became of a file: what it was recognised as, and how long it is kept."""
+    due_at = document.get("retention", {}).get("due_at")
+    until = f"kept until {due_at}" if due_at else "kept while its order is open"
+    return (
+        f"{readable(path.name)}: accepted as {document['media_type']}, "
+        f"{document['size_bytes']} bytes, digest {document['digest']}, {until}"
+    )
+
+
+async def _put(path: Path, target: str, what: str, *, digest: bool) -> dict[str, Any]:
+    """Upload a file; where the vault is away for a moment it is sent again, and kept once."""
     with _file_errors(path):
         if not path.is_file():
             path.stat()
@@ -47,13 +98,23 @@ async def put(args: argparse.Namespace) -> None:
         file = path.open("rb")
     with file:
         with _file_errors(path):
-            size, headers = await asyncio.to_thread(_describe, path, file, digest=args.digest)
-        target = f"/v1/orders/{quote(args.order, safe='')}/documents?kind={quote(args.kind)}"
-        async with session() as http:
-            with Progress(readable(path.name), size) as progress:
-                body = _read(path, file, size, progress)
-                document = await call(http, "POST", target, data=body, headers=headers)
-    show(document, document["id"], as_json=args.json)
+            size, headers = await asyncio.to_thread(_describe, path, file, digest=digest)
+        headers["Idempotency-Key"] = str(uuid.uuid4())
+        for wait_seconds in (*RETRY_SECONDS, None):
+            try:
+                async with session() as http:
+                    with Progress(what, size) as progress:
+                        body = _read(path, file, size, progress)
+                        document: dict[str, Any] = await call(
+                            http, "POST", target, data=body, headers=headers
+                        )
+                        return document
+            except UnavailableError:
+                if wait_seconds is None:
+                    raise
+                await asyncio.sleep(wait_seconds)
+                file.seek(0)
+    raise AssertionError
 
 
 def _describe(path: Path, file: BufferedReader, *, digest: bool) -> tuple[int, dict[str, str]]:

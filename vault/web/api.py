@@ -164,6 +164,8 @@ async def ingest_document(request: web.Request) -> web.Response:
     )
     standing = await standing_of(vault, principal_of(request), document)
     shown = document_json(document, standing, filename=upload.filename)
+    # None is made unless it is sent, and none is kept: it would tell the content without a key.
+    shown["digest"] = "checked" if upload.sha256 is not None else "none"
     location = {hdrs.LOCATION: f"/v1/documents/{document.id}"}
     return web.json_response(shown, status=201, headers=location)
 

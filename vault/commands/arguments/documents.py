@@ -13,10 +13,10 @@ def add_documents(tree: Tree) -> None:
     put = tree.command(
         "put",
         "content.put",
-        "Upload a document and print its id.",
+        "Upload documents, and print the id of each; a file that fails stops no other.",
         "portvault put scan.jpg --order ID --kind passport",
     )
-    put.add_argument("file", type=Path, metavar="FILE")
+    put.add_argument("file", type=Path, nargs="+", metavar="FILE")
     put.add_argument("--order", type=identity, required=True)
     put.add_argument("--kind", required=True, help=", ".join(Kind))
     put.add_argument("--digest", action="store_true", help="send Content-Digest (SHA-256)")
