@@ -199,6 +199,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if isinstance(error, ConnectionError) or STREAMING in request:
             log.info("connection cut: %s", type(error).__name__)
             return _cut(request)
+        if kind is DAMAGED:
+            return _damaged()
         if kind is not None and kind is not INTERNAL:
             answer = problem(kind, str(error), **_tombstone(request, error))
             if isinstance(error, errors.LimitError):
