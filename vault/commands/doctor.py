@@ -23,6 +23,7 @@ from keys.signing import SigningKeys
 from keys.status import seal_overdue
 from vault.actions.bucket import CHECKPOINT, MINIMUM, newest_note
 from vault.actions.expiry_limits import why_stopped
+from vault.actions.queues import queues_of
 from vault.actions.stores import compare_identity, stored_identity
 from vault.adapters.objects import open_store
 from vault.adapters.postgres_cluster import is_confined
@@ -54,6 +55,8 @@ from vault.sql.stores import store_ids
 CHECK_SECONDS = 60.0
 CLOCK_SECONDS_MAX = 2.0
 FREE_BYTES_MIN = 1024**3
+#: Queues that a check of their own looks at.
+OWN_LINES = frozenset({"log", "seal"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class _Known:
     waiting: dict[str, float] = field(default_factory=dict)
     #: Why the worker lets nothing go by its time.
     stopped: dict[str, str] = field(default_factory=dict)
+    #: What waits for too long.
+    queues: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 Check = Callable[[], Awaitable[tuple[str, str]]]
@@ -103,7 +108,8 @@ async def doctor(args: argparse.Namespace) -> None:
     findings = await asyncio.gather(*(_find(name, check) for name, check in checks.items()))
     stopped = [Finding(f"expiry {region}", "fail", why) for region, why in known.stopped.items()]
     published = [Finding(f"log {region}", *found) for region, found in known.logs.items()]
-    rows = [asdict(finding) for finding in (database, *findings, *stopped, *published)]
+    queues = [Finding(f"queues {region}", *found) for region, found in known.queues.items()]
+    rows = [asdict(finding) for finding in (database, *findings, *stopped, *published, *queues)]
     show(rows, table(rows, ("verdict", "check", "detail")), as_json=args.json)
     failed = [row["check"] for row in rows if row["verdict"] == "fail"]
     if failed:
@@ -182,6 +188,7 @@ async def _ask_database(config: Config, known: _Known) -> tuple[str, str]:
             if not waiting:
                 known.logs.update(await _logs(config, conn))
                 known.stopped.update(await _stopped(config, conn))
+                known.queues.update(await _queues(config, conn))
             for region in () if waiting else known.trees:
                 mirror = await progress(conn, region)
                 known.mirrors[region] = mirror.intended if mirror else 0
@@ -221,9 +228,7 @@ async def _wrong_session(conn: asyncpg.Connection) -> str | None:
 async def _logs(config: Config, conn: Connection) -> dict[str, tuple[str, str]]:
     """Return of each region's log whether it is published, which takes a worker."""
     seconds_max, found = config.record_publish_seconds_max, dict[str, tuple[str, str]]()
-    serving = await conn.fetchval(
-        "select exists (select from pg_stat_activity where application_name = $1)", APPLICATION
-    )
+    serving = await _is_serving(conn)
     for region, seconds in (await waiting_seconds(conn, config.regions)).items():
         if seconds is None or seconds <= seconds_max:
             found[region] = "ok", "published"
@@ -234,6 +239,27 @@ async def _logs(config: Config, conn: Connection) -> dict[str, tuple[str, str]]:
             "log says why it cannot publish"
         )
         found[region] = "fail" if serving else "warn", detail
+    return found
+
+
+async def _is_serving(conn: Connection) -> bool:
+    found: bool = await conn.fetchval(
+        "select exists (select from pg_stat_activity where application_name = $1)", APPLICATION
+    )
+    return found
+
+
+async def _queues(config: Config, conn: Connection) -> dict[str, tuple[str, str]]:
+    """Return of each region what waits for too long, but for what has a line of its own."""
+    found, serving = dict[str, tuple[str, str]](), await _is_serving(conn)
+    for region in config.regions:
+        late = [
+            str(queue)
+            for queue in await queues_of(config, conn, region)
+            if queue.late and queue.name not in OWN_LINES
+        ]
+        verdict = "fail" if serving else "warn"
+        found[region] = (verdict, "; ".join(late)) if late else ("ok", "nothing waits for too long")
     return found
 
 

@@ -10,16 +10,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from keys.lookups import Lookups
 from vault.actions.expiry_limits import why_stopped
+from vault.actions.queues import queues_of
 from vault.actions.readiness import parts_away
 from vault.connections import Connections
 from vault.context import Vault
 from vault.errors import DatabaseUnavailableError, InvalidRequestError
 from vault.sql.connection import connection
+from vault.sql.queues import last_times
 from vault.web.problems import NOT_READY, problem
 
 #: How long one look counts.
 READY_SECONDS = 1.0
 EXPIRY_SECONDS = 30.0
+QUEUES_SECONDS = 30.0
 
 REGISTRY = web.AppKey("registry", CollectorRegistry)
 OPENAPI = web.AppKey("openapi", dict)
@@ -178,6 +181,50 @@ class Expiry:
 EXPIRY = web.AppKey("expiry", Expiry)
 
 
+class Queues:
+    """How much waits, and when what is done again and again was last done, for metrics."""
+
+    def __init__(self, vault: Vault, registry: CollectorRegistry) -> None:
+        self._vault = vault
+        self._looks = Lookups[None, None]()
+        self._looked_at = -math.inf
+
+        def gauge(name: str, help_text: str, label: str = "queue") -> Gauge:
+            return Gauge(f"portvault_{name}", help_text, [label, "region"], registry=registry)
+
+        self._count = gauge("queue_waiting", "How much waits in a queue; 10,000: that, or more.")
+        self._oldest = gauge("queue_oldest_seconds", "How long the oldest of a queue waits.")
+        self._late = gauge("queue_overdue", "Whether a queue waits for too long; see doctor.")
+        self._last = gauge(
+            "last_seconds", "How long ago a checkpoint, a seal, a mirror was written.", "what"
+        )
+
+    async def look(self) -> None:
+        """Ask the database, unless that was done within the last half minute."""
+        if time.monotonic() - self._looked_at > QUEUES_SECONDS:
+            await self._looks.share(None, self._look)
+
+    async def _look(self) -> None:
+        try:
+            async with connection(self._vault.pool) as conn:
+                for region in self._vault.config.regions:
+                    for queue in await queues_of(self._vault.config, conn, region):
+                        labels = (queue.name, region)
+                        self._count.labels(*labels).set(queue.length.count)
+                        self._oldest.labels(*labels).set(queue.length.seconds)
+                        self._late.labels(*labels).set(queue.late)
+                    for what, seconds in (await last_times(conn, region)).items():
+                        self._last.labels(what, region).set(seconds)
+        except DatabaseUnavailableError:
+            # It is not known; that the database is away is told by others.
+            for known in (self._count, self._oldest, self._late, self._last):
+                known.clear()
+        self._looked_at = time.monotonic()
+
+
+QUEUES = web.AppKey("queues", Queues)
+
+
 async def check_ready(request: web.Request) -> web.Response:
     """
     Answer whether a document of every region, or of `?region=`, could be handed out; 503 where not.
@@ -202,6 +249,7 @@ async def check_ready(request: web.Request) -> web.Response:
 async def show_metrics(request: web.Request) -> web.Response:
     """Answer in the Prometheus text format."""
     await request.app[EXPIRY].look()
+    await request.app[QUEUES].look()
     return web.Response(
         body=generate_latest(request.app[REGISTRY]), content_type="text/plain", charset="utf-8"
     )

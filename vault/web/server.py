@@ -23,10 +23,12 @@ from vault.web.health import (
     EXPIRY,
     HOOKS,
     OPENAPI,
+    QUEUES,
     READINESS,
     REGISTRY,
     Expiry,
     Metrics,
+    Queues,
     Readiness,
 )
 from vault.web.openapi import openapi
@@ -72,6 +74,7 @@ def make_app(vault: Vault, connections: Connections | None = None) -> web.Applic
     app[VAULT], app[REGISTRY], app[OPENAPI] = vault, registry, openapi()
     app[READINESS] = Readiness(vault, registry)
     app[EXPIRY] = Expiry(vault, registry)
+    app[QUEUES] = Queues(vault, registry)
     app[STOPPING] = Stopping()
     app[HOOKS] = metrics.hooks
     app.on_response_prepare.append(_add_headers)
