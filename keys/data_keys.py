@@ -135,6 +135,11 @@ async def mark_dirty(conn: Connection, region: str, scopes: Sequence[UUID]) -> N
     )
 
 
+async def unmark_dirty(conn: Connection, region: str, scope: UUID) -> None:
+    """Let the next seal leave a scope as it is."""
+    await conn.execute("delete from key_dirty where region = $1 and scope = $2", region, scope)
+
+
 async def counts(conn: Connection, region: str) -> Counts | None:
     """Return the tree's measures; counts every row, so it is for people, not for a loop."""
     row = await conn.fetchrow(

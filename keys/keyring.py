@@ -111,16 +111,27 @@ class Keyring:
 
     async def open_scope(self, conn: Connection, region: str, scope: UUID) -> None:
         """
-        Make a scope without a key, in the caller's transaction, for things that come and go.
+        Make a scope without a key, in the caller's transaction.
 
         It is dirty from the start: if it is empty at the next seal it is dropped, and whoever still
-        wraps under it is told by `StaleScopeError` or `KeyDestroyedError`.
+        wraps under it is told by `StaleScopeError` or `KeyDestroyedError`. So it is for things that
+        come and go, and for a first key that is kept in a transaction of its own (`settle`).
         """
         head = await nodes.change(conn, region)
         if head is None:
             raise RolledBackError
         await add_scope(conn, region, head, await self._root_key(region, head), scope)
         await data_keys.mark_dirty(conn, region, [scope])
+        # A scope of this name may have been dropped; its key is not this one's.
+        self._scopes.drop(scope)
+
+    async def settle(self, conn: Connection, region: str, scope: UUID) -> None:
+        """
+        Take a new scope's dirt away, in the caller's transaction, after `insert_key`.
+
+        Only for the first wrap that was ever sent under it: no WAL has another one.
+        """
+        await data_keys.unmark_dirty(conn, region, scope)
 
     async def new_key(self, region: str, scope: UUID, identity: UUID) -> tuple[DataKey, WrappedKey]:
         """Make a data key, known to nobody until `insert_key` keeps it."""

@@ -258,7 +258,16 @@ class House:
         for _ in range(count):
             identity = uuid4()
             async with self.pool.acquire() as conn:
-                if beside is None:
+                if beside is None and len(self.scopes) % 2:
+                    # As orders do: the scope first, then its key.
+                    scope = uuid4()
+                    async with conn.transaction():
+                        await self.keyring.open_scope(conn, REGION, scope)
+                    key, wrapped = await self.keyring.new_key(REGION, scope, identity)
+                    async with conn.transaction():
+                        await self.keyring.insert_key(conn, wrapped)
+                        await self.keyring.settle(conn, REGION, scope)
+                elif beside is None:
                     scope = uuid4()
                     async with conn.transaction():
                         key, _ = await self.keyring.create_scope(conn, REGION, scope, identity)

@@ -67,6 +67,11 @@ class Attacker:
         finally:
             await conn.close()
 
+    def look_for(self, identity: UUID, scope: UUID) -> None:
+        """Look in WAL for wraps of something that no row and no object tells of."""
+        self._objects.setdefault(identity, set())
+        self._scopes.add((scope, 1))
+
     def take_wal(self, wal: bytes) -> int:
         """
         Take wraps of documents out of WAL, of transactions that were rolled back, too.

@@ -6,8 +6,9 @@ and `cryptography`, and runs as this one file, `python auditor.py EXPORT --key V
 each with the first index that offends: *intact* (every record hashes into the signed tree),
 *complete* (no gap; every intent has an outcome or is in flight; no record waits for longer than
 `--waiting-max` seconds to be published), *consistent* (checkpoints held
-from before are prefixes), *anchored* (up to which size a witness cosigned). Exit status 0 when all
-hold, else the sum of 8, 16, 32 and 64 for each that does not; 1: no export, 2: wrong usage.
+from before are prefixes), *anchored* (up to which size a witness cosigned; null where you name no
+`--witness`). Exit status 0 when none fails, else the sum of 8, 16, 32 and 64 for each that does; 1:
+no export, 2: wrong usage.
 """
 
 import argparse
@@ -438,6 +439,8 @@ class Audit:
             "last": self._last,
             "size": self._size,
             **{name: name not in self._first for name in STATUS},
+            # Without a witness nobody says that nobody else was shown another log.
+            "anchored": "anchored" not in self._first if self._witnesses else None,
             "anchored_size": self._anchored if self._witnesses else None,
             "in_flight": len(self._open),
             "waiting": self._head.get("waiting", 0),
@@ -493,7 +496,7 @@ def main() -> None:
     except (AuditError, OSError, ValueError) as error:
         sys.exit(f"audit: {error}")
     print(json.dumps(verdict, indent=2))
-    sys.exit(sum(value for name, value in STATUS.items() if not verdict[name]))
+    sys.exit(sum(value for name, value in STATUS.items() if verdict[name] is False))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from keys.errors import StaleScopeError
 from keys.tree import WrappedKey
 from tests.key_house import REGION, BrokenError, House, build
 
@@ -66,3 +68,23 @@ async def test_who_stops_waiting_takes_the_key_from_nobody(house: House) -> None
     assert (await second).reveal() == house.data_keys[row.id]
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def test_a_scope_that_a_seal_dropped_before_its_first_key_is_made_again(house: House) -> None:
+    """Its second key is another one, which is not taken for the first; then it is as others."""
+    scope, identity = uuid4(), uuid4()
+    async with house.pool.acquire() as conn:
+        await house.keyring.open_scope(conn, REGION, scope)
+        _, lost = await house.keyring.new_key(REGION, scope, identity)
+        assert await house.keyring.needs_seal(REGION)
+        await house.keyring.seal(REGION)
+        with pytest.raises(StaleScopeError):
+            await house.keyring.insert_key(conn, lost)
+        await house.keyring.open_scope(conn, REGION, scope)
+        key, kept = await house.keyring.new_key(REGION, scope, identity)
+        async with conn.transaction():
+            await house.keyring.insert_key(conn, kept)
+            await house.keyring.settle(conn, REGION, scope)
+        assert not await house.keyring.needs_seal(REGION)
+    house.keyring.forget()
+    assert (await house.keyring.open_key(kept)).reveal() == key.reveal()

@@ -100,7 +100,11 @@ async def test_a_segment_is_the_same_from_memory_and_from_the_database(
         conn: Connection, region: str, head: Tree, since: str, known: Known | None = None
     ) -> AsyncIterator[Row]:
         nonlocal compared
-        assert known is not None
+        if known is None:
+            # The look before the seal, which remembers nothing yet.
+            async for row in changes(conn, region, head, since):
+                yield row
+            return
         rows = [row async for row in changes(conn, region, head, since, known)]
         again = [row async for row in changes(conn, region, head, since)]
         assert sorted(map(encode_row, rows)) == sorted(map(encode_row, again))

@@ -2,16 +2,21 @@
 
 import asyncio
 import os
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from keys.errors import IntegrityError
+from keys.stream import DataKey
 from tests.fixtures_server import OPERATOR, PORTING, in_pieces
 from tests.retention_house import new_order, put
 from vault.actions.collect import collect_abandoned
 from vault.actions.ingest import ingest
+from vault.actions.orders import create_order, show_order
 from vault.actions.receive import Upload
 from vault.actions.seal import seal
 from vault.app import open_vault
@@ -19,6 +24,7 @@ from vault.attacker import Attacker
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.documents import Kind
+from vault.domain.orders import check_details, details_context, encode_details
 from vault.drill_backups import Backups
 from vault.errors import VaultError
 from vault.migrate import migrate
@@ -57,6 +63,67 @@ async def upload(vault: Vault, order: UUID, content: bytes) -> None:
     """Take a document in."""
     sent = Upload(in_pieces(content), None, None, len(content), None)
     await ingest(vault, PORTING, order, Kind.LOA, sent)
+
+
+DETAILS = check_details(["+442079460199"], None)
+
+
+def details_in(attacker: Attacker, wal: list[bytes], order: UUID) -> bool:
+    """Whether some key that was learned opens the details of an order anywhere in the WAL."""
+    context, plain = details_context(REGION, order), encode_details(DETAILS)
+    keys = [DataKey(key) for key in attacker.keys]
+    size = len(keys[0].seal(plain, context))
+    for segment in wal:
+        at = segment.find(order.bytes)
+        while at >= 0:
+            near = segment[at : at + 600]
+            for start, key in product(range(max(len(near) - size, 0)), keys):
+                with suppress(IntegrityError):
+                    return key.open(near[start : start + size], context) == plain
+            at = segment.find(order.bytes, at + 1)
+    return False
+
+
+async def test_an_order_that_was_rolled_back_opens_nothing_after_a_seal(tmp_path: Path) -> None:
+    """Its key and its details are in the WAL, and until the seal they open."""
+    tmp_path.chmod(0o711)
+    config = Config(home=tmp_path / "home", regions=(REGION,), worker=False, key_cache_seconds=0.2)
+    backups = Backups(config.home, tmp_path / "backups")
+    dsn = await backups.begin()
+    try:
+        await migrate(dsn)
+        owner = await asyncpg.connect(dsn)
+        async with open_vault(config, dsn=dsn) as vault:
+            living = await new_order(vault)
+            assert not await vault.keyring.needs_seal(REGION)
+            await owner.execute(REFUSE)
+            with pytest.raises(asyncpg.PostgresError):
+                await create_order(
+                    vault, PORTING, region=REGION, customer="acme", numbers=list(DETAILS.numbers)
+                )
+            await owner.execute(ACCEPT)
+            (order,) = [row["scope"] for row in await owner.fetch("select scope from key_dirty")]
+            assert await owner.fetchval("select count(*) from porting_order") == 1
+            for point, found in (("rolled-back", True), ("sealed", False)):
+                if point == "sealed":
+                    assert await vault.keyring.needs_seal(REGION)
+                    await seal(vault, OPERATOR, REGION)
+                await backups.mark(dsn, point)
+                attacker = Attacker(REGION)
+                # What the attacker looks for beside the id of its scope in the WAL.
+                attacker.look_for(order, order)
+                await attacker.take_database(dsn)
+                segments = [path.read_bytes() for path in sorted(backups.archive.iterdir())]
+                for segment in segments:
+                    attacker.take_wal(segment)
+                attacker.take_custodian(config.signing_key_path.parent)
+                attacker.learn()
+                assert details_in(attacker, segments, order) is found, point
+            view = await show_order(vault, PORTING, living)
+            assert view.details is not None
+        await owner.close()
+    finally:
+        await backups.server.stop()
 
 
 @pytest.mark.parametrize("crashed", [False, True], ids=["refused", "cut-off"])

@@ -115,7 +115,7 @@ def test_an_honest_export_holds() -> None:
     """All of it, with what was held from before, and one intent in flight."""
     held = [checkpoint(size) for size in range(22)]
     found = audit(export(), held=held)
-    assert [found[name] for name in ("intact", "complete", "consistent", "anchored")] == [True] * 4
+    assert [found[name] for name in ("intact", "complete", "consistent")] == [True] * 3
     assert (found["first"], found["last"], found["size"], found["in_flight"]) == (0, 21, 21, 1)
     assert (found["first_offending"], found["findings"]) == ({}, [])
 
@@ -219,8 +219,11 @@ def test_a_witness_anchors_the_log() -> None:
     cosigned = note + WITNESS.cosign(note.partition("\n\n")[0] + "\n", 1_700_000_000)
     lines = export()
     lines[11] = json.dumps({"checkpoint": cosigned}).encode()
-    assert audit(lines, witnesses=[WITNESS.vkey])["anchored_size"] == 10
-    assert audit(lines)["anchored_size"] is None
+    found = audit(lines, witnesses=[WITNESS.vkey])
+    assert (found["anchored"], found["anchored_size"]) == (True, 10)
+    alone = audit(lines)
+    # Cosigned or not: who names no witness has asked nobody.
+    assert (alone["anchored"], alone["anchored_size"], alone["findings"]) == (None, None, [])
     assert offended(export(), witnesses=[WITNESS.vkey]) == {"anchored": 0}
     newest = checkpoint(21)
     both = newest + WITNESS.cosign(newest.partition("\n\n")[0] + "\n", 1_700_000_001)

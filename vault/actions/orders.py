@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from keys.errors import StaleScopeError
-from keys.keyring import DataKey
+import asyncpg
+
+from keys.errors import KeyDestroyedError, StaleScopeError
+from keys.keyring import DataKey, WrappedKey
 from vault.actions.access import Access, own_regions, recorded
 from vault.actions.number_index import index_key, opened
 from vault.actions.once import Once
@@ -91,11 +93,16 @@ async def create_order(
             customer=customer,
             principal=principal,
         )
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             index, key = await index_key(vault, region)
-            with suppress(StaleScopeError):
+            with suppress(StaleScopeError, KeyDestroyedError):
+                own, wrapped = await _new_key(vault, region, identity)
                 async with transaction(vault.pool) as conn:
-                    order, own = await _open(vault, conn, identity, region, customer, details)
+                    await vault.keyring.insert_key(conn, wrapped)
+                    if attempt == 0:
+                        # No other wrap was sent under this scope, so no WAL has one.
+                        await vault.keyring.settle(conn, region, identity)
+                    order = await _open(vault, conn, identity, region, customer, details, own)
                     marks = macs(key, details.numbers)
                     if not await index_sql.insert(conn, region, index, identity, marks):
                         # The index's key was replaced meanwhile: nothing goes under the old one.
@@ -106,15 +113,35 @@ async def create_order(
         raise ConflictError("the region's keys are being sealed; try again")
 
 
+async def _new_key(vault: Vault, region: str, identity: UUID) -> tuple[DataKey, WrappedKey]:
+    """
+    Make the order's scope and, within it, its key, which nothing keeps yet.
+
+    The scope is committed before anything is sent that a key of it opens, and is dirty until the
+    order stands: where the order's transaction is rolled back, or the process ends, the next seal
+    drops the scope, and from then on nothing opens what the WAL has of the order.
+    """
+    # It is there already where an earlier attempt was stopped after it.
+    with suppress(asyncpg.UniqueViolationError):
+        async with transaction(vault.pool) as conn:
+            await vault.keyring.open_scope(conn, region, identity)
+    return await vault.keyring.new_key(region, identity, identity)
+
+
 async def _open(
-    vault: Vault, conn: Connection, identity: UUID, region: str, customer: str, details: Details
-) -> tuple[Order, DataKey]:
-    key, _ = await vault.keyring.create_scope(conn, region, identity, identity)
+    vault: Vault,
+    conn: Connection,
+    identity: UUID,
+    region: str,
+    customer: str,
+    details: Details,
+    key: DataKey,
+) -> Order:
     order = _new_order(identity, region, customer, details, key, vault.clock())
     await orders_sql.insert(conn, order)
     first = OrderEvent(DESK, str(identity), order.status, order.created_at)
     await events_sql.insert(conn, identity, first, order.created_at)
-    return order, key
+    return order
 
 
 def _new_order(
