@@ -176,6 +176,21 @@ class Keyring:
         except IntegrityError:
             raise DamagedError("a key is damaged", [damage.wrapped(wrapped)]) from None
 
+    async def open_key_within(self, conn: Connection, wrapped: WrappedKey) -> DataKey:
+        """
+        Unwrap by the tree as the caller's transaction sees it, for a restore that is not committed.
+
+        Raises `StaleScopeError` when the tree has no such scope, and `IntegrityError`.
+        """
+        region, scope = wrapped.region, wrapped.scope
+        path = await nodes.scope_path(conn, region, scope)
+        if path is None or path.scope.epoch != wrapped.scope_epoch:
+            raise StaleScopeError
+        root_key = await self._root_key(region, path.tree)
+        scope_key = open_path(region, path.nodes, root_key, path.scope.slot)
+        context = wrap.data_key_context(region, scope, wrapped.scope_epoch, wrapped.id)
+        return DataKey(wrap.unwrap(scope_key, wrapped.wrap, context))
+
     async def doubt(self, conn: Connection, region: str, scope: UUID) -> None:
         """
         Have the next seal give a scope a fresh key, in the caller's transaction.

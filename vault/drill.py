@@ -97,9 +97,8 @@ class Line:
         if self.opened == (self.state == "sealed"):
             return False
         wanted = "identical" if self.state == "living" else "shredded"
-        # What came after the dump has no row in it, and is named as what it is.
-        late = self.stored != "before the backups" and self.state == "living"
-        return self.from_base == wanted and self.from_dump == ("unknown" if late else wanted)
+        # What came after the dump has no row in it, and is brought back from the bucket.
+        return self.from_base == self.from_dump == wanted
 
 
 class Drill:
@@ -376,7 +375,7 @@ class Drill:
             async with open_vault(config, dsn=dsn, restoring=True) as vault:
                 done = await restore(vault, OPERATOR, REGION, dry_run=False, leave_unknown=True)
             states = {item.document: item.state for item in done.documents}
-            self.named = self.named and self.lies <= set(done.tree.passed_over)
+            self.named = self.named and self.lies <= set(done.tree.passed_over if done.tree else ())
             async with open_vault(config, dsn=dsn) as vault:
                 for line in self.lines:
                     found = await _read(vault, line, states.get(line.document, "-"))
@@ -392,7 +391,7 @@ async def _read(vault: Vault, line: Line, state: str) -> str:
     except ShreddedError:
         return "shredded"
     except NotFoundError:
-        # What came after the backup has no row in it; the restore says what it knows.
+        # What came and went after the backup has no row in it; the restore says what it knows.
         return "shredded" if state in {"shredded", "sealed"} else state
     except (VaultError, KeysError) as error:
         return type(error).__name__

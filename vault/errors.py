@@ -96,6 +96,10 @@ class ClockError(VaultError):
     """This machine's clock cannot be trusted, so nothing is shredded by it."""
 
 
+class DoubtError(VaultError):
+    """A restore could not tell all that keeps documents, so nothing goes by its time."""
+
+
 class BulkExpiryError(VaultError):
     """More is due at once than goes without two people's agreement."""
 

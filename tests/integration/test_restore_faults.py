@@ -1,7 +1,6 @@
 """A restore that fails at any call, before or after it took effect, converges when run again."""
 
 import functools
-import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,6 @@ import asyncpg
 import pytest
 
 from keys.errors import KeysError
-from keys.rows import Connection
 from tests.fixtures_server import OPERATOR, Api, serving
 from tests.key_house import (
     BrokenError,
@@ -24,6 +22,7 @@ from tests.key_house import (
     faulty_connection,
     wrapped_of,
 )
+from tests.states import State, bring_back, take_state
 from vault import app
 from vault.actions.publish import publish_log
 from vault.actions.published import require_not_behind
@@ -36,7 +35,6 @@ from vault.context import Vault
 from vault.errors import VaultError
 
 REGION = "uk"
-State = dict[str, bytes]
 
 
 @dataclass
@@ -62,28 +60,6 @@ class Story:
         """Return what the custodian still holds, as a thief of it would."""
         place = Path(self.config.custodian_uri(REGION).removeprefix("file:"))
         return {path.read_bytes() for path in place.glob("*.key")}
-
-    async def bring_back(self, conn: Connection) -> None:
-        """Make the database what it was when the backup was taken."""
-        async with conn.transaction():
-            await conn.execute("set local session_replication_role = replica")
-            for table in self.backup:
-                await conn.execute(f'delete from "{table}"')
-            for table, rows in self.backup.items():
-                await conn.copy_to_table(table, source=io.BytesIO(rows), format="binary")
-
-
-async def take_state(conn: Connection) -> State:
-    """Return every table as it is."""
-    rows = await conn.fetch(
-        "select tablename from pg_tables where schemaname = 'public' and tablename <> 'migration'"
-    )
-    state = {}
-    for row in rows:
-        buffer = io.BytesIO()
-        await conn.copy_from_table(row["tablename"], output=buffer, format="binary")
-        state[row["tablename"]] = buffer.getvalue()
-    return state
 
 
 async def data_keys_of(vault: Vault) -> dict[UUID, bytes]:
@@ -193,14 +169,14 @@ async def test_a_restore_that_fails_at_any_call_is_finished_by_the_next(
     """Whatever kind of call fails, running it again loses nothing and revives nothing."""
     async with story.vault(restoring=True) as vault:
         async with vault.pool.acquire() as conn:
-            await story.bring_back(conn)
+            await bring_back(conn, story.backup)
         shape = await _shape(vault)
         story.faults.arm(None)
         await _run(story, vault)
         names = list(story.faults.names)
         await _check(story, vault)
         async with vault.pool.acquire() as conn:
-            await story.bring_back(conn)
+            await bring_back(conn, story.backup)
     commit = names.index("database: COMMIT;")
     # Of what one transaction did nothing is left, whether the call that failed took effect or not.
     known, broken = set(names[:commit] if after else ()), set[str]()
@@ -225,7 +201,7 @@ async def test_a_restore_that_fails_at_any_call_is_finished_by_the_next(
             await _run(story, vault)
             await _check(story, vault)
             async with vault.pool.acquire() as conn:
-                await story.bring_back(conn)
+                await bring_back(conn, story.backup)
     assert {"database: COMMIT;", "bucket.put", "custodian.create", "custodian.destroy"} <= broken
     assert after or {"custodian.unwrap", "bucket.get", "bucket.list"} <= broken
     assert set(names) <= known

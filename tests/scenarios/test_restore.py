@@ -46,13 +46,12 @@ async def test_a_dump_from_before_is_brought_up_to_date(
     token = await token_of(vault, "porting")
     order, living = await scan_of(vault, token)
     sealed = await put(vault, token, order)
-    old, new = str(tmp_path / "old.dump"), str(tmp_path / "new.dump")
+    old = str(tmp_path / "old.dump")
     await vault.json("backup", old)
     assert Path(old).stat().st_mode & 0o777 == 0o600
     await vault.json("shred", sealed, "--reason", "asked", **token)
     await vault.json("keys", "seal")
     pending, later = await put(vault, token, order), await put(vault, token, order)
-    await vault.json("backup", new)
     await vault.json("shred", pending, "--reason", "asked", **token)
     await asyncio.sleep(3)
     vault.kill()
@@ -61,28 +60,33 @@ async def test_a_dump_from_before_is_brought_up_to_date(
     status, _, says = await vault.run("serve")
     assert (status, one_line(says)) == (1, True)
     assert "portvault restore" in says
-    plan = states(await vault.json("restore", old, "--dry-run"))
-    assert plan == {living: "living", sealed: "shredded", pending: "shredded", later: "unknown"}
-    status, _, says = await vault.run("restore")
-    assert (status, one_line(says)) == (1, True)
-    assert "--leave-unknown" in says
-
-    lose_database(vault)
-    done = await vault.json("restore", new)
-    assert states(done)[sealed] in {"shredded", "sealed"}
-    assert [states(done)[one] for one in (living, pending, later)] == [
-        "living",
-        "shredded",
-        "living",
-    ]
+    aside = vault.home / "objects" / "uk" / "documents" / later
+    content = aside.read_bytes()
+    aside.unlink()
+    refused = await vault.run("restore", old, "--dry-run", "--json")
+    assert (refused[0], one_line(refused[2])) == (1, True)
+    assert "--leave-unknown" in refused[2]
+    assert await vault.run("restore", "--json") == refused
+    aside.write_bytes(content)
+    plan = await vault.json("restore", "--dry-run")
+    assert states(plan) == {
+        living: "living",
+        sealed: "shredded",
+        pending: "shredded",
+        later: "recovered",
+    }
+    assert await vault.json("restore") == plan
 
     await vault.start()
     target = tmp_path / "back.jpg"
-    await vault.json(*get(living, target), **token)
-    assert target.read_bytes() == SCAN.read_bytes()
-    for document in (sealed, pending):
-        status, _, says = await vault.run(*get(document, tmp_path / "none"), **token)
-        assert (status, says) == (3, "portvault: The document was shredded.\n")
+    for document in (living, later):
+        await vault.json(*get(document, target), **token)
+        assert target.read_bytes() == SCAN.read_bytes()
+    shown = await vault.json("show", later, **token)
+    assert (shown["not_known"], shown["filename"]) == (["filename"], None)
+    assert "recovered_at" in (await vault.run("order", "show", order, **token))[1]
+    status, _, says = await vault.run(*get(sealed, tmp_path / "none"), **token)
+    assert (status, says) == (3, "portvault: The document was shredded.\n")
     assert (await vault.json("keys", "verify"))[0]["findings"] == []
     verdict = (await vault.json("log", "verify"))["uk"]
     assert verdict["intact"]
@@ -101,13 +105,15 @@ async def test_what_only_the_bucket_knows_is_left_there_when_asked(
     await asyncio.sleep(3)
     vault.kill()
     lose_database(vault)
+    aside = vault.home / "objects" / "uk" / "documents" / later
+    aside.rename(tmp_path / "aside")
     done = await vault.json("restore", str(tmp_path / "old.dump"), "--leave-unknown")
     assert states(done) == {living: "living", later: "unknown"}
     await vault.start()
     await vault.json(*get(living, tmp_path / "back.jpg"), **token)
     status, _, _ = await vault.run(*get(later, tmp_path / "none"), **token)
     assert status == 3
-    assert (vault.home / "objects" / "uk" / "documents" / later).exists()
+    assert not aside.exists()
     # Two documents, the order's details, and the index of numbers.
     assert (await vault.json("keys", "verify"))[0]["keys"] == 4
 

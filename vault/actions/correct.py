@@ -22,7 +22,15 @@ from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
 from vault.domain.documents import MEDIA_TYPES, Custody, Document, Kind, correction_of
 from vault.domain.number_index import macs
-from vault.domain.orders import Details, check_details, details_context, encode_details
+from vault.domain.orders import (
+    UNKNOWN_CUSTOMER,
+    Details,
+    Order,
+    check_customer,
+    check_details,
+    details_context,
+    encode_details,
+)
 from vault.domain.placement import check_placement
 from vault.domain.retention import judge, loosens
 from vault.errors import (
@@ -134,6 +142,8 @@ class Changed:
     type: str | None = None
     losing_carrier: str | None = None
     gaining_carrier: str | None = None
+    #: Whose it is, of an order that a restore brought back and of which nobody knew.
+    customer: str | None = None
 
     def names(self) -> list[str]:
         """Return what is changed, by name: what the log says of it."""
@@ -141,6 +151,8 @@ class Changed:
 
     def applied(self, details: Details) -> Details:
         """Return the details with the changes, checked as those of a new order."""
+        if self.names() == ["customer"]:
+            return details
 
         def said(name: str) -> str | None:
             wanted: str | None = getattr(self, name)
@@ -159,9 +171,15 @@ class Changed:
 async def correct_order(
     vault: Vault, principal: Principal, identity: UUID, changed: Changed
 ) -> OrderView:
-    """Say the details of an order anew; its numbers are found by the new ones only."""
+    """
+    Say the details of an order anew; its numbers are found by the new ones only.
+
+    Its customer is said once, of an order that a restore brought back without.
+    """
     if not changed.names():
         raise InvalidRequestError("say what is to be corrected")
+    if changed.customer is not None:
+        check_customer(changed.customer)
     async with connection(vault.pool) as conn:
         order = await orders_sql.find(conn, identity)
     async with recorded(
@@ -213,7 +231,16 @@ async def _seal_anew(
     if details is None or wrapped is None:
         raise ConflictError("the order's details are gone: there is nothing to correct")
     new = changed.applied(details)
+    if changed.customer is not None:
+        await _say_customer(conn, order, changed.customer)
     key = await access.unwrap(wrapped, order=identity)
     sealed = key.seal(encode_details(new), details_context(order.region, identity))
-    await orders_sql.set_details(conn, identity, sealed)
+    await orders_sql.set_details(conn, identity, sealed, changed.names())
     return new.numbers, details.numbers
+
+
+async def _say_customer(conn: Connection, order: Order, customer: str) -> None:
+    if order.customer not in (UNKNOWN_CUSTOMER, customer):
+        raise ConflictError("whose order it is stands fast; only of a recovered one it is said")
+    await orders_sql.set_customer(conn, order.id, customer)
+    await retention_sql.look_again_at_orders(conn, [order.id])

@@ -10,7 +10,7 @@ however many documents there are.
 from uuid import UUID
 
 from vault.actions.access import Access, own_intent
-from vault.actions.expiry_limits import DAY, check_bulk, trusted_time
+from vault.actions.expiry_limits import DAY, check_bulk, check_doubt, trusted_time
 from vault.actions.policy import InForce, in_force
 from vault.actions.signal import tell
 from vault.context import Vault
@@ -78,9 +78,10 @@ async def _tell_reviewed(
 
 
 async def shred_due(vault: Vault, region: str) -> int:
-    """Shred a batch of what is due; raises `ClockError` or `BulkExpiryError` where it must not."""
+    """Shred a batch of what is due; raises what `expiry_limits` says where it must not."""
     async with transaction(vault.pool) as conn:
         now = await trusted_time(vault, conn, region)
+        await check_doubt(vault, conn, region, now)
         await policies_sql.freeze(conn)
         current = await in_force(vault, conn)
         await retention_sql.freeze_holds(conn, region)

@@ -18,7 +18,7 @@ from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.approvals import Act, Approval, check_use
-from vault.errors import BulkExpiryError, ClockError, ForbiddenError
+from vault.errors import BulkExpiryError, ClockError, DoubtError, ForbiddenError
 from vault.sql import approvals as approvals_sql
 from vault.sql import expiry_limits as limits_sql
 from vault.sql import lineage as lineage_sql
@@ -51,6 +51,17 @@ async def trusted_time(vault: Vault, conn: Connection, region: str) -> datetime:
     return now
 
 
+async def check_doubt(vault: Vault, conn: Connection, region: str, now: datetime) -> None:
+    """Raise `DoubtError` where a restore left something in doubt, until two people have agreed."""
+    looked = await limits_sql.looked(conn, region)
+    doubt = _in_doubt(looked, region, now)
+    if doubt is None:
+        return
+    if not await is_agreed(vault, conn, region, now):
+        raise DoubtError(doubt)
+    await limits_sql.end_doubt(conn, region)
+
+
 async def check_bulk(vault: Vault, conn: Connection, region: str, now: datetime) -> None:
     """Raise `BulkExpiryError` where more is due than may go within a day, and nobody agreed."""
     many = await _many_documents(vault.config, conn, region, now)
@@ -74,11 +85,12 @@ async def why_stopped(config: Config, conn: Connection, region: str, now: dateti
         return None
     if jumped := _jumped(config, looked, region, now):
         return jumped
-    many = (
+    stopped = (
+        _in_doubt(looked, region, now),
         await _many_documents(config, conn, region, now),
         await _many_faxes(config, conn, region, now),
     )
-    return "; ".join(one for one in many if one) or None
+    return "; ".join(one for one in stopped if one) or None
 
 
 def _ahead(config: Config, looked: limits_sql.Looked, now: datetime) -> str | None:
@@ -101,6 +113,16 @@ def _jumped(config: Config, looked: limits_sql.Looked, region: str, now: datetim
         f"this machine's clock says {now:%Y-%m-%d}, {step / 86400:.0f} days after the worker last "
         f"looked at {region}; nothing is shredded by it. Set the clock right, or, if it is right, "
         f"{_resume(region, now)}"
+    )
+
+
+def _in_doubt(looked: limits_sql.Looked, region: str, now: datetime) -> str | None:
+    if looked.doubt is None:
+        return None
+    return (
+        f"since a restore it is not known in {region} what was decided by {looked.doubt}; no "
+        "document is shredded by its time. Decide it again (`portvault restore` said what to do), "
+        f"then {_resume(region, now)}"
     )
 
 

@@ -5,18 +5,26 @@ A hold is placed only when everybody who shreds by what holds were has ended, an
 until it stands: what is answered with its id is kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from vault.actions.access import own_regions, recorded
+from vault.actions.access import Access, own_regions, recorded
 from vault.actions.approvals import use
 from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
-from vault.domain.holds import Hold, Targets, check_reference, check_targets, check_text
+from vault.domain.holds import (
+    Hold,
+    Targets,
+    check_reference,
+    check_targets,
+    check_text,
+    covers,
+)
 from vault.domain.orders import check_customer
+from vault.domain.records import Record
 from vault.domain.signals import SignalType, hold_signal
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
 from vault.sql import holds as holds_sql
@@ -74,8 +82,18 @@ async def place_hold(
             placed = hold_signal(SignalType.HOLD_PLACED, hold.id, region, hold.placed_at)
             await tell(vault, conn, [placed])
             await _look_again(conn, region, targets)
-            await log_sql.insert_records(conn, [access.conclude()])
+            await log_sql.insert_records(conn, _said(access, targets))
         return HoldView(hold, targets)
+
+
+def _said(access: Access, targets: Targets) -> list[Record]:
+    """Return the outcome, and before it what is covered: a restore places the hold anew by it."""
+    documents, orders = sorted(set(targets.documents)), sorted(set(targets.orders))
+    note = access.note("covered")
+    named = [replace(note, id=access.vault.new_id(), document=one, order=None) for one in documents]
+    named += [replace(note, id=access.vault.new_id(), document=None, order=one) for one in orders]
+    count = len(documents) + len(orders) + len(set(targets.customers))
+    return [*(named if count > 1 else []), access.conclude(reason=covers(count))]
 
 
 def hold_name(hold: UUID) -> str:

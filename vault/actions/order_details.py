@@ -11,7 +11,7 @@ from uuid import UUID
 
 from vault.actions.access import Access, own_intent
 from vault.actions.expire import GROUND
-from vault.actions.expiry_limits import trusted_time
+from vault.actions.expiry_limits import check_doubt, trusted_time
 from vault.actions.policy import in_force
 from vault.context import Vault
 from vault.domain.access import Action
@@ -29,6 +29,7 @@ async def forget_orders(vault: Vault, region: str) -> int:
     """Look at a batch of orders, and shred the details of those that are due; returns how many."""
     async with transaction(vault.pool) as conn:
         now = await trusted_time(vault, conn, region)
+        await check_doubt(vault, conn, region, now)
         # First, since whoever applies a policy has every order looked at again.
         await policies_sql.freeze(conn)
         looked = await details_sql.take_looks(conn, region, now, BATCH)

@@ -3,20 +3,28 @@ Restore: make an older state of the database agree with what happened since.
 
 The database holds a backup, or is a standby that lagged. Its rows stay, its key tree becomes the
 newest that is known, and the access log is brought up to what was published. What has no key any
-more was shredded; what the log says was shredded loses its key again. Documents that only the
-bucket knows are kept and named. One transaction a region: until it commits, nothing has changed.
+more was shredded; what the log says was shredded loses its key again. Orders and documents that
+came later are brought back from the bucket (`recover`), and what was decided since is done anew as
+far as the log tells it (`follow`). What nobody can tell is named, and has nothing go by its time.
+One transaction a region: until it commits, nothing has changed. A dry run does all of it and rolls
+it back, so it says what the real one will.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from keys.errors import RestoreRefusedError
 from keys.keyring import Merged
-from vault.actions.access import recorded
+from vault.actions.access import Access, recorded
+from vault.actions.follow import Decision, doubts, follow
 from vault.actions.published import adopt_published
 from vault.actions.published_first import wait_published
+from vault.actions.recover import OrderLine, Recovered, recover
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import OBJECTS_PREFIX
+from vault.sql import learned as learned_sql
+from vault.sql import log as log_sql
+from vault.sql import log_trim as trim_sql
 from vault.sql import order_details as details_sql
 from vault.sql import restore as restore_sql
 from vault.sql.connection import Connection, connection
@@ -27,17 +35,33 @@ OBJECTS_BATCH = 5000
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restore did, or would do, to a region."""
+    """
+    What a restore did, or would do, to a region.
+
+    `refused` says why nothing of it is done; `doubt` what keeps anything from going by its time.
+    """
 
     region: str
-    tree: Merged
-    records: int
-    shredded_again: int
-    documents: tuple[Line, ...]
+    refused: str | None
+    tree: Merged | None = None
+    records: int = 0
+    shredded_again: int = 0
+    doubt: str | None = None
+    decisions: tuple[Decision, ...] = ()
+    orders: tuple[OrderLine, ...] = ()
+    documents: tuple[Line, ...] = ()
 
     def count(self, state: str) -> int:
         """Return how many documents are in a state."""
         return sum(line.state == state for line in self.documents)
+
+
+class _NothingDoneError(RestoreRefusedError):
+    """What the restore of a region found, and why it is not done."""
+
+    def __init__(self, restored: Restored) -> None:
+        super().__init__(restored.refused)
+        self.restored = restored
 
 
 async def restore(
@@ -46,8 +70,8 @@ async def restore(
     """
     Restore a region and seal it; with `dry_run` only say what would be.
 
-    Raises `RestoreRefusedError` when documents would be lost from sight that another backup may
-    still hold, unless `leave_unknown` says that they are to be left in the bucket.
+    It is refused when documents would be lost from sight that another backup may still hold,
+    unless `leave_unknown` says that they are to be left in the bucket.
     """
     async with connection(vault.pool) as alone:
         if not await restore_sql.is_alone(alone):
@@ -57,47 +81,64 @@ async def restore(
         action = Action.KEYS_READ if dry_run else Action.KEYS_RESTORE
         try:
             async with recorded(vault, principal, action, region=region) as access:
-                restored = await _restore(
-                    vault, region, dry_run=dry_run, leave_unknown=leave_unknown
-                )
+                try:
+                    restored = await _restore(access, region, dry_run=dry_run, leave=leave_unknown)
+                except RestoreRefusedError as error:
+                    restored = Restored(region, str(error))
                 if not dry_run:
+                    _require(restored)
                     # The log could not be published before it was whole again. A crash before this
                     # seal leaves a region in which everything is dirty; the worker seals.
                     await wait_published(access)
                     await vault.keyring.seal(region, force=True)
                 return restored
+        except _NothingDoneError as error:
+            return error.restored
         finally:
             await restore_sql.let_others_in(alone)
 
 
-async def _restore(vault: Vault, region: str, *, dry_run: bool, leave_unknown: bool) -> Restored:
+def _require(restored: Restored) -> None:
+    if restored.refused is not None:
+        raise _NothingDoneError(restored)
+
+
+async def _restore(access: Access, region: str, *, dry_run: bool, leave: bool) -> Restored:
+    vault = access.vault
     async with connection(vault.pool) as conn:
         transaction = conn.transaction()
         await transaction.start()
         try:
-            restored = await _reconcile(vault, conn, region)
-            if not leave_unknown and not dry_run:
-                _require_all_known(restored)
+            restored = await _reconcile(access, conn, region)
+            if not leave:
+                restored = replace(restored, refused=_why_refused(restored))
             unknown = [line.document for line in restored.documents if line.state == "unknown"]
             await restore_sql.forget_receiving(conn, unknown)
         except BaseException:
             await transaction.rollback()
             raise
-        await (transaction.rollback() if dry_run else transaction.commit())
+        undo = dry_run or restored.refused is not None
+        await (transaction.rollback() if undo else transaction.commit())
+    vault.keyring.forget()
     return restored
 
 
-def _require_all_known(restored: Restored) -> None:
-    if count := restored.count("unknown") + restored.count("lost"):
-        raise RestoreRefusedError(
-            f"{count} documents of {restored.region} were stored after this backup, and no row "
-            "here describes them; restore a later backup, or replay its WAL; `--dry-run` names "
-            "them, and `--leave-unknown` goes on without them and keeps what there is of them"
-        )
+def _why_refused(restored: Restored) -> str | None:
+    count = restored.count("unknown") + restored.count("lost")
+    if not count:
+        return None
+    return (
+        f"{count} documents of {restored.region} were stored after this backup and cannot be "
+        "brought back from the bucket, so nothing was changed; restore a later backup, or replay "
+        "its WAL; `--leave-unknown` goes on without them and keeps what there is of them"
+    )
 
 
-async def _reconcile(vault: Vault, conn: Connection, region: str) -> Restored:
+async def _reconcile(access: Access, conn: Connection, region: str) -> Restored:
+    vault = access.vault
     merged = await vault.keyring.restore(conn, region)
+    await learned_sql.begin(conn)
+    known = await log_sql.latest_checkpoint(conn, region)
     records = await adopt_published(vault, conn, region)
     again = await restore_sql.shredded_by_log(conn, region)
     of_index = await restore_sql.unknown_index_keys(conn, region)
@@ -107,16 +148,52 @@ async def _reconcile(vault: Vault, conn: Connection, region: str) -> Restored:
     await restore_sql.end_faxes_without_key(conn, region, generation, vault.clock())
     await details_sql.set_gone_without_key(conn, region, vault.clock())
     await _keep_objects(vault, conn, region)
+    recovered = await recover(access, conn, region)
+    decisions = await follow(vault, conn, region)
+    doubt = await _doubt(vault, conn, region, decisions, known.size if known else 0)
+    await log_sql.insert_records(conn, recovered.records)
     documents = await restore_sql.lines(conn, region, OBJECTS_PREFIX)
-    return Restored(region, merged, records, len(again), tuple(documents))
+    return Restored(
+        region,
+        None,
+        merged,
+        records,
+        len(again),
+        doubt,
+        tuple(decisions),
+        recovered.orders,
+        tuple(_explained(line, recovered) for line in documents),
+    )
+
+
+def _explained(line: Line, recovered: Recovered) -> Line:
+    reason = recovered.reasons.get(line.document)
+    if line.state != "unknown" or reason is None:
+        return line
+    return replace(line, detail=f"stored after the backup: {reason}")
+
+
+async def _doubt(
+    vault: Vault, conn: Connection, region: str, decisions: list[Decision], known: int
+) -> str | None:
+    """Return what keeps anything from going by its time, and write it down for the worker."""
+    trimmed = (await trim_sql.minimum(conn, region)).size
+    gone = f"records {known} to {trimmed - 1} of the log are gone" if trimmed > known else None
+    found = [text for text in (doubts(decisions), gone) if text]
+    if not found:
+        return None
+    doubt = "; ".join(found)
+    await learned_sql.set_doubt(conn, region, doubt, vault.clock())
+    return doubt
 
 
 async def _keep_objects(vault: Vault, conn: Connection, region: str) -> None:
-    names = list[str]()
+    found = list[tuple[str, int]]()
     first = True
     async for item in vault.stores[region].list(OBJECTS_PREFIX):
-        names.append(item.name)
-        if len(names) >= OBJECTS_BATCH:
-            await restore_sql.keep_objects(conn, names, first=first)
-            names, first = [], False
-    await restore_sql.keep_objects(conn, names, first=first)
+        found.append((item.name, item.size_bytes))
+        if len(found) >= OBJECTS_BATCH:
+            await restore_sql.keep_objects(conn, found, first=first)
+            found, first = [], False
+    await restore_sql.keep_objects(conn, found, first=first)
+    await restore_sql.index_objects(conn)

@@ -3,14 +3,17 @@
 import argparse
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import asyncpg
 
+from keys.errors import RestoreRefusedError
 from vault.actions.backup import backed_up
+from vault.actions.follow import Decision
+from vault.actions.recover import OrderLine
 from vault.actions.restore import Restored
 from vault.actions.restore import restore as restore_region
 from vault.adapters.dump import Dump
@@ -24,6 +27,7 @@ from vault.errors import ConfigurationError
 from vault.migrate import migrate, migrate_as, pending
 from vault.sql import loading
 from vault.sql.connection import Connection
+from vault.sql.restore import Line
 
 #: A statement of a restore may take as long as the tree is large.
 STATEMENT_SECONDS = 4 * 3600.0
@@ -71,7 +75,9 @@ async def restore(args: argparse.Namespace) -> None:
                 await _one(config, dsn, region, args) for region in regions_of(config, args.region)
             ]
     shown = [asdict(item) for item in done]
-    show(shown, "\n\n".join(_text(item, dry=args.dry_run) for item in done), as_json=args.json)
+    show(shown, "\n\n".join(_text(item, args) for item in done), as_json=args.json)
+    if refused := [item.refused for item in done if item.refused]:
+        raise RestoreRefusedError("; ".join(refused))
 
 
 async def _one(config: Config, dsn: str, region: str, args: argparse.Namespace) -> Restored:
@@ -130,27 +136,54 @@ async def _make_room(conn: Connection) -> None:
     if taken:
         raise ConfigurationError(
             "the database is not empty, and nothing is ever restored over another state: move its "
-            "directory away, or name an empty database; without FILE it is taken as it is"
+            "directory away, or name an empty database; if a dry run has loaded this file, or the "
+            "database is to be taken as it is, run `portvault restore` without the file"
         )
 
 
-def _text(done: Restored, *, dry: bool) -> str:
+def _text(done: Restored, args: argparse.Namespace) -> str:
+    parts = [_summary(done, dry=args.dry_run)]
+    if done.doubt:
+        parts.append(
+            f"Nothing of {done.region} goes by its time: it is not known what was decided by "
+            f"{done.doubt}. See below what to do; then have two people agree to expiry.resume."
+        )
+    parts += [
+        _rows(done.decisions, ("at", "action", "thing", "state", "detail")),
+        _rows(done.orders, ("order", "state", "detail")),
+        _rows(done.documents, ("document", "order", "kind", "state", "detail")),
+    ]
+    if args.dry_run and not done.refused:
+        loaded = ", without the file, which is loaded" if args.file is not None else ""
+        parts.append(f"Nothing is changed yet; to do this: `portvault restore`{loaded}.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _summary(done: Restored, *, dry: bool) -> str:
     tree = done.tree
-    states = ("living", "shredded", "sealed", "missing", "unknown", "lost")
+    if tree is None:
+        return f"{done.region}: nothing was changed"
+    states = ("living", "recovered", "shredded", "sealed", "missing", "unknown", "lost")
     counts = ", ".join(f"{done.count(state)} {state}" for state in states if done.count(state))
-    first = (
-        f"{done.region}: {'would be restored' if dry else 'restored'}; the key tree is the "
+    verb = "restored" if not dry else "would be restored"
+    if done.refused:
+        verb = "not restored"
+    said = (
+        f"{done.region}: {verb}; the key tree is the "
         f"{tree.source}'s (generation {tree.generation}; the database had "
         f"{tree.database_generation or 'none'}), {done.records} access records taken over, "
         f"{done.shredded_again} shreds repeated; {counts or 'no documents'}"
     )
     if tree.passed_over:
-        first += (
+        said += (
             f"; {len(tree.passed_over)} segments of the key tree in the bucket do not verify and "
             f"were passed over, such as {tree.passed_over[0]}"
         )
-    rows = [asdict(line) for line in done.documents]
-    shown = table(rows[:_LINES_MAX], ("document", "order", "kind", "state", "detail"))
+    return said
+
+
+def _rows(items: Sequence[Decision | OrderLine | Line], columns: tuple[str, ...]) -> str:
+    rows = [asdict(item) for item in items]
     more = len(rows) - _LINES_MAX
     note = f"\n... and {more} more; --json names all" if more > 0 else ""
-    return f"{first}\n\n{shown}{note}" if rows else first
+    return f"{table(rows[:_LINES_MAX], columns)}{note}" if rows else ""

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vault.client import call, session
-from vault.commands.output import facts, show, table
+from vault.commands.output import facts, marked, show
 from vault.domain.orders import ENDED, TRANSITIONS, Status
 
 
@@ -47,7 +47,7 @@ async def order_find(args: argparse.Namespace) -> None:
 
 def _show_orders(page: dict[str, Any], args: argparse.Namespace) -> None:
     columns = ("id", "region", "customer", "status", "created_at")
-    show(page["data"], table(page["data"], columns), as_json=args.json)
+    show(page["data"], marked(page["data"], columns), as_json=args.json)
 
 
 async def order_show(args: argparse.Namespace) -> None:
@@ -72,7 +72,7 @@ def _show_order(order: dict[str, Any], args: argparse.Namespace) -> None:
     text = facts({name: value for name, value in order.items() if name != "warnings"})
     if order["documents"]:
         columns = ("id", "kind", "custody", "size_bytes", "stored_at")
-        text += "\n\n" + table(order["documents"], columns)
+        text += "\n\n" + marked(order["documents"], columns)
     show(order, text, as_json=args.json)
 
 
@@ -84,6 +84,7 @@ async def order_correct(args: argparse.Namespace) -> None:
         "type": args.type,
         "losing_carrier": args.losing_carrier,
         "gaining_carrier": args.gaining_carrier,
+        "customer": args.customer,
     }
     fields = {name: value for name, value in said.items() if value is not None}
     path = f"/v1/orders/{quote(args.order, safe='')}/actions/correct"

@@ -26,6 +26,12 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
     return "\n".join(line.rstrip() for line in aligned)
 
 
+def marked(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    """Return such a table with a column for what a restore brought back, where there is any."""
+    recovered = any(row.get("recovered_at") for row in rows)
+    return table(rows, (*columns, "recovered_at") if recovered else columns)
+
+
 def facts(fields: dict[str, Any]) -> str:
     """Return one fact a line; what is made of parts itself is shown elsewhere."""
     plain = {name: value for name, value in fields.items() if not _has_parts(value)}

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vault.client import call, session
-from vault.commands.output import facts, show, table
+from vault.commands.output import facts, marked, show, table
 
 _PAGE = 200
 _HOLD_COLUMNS = ("id", "region", "reason", "authority", "reference", "placed_at", "released_at")
@@ -141,7 +141,7 @@ async def hold_list(args: argparse.Namespace) -> None:
     """List holds."""
     async with session() as http:
         page = await call(http, "GET", "/v1/holds", params={"limit": str(args.limit)})
-    show(page["data"], table(page["data"], _HOLD_COLUMNS), as_json=args.json)
+    show(page["data"], marked(page["data"], _HOLD_COLUMNS), as_json=args.json)
 
 
 async def hold_show(args: argparse.Namespace) -> None:

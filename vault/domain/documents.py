@@ -95,6 +95,9 @@ class Document:
     #: Who agreed that it was sent by mistake, against its floor, and what took its place.
     shred_approved_by: str | None = None
     replaced_by: UUID | None = None
+    #: When a restore brought it back without its row, and what of it is not known since.
+    recovered_at: datetime | None = None
+    not_known: list[str] | None = None
 
 
 def correction_of(document: UUID, kind: Kind) -> str:

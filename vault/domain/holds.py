@@ -15,6 +15,8 @@ from vault.errors import InvalidRequestError
 
 TEXT_LENGTH_MAX = 200
 TARGETS_MAX = 500
+#: What a hold covers of which a restore could not tell what it covers: all of its region.
+EVERY_CUSTOMER = "*"
 _REFERENCE = re.compile(r"(?=.*[0-9])[A-Za-z0-9._/#-]{1,64}")
 
 
@@ -45,6 +47,9 @@ class Hold:
     release_reason: str | None = None
     approved_by: str | None = None
     released_at: datetime | None = None
+    #: When a restore placed it anew by what the log says, and what of it is not known since.
+    recovered_at: datetime | None = None
+    not_known: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,11 @@ class Restriction:
     reason: str | None
     placed_by: str | None
     placed_at: datetime
+
+
+def covers(count: int) -> str:
+    """Return what the outcome of a hold says in the log: how many things it covers."""
+    return f"covers {count}"
 
 
 def check_targets(targets: Targets) -> None:

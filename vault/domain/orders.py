@@ -18,6 +18,8 @@ from vault.errors import InvalidRequestError
 
 NUMBERS_MAX = 500
 CUSTOMER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: Whose an order is that a restore brought back; no customer can have this id.
+UNKNOWN_CUSTOMER = "?"
 REFERENCE_LENGTH_MAX = 128
 CARRIER_LENGTH_MAX = 100
 
@@ -75,6 +77,9 @@ class Order:
     changed_at: datetime
     ended_at: datetime | None
     details_gone_at: datetime | None = None
+    #: When a restore brought it back without its row, and what of it is not known since.
+    recovered_at: datetime | None = None
+    not_known: list[str] | None = None
 
 
 class PortType(StrEnum):

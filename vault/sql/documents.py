@@ -10,13 +10,15 @@ import asyncpg
 from keys.keyring import WrappedKey
 from vault.domain.documents import Custody, Document, Kind
 from vault.sql.connection import Connection
+from vault.sql.hold_targets import covering_document
 
 COLUMNS = """
     d.id, d.region, d.order_id, d.kind, d.custody, d.media_type, d.size_bytes, d.stream_header,
     d.metadata, d.received_at, d.stored_at, d.shredded_at, d.shred_reason, d.shredded_by,
     d.last_generation, d.purged_at, d.purged_versions, d.sealed_at, d.shred_ground, d.restricted_at,
-    d.retention_row, d.reviewed, d.shred_approved_by, d.replaced_by
+    d.retention_row, d.reviewed, d.shred_approved_by, d.replaced_by, d.recovered_at, d.not_known
 """
+_HELD = covering_document("d.id", "d.order_id", "d.region", "o.customer")
 
 
 def document_of(row: asyncpg.Record) -> Document:
@@ -158,9 +160,7 @@ async def unpurged(
         select d.id from document d left join porting_order o on o.id = d.order_id
         where d.region = $1 and d.shredded_at is not null and d.purged_at is null
             and not exists (
-                select from hold_target t where not t.released and (
-                    t.document = d.id or t.order_id = d.order_id
-                    or (t.region = d.region and t.customer = o.customer)))
+                select from hold_target t where {_HELD})
         order by d.shredded_at {"desc" if newest else ""} limit $2
         """,
         region,

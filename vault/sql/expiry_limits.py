@@ -17,13 +17,15 @@ class Looked:
     #: None before the first look.
     seen_at: datetime | None
     agreed_until: datetime | None
+    #: What a restore could not tell and what keeps documents depends on.
+    doubt: str | None
 
 
 async def looked(conn: Connection, region: str) -> Looked:
     """Return when the worker last looked at a region."""
     row = await conn.fetchrow(
         """
-        select clock_timestamp(), seen_at, agreed_until
+        select clock_timestamp(), seen_at, agreed_until, doubt
         from (select) now left join expiry_clock c on c.region = $1
         """,
         region,
@@ -56,6 +58,11 @@ async def set_agreed(conn: Connection, region: str, now: datetime, until: dateti
         now,
         until,
     )
+
+
+async def end_doubt(conn: Connection, region: str) -> None:
+    """Note that two people have agreed in spite of what a restore could not tell."""
+    await conn.execute("update expiry_clock set doubt = null where region = $1", region)
 
 
 async def due_and_lately(

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from vault.domain.holds import Hold, Targets
 from vault.sql.connection import Connection
+from vault.sql.hold_targets import covering_order
 
 _NAMES = tuple(Hold.__dataclass_fields__)
 _COLUMNS = ", ".join(_NAMES)
@@ -15,8 +16,10 @@ async def insert(conn: Connection, hold: Hold, targets: Targets) -> None:
     """Place a hold; `retention.change_holds` came before."""
     await conn.execute(
         """
-        insert into hold (id, region, reason, authority, reference, placed_by, placed_at)
-        values ($1, $2, $3, $4, $5, $6, $7)
+        insert into hold
+            (id, region, reason, authority, reference, placed_by, placed_at, recovered_at,
+                not_known)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         """,
         hold.id,
         hold.region,
@@ -25,6 +28,8 @@ async def insert(conn: Connection, hold: Hold, targets: Targets) -> None:
         hold.reference,
         hold.placed_by,
         hold.placed_at,
+        hold.recovered_at,
+        hold.not_known,
     )
     await conn.execute(
         """
@@ -117,12 +122,12 @@ async def release(
 async def holds_order(conn: Connection, order: UUID) -> bool:
     """Whether a hold keeps an order, its customer or any of its documents."""
     found: bool = await conn.fetchval(
-        """
+        f"""
         select exists (
             select from hold_target t join porting_order o on o.id = $1
-            where not t.released and (t.order_id = o.id
-                or (t.region = o.region and t.customer = o.customer)
-                or t.document in (select d.id from document d where d.order_id = o.id)))
+            where {covering_order("o.id", "o.region", "o.customer")}
+                or (not t.released
+                    and t.document in (select d.id from document d where d.order_id = o.id)))
         """,
         order,
     )

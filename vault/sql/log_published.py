@@ -16,6 +16,13 @@ _REFUSING = (
 )
 
 
+#: The published records that the database did not have: what it has yet to follow.
+LEARNED = """
+    create temporary table if not exists learned (record uuid primary key, index bigint)
+        on commit drop
+"""
+
+
 async def published_size(conn: Connection, region: str) -> int:
     """Return how many records the bucket is known to hold."""
     size: int | None = await conn.fetchval(
@@ -56,6 +63,7 @@ async def begin_rewriting(conn: Connection) -> None:
     """Switch off, until `end_rewriting` or a rollback, what refuses changes; for the owner only."""
     for table, what in _REFUSING:
         await conn.execute(f"alter table {table} disable trigger {table}_{what}")
+    await conn.execute(LEARNED)
 
 
 async def end_rewriting(conn: Connection) -> None:
@@ -87,6 +95,15 @@ async def adopt(
     leaves: Sequence[bytes],
 ) -> None:
     """Add published records where they are missing, and give them their places."""
+    await conn.execute(
+        """
+        insert into learned (record, index)
+        select id, $2 + place - 1 from unnest($1::uuid[]) with ordinality given (id, place)
+        where not exists (select from access_record r where r.id = given.id)
+        """,
+        [record.id for record in records],
+        first,
+    )
     await insert_records(conn, records)
     await insert_leaves(conn, region, first, list(zip(records, leaves, strict=True)))
     await note_open(conn, region, records)

@@ -8,6 +8,9 @@ from vault.domain.orders import Status
 from vault.domain.policy import ORDER_DETAILS, Event
 from vault.domain.retention import Facts
 from vault.sql.connection import Connection
+from vault.sql.hold_targets import covering_order, of_customers
+
+_HELD = covering_order("o.id", "o.region", "o.customer")
 
 
 async def look(conn: Connection, orders: Sequence[UUID]) -> None:
@@ -24,9 +27,9 @@ async def look(conn: Connection, orders: Sequence[UUID]) -> None:
 async def look_at_customers(conn: Connection, region: str, customers: Sequence[str]) -> None:
     """Do the same for all orders of customers in a region."""
     await conn.execute(
-        """
+        f"""
         insert into order_look (region, order_id) select region, id from porting_order
-        where region = $1 and customer = any($2) and ended_at is not null
+        where region = $1 and {of_customers("customer", "$2::text[]")} and ended_at is not null
             and details is not null
         """,
         region,
@@ -79,10 +82,9 @@ async def lock_without_documents(conn: Connection, orders: Sequence[UUID]) -> di
         list(orders),
     )
     rows = await conn.fetch(
-        """
+        f"""
         select o.id, o.region, o.status, o.ended_at, o.changed_at, array(
-            select t.hold from hold_target t where not t.released and (
-                t.order_id = o.id or (t.region = o.region and t.customer = o.customer))) holds
+            select t.hold from hold_target t where {_HELD}) holds
         from porting_order o where o.id = any($1) and not exists (
             select from document d
             where d.order_id = o.id and d.custody in ('receiving', 'stored'))

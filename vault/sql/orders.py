@@ -11,7 +11,8 @@ from vault.domain.orders import Order, Status
 from vault.sql.connection import Connection
 
 _COLUMNS = """
-    id, region, customer, status, details, created_at, changed_at, ended_at, details_gone_at
+    id, region, customer, status, details, created_at, changed_at, ended_at, details_gone_at,
+    recovered_at, not_known
 """
 
 
@@ -92,9 +93,26 @@ async def page(
     return [_order(row) for row in rows]
 
 
-async def set_details(conn: Connection, order: UUID, sealed: bytes) -> None:
-    """Replace the sealed details of an order."""
-    await conn.execute("update porting_order set details = $2 where id = $1", order, sealed)
+async def set_details(
+    conn: Connection, order: UUID, sealed: bytes, known: Sequence[str] = ()
+) -> None:
+    """Replace the sealed details of an order; what is said of it now is known again."""
+    await conn.execute(
+        """
+        update porting_order set details = $2, not_known = array(
+            select name from unnest(not_known) with ordinality n (name, place)
+            where name <> all($3) order by place)
+        where id = $1
+        """,
+        order,
+        sealed,
+        list(known),
+    )
+
+
+async def set_customer(conn: Connection, order: UUID, customer: str) -> None:
+    """Say whose an order is."""
+    await conn.execute("update porting_order set customer = $2 where id = $1", order, customer)
 
 
 async def set_status(

@@ -22,8 +22,10 @@ _LINES = f"""
             and action in ('document.ingest', 'fax.receive') and phase = 'outcome'
             and result = 'completed' and reason is null),
     found as (
-        select known.id, d.order_id, case when f.id is null then d.kind else 'fax' end kind,
-            coalesce(d.custody, f.custody) custody, coalesce(d.shred_reason, f.result) shred_reason,
+        select known.id, coalesce(d.order_id, said."order") order_id,
+            case when f.id is null then coalesce(d.kind, said.kind) else 'fax' end kind,
+            coalesce(d.custody, f.custody) custody, d.recovered_at,
+            coalesce(d.shred_reason, f.result) shred_reason,
             k.id is not null has_key, o.id is not null has_object,
             exists (select from access_record r where r.document = known.id
                 and r.action in {_SHREDS} and r.phase = 'outcome'
@@ -32,10 +34,17 @@ _LINES = f"""
             left join fax f on f.id = known.id
             left join data_key k on k.id = known.id
             left join found_object o on o.id = $2 || known.id::text
+            left join lateral (
+                select r."order", case r.action when 'fax.receive' then 'fax' else r.kind end kind
+                from log_leaf s join access_record r on r.id = s.record
+                where s.document = known.id and d.id is null and f.id is null
+                    and s.action in ('document.ingest', 'fax.receive')
+                order by s.index limit 1) said on true
         where known.id is not null)
     select id document, order_id "order", kind,
         case
             when custody = 'stored' and not has_object then 'missing'
+            when recovered_at is not null and custody = 'stored' then 'recovered'
             when custody = 'stored' then 'living'
             when custody is not null then custody
             when was_shredded then 'shredded'
@@ -44,6 +53,8 @@ _LINES = f"""
         end state,
         case
             when custody = 'stored' and not has_object then 'its object is not in the bucket'
+            when recovered_at is not null and custody = 'stored' then 'stored after the backup: it '
+                'is here again, but its file name is not known'
             when custody = 'shredded' then shred_reason
             when custody is not null then null
             when was_shredded then 'stored and shredded after the backup'
@@ -174,16 +185,22 @@ async def end_faxes_without_key(
     )
 
 
-async def keep_objects(conn: Connection, names: Sequence[str], *, first: bool) -> None:
-    """Keep the names of the bucket's objects for `lines`, until the transaction ends."""
+async def keep_objects(conn: Connection, found: Sequence[tuple[str, int]], *, first: bool) -> None:
+    """Keep names and sizes of the bucket's objects for `lines`, until the transaction ends."""
     if first:
-        await conn.execute("create temporary table found_object (id text) on commit drop")
-    await conn.copy_records_to_table("found_object", records=[(name,) for name in names])
+        await conn.execute(
+            "create temporary table found_object (id text, size_bytes bigint) on commit drop"
+        )
+    await conn.copy_records_to_table("found_object", records=found)
+
+
+async def index_objects(conn: Connection) -> None:
+    """Have what was kept found by its name."""
+    await conn.execute("create index on found_object (id)")
 
 
 async def lines(conn: Connection, region: str, prefix: str) -> list[Line]:
     """Return where every document stands; `keep_objects` came before."""
-    await conn.execute("create index on found_object (id)")
     rows = await conn.fetch(_LINES, region, prefix)
     return [Line(**dict(row)) for row in rows]
 

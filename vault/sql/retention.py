@@ -14,16 +14,16 @@ from vault.domain.retention import Facts, Instruction
 from vault.sql import order_details as details_sql
 from vault.sql.connection import Connection
 from vault.sql.documents import COLUMNS, document_of
+from vault.sql.hold_targets import covering_document, of_customers
 
 _HOLDS = 0x686F6C64  # "hold"
 
 # A document's order, the living instruction that is nearest to its kind, and every living hold.
-_FACTS = """
+_FACTS = f"""
     o.customer, o.status order_status, o.ended_at, o.changed_at, i.id instruction, i.keep,
     i.nearest_at, array(
-        select t.hold from hold_target t where not t.released and (t.document = d.id
-            or t.order_id = d.order_id or (t.region = d.region and t.customer = o.customer))
-    ) holds
+        select t.hold from hold_target t
+        where {covering_document("d.id", "d.order_id", "d.region", "o.customer")}) holds
     from document d join porting_order o on o.id = d.order_id left join lateral (
         select id, keep, nearest_at from instruction
         where region = d.region and customer = o.customer and withdrawn_at is null
@@ -172,9 +172,9 @@ async def look_again_at_customers(conn: Connection, region: str, customers: Sequ
     """Do the same for all documents of customers in a region, and for their orders' details."""
     await details_sql.look_at_customers(conn, region, customers)
     await conn.execute(
-        """
+        f"""
         update document d set reviewed = 0 from porting_order o
-        where o.region = $1 and o.customer = any($2) and d.order_id = o.id
+        where o.region = $1 and {of_customers("o.customer", "$2::text[]")} and d.order_id = o.id
             and d.custody = 'stored'
         """,
         region,

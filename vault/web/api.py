@@ -121,6 +121,7 @@ async def correct_order(request: web.Request) -> web.Response:
         type=str,
         losing_carrier=str,
         gaining_carrier=str,
+        customer=str,
     )
     numbers = fields.get("numbers")
     if numbers is not None and not all(isinstance(number, str) for number in numbers):

@@ -19,10 +19,12 @@ from vault.web.shapes import (
     MAYBE_NUMBER,
     MAYBE_STRING,
     MAYBE_TIME,
+    RECOVERED,
     REGION,
     STRING,
     TIME,
     one_of,
+    recovered_json,
     structure,
     time_text,
 )
@@ -93,6 +95,7 @@ RETENTION_SCHEMAS: dict[str, Any] = {
             "shred_approved_by": MAYBE_STRING,
             "replaced_by": {"type": ["string", "null"], "format": "uuid"},
             "retention": _RETENTION,
+            **RECOVERED,
         },
     ),
     "Retention": structure(
@@ -123,7 +126,7 @@ RETENTION_SCHEMAS: dict[str, Any] = {
         {"region": REGION, "reason": STRING, "authority": STRING},
         {"reference": MAYBE_STRING, **_TARGETS},
     ),
-    "Hold": structure(_HOLD, _TARGETS),
+    "Hold": structure(_HOLD, {**_TARGETS, **RECOVERED}),
     "HoldPage": _page_of("Hold"),
     "HoldRelease": structure({"reason": STRING, "approval": ID}),
     "NewInstruction": structure(
@@ -188,6 +191,7 @@ def document_json(
         "held": standing is not None and standing.held,
         "holds": [hold_json(hold) for hold in standing.holds] if standing else [],
         "restriction": restriction_json(standing.restriction) if standing else None,
+        **recovered_json(document.recovered_at, document.not_known),
     }
     if document.custody is Custody.STORED:
         shown["filename"] = filename
@@ -238,6 +242,7 @@ def hold_json(hold: Hold) -> dict[str, Any]:
         "release_reason": hold.release_reason,
         "approved_by": hold.approved_by,
         "released_at": time_text(hold.released_at),
+        **recovered_json(hold.recovered_at, hold.not_known),
     }
 
 

@@ -17,7 +17,15 @@ from vault.web.fax_schemas import FAX_SCHEMAS
 from vault.web.log_schemas import LOG_SCHEMAS
 from vault.web.problems import PROBLEM_SCHEMAS
 from vault.web.retention_schemas import RETENTION_SCHEMAS, document_json
-from vault.web.shapes import ENUMERATIONS, enumeration, maybe, one_of, time_text
+from vault.web.shapes import (
+    ENUMERATIONS,
+    RECOVERED,
+    enumeration,
+    maybe,
+    one_of,
+    recovered_json,
+    time_text,
+)
 from vault.web.shapes import ID as _ID
 from vault.web.shapes import MAYBE_STRING as _MAYBE_STRING
 from vault.web.shapes import MAYBE_TIME as _MAYBE_TIME
@@ -78,6 +86,7 @@ SCHEMAS: dict[str, Any] = {
             "type": enumeration([*PortType, ""]),
             "losing_carrier": _STRING,
             "gaining_carrier": _STRING,
+            "customer": _STRING,
         },
     ),
     "OrderSearch": _object({"region": _REGION, "number": _STRING}),
@@ -97,7 +106,8 @@ SCHEMAS: dict[str, Any] = {
             "created_at": _TIME,
             "changed_at": _TIME,
             "ended_at": _MAYBE_TIME,
-        }
+        },
+        RECOVERED,
     ),
     "Order": _object(
         {
@@ -117,7 +127,8 @@ SCHEMAS: dict[str, Any] = {
             "numbers_masked": {"type": ["array", "null"], "items": _STRING},
             "documents": {"type": "array", "items": {"$ref": "#/components/schemas/Document"}},
             "warnings": {"type": "array", "items": {"$ref": "#/components/schemas/Warning"}},
-        }
+        },
+        RECOVERED,
     ),
     "Warning": _object({"code": _STRING, "detail": _STRING}),
     "OrderPage": _object(
@@ -189,6 +200,7 @@ def order_summary(order: Order) -> dict[str, Any]:
         "created_at": time_text(order.created_at),
         "changed_at": time_text(order.changed_at),
         "ended_at": time_text(order.ended_at),
+        **recovered_json(order.recovered_at, order.not_known),
     }
 
 

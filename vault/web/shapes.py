@@ -50,6 +50,18 @@ class Parameter:
     required: bool = False
 
 
+#: Of what a restore brought back without its row: when, and the fields that are not known since.
+RECOVERED: dict[str, Any] = {
+    "recovered_at": {"type": "string", "format": "date-time"},
+    "not_known": {"type": "array", "items": STRING},
+}
+
+
+def recovered_json(at: datetime | None, not_known: Iterable[str] | None) -> dict[str, Any]:
+    """Return that a restore brought a thing back, and what of it is not known; else nothing."""
+    return {"recovered_at": time_text(at), "not_known": list(not_known or ())} if at else {}
+
+
 def structure(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the schema of an object."""
     return {

@@ -66,6 +66,7 @@ def add_orders(above: Tree) -> None:
     correct.add_argument("--type", help="full, partial, or '' for neither")
     correct.add_argument("--losing-carrier", help="who has the numbers now")
     correct.add_argument("--gaining-carrier", help="who is to have them")
+    correct.add_argument("--customer", help="whose it is, of one that a restore brought back")
     move = tree.command(
         "move",
         "client.order_move",

@@ -1,0 +1,360 @@
+"""
+Follow: do anew, in an older database, what the published log says was decided after the backup.
+
+The log has ids and codes, so each decision is done anew as far as it can be told, and what cannot
+is said. Where it cannot be told what keeps a document, it is kept: a hold of which nobody knows
+what it covers keeps its whole region, and a policy or an instruction that is not known has nothing
+go by its time until two people agree (`expiry.resume`).
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from vault.actions.order_events import settle
+from vault.context import Vault
+from vault.domain.access import Action
+from vault.domain.documents import Custody, Kind
+from vault.domain.holds import EVERY_CUSTOMER, Hold, Restriction, Targets, covers
+from vault.domain.order_events import DESK, OrderEvent
+from vault.domain.orders import ENDED, Status
+from vault.sql import break_glass as break_glass_sql
+from vault.sql import documents as documents_sql
+from vault.sql import holds as holds_sql
+from vault.sql import instructions as instructions_sql
+from vault.sql import learned as learned_sql
+from vault.sql import names as names_sql
+from vault.sql import orders as orders_sql
+from vault.sql import restrictions as restrictions_sql
+from vault.sql import retention as retention_sql
+from vault.sql import tokens as tokens_sql
+from vault.sql.connection import Connection
+from vault.sql.learned import Learned
+
+NOT_KNOWN = "not known: decided after the backup that was restored"
+AGAIN, DOUBTED, LOST = "again", "in doubt", "lost"
+_END = {Status.PORTED: "complete", Status.CANCELLED: "cancel"}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision since the backup: `again`, `in doubt` until a person decides, or `lost`."""
+
+    action: str
+    thing: str
+    at: datetime
+    by: str
+    state: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Following:
+    vault: Vault
+    conn: Connection
+    region: str
+
+
+_Follow = Callable[[_Following, Learned], Awaitable[Decision | None]]
+
+
+async def follow(vault: Vault, conn: Connection, region: str) -> list[Decision]:
+    """Do anew what was decided, in the caller's transaction; returns it all, in its order."""
+    following = _Following(vault, conn, region)
+    found = list[Decision]()
+    for item in await learned_sql.outcomes(conn, region, [*FOLLOWED, *LEFT]):
+        action = Action(item.action)
+        if action in LEFT:
+            found.append(_decision(item, *LEFT[action]))
+        elif (decision := await FOLLOWED[action](following, item)) is not None:
+            found.append(decision)
+    for item in await learned_sql.unanswered(conn, region, [*DOUBTED_UNANSWERED]):
+        detail = "it was begun, and no record says whether it was done"
+        found.append(_decision(item, DOUBTED, f"{detail}; ask who did it, and do it again"))
+    await learned_sql.use_up_approvals(conn, region)
+    if await learned_sql.count(conn):
+        await learned_sql.end_sessions(conn)
+    return found
+
+
+def doubts(decisions: list[Decision]) -> str | None:
+    """Return what is in doubt in a sentence; None when all that keeps documents is known."""
+    found = [f"{item.action} of {item.at:%Y-%m-%d %H:%M}" for item in decisions]
+    named = [text for text, item in zip(found, decisions, strict=True) if item.state == DOUBTED]
+    more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+    return ", ".join(named[:5]) + more if named else None
+
+
+def _decision(item: Learned, state: str, detail: str) -> Decision:
+    return Decision(item.action, _thing(item), item.at, item.principal, state, detail)
+
+
+def _thing(item: Learned) -> str:
+    if item.reference:
+        return item.reference
+    if item.document:
+        return f"document/{item.document}"
+    return f"order/{item.order}" if item.order else item.reason or "-"
+
+
+def _named(text: str | None, prefix: str) -> UUID | None:
+    """Return the id that a record names so."""
+    with suppress(ValueError):
+        if text is not None and text.startswith(prefix):
+            return UUID(text.removeprefix(prefix))
+    return None
+
+
+async def _place_hold(at: _Following, item: Learned) -> Decision | None:
+    identity = _named(item.reference, "hold/")
+    if identity is None or await holds_sql.find(at.conn, identity) is not None:
+        return None
+    targets, exact = await _covered(at.conn, item)
+    not_known = ["reason", "authority", "reference"] + ([] if exact else ["customers"])
+    hold = Hold(
+        id=identity,
+        region=at.region,
+        reason=NOT_KNOWN,
+        authority=NOT_KNOWN,
+        reference=None,
+        placed_by=item.principal,
+        placed_at=item.at,
+        recovered_at=at.vault.clock(),
+        not_known=not_known,
+    )
+    await holds_sql.insert(at.conn, hold, targets)
+    await _look_again(at, targets)
+    if exact:
+        return _decision(item, AGAIN, "it holds again what it held; its reason is not known")
+    return _decision(
+        item,
+        AGAIN,
+        f"the log does not say all that it covers, so it holds all of {at.region}: place it again "
+        "on what it is about, then have this one released",
+    )
+
+
+async def _covered(conn: Connection, item: Learned) -> tuple[Targets, bool]:
+    """Return what the log says a hold covers, and whether that is all of it."""
+    named = [item, *await learned_sql.noted(conn, [item.intent])]
+    documents = {one.document for one in named if one.document}
+    orders = {one.order for one in named if one.order}
+    exact = item.reason == covers(len(documents) + len(orders))
+    everything = () if exact else (EVERY_CUSTOMER,)
+    return Targets(tuple(sorted(documents)), tuple(sorted(orders)), everything), exact
+
+
+async def _release_hold(at: _Following, item: Learned) -> Decision | None:
+    identity = _named(item.reference, "hold/")
+    hold = await holds_sql.find(at.conn, identity) if identity else None
+    if identity is None or hold is None or hold.released_at is not None:
+        return None
+    notes = await learned_sql.noted(at.conn, [item.intent])
+    approvals = [note.reason for note in notes if _named(note.reason, "approval/")]
+    approved_by = None
+    if approvals and approvals[0]:
+        approved_by = await learned_sql.who_approved(at.conn, at.region, approvals[0])
+    await holds_sql.release(
+        at.conn,
+        identity,
+        by=item.principal,
+        reason=NOT_KNOWN,
+        approved_by=approved_by,
+        now=item.at,
+    )
+    await _look_again(at, await holds_sql.targets(at.conn, identity))
+    return _decision(item, AGAIN, "it was released, and stays so")
+
+
+async def _look_again(at: _Following, targets: Targets) -> None:
+    await retention_sql.look_again(at.conn, at.region, targets.documents)
+    await retention_sql.look_again_at_orders(at.conn, targets.orders)
+    await retention_sql.look_again_at_customers(at.conn, at.region, targets.customers)
+
+
+async def _restrict(at: _Following, item: Learned) -> Decision | None:
+    document = await documents_sql.find(at.conn, item.document) if item.document else None
+    if document is None or document.custody is not Custody.STORED:
+        return None
+    if document.restricted_at is None:
+        made = Restriction(at.vault.new_id(), document.id, NOT_KNOWN, item.principal, item.at)
+        await restrictions_sql.insert(at.conn, made)
+        await documents_sql.restrict(at.conn, document.id, item.at)
+    return _decision(item, AGAIN, "it is restricted again; why is not known")
+
+
+async def _unrestrict(at: _Following, item: Learned) -> Decision | None:
+    if item.document is None:
+        return None
+    await restrictions_sql.lift(at.conn, item.document, item.principal, item.at)
+    await documents_sql.restrict(at.conn, item.document, None)
+    return _decision(item, AGAIN, "its restriction was lifted, and stays so")
+
+
+async def _correct_kind(at: _Following, item: Learned) -> Decision | None:
+    document = await documents_sql.find(at.conn, item.document) if item.document else None
+    word = (item.reason or "").rpartition(" to ")[2]
+    if document is None or document.custody is not Custody.STORED or word not in set(Kind):
+        return None
+    await documents_sql.set_kind(at.conn, document.id, Kind(word))
+    return _decision(item, AGAIN, f"it is {word} again")
+
+
+async def _move_order(at: _Following, item: Learned) -> Decision | None:
+    """Move an order as it was moved; the end that a carrier reported is left to be said again."""
+    order = await orders_sql.find(at.conn, item.order, lock=True) if item.order else None
+    if order is None or item.reason not in set(Status):
+        return None
+    status = Status(item.reason)
+    carrier = item.action == Action.ORDER_EVENT
+    if carrier and status in ENDED:
+        return _decision(
+            item,
+            LOST,
+            f"{item.principal} said {status}; when that was is not known, so it is as it was "
+            f"before: `portvault order {_END[status]} {order.id}` if it is so still",
+        )
+    source = item.principal.removeprefix("carrier:") if carrier else DESK
+    event = OrderEvent(source, str(item.intent), status, max(item.at, order.created_at))
+    await settle(at.vault, at.conn, order, event)
+    return _decision(item, AGAIN, f"it is {status} again, from when that was recorded")
+
+
+async def _end_instruction(at: _Following, item: Learned) -> Decision | None:
+    identity = _named(item.reference, "instruction/")
+    found = await instructions_sql.find(at.conn, identity, lock=True) if identity else None
+    if identity is None or found is None or found.withdrawn_at is not None:
+        return None
+    withdrawn = item.action == Action.INSTRUCTION_WITHDRAW
+    change = instructions_sql.withdraw if withdrawn else instructions_sql.set_nearest
+    await change(at.conn, identity, item.principal, item.at)
+    await retention_sql.look_again_at_customers(at.conn, at.region, [found.customer])
+    return _decision(item, AGAIN, "it is withdrawn" if withdrawn else "it is resolved")
+
+
+async def _revoke_token(at: _Following, item: Learned) -> Decision | None:
+    identity = _named(item.reason, "token:")
+    if identity is None or not await tokens_sql.revoke(at.conn, identity, item.at):
+        return None
+    return _decision(item, AGAIN, "it is revoked again")
+
+
+async def _end_credential(at: _Following, item: Learned) -> Decision | None:
+    """Revoke what was revoked, and what was opened, since it opens once."""
+    revoked = item.action == Action.BREAK_GLASS_REVOKE
+    identity = _named(item.reason if revoked else item.principal, "break-glass:")
+    if identity is None or await break_glass_sql.show(at.conn, identity, lock=True) is None:
+        return None
+    await break_glass_sql.revoke(at.conn, identity, item.principal, item.at)
+    what = "revoked again" if revoked else "revoked, since it was opened: seal a new one"
+    return _decision(item, AGAIN, f"it is {what}")
+
+
+async def _forget_name(at: _Following, item: Learned) -> Decision | None:
+    if item.reason is None or not await names_sql.forget(at.conn, item.reason):
+        return None
+    return _decision(item, AGAIN, "its names are taken away again")
+
+
+#: What is done anew.
+FOLLOWED: dict[Action, _Follow] = {
+    Action.HOLD_PLACE: _place_hold,
+    Action.HOLD_RELEASE: _release_hold,
+    Action.DOCUMENT_RESTRICT: _restrict,
+    Action.DOCUMENT_UNRESTRICT: _unrestrict,
+    Action.DOCUMENT_CORRECT: _correct_kind,
+    Action.ORDER_CHANGE: _move_order,
+    Action.ORDER_EVENT: _move_order,
+    Action.INSTRUCTION_RESOLVE: _end_instruction,
+    Action.INSTRUCTION_WITHDRAW: _end_instruction,
+    Action.TOKEN_REVOKE: _revoke_token,
+    Action.BREAK_GLASS_REVOKE: _end_credential,
+    Action.BREAK_GLASS_OPEN: _end_credential,
+    Action.LOG_FORGET_NAME: _forget_name,
+}
+#: What the log does not say enough of to do it anew, and what a person does about it.
+LEFT: dict[Action, tuple[str, str]] = {
+    Action.POLICY_APPLY: (
+        DOUBTED,
+        "what it says is not in the log: apply it again (`portvault retention apply FILE`)",
+    ),
+    Action.INSTRUCTION_GIVE: (
+        DOUBTED,
+        "what it says is not in the log: give it again (`portvault retention instruct`)",
+    ),
+    Action.ORDER_CORRECT: (LOST, "its details are as they were: correct them again"),
+    Action.ORDER_LINK: (LOST, "what the carrier calls it is not in the log: link it again"),
+    Action.TOKEN_CREATE: (LOST, "it is good for nothing any more: make a new one"),
+    Action.BREAK_GLASS_SEAL: (LOST, "its envelope opens nothing any more: seal a new one"),
+}
+#: What keeps documents, so that it is in doubt where nobody knows whether it was done.
+DOUBTED_UNANSWERED = frozenset(
+    {
+        Action.HOLD_PLACE,
+        Action.DOCUMENT_RESTRICT,
+        Action.DOCUMENT_CORRECT,
+        Action.ORDER_CHANGE,
+        Action.ORDER_EVENT,
+        Action.POLICY_APPLY,
+        Action.INSTRUCTION_GIVE,
+    }
+)
+#: What the restore follows by the key tree, or brings back with its things.
+FOLLOWED_BY_KEYS = frozenset(
+    {
+        Action.DOCUMENT_INGEST,
+        Action.DOCUMENT_SHRED,
+        Action.FAX_RECEIVE,
+        Action.FAX_DELIVER,
+        Action.FAX_FAIL,
+        Action.FAX_EXPIRE,
+        Action.ORDER_CREATE,
+        Action.ORDER_FORGET,
+        Action.KEYS_SEAL,
+        Action.KEYS_RESTORE,
+        # Approvals that were used, declined or withdrawn are so again; others are asked for anew.
+        Action.APPROVAL_REQUEST,
+        Action.APPROVAL_APPROVE,
+        Action.APPROVAL_DECLINE,
+        Action.APPROVAL_WITHDRAW,
+        # Everybody signs in again.
+        Action.SESSION_BEGIN,
+        Action.SESSION_END,
+    }
+)
+#: What leaves nothing behind that a backup could lack, or is done again by itself.
+NOTHING_LEFT = frozenset(
+    {
+        Action.ORDER_READ,
+        Action.ORDER_LIST,
+        Action.ORDER_NUMBERS,
+        Action.ORDER_REINDEX,
+        Action.DOCUMENT_DESCRIBE,
+        Action.DOCUMENT_READ,
+        Action.FAX_READ,
+        Action.FAX_DESCRIBE,
+        Action.CERTIFICATE_READ,
+        Action.CERTIFICATE_READ_ORDER,
+        Action.CERTIFICATE_ISSUE,
+        Action.HOLD_READ,
+        Action.INSTRUCTION_READ,
+        Action.EXPIRY_RESUME,
+        Action.RETENTION_PLAN,
+        Action.SIGNAL_READ,
+        Action.SIGNAL_REPLAY,
+        Action.POLICY_READ,
+        Action.LOG_READ,
+        Action.LOG_EXPORT,
+        Action.LOG_PROVE,
+        Action.LOG_COSIGN,
+        Action.LOG_TRIM,
+        Action.LOG_ROTATE_KEY,
+        Action.BACKUP_CREATE,
+        Action.KEYS_READ,
+        Action.TOKEN_LIST,
+        Action.BREAK_GLASS_LIST,
+        Action.APPROVAL_LIST,
+    }
+)

@@ -1,0 +1,188 @@
+"""What the key tree and the log know of, and no row: documents and orders to be brought back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from keys.keyring import WrappedKey
+from vault.sql.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class LostDocument:
+    """A document without a row: its key, and what the log says of its arrival."""
+
+    key: WrappedKey
+    order: UUID
+    kind: str
+    received_at: datetime
+    stored_at: datetime
+    #: What the log says that came in; None where the last record of it was not published.
+    size_bytes: int | None
+    #: Its object's size in the bucket; None where there is no object.
+    object_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LostOrder:
+    """An order without a row, and the key of its details, where there is one."""
+
+    id: UUID
+    created_at: datetime
+    key: WrappedKey | None
+    #: Whether the tree has room for its documents; when its details went, as the log says.
+    has_scope: bool
+    forgotten_at: datetime | None
+
+
+_SAID = """
+    select r.at, r."order", r.kind, r.size_bytes from log_leaf s
+        join access_record r on r.id = s.record
+    where s.document = k.id and s.action = 'document.ingest' and r.region = k.region
+"""
+
+
+async def documents(conn: Connection, region: str, prefix: str) -> list[LostDocument]:
+    """Return the documents that have a key and an arrival in the log, and no row."""
+    rows = await conn.fetch(
+        f"""
+        select k.id, k.region, k.scope, k.scope_epoch, k.wrap, i."order", i.kind,
+            i.at received_at, coalesce(o.at, i.at) stored_at, o.size_bytes,
+            f.size_bytes object_bytes
+        from data_key k
+            join lateral ({_SAID} and r.phase = 'intent' and r.decision = 'allow'
+                order by s.index limit 1) i on i."order" is not null
+            left join lateral ({_SAID} and r.phase = 'outcome' and r.result = 'completed'
+                order by s.index limit 1) o on true
+            left join found_object f on f.id = $2 || k.id::text
+        where k.region = $1 and k.id <> k.scope
+            and not exists (
+                select from document d where d.id = k.id and d.custody <> 'receiving')
+            and not exists (select from fax x where x.id = k.id)
+        order by i.at, k.id
+        """,
+        region,
+        prefix,
+    )
+    return [
+        LostDocument(
+            _key(row),
+            row["order"],
+            row["kind"],
+            row["received_at"],
+            row["stored_at"],
+            row["size_bytes"],
+            row["object_bytes"],
+        )
+        for row in rows
+    ]
+
+
+def _key(row: asyncpg.Record) -> WrappedKey:
+    return WrappedKey(row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"])
+
+
+async def orders(
+    conn: Connection, region: str, named: Sequence[UUID], times: Sequence[datetime]
+) -> list[LostOrder]:
+    """Return orders without a row that the log says were opened, or that documents name."""
+    rows = await conn.fetch(
+        """
+        with opened as (
+            select r."order" id, min(r.at) at
+            from log_leaf s join access_record r on r.id = s.record
+            where s.region = $1 and s.action = 'order.create' and r.phase = 'outcome'
+                and r.result = 'completed' and r."order" is not null
+            group by r."order"
+            union all select * from unnest($2::uuid[], $3::timestamptz[]))
+        select n.id order_id, n.at created_at, k.*, s.id is not null has_scope, (
+            select min(r.at) from log_leaf l join access_record r on r.id = l.record
+            where l."order" = n.id and l.action = 'order.forget' and r.phase = 'outcome'
+                and r.result = 'completed') forgotten_at
+        from (select id, min(at) at from opened group by id) n
+            left join data_key k on k.id = n.id and k.region = $1
+            left join key_scope s on s.id = n.id and s.region = $1
+        where not exists (select from porting_order o where o.id = n.id)
+        order by n.at, n.id
+        """,
+        region,
+        list(named),
+        list(times),
+    )
+    return [
+        LostOrder(
+            row["order_id"],
+            row["created_at"],
+            _key(row) if row["wrap"] is not None else None,
+            row["has_scope"],
+            row["forgotten_at"],
+        )
+        for row in rows
+    ]
+
+
+async def insert_order(
+    conn: Connection,
+    order: UUID,
+    region: str,
+    *,
+    customer: str,
+    status: str,
+    details: bytes | None,
+    created_at: datetime,
+    details_gone_at: datetime | None,
+    now: datetime,
+    not_known: Sequence[str],
+) -> None:
+    """Bring an order back."""
+    await conn.execute(
+        """
+        insert into porting_order (id, region, customer, status, details, created_at, changed_at,
+            details_gone_at, recovered_at, not_known)
+        values ($1, $2, $3, $4, $5, $6, $8, $7, $8, $9)
+        """,
+        order,
+        region,
+        customer,
+        status,
+        details,
+        created_at,
+        details_gone_at,
+        now,
+        list(not_known),
+    )
+
+
+async def insert_document(
+    conn: Connection,
+    lost: LostDocument,
+    *,
+    media_type: str,
+    size_bytes: int,
+    stream_header: bytes,
+    now: datetime,
+    not_known: Sequence[str],
+) -> None:
+    """Bring a document back, in place of a row that says it is still being received."""
+    await conn.execute("delete from document where id = $1 and custody = 'receiving'", lost.key.id)
+    await conn.execute(
+        """
+        insert into document (id, region, order_id, kind, custody, media_type, size_bytes,
+            stream_header, received_at, stored_at, recovered_at, not_known)
+        values ($1, $2, $3, $4, 'stored', $5, $6, $7, $8, $9, $10, $11)
+        """,
+        lost.key.id,
+        lost.key.region,
+        lost.order,
+        lost.kind,
+        media_type,
+        size_bytes,
+        stream_header,
+        lost.received_at,
+        lost.stored_at,
+        now,
+        list(not_known),
+    )
