@@ -23,6 +23,7 @@ from keys.errors import (
 )
 from vault import errors
 from vault.commands.arguments import make_parser
+from vault.commands.wording import worded
 from vault.process import protect_memory
 
 FAILED, MISSING, FORBIDDEN, UNAVAILABLE = 1, 3, 4, 5
@@ -105,7 +106,7 @@ def _say(error: Exception) -> int:
         error = error.exceptions[0]
     known = isinstance(error, errors.VaultError | KeysError | OSError)
     text = str(error) if known else f"{type(error).__name__}: {error}"
-    print(f"portvault: {' '.join(text.split())}", file=sys.stderr)
+    print(f"portvault: {worded(' '.join(text.split()))}", file=sys.stderr)
     # What a script is to tell apart says so itself.
     status: int | None = getattr(error, "exit_status", None)
     if status is not None:

@@ -1,6 +1,9 @@
 """Speaks to a vault's HTTP API with a token; what goes wrong is one sentence saying what to do."""
 
+import asyncio
+import ipaddress
 import os
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +28,7 @@ from vault.errors import (
 
 IDLE_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
+TLS_SECONDS = 5.0
 
 
 class IncidentError(VaultError):
@@ -44,9 +48,15 @@ _ERRORS: dict[int, type[VaultError]] = {
 
 
 def server_address(given: str | None = None) -> str:
-    """Return where the vault is: as given, or as the environment says."""
+    """
+    Return where the vault is: as given, or as the environment says.
+
+    An address without `http://` or `https://` is plain on this machine, and TLS anywhere else.
+    """
     port = os.environ.get("PORTVAULT_PORT") or "8700"
     address = given or os.environ.get("PORTVAULT_SERVER") or f"http://127.0.0.1:{port}"
+    if "://" not in address:
+        address = _with_scheme(address, port)
     try:
         url = urlsplit(address)
         plain = url.scheme in {"http", "https"} and bool(url.hostname) and url.path in {"", "/"}
@@ -55,8 +65,29 @@ def server_address(given: str | None = None) -> str:
     except ValueError:
         plain = False
     if not plain:
-        raise ConfigurationError("write the server as http://host:8700, without a path")
+        raise ConfigurationError(
+            "write the server as https://vault.example or vault.example:8700, without a path"
+        )
     return address.rstrip("/")
+
+
+def _with_scheme(address: str, port: str) -> str:
+    try:
+        place = urlsplit(f"//{address}")
+        host, given = place.hostname or "", place.port
+    except ValueError:
+        return address
+    if host != "localhost" and not is_loopback(host):
+        return f"https://{address}"
+    return f"http://{address}" if given is not None else f"http://{address.rstrip('/')}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is an address of this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def has_token() -> bool:
@@ -110,6 +141,17 @@ async def _session(
     try:
         async with aiohttp.ClientSession(address, headers=headers, timeout=timeout) as opened:
             yield opened
+    except aiohttp.ClientConnectorCertificateError as error:
+        why = getattr(error.certificate_error, "verify_message", "") or "it does not verify"
+        raise UnavailableError(
+            f"{address} shows a certificate that this machine does not trust: {why}; where its "
+            "authority is your own, name its file in SSL_CERT_FILE"
+        ) from None
+    except aiohttp.ClientConnectorSSLError:
+        raise UnavailableError(
+            f"{address} does not speak TLS: write it as http://{urlsplit(address).netloc} where "
+            "nobody can listen in between, or check the port"
+        ) from None
     except aiohttp.ClientConnectorError:
         raise UnavailableError(
             f"nothing answers at {address}; start `portvault serve` or set PORTVAULT_SERVER"
@@ -120,9 +162,27 @@ async def _session(
             "and if it stays so tell the operator"
         ) from None
     except (aiohttp.ClientError, aiohttp.ServerTimeoutError) as error:
+        if address.startswith("http://") and await _speaks_tls(address):
+            raise UnavailableError(
+                f"{address} speaks TLS: write it as https://{urlsplit(address).netloc}"
+            ) from None
         raise UnavailableError(
             f"{address} ended the connection ({type(error).__name__}); try again"
         ) from None
+
+
+async def _speaks_tls(address: str) -> bool:
+    """Whether what hung up on plain HTTP takes part in a TLS handshake; nothing is sent in it."""
+    place = urlsplit(address)
+    look = ssl.create_default_context()
+    look.check_hostname, look.verify_mode = False, ssl.CERT_NONE
+    try:
+        async with asyncio.timeout(TLS_SECONDS):
+            _, writer = await asyncio.open_connection(place.hostname, place.port or 80, ssl=look)
+    except (OSError, TimeoutError):
+        return False
+    writer.transport.abort()
+    return True
 
 
 async def check(response: aiohttp.ClientResponse) -> None:

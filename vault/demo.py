@@ -61,7 +61,7 @@ def step(number: int, text: str) -> None:
     print(f"\n{number}. {text}", flush=True)
 
 
-def held(claim: bool, text: str) -> None:  # noqa: FBT001
+def held(claim: bool, text: str) -> None:  # noqa: FBT001 - reads as an assertion
     """Print what was checked, or end the demonstration."""
     if not claim:
         raise DemoError(f"did not hold: {text}")

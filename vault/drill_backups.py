@@ -68,7 +68,7 @@ class Backups:
             await conn.close()
         async with asyncio.timeout(ARCHIVE_SECONDS):
             # PostgreSQL archives at its own pace, and tells nobody.
-            while not (self.archive / last).exists():  # noqa: ASYNC110
+            while not (self.archive / last).exists():  # noqa: ASYNC110 - files tell nobody
                 await asyncio.sleep(0.05)
         self.points.append(name)
         self.keep_objects()

@@ -120,7 +120,7 @@ async def test_errors_are_one_line_with_their_status(
         (1, "token file", ("order", "list"), {"PORTVAULT_TOKEN_FILE": str(tmp_path / "none")}),
         (1, "copy it again", ("order", "list"), {"PORTVAULT_TOKEN": "pv_a\npv_b"}),
         (5, "portvault serve", ("order", "list"), token | absent),
-        (1, "http://host:8700", ("order", "list"), token | {"PORTVAULT_SERVER": "host:1"}),
+        (1, "https://vault.example", ("order", "list"), token | {"PORTVAULT_SERVER": "host:1/x"}),
         (1, "spelling", ("config",), {"PORTVAULT_PROT": "1"}),
         (5, "PORTVAULT_DATABASE", ("token", "list"), database),
         (5, "PORTVAULT_DATABASE", ("migrate",), database),

@@ -50,7 +50,7 @@ async def house(
     """Plant a tree of three documents, mirrored in a chain of segments."""
     monkeypatch.setattr("tests.key_house.FaultyBucket", LyingBucket)
     async with build(database, tmp_path) as made:
-        made.bucket.fetched = Counter()  # type: ignore[attr-defined]
+        lying(made).fetched = Counter()
         await made.keyring.start_region(REGION)
         for _ in range(3):
             await made.put()

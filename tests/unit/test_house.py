@@ -145,6 +145,13 @@ def test_a_silenced_line_names_its_rule():
     assert not [name for name in files if bare.search((ROOT / name).read_text())]
 
 
+def test_a_silenced_line_says_why():
+    """Behind the rule that a line of ours silences stands the reason."""
+    silent = re.compile(r"(?m)# (noqa: [A-Z]+\d+(, [A-Z]+\d+)*|type: ignore\[[a-z, -]+\])$")
+    files = committed("vault", "*.py") | committed("keys", "*.py")
+    assert not [name for name in files if silent.search((ROOT / name).read_text())]
+
+
 def test_every_test_has_its_sentence():
     """Each test says in its docstring what holds."""
     silent = [

@@ -113,7 +113,7 @@ class EmbeddedPostgres:
     async def leave(self) -> None:
         """Undo `start_or_attach`; who runs the server first waits for those attached to it."""
         # Another process's lock wakes nobody: it has to be asked again.
-        while self._process is not None and not self._lock.try_use(alone=True):  # noqa: ASYNC110
+        while self._process is not None and not self._lock.try_use(alone=True):  # noqa: ASYNC110 - a lock wakes nobody
             await asyncio.sleep(0.1)
         await self.stop()
 

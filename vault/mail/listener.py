@@ -97,7 +97,7 @@ class FaxHandler:
             return Principal("smtp", Role.FAX_GATEWAY, frozenset(self._vault.config.regions))
         return None
 
-    async def auth_PLAIN(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802
+    async def auth_PLAIN(self, server: SMTP, args: list[str]) -> AuthResult:  # noqa: N802 - aiosmtpd's name
         """Take a token as the password; the library offers this over TLS only."""
         blob: Any = args[1].encode() if len(args) > 1 else await server.challenge_auth("")
         try:
@@ -114,7 +114,7 @@ class FaxHandler:
         # The session may outlive the token, which is looked up again for each mail.
         return AuthResult(success=True, auth_data=hash_secret(secret))
 
-    async def handle_MAIL(  # noqa: N802
+    async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """Let those in who may come."""
@@ -128,7 +128,7 @@ class FaxHandler:
         envelope.mail_options.extend(options)
         return "250 2.1.0 OK"
 
-    async def handle_RCPT(  # noqa: N802
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """Take addresses that are a number's, in a region that is served here."""
@@ -146,7 +146,7 @@ class FaxHandler:
         envelope.rcpt_options.extend(options)
         return "250 2.1.5 OK"
 
-    async def handle_DATA(  # noqa: N802
+    async def handle_DATA(  # noqa: N802 - aiosmtpd's name
         self, server: SMTP, session: Session, envelope: Envelope
     ) -> str:
         """Take every fax of the mail for every recipient into custody, and only then say 250."""
@@ -261,11 +261,11 @@ class _BoundedSMTP(SMTP):
         if self._plain is not None:
             self._plain.abort()
 
-    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802 - aiosmtpd's name
         """Take `AUTH=` as RFC 4954, 5, asks: what it says is not believed, and left out."""
         await super().smtp_MAIL(None if arg is None else _AUTH.sub("", arg))
 
-    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
         """
         Take a mail, counted in the account of memory while it is there; 451 where there is no room.
 

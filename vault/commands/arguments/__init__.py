@@ -47,7 +47,8 @@ exit status: 0 done, 1 failed, 2 wrong usage, 3 not found or gone, 4 not permitt
 
 order, put, get, show, shred, retention, hold, restrict, certificate, signal, approval, break-glass,
 fax, log tail and log search speak to a running vault:
-  PORTVAULT_SERVER    its address (http://127.0.0.1:8700)
+  PORTVAULT_SERVER    its address (http://127.0.0.1:8700); without http:// or https:// it is
+                      plain on this machine, and TLS anywhere else
   PORTVAULT_TOKEN     a token, or PORTVAULT_TOKEN_FILE, a file that holds it
 All others work on the machine of the vault, with its settings; see `portvault config`.
 """

@@ -1,0 +1,82 @@
+"""Where the command line finds the vault, and what it says where plain HTTP meets TLS."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import Authority
+from vault.client import call, server_address, session
+from vault.errors import ConfigurationError, UnavailableError
+
+
+@pytest.mark.parametrize(
+    "given, address",
+    [
+        ("127.0.0.1", "http://127.0.0.1:8701"),
+        ("127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ("localhost", "http://localhost:8701"),
+        ("localhost:9000/", "http://localhost:9000"),
+        ("[::1]:9000", "http://[::1]:9000"),
+        ("vault.example", "https://vault.example"),
+        ("vault.example:8700", "https://vault.example:8700"),
+        ("192.0.2.7:8700", "https://192.0.2.7:8700"),
+        ("http://vault.example:8700", "http://vault.example:8700"),
+        ("https://127.0.0.1:8700/", "https://127.0.0.1:8700"),
+    ],
+)
+def test_tls_is_guessed(given: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a scheme this machine is spoken to in plain HTTP, everything else over TLS."""
+    monkeypatch.setenv("PORTVAULT_PORT", "8701")
+    assert server_address(given) == address
+
+
+@pytest.mark.parametrize(
+    "given", ["ftp://vault.example", "https://vault.example/x", "vault.example/x", "host:port"]
+)
+def test_what_is_no_address_says_how_one_looks(given: str) -> None:
+    """A path, another scheme or a port that is no number is refused with an example."""
+    with pytest.raises(ConfigurationError, match=r"write the server as https://vault\.example"):
+        server_address(given)
+
+
+@asynccontextmanager
+async def peer(tls: ssl.SSLContext | None) -> AsyncIterator[str]:
+    """Answer nothing on a port, over TLS or without."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def said(address: str) -> str:
+    with pytest.raises(UnavailableError) as raised:
+        async with session(address) as http:
+            await call(http, "GET", "/v1/orders")
+    return str(raised.value)
+
+
+async def test_plain_http_to_tls_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who forgets the s is told; who does not trust the certificate is told that."""
+    monkeypatch.setenv("PORTVAULT_TOKEN", "pv_x")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*Authority(tmp_path).issue("vault"))
+    async with peer(tls) as place:
+        assert f"speaks TLS: write it as https://{place}" in await said(f"http://{place}")
+        assert "a certificate that this machine does not trust" in await said(f"https://{place}")
+
+
+async def test_tls_to_plain_http_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has an s too many is told, and so is who speaks to nothing."""
+    monkeypatch.setenv("PORTVAULT_TOKEN", "pv_x")
+    async with peer(None) as place:
+        assert f"does not speak TLS: write it as http://{place}" in await said(f"https://{place}")
+    assert "nothing answers" in await said(f"https://{place}")
