@@ -94,6 +94,10 @@ EXEMPT = {
 
 def example(schema: dict[str, Any]) -> Any:
     """Return something that a schema describes."""
+    if "$ref" in schema:
+        return example(SCHEMAS[schema["$ref"].rpartition("/")[2]])
+    if "anyOf" in schema:
+        return example(schema["anyOf"][0])
     if "enum" in schema:
         return schema["enum"][0]
     if schema.get("format") == "uuid":

@@ -63,7 +63,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": _responses(route),
         "security": _security(route),
     }
-    if route.files:
+    if route.body == "file":
         # First what says nothing of the type: the vault looks for itself.
         content = {media_type: {"schema": _BINARY} for media_type in (_BYTES, *route.files)}
         operation["requestBody"] = {"required": True, "content": content}
@@ -102,7 +102,7 @@ def _responses(route: Route) -> dict[str, Any]:
     }
     always = (500,) if route.public else _ALWAYS
     # A body can be cut short, or come too slowly.
-    body = (400, 413) if route.body or route.files else ()
+    body = (400, 413) if route.body else ()
     for status in sorted({*always, *body, *route.refusals}):
         responses[str(status)] = {
             "description": "; ".join(f"{one.title} ({one.name})" for one in _types(status)),

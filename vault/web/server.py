@@ -82,7 +82,7 @@ def make_app(vault: Vault, connections: Connections | None = None) -> web.Applic
         app.on_response_prepare.append(_add_hsts)
     uploads = Uploads(vault.config.uploads_max)
     for route in (*ROUTES, *CONSOLE_ROUTES):
-        is_file = bool(route.files)
+        is_file = route.body == "file"
         size_max = vault.config.document_bytes_max if is_file else BODY_BYTES_MAX
         app.router.add_route(
             route.method,

@@ -14,6 +14,7 @@ ROUTES = (
         "Take a document into custody",
         201,
         "Document",
+        body="file",
         files=(PDF, JPEG, PNG, TIFF, HEIC),
         query={"kind": Parameter("What it is; other usual names are taken, too.", KIND, True)},
         headers={

@@ -16,6 +16,7 @@ ROUTES = (
         "Take a fax into custody",
         201,
         "Fax",
+        body="file",
         files=(TIFF, PDF),
         query={
             "region": Parameter("The recipient's, where the number does not tell it.", REGION),

@@ -21,9 +21,9 @@ class Route:
     #: Status of success, and the schema of its body: a name in SCHEMAS, or a media type.
     success: int
     answer: str
-    #: The schema of a JSON body, or a media type.
+    #: The schema of a JSON body, a media type, or `file` for a document or a fax.
     body: str | None = None
-    #: The media types of a body that is a document or a fax.
+    #: The media types of a file.
     files: tuple[str, ...] = ()
     query: Mapping[str, Parameter] = field(default_factory=dict)
     headers: Mapping[str, Parameter] = field(default_factory=dict)
