@@ -38,6 +38,11 @@ class Damage:
     object: str | None = None
     segment: int | None = None
 
+    @property
+    def place(self) -> str:
+        """Where it is, as one word that no other has in its region."""
+        return self.object or "/".join(str(part) for part in (self.table, self.id, self.column))
+
     def __str__(self) -> str:
         if self.object is not None:
             number = "" if self.segment is None else f" (segment {self.segment})"
@@ -55,8 +60,8 @@ class DamagedError(IntegrityError):
         shown = "; ".join(str(damage) for damage in self.damages[:3])
         more = len(self.damages) - 3
         super().__init__(
-            f"{what}: {shown}{f'; and {more} more' if more > 0 else ''}; `portvault keys verify "
-            f"--region {region}` names all that is damaged"
+            f"{what}: {shown}{f'; and {more} more' if more > 0 else ''}; `portvault repair "
+            f"--region {region}` mends what can be and says of the rest what to do"
         )
 
 
@@ -133,6 +138,16 @@ class Finder:
 def wrapped(key: WrappedKey) -> Damage:
     """Return the damage of a data key that does not open though its scope does."""
     return Damage(key.region, "does not open", "data_key", str(key.id), "wrap")
+
+
+def lost(region: str, identity: UUID) -> Damage:
+    """Return the damage of a key that is not there, of something that was not shredded."""
+    return Damage(region, "is missing", "data_key", str(identity))
+
+
+def canary(region: str, generation: int) -> Damage:
+    """Return the damage of a canary that does not open under its living root key."""
+    return Damage(region, "does not open", "key_generation", str(generation), "canary")
 
 
 def root_wrap(region: str, generation: int) -> Damage:

@@ -97,6 +97,31 @@ async def insert_data_key(conn: Connection, key: WrappedKey) -> None:
     )
 
 
+async def put_back(conn: Connection, key: WrappedKey) -> bool:
+    """Put back a wrap, or a row that was lost; False where the row is another scope's."""
+    done = await conn.execute(
+        f"""
+        insert into data_key ({_DATA_KEY}) values ($1, $2, $3, $4, $5)
+        on conflict (id) do update set wrap = excluded.wrap
+        where data_key.region = $2 and data_key.scope = $3 and data_key.scope_epoch = $4
+        """,
+        key.id,
+        key.region,
+        key.scope,
+        key.scope_epoch,
+        key.wrap,
+    )
+    return done != "INSERT 0 0"
+
+
+async def gone_among(conn: Connection, region: str, keys: Sequence[UUID]) -> set[UUID]:
+    """Return which of these keys left the tree under a generation that may still live."""
+    rows = await conn.fetch(
+        "select id from key_gone where region = $1 and id = any($2)", region, list(keys)
+    )
+    return {row["id"] for row in rows}
+
+
 async def data_keys(conn: Connection, scopes: Sequence[UUID]) -> list[WrappedKey]:
     """Return all data keys of the scopes."""
     rows = await conn.fetch(f"select {_DATA_KEY} from data_key where scope = any($1)", list(scopes))

@@ -164,6 +164,31 @@ async def set_destroyed(conn: Connection, region: str, destroyed: Sequence[int])
     )
 
 
+async def canaries(conn: Connection, region: str) -> list[tuple[int, bytes]]:
+    """Return the canaries of the generations that live."""
+    rows = await conn.fetch(
+        """
+        select generation, canary from key_generation
+        where region = $1 and state <> 'destroyed' and canary is not null order by generation
+        """,
+        region,
+    )
+    return [(row["generation"], row["canary"]) for row in rows]
+
+
+async def set_canary(conn: Connection, region: str, generation: int, canary: bytes) -> None:
+    """Give a generation another canary."""
+    await conn.execute(
+        """
+        update key_generation set canary = $3, changed = default
+        where region = $1 and generation = $2
+        """,
+        region,
+        generation,
+        canary,
+    )
+
+
 async def destroyed_generation(conn: Connection, region: str) -> tuple[int, datetime] | None:
     """
     Return the generation up to which nobody can know a key any more, and since when.

@@ -9,6 +9,7 @@ in no cache once that time has passed since the old generation was destroyed.
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -17,7 +18,7 @@ import asyncpg
 from keys import damage, data_keys, generations, nodes, wrap
 from keys.cache import Cache
 from keys.custodian import Custodian
-from keys.damage import DamagedError, Finder, Met
+from keys.damage import Damage, DamagedError, Finder, Met
 from keys.errors import (
     IntegrityError,
     KeyDestroyedError,
@@ -32,14 +33,15 @@ from keys.mirror import Bucket, Mirror
 from keys.mirror_rows import look
 from keys.passed_over import PassedOver
 from keys.planting import FIRST_EPOCH, add_scope
+from keys.repair import Inside, Mend, Repair, Shredded, damaged_canaries
 from keys.restore import Merged, Restore
 from keys.rows import AWAY, Connection, Pool
 from keys.seal import Seal, SealResult
-from keys.status import KeyStatus, Walk, seal_overdue, status, walk
+from keys.status import KeyStatus, Walk, look_at_leaves, seal_overdue, status, walk
 from keys.stream import DataKey
 from keys.tree import WrappedKey, open_path
 
-__all__ = ["DataKey", "KeyStatus", "Keyring", "Merged", "SealResult", "Walk", "WrappedKey"]
+__all__ = ["DataKey", "KeyStatus", "Keyring", "Mend", "Merged", "SealResult", "Walk", "WrappedKey"]
 
 #: How often a path is read again when a seal replaced its root while the custodian was asked.
 ATTEMPTS = 5
@@ -271,13 +273,77 @@ class Keyring:
         return await status(conn, region, self._custodians[region])
 
     async def verify(self, region: str) -> Walk:
-        """Open every key of the region's tree as it is at one moment; needs no rest from others."""
+        """
+        Open every key of the region's tree as it is at one moment, and read its mirror.
+
+        Needs no rest from others.
+        """
+        async with self._connection() as conn:
+            async with conn.transaction():
+                await look(conn)
+                head = await nodes.tree(conn, region)
+                if head is None:
+                    raise RolledBackError
+                try:
+                    root_key = await self._open_root(region, head)
+                except DamagedError as error:
+                    # Without it nothing else can be judged.
+                    return Walk(region, head.generation, 0, 0, 0, error.damages)
+                found = await walk(conn, region, head, root_key)
+            others = [
+                damage.canary(region, generation)
+                for generation in await damaged_canaries(conn, self._custodians[region], region)
+            ]
+            others += await self._mirror(region).check(conn)
+        return replace(found, findings=(*found.findings, *others))
+
+    def over(self, pool: Pool) -> "Keyring":
+        """Return a keyring of its own over another pool, such as one open transaction."""
+        return Keyring(pool, self._custodians, self._buckets, cache_seconds=0.0)
+
+    async def look_at_tree(self, region: str, after: int) -> tuple[list[Damage], int | None]:
+        """Open some leaves of the tree, and what hangs on them; returns the last if more follow."""
         async with self._connection() as conn, conn.transaction():
             await look(conn)
             head = await nodes.tree(conn, region)
             if head is None:
                 raise RolledBackError
-            return await walk(conn, region, head, await self._root_key(region, head))
+            try:
+                root_key = await self._open_root(region, head)
+            except DamagedError as error:
+                return list(error.damages), None
+            return await look_at_leaves(conn, region, head, root_key, after)
+
+    async def look_at_mirror(self, region: str, after: str) -> tuple[list[Damage], str | None]:
+        """Read one segment of the mirror, the newest first; returns where the next one is."""
+        mirror, custodian = self._mirror(region), self._custodians[region]
+        async with self._connection() as conn:
+            following = await mirror.look(conn, after)
+            if following:
+                return [], following
+            found = await damaged_canaries(conn, custodian, region)
+            canaries = [damage.canary(region, generation) for generation in found]
+            # What did not verify may have been replaced meanwhile, so all of it is looked at.
+            return canaries + (await mirror.check(conn) if following is None else []), None
+
+    async def repair(
+        self,
+        region: str,
+        missing: Sequence[UUID],
+        shredded: Shredded,
+        *,
+        dry_run: bool,
+        inside: Inside | None = None,
+    ) -> list[Mend]:
+        """Mend the region's tree from its mirror, and the mirror from the tree."""
+        mirror, custodian = self._mirror(region), self._custodians[region]
+        try:
+            repair = Repair(self._seal(region), mirror, custodian, region, shredded)
+            return await repair.run(missing, dry_run=dry_run, inside=inside)
+        except AWAY as error:
+            raise KeysUnavailableError from error
+        finally:
+            self.forget()
 
     async def check(self, region: str) -> None:
         """Have the custodian unwrap the region's root key, past the cache; raises when it fails."""

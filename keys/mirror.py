@@ -29,7 +29,7 @@ from typing import Protocol
 
 from keys import mirror_rows, wrap
 from keys.custodian import Custodian
-from keys.damage import Finder
+from keys.damage import Damage, Finder
 from keys.errors import (
     IntegrityError,
     KeyDestroyedError,
@@ -61,6 +61,8 @@ CHUNK_BYTES = 256 * 1024
 #: No chain is longer, a base and the segments after it, and no segment larger; what is, is damaged.
 CHAIN_MAX = SEGMENTS_MAX + 1
 SEGMENT_BYTES_MAX = 1 << 36
+#: How often the chain is looked at again when it changed meanwhile.
+CHECKS = 3
 #: Names that are kept of a listing, the newest of all; and how many of those whose number nobody
 #: intended are looked into at a time.
 NAMES_MAX, UNINTENDED_MAX = 100_000, 16
@@ -265,6 +267,75 @@ class Mirror:
                 found.update(chunk)
         if found.digest() != digest:
             raise IntegrityError
+
+    async def look(self, conn: Connection, after: str) -> str | None:
+        """
+        Read the newest segment, or the one that the look before said; returns where the next is.
+
+        Empty at the base; None where one does not verify: then all of it is to be checked.
+        """
+        name, _, digest = after.partition(" ")
+        if not name:
+            now = await mirror_rows.progress(conn, self._region)
+            if now is None or now.name is None or now.digest is None:
+                return ""
+            name, digest = now.name, now.digest.hex()
+        if name not in await self.names():
+            return None
+        header = await self._verified(name, bytes.fromhex(digest))
+        if header is None:
+            return None
+        if header.previous is None or header.previous_digest is None:
+            return ""
+        return f"{header.previous} {header.previous_digest.hex()}"
+
+    async def check(self, conn: Connection) -> list[Damage]:
+        """
+        Read the chain from its newest segment to its base, and return what does not verify.
+
+        What is before a segment that does not verify is not judged.
+        """
+        for _ in range(CHECKS):
+            now = await mirror_rows.progress(conn, self._region)
+            found = await self._check(now) if now is not None else []
+            later = await mirror_rows.progress(conn, self._region)
+            if not found or now is None or (later and later.name == now.name):
+                return found
+            # Another segment was written meanwhile, and what it replaced may be gone.
+        return []
+
+    async def _check(self, now: Progress) -> list[Damage]:
+        if now.name is None:
+            return []
+        names, found = set(await self.names()), list[Damage]()
+        name: str | None = now.name
+        digest = now.digest
+        for _ in range(CHAIN_MAX):
+            if name is None:
+                return found
+            header = await self._verified(name, digest) if name in names else None
+            if header is None and name == now.name and name in names:
+                header = await self._verified(name, None)
+                if header is not None:
+                    says = f"is not that of {name}"
+                    found.append(Damage(self._region, says, "key_mirror", self._region, "digest"))
+            if header is None:
+                says = "does not verify" if name in names else "is missing"
+                number = number_of(name)
+                return [*found, Damage(self._region, says, object=name, segment=number)]
+            name, digest = header.previous, header.previous_digest
+        return found
+
+    async def _verified(self, name: str, digest: bytes | None) -> Header | None:
+        """Return a segment's header, None when the segment does not verify."""
+        header: Header | None = None
+        try:
+            async for row in self.read(name, digest=digest):
+                if isinstance(row, Header):
+                    header = row
+        except IntegrityError:
+            return None
+        return header
 
     async def read(self, name: str, *, digest: bytes | None = None) -> AsyncIterator[Header | Row]:
         """

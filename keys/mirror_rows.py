@@ -166,6 +166,22 @@ async def whole(conn: Connection, region: str) -> AsyncIterator[Row]:
             yield row
 
 
+async def some(
+    conn: Connection, region: str, root: int, after: int
+) -> tuple[list[Node], list[Row]]:
+    """Return the next leaves after one; and they, what is above them and what hangs on them."""
+    leaves = await _leaves(conn, region, after)
+    above = await nodes.nodes_above(conn, region, [leaf.id for leaf in leaves], root)
+    rows = await conn.fetch(
+        f"select {_SCOPE} from key_scope where region = $1 and node = any($2)",
+        region,
+        [leaf.id for leaf in leaves],
+    )
+    scopes = [Scope(*row) for row in rows]
+    keys = await _keys_of(conn, scopes)
+    return leaves, list(from_the_root(above.values(), scopes, keys))
+
+
 async def changes(
     conn: Connection, region: str, head: Tree, since: str, known: Known | None = None
 ) -> AsyncIterator[Row]:

@@ -65,6 +65,11 @@ async def change(conn: Connection, region: str) -> Tree | None:
     return Tree(**dict(row)) if row else None
 
 
+async def set_root_wrap(conn: Connection, region: str, root_wrap: bytes) -> None:
+    """Put back the root's wrap under the generation that it is under."""
+    await conn.execute("update key_tree set root_wrap = $2 where region = $1", region, root_wrap)
+
+
 async def insert_tree(conn: Connection, region: str, head: Tree) -> None:
     """Begin a region's tree."""
     await conn.execute(

@@ -75,7 +75,7 @@ class Seal:
 
     async def plant(self) -> None:
         """Make the region's tree with its first generation, where there is none."""
-        async with self._alone() as conn:
+        async with self.alone() as conn:
             if await nodes.tree(conn, self._region) is not None:
                 return
             await generations.retire_intended(conn, self._region)
@@ -91,7 +91,7 @@ class Seal:
 
     async def run(self, *, force: bool) -> SealResult | None:
         """Seal when something is dirty or half done, or anyway with `force`."""
-        async with self._alone() as conn:
+        async with self.alone() as conn:
             living = await self._destroy_returned(conn, await self._living())
             outlook = await self._outlook(conn, living)
             if not outlook.clear:
@@ -133,7 +133,7 @@ class Seal:
             # Most looks find nothing, and need no lock.
             if not await self._came_back(conn, living):
                 return []
-        async with self._alone() as conn:
+        async with self.alone() as conn:
             living = await self._living()
             returned = await self._came_back(conn, living)
             await self._destroy_returned(conn, living)
@@ -171,7 +171,7 @@ class Seal:
 
     async def mirror(self) -> bool:
         """Bring the tree's copy in the bucket up to date; False when it is already."""
-        async with self._alone() as conn:
+        async with self.alone() as conn:
             if not await self._mirror.needs_write(conn):
                 return False
             head = await nodes.tree(conn, self._region)
@@ -181,7 +181,8 @@ class Seal:
             return True
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[Connection]:
+    async def alone(self) -> AsyncIterator[Connection]:
+        """Give a connection that holds the region's seal lock; waits for whoever has it."""
         async with self._pool.acquire(timeout=5) as conn:
             give_up_at = time.monotonic() + LOCK_WAIT_SECONDS
             while not await generations.try_lock(conn, self._region):

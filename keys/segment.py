@@ -279,14 +279,14 @@ class Opener:
             key = wrap.child_key(self._pages[node.parent], node.slot)
         context = wrap.page_context(self._region, node.id, node.epoch)
         page = wrap.open_page(key, node.page, context)
-        _check_used(page, node.used)
+        check_used(page, node.used)
         if node.level == 0:
             self._leaf, self._scope = (node.id, page), None
         else:
             self._pages[node.id] = page
 
 
-def _check_used(page: bytes | bytearray, used: int) -> None:
+def check_used(page: bytes | bytearray, used: int) -> None:
     """Raise unless exactly the slots in `used` hold a key; most pages are full."""
     keys = _SLOTS.unpack(page)
     unused = [slot for slot in range(wrap.SLOTS) if not used >> slot & 1] if used != FULL else []

@@ -101,5 +101,16 @@ async def walk(conn: Connection, region: str, head: Tree, root_key: bytes) -> Wa
     return Walk(region, head.generation, seen[Node], seen[Scope], seen[WrappedKey], tuple(findings))
 
 
+async def look_at_leaves(
+    conn: Connection, region: str, head: Tree, root_key: bytes, after: int
+) -> tuple[list[Damage], int | None]:
+    """Open the leaves after one, and all that hangs on them; returns the last if more follow."""
+    finder = Finder(region, head.root, root_key)
+    leaves, rows = await mirror_rows.some(conn, region, head.root, after)
+    for row in rows:
+        finder.open(row)
+    return finder.damages, leaves[-1].id if len(leaves) == mirror_rows.LEAVES_BATCH else None
+
+
 def _counted(region: str, count: int, detail: str, table: str = "key_tree") -> Damage:
     return Damage(region, detail, table, f"{count} rows")

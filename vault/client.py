@@ -35,6 +35,8 @@ class IncidentError(VaultError):
     """The vault failed at this call in a way that it did not foresee; try again."""
 
 
+#: The type of the problem that what was asked for is damaged at rest.
+DAMAGED = "urn:portvault:problem:damaged"
 _ERRORS: dict[int, type[VaultError]] = {
     401: UnauthenticatedError,
     403: ForbiddenError,
@@ -197,6 +199,9 @@ async def check(response: aiohttp.ClientResponse) -> None:
     detail = str(problem["detail"])
     if "incident" in problem:
         detail += f"; tell the operator of incident {problem['incident']}"
+    if problem.get("type") == DAMAGED:
+        # Trying again does not help, whatever the status says in general.
+        raise VaultError(detail)
     raise _ERRORS.get(response.status, InvalidRequestError)(detail)
 
 

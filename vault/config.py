@@ -108,6 +108,8 @@ class Config(CarrierSettings):
     seal_overdue_seconds: float = 600.0
     #: How often the key tree's copy in the bucket is brought up to date, at the latest.
     mirror_interval_seconds: float = 60.0
+    #: The worker looks at all that lies at rest once in so long, a little at a time.
+    damage_look_seconds: float = 86400.0
     #: Standbys, by application_name, that must have replayed a seal before the old root dies.
     standbys: tuple[str, ...] = ()
     #: How long a process may keep an unwrapped key, in a stream that is not looked at again, too; a

@@ -19,6 +19,7 @@ from vault.actions.fax_ending import expire_faxes
 from vault.actions.fax_relay import relay_faxes
 from vault.actions.fax_sweep import forget_receipts
 from vault.actions.forget import forget_expired
+from vault.actions.look import look_at_rest
 from vault.actions.number_index import renew_index
 from vault.actions.once import forget_claims
 from vault.actions.order_details import forget_orders
@@ -35,6 +36,8 @@ from vault.errors import VaultError
 log = logging.getLogger(__name__)
 
 BACK_OFF_SECONDS = 5.0
+#: Between two steps of the look at rest.
+LOOK_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
         Reconciler("idempotency", forget_claims, 600.0),
         Reconciler("collect", collect_abandoned, min(30.0, vault.config.receiving_seconds_max)),
         Reconciler("interrupted", close_interrupted, 60.0),
+        Reconciler("look", look_at_rest, LOOK_SECONDS),
     )
 
 

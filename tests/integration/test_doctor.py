@@ -14,7 +14,7 @@ from tests.fixtures_process import VaultProcess
 
 PARTS = {"home", "database", "descriptors", "libmagic", "policy", "store uk", "custodian uk"}
 #: What is looked at only where the database is there and migrated, or told where it is wrong.
-MAYBE = {"log uk", "seal uk", "expiry uk", "queues uk"}
+MAYBE = {"at rest", "log uk", "seal uk", "expiry uk", "queues uk"}
 
 
 @pytest.fixture

@@ -189,6 +189,7 @@ CALLED = {
     "keys seal": ["--region", "uk"],
     "keys verify": ["--region", "uk"],
     "keys rotate-custodian": ["--region", "uk"],
+    "repair": ["--region", "uk"],
     "backup": ["FILE"],
     "restore": ["--region", "uk", "--dry-run"],
 }

@@ -25,7 +25,7 @@ async def test_a_seal_that_stands_still_is_overtaken(impatient: Vault) -> None:
     """Who holds a region's seal and does nothing loses it, and another seals."""
     keyring = impatient.keyring
     with pytest.raises(AWAY):
-        async with keyring._seal("uk")._alone():
+        async with keyring._seal("uk").alone():
             assert await keyring.seal("uk", force=True) is not None
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from uuid import UUID
 
+from keys import damage
 from keys.damage import Damage, DamagedError
 from keys.errors import IntegrityError
 from keys.stream import HEADER_BYTES, DataKey, ciphertext_size
@@ -56,7 +57,7 @@ def damaged(damage: Damage) -> DamagedError:
 
 def lost_key(region: str, identity: UUID) -> DamagedError:
     """Return the error for a key that is not there, of something that was not shredded."""
-    return damaged(Damage(region, "is missing", "data_key", str(identity), None))
+    return damaged(damage.lost(region, identity))
 
 
 def open_metadata(key: DataKey, stored: Stored, decode: Callable[[bytes], T]) -> T:

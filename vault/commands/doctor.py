@@ -31,6 +31,7 @@ from vault.adapters.recorder import APPLICATION
 from vault.adapters.sniffer import MagicSniffer
 from vault.app import EMBEDDED, attached, load_policy, login, open_region_custodian
 from vault.commands.database import database_errors
+from vault.commands.doctor_damage import damage
 from vault.commands.output import show, table
 from vault.config import Config, load_config
 from vault.connections import DESCRIPTORS_EACH, DESCRIPTORS_KEPT, Room
@@ -78,6 +79,8 @@ class _Known:
     #: The mirror's highest number, and for how many seconds something has been waiting for a seal.
     mirrors: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, float] = field(default_factory=dict)
+    #: Whether the schema is this release's, and there is a tree.
+    current: bool = False
     #: Why the worker lets nothing go by its time.
     stopped: dict[str, str] = field(default_factory=dict)
     #: What waits for too long.
@@ -100,6 +103,8 @@ async def doctor(args: argparse.Namespace) -> None:
         "libmagic": partial(_libmagic, config),
         "policy": partial(_policy, config),
     }
+    if known.current:
+        checks["at rest"] = partial(damage, config, [r for r in config.regions if r in known.trees])
     for region in config.regions:
         checks[f"store {region}"] = partial(_store, config, region, known, new=new)
         checks[f"custodian {region}"] = partial(_custodian, config, region, known.trees.get(region))
@@ -193,6 +198,7 @@ async def _ask_database(config: Config, known: _Known) -> tuple[str, str]:
                 mirror = await progress(conn, region)
                 known.mirrors[region] = mirror.intended if mirror else 0
                 known.waiting[region] = await generations.waiting_seconds(conn, region)
+            known.current = not waiting and bool(known.trees)
             if wrong := await _wrong_session(conn):
                 return "fail", wrong
         finally:

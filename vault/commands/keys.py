@@ -74,8 +74,8 @@ async def verify(args: argparse.Namespace) -> None:
     show(shown, text, as_json=args.json)
     if findings:
         raise VaultError(
-            f"{len(findings)} findings; stop the servers and keep the database as it is, then "
-            "compare with the mirror: `portvault restore --dry-run`"
+            f"{len(findings)} findings; seal nothing until `portvault repair` has mended them: its "
+            "--dry-run says what it takes from where"
         )
 
 

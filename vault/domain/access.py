@@ -71,6 +71,8 @@ class Action(StrEnum):
     KEYS_READ = "keys.read"
     KEYS_SEAL = "keys.seal"
     KEYS_RESTORE = "keys.restore"
+    DAMAGE_LOOK = "damage.look"
+    DAMAGE_REPAIR = "damage.repair"
     TOKEN_CREATE = "token.create"
     TOKEN_LIST = "token.list"
     TOKEN_REVOKE = "token.revoke"
@@ -208,6 +210,8 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.KEYS_READ,
             _A.KEYS_SEAL,
             _A.KEYS_RESTORE,
+            _A.DAMAGE_LOOK,
+            _A.DAMAGE_REPAIR,
             _A.TOKEN_CREATE,
             _A.TOKEN_LIST,
             _A.TOKEN_REVOKE,
@@ -242,6 +246,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.FAX_EXPIRE,
             _A.EXPIRY_RESUME,
             _A.KEYS_SEAL,
+            _A.DAMAGE_LOOK,
             _A.LOG_TRIM,
             _A.CERTIFICATE_ISSUE,
         }

@@ -9,7 +9,7 @@ from keys.announcements import SERVING
 from vault.sql.connection import Connection
 
 #: The actions whose completed outcomes say that a key left the tree.
-_SHREDS = "('document.shred', 'fax.deliver', 'fax.fail', 'fax.expire')"
+SHREDS = "('document.shred', 'fax.deliver', 'fax.fail', 'fax.expire')"
 
 # Every document that a row, a key or the log knows of, and what is left of it. A key that has its
 # scope's id is no document's: it is that of an order's details, or of the index of numbers.
@@ -28,7 +28,7 @@ _LINES = f"""
             coalesce(d.shred_reason, f.result) shred_reason,
             k.id is not null has_key, o.id is not null has_object,
             exists (select from access_record r where r.document = known.id
-                and r.action in {_SHREDS} and r.phase = 'outcome'
+                and r.action in {SHREDS} and r.phase = 'outcome'
                 and r.result = 'completed' and r.reason is null) was_shredded
         from known left join document d on d.id = known.id and d.custody <> 'receiving'
             left join fax f on f.id = known.id
@@ -97,7 +97,7 @@ async def shredded_by_log(conn: Connection, region: str) -> list[UUID]:
             left join fax f on f.id = k.id
         where k.region = $1 and (
             coalesce(d.custody, f.custody) in ('shredded', 'sealed') or exists (
-            select from access_record r where r.document = k.id and r.action in {_SHREDS}
+            select from access_record r where r.document = k.id and r.action in {SHREDS}
                 and r.phase = 'outcome' and r.result = 'completed' and r.reason is null) or exists (
             select from access_record r where r."order" = k.id and r.action = 'order.forget'
                 and r.phase = 'outcome' and r.result = 'completed' and r.reason is null))
@@ -173,7 +173,7 @@ async def end_faxes_without_key(
                 else 'expired' end
         from fax s left join (
             select distinct on (document) document, at, action from access_record
-            where region = $1 and action in {_SHREDS} and phase = 'outcome'
+            where region = $1 and action in {SHREDS} and phase = 'outcome'
                 and result = 'completed' and reason is null
             order by document, at) r on r.document = s.id
         where s.region = $1 and s.custody = 'stored' and f.id = s.id

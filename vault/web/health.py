@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 from aiohttp import web
@@ -10,11 +11,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from keys.lookups import Lookups
 from vault.actions.expiry_limits import why_stopped
+from vault.actions.look import known_damage
 from vault.actions.queues import queues_of
 from vault.actions.readiness import parts_away
 from vault.connections import Connections
 from vault.context import Vault
-from vault.errors import DatabaseUnavailableError, InvalidRequestError
+from vault.errors import DatabaseUnavailableError, InvalidRequestError, VaultError
 from vault.sql.connection import connection
 from vault.sql.queues import last_times
 from vault.web.problems import NOT_READY, problem
@@ -125,6 +127,24 @@ class Readiness:
         )
         for region in vault.config.regions:
             met.labels(region).set_function(partial(vault.keyring.met.count, region))
+
+        self._damaged = Gauge(
+            "portvault_damaged",
+            "What is known to be damaged at rest in the region.",
+            ["region"],
+            registry=registry,
+        )
+        self._counted_at = -math.inf
+
+    async def count_damage(self) -> None:
+        """Bring the count of what is damaged up to date, once a second at most."""
+        if time.monotonic() - self._counted_at <= READY_SECONDS:
+            return
+        self._counted_at = time.monotonic()
+        with suppress(VaultError):
+            found = await known_damage(self._vault)
+            for region in self._vault.config.regions:
+                self._damaged.labels(region).set(found.get(region, 0))
 
     async def parts_away(self) -> Mapping[str, tuple[str, ...]]:
         """Return, for each region, the parts without which nothing is handed out."""
@@ -248,6 +268,7 @@ async def check_ready(request: web.Request) -> web.Response:
 
 async def show_metrics(request: web.Request) -> web.Response:
     """Answer in the Prometheus text format."""
+    await request.app[READINESS].count_damage()
     await request.app[EXPIRY].look()
     await request.app[QUEUES].look()
     return web.Response(

@@ -1,4 +1,4 @@
-"""`portvault keys`."""
+"""`portvault keys` and `portvault repair`."""
 
 from vault.commands.arguments.tree import Tree
 from vault.domain.regions import REGIONS
@@ -24,6 +24,14 @@ def add_keys(tree: Tree) -> None:
         "portvault keys verify --region uk",
     )
     check.add_argument("--region", choices=REGIONS)
+    repair = tree.command(
+        "repair",
+        "repair.repair",
+        "Look at everything at rest, mend what is damaged from what is sound, and name the rest.",
+        "portvault repair --dry-run",
+    )
+    repair.add_argument("--region", choices=REGIONS, help="only this one (all)")
+    repair.add_argument("--dry-run", action="store_true", help="change nothing; say what would be")
     rotate = keys.command(
         "rotate-custodian",
         "keys.rotate",

@@ -1,0 +1,257 @@
+"""What is damaged at rest is found, named and mended; and what was shredded stays so."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.fixtures_server import OPERATOR, SAMPLES, Api
+from tests.fixtures_telefax import Faxes
+from vault.actions.keys import verify_keys
+from vault.actions.look import look_at_rest
+from vault.actions.number_index import renew_index
+from vault.actions.publish import publish_log
+from vault.actions.repair import Repaired, repair
+from vault.actions.seal import seal
+from vault.actions.sequence import sequence_log
+from vault.commands.doctor_damage import damage as doctor_damage
+from vault.context import Vault
+from vault.sql.connection import Pool
+
+#: Each column of bytes that is mended, and from what.
+MENDED = {
+    ("key_tree", "root_wrap"): "segment",
+    ("key_node", "page"): "mirror",
+    ("data_key", "wrap"): "mirror",
+    ("key_generation", "canary"): "made anew",
+    ("key_mirror", "digest"): "new base",
+    ("document", "stream_header"): "its object",
+    ("fax", "stream_header"): "its object",
+    ("number_index", "mac"): "details",
+}
+#: Each that is named, with what to do: there is no other copy of it here.
+NAMED = {
+    ("document", "metadata"): "backup",
+    ("fax", "metadata"): "sender",
+    ("porting_order", "details"): "backup",
+}
+#: Hashes of what somebody brings: where one is damaged it is refused, as any other that is unknown.
+REFUSED = {
+    ("token", "secret_hash"),
+    ("token", "certificate"),
+    ("session", "secret_hash"),
+    ("break_glass", "secret_hash"),
+    ("idempotency", "fingerprint"),
+    ("fax", "fingerprint"),
+    ("taken_once", "hash"),
+    # The start says that a migration is not the one that was applied.
+    ("migration", "sha256"),
+}
+#: The log's hashes, which `portvault log verify` compares with what was published.
+LOG = {("log_leaf", "leaf_hash"), ("log_checkpoint", "hashes")}
+#: Each kind of object in a bucket, and what finds it damaged.
+OBJECTS = {"documents/": "repair", "keys/": "repair", "log/": "log verify", "store.json": "doctor"}
+
+
+@dataclass
+class Place:
+    """A vault with one thing of each sort in it, all of them sound."""
+
+    api: Api
+    vault: Vault
+    faxes: Faxes
+    order: str
+    document: str
+    fax: str
+
+    @property
+    def objects(self) -> Path:
+        """Where the objects of the region lie."""
+        return self.vault.config.home / "objects" / "uk"
+
+    async def answers(self) -> dict[str, int]:
+        """Return how the document, the fax and the order are answered."""
+        self.vault.keyring.forget()
+        shown, _, _ = await self.api.call("GET", f"/v1/orders/{self.order}")
+        return {
+            "document": (await self.api.get(self.document))[0],
+            "fax": (await self.faxes.content(self.fax))[0],
+            "porting_order": shown,
+        }
+
+    async def found(self) -> str:
+        """Return all that the doctor, `keys verify` and the worker's whole look say."""
+        self.vault.keyring.forget()
+        await self.vault.pool.execute("delete from damage; delete from damage_look")
+        verdict, said = await doctor_damage(self.vault.config, ["uk"])
+        walk = await verify_keys(self.vault, OPERATOR, "uk")
+        # Of keys the doctor knows at once, of all else what the worker has found.
+        assert (verdict == "fail") == bool(walk.findings), said
+        for _ in range(20):
+            await look_at_rest(self.vault, "uk")
+            if await self.vault.pool.fetchval("select ended_at from damage_look"):
+                break
+        rows = await self.vault.pool.fetch("select place, detail from damage")
+        if not walk.findings and not rows:
+            return ""
+        verdict, said = await doctor_damage(self.vault.config, ["uk"])
+        assert verdict == "fail"
+        return said
+
+    async def repaired(self) -> Repaired:
+        """Repair, and see that the dry run has said the same before."""
+        dry = await repair(self.vault, OPERATOR, "uk", dry_run=True)
+        real = await repair(self.vault, OPERATOR, "uk", dry_run=False)
+        assert dry == real
+        self.vault.keyring.forget()
+        return real
+
+
+@pytest.fixture
+async def place(api: Api, vault: Vault, faxes: Faxes, fax: bytes) -> Place:
+    """Take in one of each, sequence, publish and mirror."""
+    order = await api.order()
+    _, document = await api.put(order, (SAMPLES / "passport-uto.jpg").read_bytes())
+    _, taken = await faxes.send(fax)
+    # A base, and two segments after it.
+    for _ in range(2):
+        await vault.keyring.mirror("uk")
+        await api.order()
+    await vault.keyring.mirror("uk")
+    await sequence_log(vault, "uk")
+    await publish_log(vault, "uk")
+    return Place(api, vault, faxes, order, document["id"], taken["id"])
+
+
+async def test_each_column_of_bytes_is_of_a_known_sort(pool: Pool) -> None:
+    """A new column of bytes says here what becomes of it when it is damaged."""
+    rows = await pool.fetch(
+        """
+        select table_name, column_name from information_schema.columns
+        where table_schema = 'public' and (data_type = 'bytea' or udt_name = '_bytea')
+        """
+    )
+    assert {tuple(row) for row in rows} == {*MENDED, *NAMED, *REFUSED, *LOG}
+
+
+async def test_each_sort_of_row_is_found_and_mended_or_named(place: Place) -> None:
+    """One byte of each column is flipped: found everywhere, mended or with what to do, answered."""
+    assert await place.found() == ""
+    assert set((await place.answers()).values()) == {200}
+    for (table, column), how in {**MENDED, **NAMED}.items():
+        where = {
+            "data_key": f"id = '{place.document}'",
+            "document": f"id = '{place.document}'",
+            "fax": f"id = '{place.fax}'",
+            "porting_order": f"id = '{place.order}'",
+            "number_index": f"\"order\" = '{place.order}'",
+            "key_generation": "state = 'active' and region = 'uk'",
+        }.get(table, "region = 'uk'")
+        flip = f"update {table} set {column} = set_byte({column}, 5, get_byte({column}, 5) # 1)"
+        await place.vault.pool.execute(f"{flip} where {where}")
+        said = await place.found()
+        assert f"{table}.{column}" in said, (table, column, said)
+        answers = await place.answers()
+        for thing in ("document", "fax", "porting_order"):
+            hit = {"key_tree": True, "key_node": True}.get(table, table == thing)
+            hit = hit or (table == "data_key" and thing == "document")
+            assert answers[thing] == (503 if hit else 200), (table, column, answers)
+        done = await place.repaired()
+        (mend,) = done.mends
+        assert (mend.damage.table, mend.damage.column) == (table, column)
+        assert how in mend.how
+        assert (mend.mended, done.left) == ((table, column) in MENDED, not mend.mended)
+        if not mend.mended:
+            await place.vault.pool.execute(f"{flip} where {where}")
+        await renew_index(place.vault, "uk")
+        assert await place.found() == "", (table, column)
+        assert set((await place.answers()).values()) == {200}
+    assert await seal(place.vault, OPERATOR, "uk", force=True) is not None
+    said = "select count(*) from access_record where action = 'damage.repair' and reason = 'mended'"
+    assert await place.vault.pool.fetchval(said) > 0
+
+
+async def test_a_lost_key_is_put_back(place: Place) -> None:
+    """Of a document, a fax and an order: none was shredded, and the mirror has each."""
+    things = [UUID(place.document), UUID(place.fax), UUID(place.order)]
+    await place.vault.pool.execute("delete from data_key where id = any($1)", things)
+    assert set((await place.answers()).values()) == {503}
+    said = await place.found()
+    assert all(f"data_key of {thing} in uk is missing" in said for thing in things)
+    done = await place.repaired()
+    assert {mend.damage.id for mend in done.mends} == {str(thing) for thing in things}
+    assert done.left == 0
+    assert set((await place.answers()).values()) == {200}
+    assert await place.found() == ""
+
+
+def _flip(data: bytes) -> bytes:
+    changed = bytearray(data)
+    changed[len(data) // 2] ^= 1
+    return bytes(changed)
+
+
+async def test_each_kind_of_object_is_found_and_mended_or_named(place: Place) -> None:
+    """A byte is flipped in each, its end is cut, and it is taken away."""
+    vault = place.vault
+    names = [item.name async for item in vault.stores["uk"].list("")]
+    assert {kind for kind in OBJECTS if any(name.startswith(kind) for name in names)} == {*OBJECTS}
+    assert all(any(name.startswith(kind) for kind in OBJECTS) for name in names)
+    segments = sorted(name for name in names if name.startswith("keys/"))
+    assert len(segments) >= 3
+    damages: dict[str, Callable[[bytes], bytes] | None] = {
+        "flipped": _flip,
+        "cut": lambda data: data[:-1],
+        "missing": None,
+    }
+    for name in (f"documents/{place.document}", f"documents/{place.fax}", "keys/"):
+        for number, damage in enumerate(damages.values()):
+            names = sorted([item.name async for item in vault.stores["uk"].list(name)])
+            # The newest segment, one in the middle, the base.
+            one = names[-1 - number % len(names)]
+            path = place.objects / one
+            kept = path.read_bytes()
+            path.write_bytes(damage(kept)) if damage else path.unlink()
+            assert f"object {one}" in await place.found()
+            (mend,) = (await place.repaired()).mends
+            assert (mend.damage.object, mend.mended) == (one, name == "keys/")
+            if name == "keys/":
+                number_of = int(one.removeprefix("keys/").partition("-")[0])
+                assert mend.damage.segment == number_of
+                await place.api.order()
+                await vault.keyring.mirror("uk")
+                await place.api.order()
+                await vault.keyring.mirror("uk")
+            else:
+                assert "the bucket's own versions" in mend.how
+                path.write_bytes(kept)
+            assert await place.found() == ""
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_what_was_shredded_is_never_put_back(place: Place, *, sealed: bool) -> None:
+    """Though its row says that it is stored, and the mirror still has its wrap from before."""
+    vault, thing = place.vault, UUID(place.document)
+    row: Any = await vault.pool.fetchrow("select metadata from document where id = $1", thing)
+    status, _, _ = await place.api.call(
+        "POST", f"/v1/documents/{thing}/actions/shred", json={"reason": "test"}, role="dpo"
+    )
+    assert status == 200
+    if sealed:
+        assert await seal(vault, OPERATOR, "uk") is not None
+    # As whoever writes rows would have it: the tombstones are gone, and it is in custody again.
+    await vault.pool.execute("delete from key_gone")
+    await vault.pool.execute(
+        """
+        update document set custody = 'stored', metadata = $2, shredded_at = null,
+            last_generation = null, sealed_at = null where id = $1
+        """,
+        thing,
+        row["metadata"],
+    )
+    done = await place.repaired()
+    assert [mend.how for mend in done.mends] == ["it was shredded, and is not put back"]
+    assert await vault.pool.fetchval("select count(*) from data_key where id = $1", thing) == 0

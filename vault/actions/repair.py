@@ -1,0 +1,176 @@
+"""
+Repair: mend what is damaged at rest from what is sound, and say of the rest what to do.
+
+The key tree and its mirror mend each other (`keys/repair.py`); a row's stream header is taken from
+its object, where that opens; what an order is found by is made anew from its details. Of a
+document's object, of sealed names and of sealed details there is no second copy here. Whatever was
+shredded, by its row or by the log, is left as it is.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import cast
+from uuid import UUID
+
+from keys.damage import Damage, DamagedError
+from keys.errors import StaleScopeError
+from keys.keyring import Mend
+from keys.stream import HEADER_BYTES
+from vault.actions.access import Access, recorded
+from vault.actions.look import whole_look
+from vault.actions.published import require_not_behind
+from vault.actions.stored_object import Stored, open_object
+from vault.context import Vault
+from vault.domain.access import Action, Principal
+from vault.domain.documents import Document, object_name
+from vault.domain.faxes import Fax
+from vault.errors import ObjectMissingError
+from vault.sql import damage as damage_sql
+from vault.sql import documents as documents_sql
+from vault.sql import number_index as index_sql
+from vault.sql.connection import Connection, Pool, connection, transaction
+
+_BACKUP = (
+    "a backup from before the damage holds it, sealed under the same key: load it into an empty "
+    "database, and copy this one column of this row into the vault's"
+)
+_TODO = {
+    "document": _BACKUP,
+    "fax": "ask its sender for it again; it ends as expired when its time is over",
+    "porting_order": f"correct the order, or take it from a backup: {_BACKUP}",
+    "data_key": "repair the key tree first; then repair again",
+}
+_OBJECT = (
+    "put back the object of this name from the bucket's own versions or copies, as it is; any that "
+    "is not the very same does not open. If there is none, ask for the document again, and shred it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair found in a region, and what became, or would become, of it."""
+
+    region: str
+    mends: tuple[Mend, ...]
+
+    @property
+    def left(self) -> int:
+        """How much is not mended."""
+        return sum(not mend.mended for mend in self.mends)
+
+
+async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bool) -> Repaired:
+    """
+    Look at everything of a region, and mend what can be; with `dry_run` only say what would be.
+
+    Raises `RolledBackError` where the database is behind the bucket: that is a restore's to mend.
+    """
+    action = Action.DAMAGE_LOOK if dry_run else Action.DAMAGE_REPAIR
+    async with recorded(vault, principal, action, region=region) as access:
+        async with connection(vault.pool) as conn:
+            await require_not_behind(vault, conn, region)
+            missing = await damage_sql.keyless(conn, region)
+        beside = list[Mend]()
+
+        async def inside(conn: Connection) -> None:
+            # What hangs on the tree opens only there, until the dry run is undone.
+            pool = cast("Pool", Inside(conn))
+            undone = replace(vault, pool=pool, keyring=vault.keyring.over(pool))
+            beside.extend(await _mend_beside(undone, region, dry_run=True))
+
+        mends = await vault.keyring.repair(
+            region, missing, _shredded, dry_run=dry_run, inside=inside
+        )
+        if not dry_run:
+            beside += await _mend_beside(vault, region, dry_run=False)
+        known = {mend.damage.place for mend in mends}
+        mends += [mend for mend in beside if mend.damage.place not in known]
+        if not dry_run:
+            await _say(access, mends)
+        return Repaired(region, tuple(mends))
+
+
+class Inside:
+    """One open transaction, in place of a pool."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout: float) -> AsyncIterator[Connection]:
+        """Lend it; whoever has it waits for nobody."""
+        del timeout
+        yield self._conn
+
+
+async def _mend_beside(vault: Vault, region: str, *, dry_run: bool) -> list[Mend]:
+    return [await _mend(vault, item, dry_run=dry_run) async for item in whole_look(vault, region)]
+
+
+async def _shredded(conn: Connection, things: Collection[UUID]) -> set[UUID]:
+    return await damage_sql.shredded(conn, list(things))
+
+
+async def _mend(vault: Vault, item: Damage, *, dry_run: bool) -> Mend:
+    if item.column == "stream_header" and item.table and item.id:
+        header = await _header_of(vault, item.table, UUID(item.id))
+        if header is not None:
+            if not dry_run:
+                async with transaction(vault.pool) as conn:
+                    await damage_sql.set_stream_header(conn, item.table, UUID(item.id), header)
+            return Mend(item, True, "taken from its object, which opens")
+    if item.table == "number_index" and item.id:
+        if not dry_run:
+            async with transaction(vault.pool) as conn:
+                count = await index_sql.count_numbers(conn, UUID(item.id))
+                await damage_sql.index_anew(conn, UUID(item.id), count)
+        return Mend(item, True, "the worker makes it anew from the order's details")
+    return Mend(item, False, _OBJECT if item.object else _TODO[item.table or "data_key"])
+
+
+async def _header_of(vault: Vault, table: str, identity: UUID) -> bytes | None:
+    """Return what an object begins with, once all of it has opened as the row's key says."""
+    async with connection(vault.pool) as conn:
+        thing: Document | Fax | None
+        if table == "fax":
+            thing, wrapped = await damage_sql.fax_with_key(conn, identity)
+        else:
+            found = await documents_sql.find_with_key(conn, identity)
+            thing, wrapped = found.document, found.key
+    if thing is None or wrapped is None:
+        return None
+    try:
+        key = await vault.keyring.open_key(wrapped)
+        header = b""
+        async with vault.stores[thing.region].get(
+            object_name(identity), length=HEADER_BYTES
+        ) as pieces:
+            async for piece in pieces:
+                header += piece
+        stored = replace(Stored.of(thing), stream_header=header)
+        async with open_object(vault, stored, key) as opened:
+            async for _ in opened:
+                pass
+    except (DamagedError, StaleScopeError, ObjectMissingError):
+        return None
+    return header
+
+
+async def _say(access: Access, mends: list[Mend]) -> None:
+    """Keep what is left, forget what was mended, and record each document that was mended."""
+    vault = access.vault
+    async with transaction(vault.pool) as conn:
+        await damage_sql.forget(conn, [mend.damage for mend in mends if mend.mended])
+        left = [mend.damage for mend in mends if not mend.mended]
+        await damage_sql.note(conn, left, vault.clock())
+    records = []
+    for identity in sorted({mend.damage.id or "" for mend in mends if mend.mended}):
+        try:
+            document = UUID(identity)
+        except ValueError:
+            continue
+        intent = replace(access.intent, id=vault.new_id(), document=document)
+        records += [intent, Access(vault, intent).conclude(reason="mended")]
+    if records:
+        await vault.recorder.append_many(records)
