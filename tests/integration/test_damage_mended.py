@@ -19,6 +19,7 @@ from vault.actions.seal import seal
 from vault.actions.sequence import sequence_log
 from vault.commands.doctor_damage import damage as doctor_damage
 from vault.context import Vault
+from vault.sql import log_published as published_sql
 from vault.sql.connection import Pool
 
 #: Each column of bytes that is mended, and from what.
@@ -50,10 +51,16 @@ REFUSED = {
     # The start says that a migration is not the one that was applied.
     ("migration", "sha256"),
 }
-#: The log's hashes, which `portvault log verify` compares with what was published.
+#: The log's: nobody changes its rows; a checkpoint's are only to save time, and are made anew.
 LOG = {("log_leaf", "leaf_hash"), ("log_checkpoint", "hashes")}
 #: Each kind of object in a bucket, and what finds it damaged.
-OBJECTS = {"documents/": "repair", "keys/": "repair", "log/": "log verify", "store.json": "doctor"}
+OBJECTS = {
+    "documents/": "named",
+    "keys/": "mended",
+    "log/tile/": "mended",
+    "log/checkpoint": "passed over, and named by the doctor",
+    "store.json": "refused at every start, and by the doctor",
+}
 
 
 @dataclass
@@ -229,6 +236,40 @@ async def test_each_kind_of_object_is_found_and_mended_or_named(place: Place) ->
                 assert "the bucket's own versions" in mend.how
                 path.write_bytes(kept)
             assert await place.found() == ""
+
+
+async def test_the_published_log_is_mended_from_a_database_that_holds_it(
+    place: Place, pool: Pool
+) -> None:
+    """Each kind of tile; and from a database whose log is another one, nothing is."""
+    vault = place.vault
+    tiles = [item.name async for item in vault.stores["uk"].list("log/tile/")]
+    assert len({name.split("/")[2] for name in tiles}) == 2
+    for name in tiles:
+        path = place.objects / name
+        kept = path.read_bytes()
+        for damaged in (_flip(kept), None):
+            path.write_bytes(damaged) if damaged else path.unlink()
+            assert f"object {name}" in await place.found()
+            (mend,) = (await place.repaired()).mends
+            assert (mend.damage.object, mend.mended) == (name, True)
+            assert path.read_bytes() == kept
+    async with pool.acquire() as conn, conn.transaction():
+        await published_sql.begin_rewriting(conn)
+        await conn.execute(
+            """
+            update log_leaf set leaf_hash = set_byte(leaf_hash, 5, get_byte(leaf_hash, 5) # 1)
+            where region = 'uk' and index = 0
+            """
+        )
+        await published_sql.end_rewriting(conn)
+    assert "log_leaf.leaf_hash of 0 in uk" in await place.found()
+    path = place.objects / tiles[0]
+    kept = path.read_bytes()
+    path.write_bytes(_flip(kept))
+    done = await place.repaired()
+    assert done.left == len(done.mends) >= 1
+    assert path.read_bytes() == _flip(kept)
 
 
 @pytest.mark.parametrize("sealed", [False, True])

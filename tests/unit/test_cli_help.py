@@ -53,7 +53,7 @@ COMMANDS = {
     *("token create", "token list", "token revoke"),
     *("log tail", "log search", "log export", "log verify", "log witness"),
     *("log key", "log rotate-key", "log receipt", "log forget-name"),
-    *("backup", "restore"),
+    *("backup", "restore", "repair"),
     *("fax received", "fax drain", "fax outbound", "fax list", "fax show"),
     *("keys status", "keys seal", "keys verify", "keys rotate-custodian"),
 }

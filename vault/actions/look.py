@@ -3,8 +3,9 @@ The look at rest: open what nobody has asked for, and name what is damaged.
 
 The worker looks a little at a time, at everything of a region once in `damage_look_seconds`: the
 key tree and its mirror, then documents and faxes with their objects, then the details of orders and
-what they are found by. What it finds is kept until a whole look does not find it any more, or until
-it was mended. `portvault repair` looks at all of it at once. Nothing that is opened leaves here.
+what they are found by, then the published log. What it finds is kept until a whole look does not
+find it any more, or until it was mended. `portvault repair` looks at all of it at once. Nothing
+that is opened leaves here.
 """
 
 import logging
@@ -18,6 +19,7 @@ from keys.damage import Damage, DamagedError
 from keys.errors import IntegrityError, StaleScopeError
 from keys.keyring import DataKey, WrappedKey
 from vault.actions.access import recorded
+from vault.actions.look_log import look_at_log
 from vault.actions.seal import worker
 from vault.actions.stored_object import Stored, lost_key, open_metadata, open_object
 from vault.context import Vault
@@ -39,8 +41,9 @@ log = logging.getLogger(__name__)
 THINGS_MAX, BYTES_MAX = 100, 32 * 1024 * 1024
 ATTEMPTS = 5
 TREE, MIRROR, DOCUMENTS, FAXES, ORDERS = "tree", "mirror", "documents", "faxes", "orders"
+LOG = "log"
 #: The parts in their order; the first two are the keyring's.
-PARTS = (TREE, MIRROR, DOCUMENTS, FAXES, ORDERS)
+PARTS = (TREE, MIRROR, DOCUMENTS, FAXES, ORDERS, LOG)
 _NEXT = {
     DOCUMENTS: damage_sql.next_documents,
     FAXES: damage_sql.next_faxes,
@@ -99,6 +102,8 @@ async def _step(
         return damages, None if last is None else str(last)
     if part == MIRROR:
         return await vault.keyring.look_at_mirror(region, after or "")
+    if part == LOG:
+        return await look_at_log(vault, region, after)
     async with connection(vault.pool) as conn:
         things = await _NEXT[part](conn, region, UUID(after) if after else None, THINGS_MAX)
     # What many hang on is damaged once.

@@ -3,7 +3,8 @@ Repair: mend what is damaged at rest from what is sound, and say of the rest wha
 
 The key tree and its mirror mend each other (`keys/repair.py`); a row's stream header is taken from
 its object, where that opens; what an order is found by is made anew from its details. Of a
-document's object, of sealed names and of sealed details there is no second copy here. Whatever was
+document's object, of sealed names and of sealed details there is no second copy here; tiles of the
+published log are written anew from a database whose log is the signed one. Whatever was
 shredded, by its row or by the log, is left as it is.
 """
 
@@ -18,7 +19,9 @@ from keys.errors import StaleScopeError
 from keys.keyring import Mend
 from keys.stream import HEADER_BYTES
 from vault.actions.access import Access, recorded
+from vault.actions.bucket import PREFIX
 from vault.actions.look import whole_look
+from vault.actions.look_log import mend_log
 from vault.actions.published import require_not_behind
 from vault.actions.stored_object import Stored, open_object
 from vault.context import Vault
@@ -40,10 +43,16 @@ _TODO = {
     "fax": "ask its sender for it again; it ends as expired when its time is over",
     "porting_order": f"correct the order, or take it from a backup: {_BACKUP}",
     "data_key": "repair the key tree first; then repair again",
+    "log_leaf": "nobody changes a row of the log: stop, and `portvault restore` the last backup, "
+    "which takes over what was published",
 }
 _OBJECT = (
     "put back the object of this name from the bucket's own versions or copies, as it is; any that "
     "is not the very same does not open. If there is none, ask for the document again, and shred it"
+)
+_LOG = (
+    "the database's log is not the one that was signed: stop, keep both, and compare with what the "
+    "witnesses and auditors hold (`portvault log verify`)"
 )
 
 
@@ -120,6 +129,9 @@ async def _mend(vault: Vault, item: Damage, *, dry_run: bool) -> Mend:
                 async with transaction(vault.pool) as conn:
                     await damage_sql.set_stream_header(conn, item.table, UUID(item.id), header)
             return Mend(item, True, "taken from its object, which opens")
+    if item.object and item.object.startswith(PREFIX):
+        mended = await mend_log(vault, item, dry_run=dry_run)
+        return Mend(item, mended, "written anew from the database" if mended else _LOG)
     if item.table == "number_index" and item.id:
         if not dry_run:
             async with transaction(vault.pool) as conn:
