@@ -52,6 +52,7 @@ class Config(CarrierSettings):
     home: Path = field(default_factory=lambda: Path.home() / ".portvault")
     #: Bind address; on anything but loopback TLS, or a proxy that is trusted, is needed.
     host: str = "127.0.0.1"
+    #: The port that is listened on; 0 is any that is free.
     port: int = 8700
     #: PEM files; when they change they are taken up without a restart.
     tls_certificate: str = ""
@@ -88,6 +89,7 @@ class Config(CarrierSettings):
     custodian: str = ""
     #: Where root keys still lie while `portvault keys rotate-custodian` moves them.
     custodian_before: str = ""
+    #: What the vault signs in with at the S3 server, and the region that its signatures name.
     s3_access_key: str = ""
     s3_secret_key: str = field(default="", repr=False)
     s3_region: str = "us-east-1"
@@ -103,6 +105,7 @@ class Config(CarrierSettings):
     #: longer for in all, and that came with fewer bytes a second since.
     upload_idle_seconds: float = 60.0
     upload_bytes_per_second_min: int = 2048
+    #: How often what was shredded is sealed, by which it is irrecoverable.
     seal_interval_seconds: float = 60.0
     #: How long after that interval a seal may still be outstanding before the vault is not ready.
     seal_overdue_seconds: float = 600.0
@@ -119,11 +122,12 @@ class Config(CarrierSettings):
     reversal_grace_seconds: float = 3600.0
     #: Nothing is shredded by its time while this clock is further ahead of the database's.
     clock_ahead_seconds_max: float = 60.0
-    #: Nor when it has gone further than this since the worker last looked, unless two people agree.
+    #: Nothing is shredded by its time either when this clock has gone further since the worker last
+    #: looked, unless two people agree.
     clock_step_seconds_max: float = 7 * 86400.0
     #: The share of a region's documents that goes by its time within a day; more needs two people.
     expire_share_max: float = 0.1
-    #: So many go within a day without regard to their share.
+    #: So many documents of a region go by their time within a day without regard to their share.
     expire_documents_min: int = 1000
     #: How old the key gets that orders are found by; then they move to another one.
     number_index_days: int = 90
@@ -173,7 +177,9 @@ class Config(CarrierSettings):
     break_glass_seconds: float = 3600.0
     #: Public keys of those who cosign the log's checkpoints (NAME+HASH+BASE64).
     witnesses: tuple[str, ...] = ()
+    #: How long the object store may be silent before it counts as away.
     store_timeout_seconds: float = 30.0
+    #: Connections to the database of one process, and how long each statement may take.
     database_pool_max: int = 20
     database_timeout_seconds: float = 10.0
     #: A session of a machine that is gone without a word lets go of what it has locked after that.

@@ -23,6 +23,8 @@ class Webhook:
     allow_private: bool = False
     #: Which types of signals it gets; none named means all.
     types: tuple[str, ...] = ()
+    #: Where the secret lies.
+    secret_file: str = ""
 
 
 def deliveries(
@@ -63,4 +65,5 @@ def _parse(where: str, table: Any) -> Webhook:
         raise ConfigurationError(f"{where}: the secret_file cannot be read") from None
     if len(secret) < 24:
         raise ConfigurationError(f"{where}: the secret must have 24 characters or more")
-    return Webhook(url, secret, allowed, tuple(map(str, table.get("types", ()))))
+    types = tuple(map(str, table.get("types", ())))
+    return Webhook(url, secret, allowed, types, secret_file=str(table["secret_file"]))

@@ -48,10 +48,3 @@ async def run_migrate(args: argparse.Namespace) -> None:
             applied = await migrate_database(dsn)
     text = "\n".join(applied) or "the database is up to date"
     show({"applied": applied}, text, as_json=args.json)
-
-
-async def run_config(args: argparse.Namespace) -> None:
-    """Show every setting."""
-    shown = load_config().shown()
-    text = "\n".join(f"{name} = {value}" for name, value in shown.items())
-    show(shown, text, as_json=args.json)

@@ -15,4 +15,9 @@ def add_service(tree: Tree) -> None:
     tree.command(
         "doctor", "doctor.doctor", "Check every part and say what to do.", "portvault doctor"
     )
-    tree.command("config", "operator.run_config", "Print every setting.", "portvault config --json")
+    tree.command(
+        "config",
+        "settings.run_config",
+        "Print every setting, as the TOML that one would write.",
+        "portvault config > portvault.toml",
+    )
