@@ -394,6 +394,41 @@ async def test_a_connection_that_is_cut_in_its_data_leaves_nothing(
         assert await made.count() == 1
 
 
+async def in_data(made: Listener) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a connection on which a mail may begin."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+    for line in ("", "EHLO x", "MAIL FROM:<a@acme.test>", f"RCPT TO:<{ADDRESS}>", "DATA"):
+        if line:
+            writer.write(line.encode() + b"\r\n")
+        while (await reader.readline())[3:4] == b"-":
+            pass
+    return reader, writer
+
+
+async def test_a_mail_may_take_longer_than_a_rest_and_ends_where_nothing_comes(
+    config: Config, authorisation: bytes
+) -> None:
+    """Each phase has a limit with a name; who stands still in a mail is told, and cut off."""
+    content = mail(authorisation).as_bytes(policy=SMTP)
+    lines = content.splitlines(keepends=True)
+    settings = {"idle_seconds": 1.0, "upload_idle_seconds": 2.0, "upload_bytes_per_second_min": 1}
+    async with listener(config, **settings) as made:
+        reader, writer = await in_data(made)
+        for line in lines[:5]:
+            writer.write(line)
+            await asyncio.sleep(0.5)
+        writer.write(b"".join(lines[5:]) + b"\r\n.\r\n")
+        assert (await reader.readline()).startswith(b"250"), "twice as long as a rest may be"
+        assert await reader.read() == b"", "after a second without a command"
+        writer.close()
+        reader, writer = await in_data(made)
+        writer.write(content[: len(content) // 2])
+        said = await reader.read()
+        assert said == b"421 4.4.2 nothing came for 2 seconds; come again\r\n"
+        writer.close()
+        assert await made.count() == 1
+
+
 async def test_connections_are_bounded(config: Config) -> None:
     """As many sessions as the limit says talk at once; the next one is told to come again."""
     async with listener(config, fax_listen_connections_max=2) as there:

@@ -93,6 +93,24 @@ async def test_what_was_refused_uses_up_no_order(api: Api, vault: Vault) -> None
     assert answers == [200, 429, 429, 429]
 
 
+async def test_what_could_not_be_opened_uses_up_no_order(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """While the custodian is away names of many orders are asked for, and none is counted."""
+    made = [(await api.put(await api.order(), passport))[1]["id"] for _ in range(4)]
+    await vault.meter.sync()
+    await vault.pool.execute("delete from usage")
+    await vault.meter.sync()
+    keys = vault.config.signing_key_path.parent
+    away = keys.rename(keys.with_name("away"))
+    vault.keyring.forget()
+    for document in made:
+        assert (await api.call("GET", f"/v1/documents/{document}"))[0] == 503
+    away.rename(keys)
+    answers = [(await api.call("GET", f"/v1/documents/{document}"))[0] for document in made]
+    assert answers == [200] * 3 + [429]
+
+
 async def test_what_does_not_exist_is_not_told_by_the_limit(api: Api) -> None:
     """At the limit too, an unknown order is not found."""
     for _ in range(4):

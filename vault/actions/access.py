@@ -113,14 +113,15 @@ class Access:
         await self.vault.recorder.append(self._follow("progress"))
         self.renewed_at = time.monotonic()
 
-    async def count_order(self, order: UUID | None) -> None:
+    async def count_order(self, order: UUID | None) -> bool:
         """
         Count that something of an order is opened, against the principal's limits.
 
-        What `recorded` has counted already is not counted twice. Raises `LimitError`.
+        What `recorded` has counted already is not counted twice; returns whether this counted it.
+        Raises `LimitError`.
         """
         if self.principal is None or Action(self.intent.action) in METERED:
-            return
+            return False
         meter = self.vault.meter
         over = await meter.look(self.principal, Action.ORDER_READ, order)
         if over is not None:
@@ -128,15 +129,22 @@ class Access:
             error.ground = Reason.LIMIT.value
             raise error
         await meter.count(self.principal, Action.ORDER_READ, order)
+        return True
 
     async def unwrap(self, wrapped: WrappedKey, *, order: UUID | None) -> DataKey:
         """
         Return the data key of a document, a fax or an order: the one way to it, which counts.
 
-        Raises `LimitError`, and `StaleScopeError` when the row was read before a seal or a shred.
+        Where the key cannot be had, nothing was opened and nothing is counted. Raises `LimitError`,
+        and `StaleScopeError` when the row was read before a seal or a shred.
         """
-        await self.count_order(order)
-        key = await self.vault.keyring.open_key(wrapped)
+        counted = await self.count_order(order)
+        try:
+            key = await self.vault.keyring.open_key(wrapped)
+        except BaseException:
+            if counted and self.principal is not None:
+                self.vault.meter.take_back(self.principal, Action.ORDER_READ, order)
+            raise
         self.opened = True
         return key
 

@@ -13,7 +13,8 @@ import hashlib
 import hmac
 import json
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from keys.stream import HEADER_BYTES, DataKey, ciphertext_size
 from vault.actions.access import Access
 from vault.actions.collect import drop_upload
 from vault.actions.once import Once
+from vault.config import Config
 from vault.context import Vault
 from vault.domain.documents import (
     MEDIA_TYPES,
@@ -51,6 +53,41 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 5
 #: What a store keeps in memory of a body whose length it knows, and else.
 GATHERED_BYTES, GATHERED_BYTES_MAX = 512 * 1024, 5 * 1024 * 1024
+
+
+class Pace:
+    """How fast somebody sends a body: what it may take to come, apart from what we take for it."""
+
+    def __init__(self, config: Config) -> None:
+        self._config, self._waited_seconds, self._size_bytes = config, 0.0, 0
+        self._give_up_at = time.monotonic() + config.receiving_seconds_max
+
+    async def within(self, receiving: Callable[[float], Awaitable[bytes]]) -> bytes:
+        """Return what comes; raises `TruncatedUploadError` when nothing does, or too slowly."""
+        config, began = self._config, time.monotonic()
+        if began > self._give_up_at:
+            raise TruncatedUploadError(
+                f"it was not here in whole after {config.receiving_seconds_max:g} seconds"
+            )
+        try:
+            received = await receiving(config.upload_idle_seconds)
+        except TimeoutError:
+            raise TruncatedUploadError(
+                f"nothing came for {config.upload_idle_seconds:g} seconds"
+            ) from None
+        # Only the sender's time counts, not what the store takes for what came.
+        self._waited_seconds += time.monotonic() - began
+        self.add(len(received))
+        return received
+
+    def add(self, size_bytes: int) -> None:
+        """Count bytes; raises where a sender holds its place with some that come now and then."""
+        self._size_bytes += size_bytes
+        counted = self._waited_seconds - self._config.upload_idle_seconds
+        if counted > 0 and self._size_bytes < counted * self._config.upload_bytes_per_second_min:
+            raise TruncatedUploadError(
+                f"it came with less than {self._config.upload_bytes_per_second_min} bytes a second"
+            )
 
 
 @dataclass(frozen=True, slots=True)

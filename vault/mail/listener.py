@@ -15,7 +15,7 @@ import ipaddress
 import logging
 import re
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from keys.errors import KeysError
 from vault.actions.fax_check import check_fax
 from vault.actions.faxes import Incoming, receive_fax, recipients_region
 from vault.actions.once import KeyReusedError
+from vault.actions.receive import Pace
 from vault.actions.tokens import PREFIX, authenticate, authenticate_hash, hash_secret
 from vault.certificates import Certificate
 from vault.config import Config
@@ -41,6 +42,7 @@ from vault.errors import (
     ContentRefusedError,
     InvalidRequestError,
     TooLargeError,
+    TruncatedUploadError,
     UnavailableError,
     UnsupportedTypeError,
     VaultError,
@@ -48,7 +50,6 @@ from vault.errors import (
 from vault.intake_memory import IntakeMemory
 from vault.listener import Listener, listener
 
-IDLE_SECONDS = 60.0
 CREDENTIALS_BYTES_MAX = 1024
 #: A fax in base64, with its line ends, and what else is in a mail.
 ENCODED, REST_BYTES = 1.4, 128 * 1024
@@ -242,12 +243,12 @@ class _BoundedSMTP(SMTP):
         self,
         handler: FaxHandler,
         memory: IntakeMemory,
-        connections_max: int,
+        config: Config,
         place: Place,
         **options: Any,
     ) -> None:
-        super().__init__(handler, **options)
-        self._memory, self._connections_max, self._counted = memory, connections_max, False
+        super().__init__(handler, timeout=config.idle_seconds, **options)
+        self._memory, self._config, self._counted = memory, config, False
         self._place, self._taking = place, False
         #: The connection itself, also where TLS is spoken over it.
         self._plain: asyncio.WriteTransport | None = None
@@ -282,6 +283,9 @@ class _BoundedSMTP(SMTP):
             return
         size_max = _declared(envelope.mail_options) or self.data_size_limit or 0
         self._taking = True
+        # The library's timer is for the rest between commands; a mail has its own limits.
+        if self._timeout_handle is not None:
+            self._timeout_handle.cancel()
         try:
             with self._memory.share(size_max * COPIES):
                 await self._take_data(envelope, size_max)
@@ -290,6 +294,8 @@ class _BoundedSMTP(SMTP):
         finally:
             self._taking = False
             cast(Callable[[], None], self._set_post_data_state)()
+            if self.transport is not None:
+                cast(Callable[[], None], self._reset_timeout)()
 
     async def _take_data(self, envelope: Envelope, size_max: int) -> None:
         await self.push("354 End data with <CR><LF>.<CR><LF>")
@@ -301,20 +307,30 @@ class _BoundedSMTP(SMTP):
         except InvalidRequestError as error:
             await self.push(f"500 5.5.2 {error}")
             return
+        except TruncatedUploadError as error:
+            # Its sender is in the midst of the mail, and takes the connection's end for an answer.
+            await self.push(f"421 4.4.2 {error}; come again")
+            self._writer.close()
+            return
         envelope.content = envelope.original_content = content
         status = await self._call_handler_hook("DATA")
         await self.push(status)
 
     async def _read_data(self, size_max: int) -> bytes:
         """Return the mail without its dots (RFC 5321, 4.5.2); reads to its end what it refuses."""
-        content, begun = bytearray(), True
+        content, begun, pace = bytearray(), True, Pace(self._config)
         refusal: VaultError | None = None
+
+        async def one(seconds: float) -> bytes:
+            read: Awaitable[bytes] = self._reader.readuntil(b"\r\n")
+            return await asyncio.wait_for(read, seconds)
+
         while True:
             try:
-                line: bytes = await self._reader.readuntil(b"\r\n")
-                ends = True
+                line, ends = await pace.within(one), True
             except asyncio.LimitOverrunError as error:
                 line, ends = await self._reader.read(error.consumed), False
+                pace.add(len(line))
                 refusal = refusal or InvalidRequestError("line too long (RFC 5321, 4.5.3.1.6)")
             if begun and line == b".\r\n":
                 break
@@ -335,7 +351,7 @@ class _BoundedSMTP(SMTP):
             self._plain = cast(asyncio.WriteTransport, transport)
             self._place.holder = self
         if not self._counted:
-            if _BoundedSMTP.open >= self._connections_max:
+            if _BoundedSMTP.open >= self._config.fax_listen_connections_max:
                 refused = cast(asyncio.WriteTransport, transport)
                 refused.write(b"421 4.3.2 too many connections, come again later\r\n")
                 refused.close()
@@ -381,7 +397,7 @@ async def listening(vault: Vault, connections: Connections) -> AsyncIterator[str
         return _BoundedSMTP(
             handler,
             vault.memory,
-            config.fax_listen_connections_max,
+            config,
             place,
             data_size_limit=size_max,
             ident="fax gateway",
@@ -389,7 +405,6 @@ async def listening(vault: Vault, connections: Connections) -> AsyncIterator[str
             tls_context=certificate.context() if certificate else None,
             auth_require_tls=True,
             auth_exclude_mechanism=["LOGIN"],
-            timeout=IDLE_SECONDS,
             loop=asyncio.get_running_loop(),
         )
 

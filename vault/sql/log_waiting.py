@@ -50,7 +50,8 @@ async def waiting(conn: Connection, region: str) -> Waiting:
         [region],
         timeout=VERIFY_SECONDS,
     )
-    assert row is not None  # noqa: S101 - one row for each region that was asked for
+    if row is None:
+        raise LookupError("a row of what waits")
     return Waiting(
         first=row["published"],
         count=row["queued"] + max(0, row["size"] - row["published"]),

@@ -5,7 +5,6 @@ No rule stands here. A handler parses at the edge, calls one action, and shapes 
 """
 
 import re
-import time
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -17,7 +16,7 @@ from aiohttp import hdrs, web
 from vault.actions import correct, orders
 from vault.actions.ingest import check_filename, ingest
 from vault.actions.read import describe, open_content
-from vault.actions.receive import Upload
+from vault.actions.receive import Pace, Upload
 from vault.actions.standing import standing_of
 from vault.config import Config
 from vault.domain.documents import parse_kind
@@ -173,41 +172,23 @@ async def ingest_document(request: web.Request) -> web.Response:
 
 async def upload_body(request: web.Request, config: Config) -> AsyncIterator[bytes]:
     """Yield the body as it comes; raises `TruncatedUploadError` when it ends early or is slow."""
-    give_up_at = time.monotonic() + config.receiving_seconds_max
-    stopping, size_bytes, waited_seconds = request.app[STOPPING], 0, 0.0
+    stopping, pace = request.app[STOPPING], Pace(config)
+
+    async def more(seconds: float) -> bytes:
+        return await stopping.within(seconds, request.content.readany())
+
     try:
         while True:
             # What is there needs no time limit, and no copy; there is at most what aiohttp holds.
-            chunk = request.content.read_nowait()
-            if not chunk and not request.content.at_eof():
-                began = time.monotonic()
-                if began > give_up_at:
-                    raise TruncatedUploadError(
-                        f"it was not here in whole after {config.receiving_seconds_max:g} seconds"
-                    )
-                chunk = await stopping.within(config.upload_idle_seconds, request.content.readany())
-                # Only the sender's time counts, not what the store takes for what came.
-                waited_seconds += time.monotonic() - began
+            if chunk := request.content.read_nowait():
+                pace.add(len(chunk))
+            elif not request.content.at_eof():
+                chunk = await pace.within(more)
             if not chunk:
                 return
-            size_bytes += len(chunk)
-            _check_pace(config, size_bytes, waited_seconds)
             yield chunk
-    except TimeoutError:
-        raise TruncatedUploadError(
-            f"nothing came for {config.upload_idle_seconds:g} seconds"
-        ) from None
     except web.RequestPayloadError:
         raise TruncatedUploadError from None
-
-
-def _check_pace(config: Config, size_bytes: int, waited_seconds: float) -> None:
-    """Raise when a sender holds its place with bytes that come now and then."""
-    counted = waited_seconds - config.upload_idle_seconds
-    if counted > 0 and size_bytes < counted * config.upload_bytes_per_second_min:
-        raise TruncatedUploadError(
-            f"it came with less than {config.upload_bytes_per_second_min} bytes a second"
-        )
 
 
 def _filename(disposition: str) -> str | None:
