@@ -101,8 +101,8 @@ class Config(CarrierSettings):
     #: Uploads in progress at once. Nobody has more of them than are still free, so that there is
     #: one for whoever comes; the next one is told to come again.
     uploads_max: int = 256
-    #: An upload or mail that sends nothing for so long is dropped; so is one that the vault has waited
-    #: longer for in all, and that came with fewer bytes a second since.
+    #: An upload or a mail of which nothing comes for so long is dropped; and so is one that the
+    #: vault has waited longer for in all, and that came with fewer bytes a second since.
     upload_idle_seconds: float = 60.0
     upload_bytes_per_second_min: int = 2048
     #: How often what was shredded is sealed, by which it is irrecoverable.

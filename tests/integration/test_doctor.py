@@ -1,8 +1,10 @@
 """`portvault doctor`: each broken part is found, said with what to do, and hides no other."""
 
+import asyncio
 import json
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 import asyncpg
@@ -115,6 +117,41 @@ async def test_what_others_may_enter(made: VaultProcess, place: str, parts: set[
     status, verdicts, says = await examine(made)
     assert (status, failed(verdicts) >= parts) == (1, True)
     assert f"chmod 700 {path}" in says
+
+
+#: Runs the program under a filter by which the kernel has no Landlock: 444 is ENOSYS.
+WITHOUT_LANDLOCK = """
+import ctypes, os, struct, sys
+end = (0x06, 0, 0, 0x7FFF0000)
+rules = [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x00050000 | 38), end]
+code = b"".join(struct.pack("HBBI", *rule) for rule in rules)
+held = ctypes.create_string_buffer(code)
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(rules), ctypes.addressof(held)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
+os.execv(sys.executable, [sys.executable, "-m", "vault.cli", *sys.argv[1:]])
+"""
+
+
+async def test_a_kernel_without_landlock(tmp_path: Path) -> None:
+    """Where nothing confines the embedded PostgreSQL the doctor says so, and what to do."""
+    vault = VaultProcess(tmp_path / "home")
+    await vault.json("keys", "status")
+    said = {}
+    for way in (["-m", "vault.cli"], ["-c", WITHOUT_LANDLOCK]):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *(*way, "doctor", "--json"),
+            env=vault.environment,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        rows = {row["check"]: row for row in json.loads(out)}
+        said[way[0]] = rows["database"]["detail"]
+        assert rows["database"]["verdict"] in {"ok", "warn"}
+    assert "Landlock" not in said["-m"]
+    assert "the kernel has no Landlock" in said["-c"]
+    assert "use a kernel of 5.13 or later" in said["-c"]
 
 
 async def test_a_store_that_cannot_be_written(made: VaultProcess, tmp_path: Path) -> None:

@@ -411,7 +411,11 @@ async def test_a_mail_may_take_longer_than_a_rest_and_ends_where_nothing_comes(
     """Each phase has a limit with a name; who stands still in a mail is told, and cut off."""
     content = mail(authorisation).as_bytes(policy=SMTP)
     lines = content.splitlines(keepends=True)
-    settings = {"idle_seconds": 1.0, "upload_idle_seconds": 2.0, "upload_bytes_per_second_min": 1}
+    settings: dict[str, Any] = {
+        "idle_seconds": 1.0,
+        "upload_idle_seconds": 2.0,
+        "upload_bytes_per_second_min": 1,
+    }
     async with listener(config, **settings) as made:
         reader, writer = await in_data(made)
         for line in lines[:5]:

@@ -9,6 +9,7 @@ import asyncpg
 
 import vault.auditor
 from tests.access_records import checkpoints
+from tests.command_line import one_line
 from tests.fixtures_process import VaultProcess
 
 
@@ -54,6 +55,21 @@ async def test_a_log_is_exported_audited_and_its_key_replaced(
     assert (done.returncode, json.loads(done.stdout)["size"]) == (0, verdict["size"])
     records = [json.loads(line) for line in file.read_text().splitlines() if '"record"' in line]
     assert "log.rotate-key" in {item["record"]["action"] for item in records}
+
+    # Afterwards the first key turns out to have been stolen: it counts up to where it signed.
+    status, _, says = await made.run("log", "rotate-key", "--revoke", "x")
+    assert (status, "no public key of a log" in says, one_line(says)) == (1, True, True)
+    said = await made.json("log", "rotate-key", "--revoke", first_key)
+    assert said == {"revoked": first_key}
+    assert (await made.json("log", "key"))["key"] == second_key
+    notes = json.loads((made.home.with_name("home-keys") / "signing.handovers").read_text())
+    assert notes[-1].startswith("portvault-log-key-revoked/v1\n")
+    assert first_key in notes[-1]
+    live = (*live[:-1], second_key)
+    verdict = (await made.json(*live, PORTVAULT_TOKEN=token))["uk"]
+    assert (verdict["intact"], verdict["consistent"], verdict["findings"]) == (True, True, [])
+    status, _, says = await made.run("log", "rotate-key", "--revoke", second_key)
+    assert (status, one_line(says)) == (1, True), "the one that signs is not revoked"
 
     # The database's owner changes one record: each verifier says which, and what a script needs.
     conn = await made.database()
