@@ -225,7 +225,9 @@ async def _seal_anew(
     wrapped = await orders_sql.details_key(conn, identity)
     if order is None:
         raise NotFoundError
-    if await holds_sql.holds_order(conn, identity):
+    # What a restore could not bring back is said, not rewritten: a hold does not mind.
+    fills = set(changed.names()) <= set(order.not_known or ())
+    if not fills and await holds_sql.holds_order(conn, identity):
         raise HeldError("a hold keeps this order as it is; it is corrected after its release")
     details = await opened(access, order, wrapped)
     if details is None or wrapped is None:
@@ -242,5 +244,7 @@ async def _seal_anew(
 async def _say_customer(conn: Connection, order: Order, customer: str) -> None:
     if order.customer not in (UNKNOWN_CUSTOMER, customer):
         raise ConflictError("whose order it is stands fast; only of a recovered one it is said")
+    # Saying whose it is takes it out of nobody's hold; its release is for two people.
+    await holds_sql.keep_under(conn, order.id, order.region, customer)
     await orders_sql.set_customer(conn, order.id, customer)
     await retention_sql.look_again_at_orders(conn, [order.id])

@@ -146,7 +146,9 @@ def _text(done: Restored, args: argparse.Namespace) -> str:
     if done.doubt:
         parts.append(
             f"Nothing of {done.region} goes by its time: it is not known what was decided by "
-            f"{done.doubt}. See below what to do; then have two people agree to expiry.resume."
+            f"{done.doubt}. Do what is said below, then have two people agree: `portvault approval "
+            f"request --act expiry.resume --subject DAY --region {done.region} --reason incident` "
+            "with the day as YYYY-MM-DD (UTC), and `portvault approval approve ID`."
         )
     parts += [
         _rows(done.decisions, ("at", "action", "thing", "state", "detail")),
@@ -184,6 +186,9 @@ def _summary(done: Restored, *, dry: bool) -> str:
 
 def _rows(items: Sequence[Decision | OrderLine | Line], columns: tuple[str, ...]) -> str:
     rows = [asdict(item) for item in items]
+    for row in rows:
+        if (at := row.get("at")) is not None:
+            row["at"] = f"{at:%Y-%m-%dT%H:%M:%SZ}"
     more = len(rows) - _LINES_MAX
     note = f"\n... and {more} more; --json names all" if more > 0 else ""
     return f"{table(rows[:_LINES_MAX], columns)}{note}" if rows else ""

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from vault.domain.holds import Hold, Targets
+from vault.domain.holds import EVERY_CUSTOMER, Hold, Targets
+from vault.domain.orders import UNKNOWN_CUSTOMER
 from vault.sql.connection import Connection
 from vault.sql.hold_targets import covering_order
 
@@ -132,6 +133,23 @@ async def holds_order(conn: Connection, order: UUID) -> bool:
         order,
     )
     return found
+
+
+async def keep_under(conn: Connection, order: UUID, region: str, customer: str) -> None:
+    """Keep an order of an unknown customer under the holds on others, as it is to be another's."""
+    await conn.execute(
+        """
+        insert into hold_target (hold, region, order_id)
+        select distinct t.hold, t.region, $1::uuid from hold_target t
+        where not t.released and t.region = $2 and t.customer <> all(array[$3, $4])
+            and exists (select from porting_order o where o.id = $1 and o.customer = $5)
+        """,
+        order,
+        region,
+        customer,
+        EVERY_CUSTOMER,
+        UNKNOWN_CUSTOMER,
+    )
 
 
 async def shredded_among(conn: Connection, documents: Sequence[UUID]) -> list[UUID]:
