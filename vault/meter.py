@@ -132,6 +132,10 @@ class Meter:
         if is_notable(known.usage, known.limits):
             self._tell("near", principal, known)
 
+    async def has_counted(self, principal: Principal, order: UUID) -> bool:
+        """Whether the principal has opened something of an order within the hour."""
+        return order in (await self._get(principal)).usage.orders
+
     def past(self, principal: Principal) -> Exceeded | None:
         """Return the limit that reads at several processes came past; asks no database."""
         known = self._known.get(principal.id)

@@ -12,6 +12,7 @@ import pytest
 from tests.command_line import NUMBER, SCAN, one_line, token_of
 from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import PORTING, Api, in_pieces
+from tests.integration.test_number_index import found as find
 from tests.retention_house import (
     COMPLIANCE,
     DPO,
@@ -30,7 +31,6 @@ from tests.retention_house import (
 from vault.actions.approvals import approve, list_approvals, request_approval
 from vault.actions.correct import Changed, correct_kind, correct_order
 from vault.actions.ingest import ingest
-from vault.actions.number_index import find_orders
 from vault.actions.orders import show_order
 from vault.actions.receive import Upload
 from vault.actions.restrict import restrict
@@ -283,8 +283,8 @@ async def test_an_orders_details_are_corrected(house: House) -> None:
     assert view.details == (await show_order(vault, PORTING, order)).details
     assert view.details is not None
     assert view.details.numbers == (NEW,)
-    assert [one.id for one in await find_orders(vault, PORTING, "uk", NEW, None, 9)] == [order]
-    assert await find_orders(vault, PORTING, "uk", OLD, None, 9) == []
+    assert [one.id for one in await find(vault, NEW)] == [order]
+    assert await find(vault, OLD) == []
     view = await correct_order(vault, PORTING, order, Changed(losing_carrier=""))
     assert view.details is not None
     assert (view.details.customer_reference, view.details.losing_carrier) == ("R-2", None)
@@ -309,7 +309,7 @@ async def test_details_corrected_at_once_are_of_one_of_them(house: House) -> Non
     details = (await show_order(vault, PORTING, order)).details
     assert details is not None
     for number in numbers:
-        found = await find_orders(vault, PORTING, "uk", number, None, 9)
+        found = await find(vault, number)
         assert bool(found) == (number in details.numbers)
 
 

@@ -78,6 +78,16 @@ async def test_so_many_orders_and_no_more(api: Api) -> None:
     assert (await api.call("GET", f"/v1/orders/{orders[0]}"))[0] == 200
 
 
+async def test_a_list_opens_so_many_orders_and_names_the_others(api: Api) -> None:
+    """Past the limit an order is in the list without its details; what was opened stays so."""
+    orders = [await api.order() for _ in range(4)]
+    for _ in range(2):
+        _, page, _ = await api.call("GET", "/v1/orders?details=true")
+        assert [row["id"] for row in page["data"]] == orders[::-1]
+        assert [row["details"] for row in page["data"]] == ["kept", "kept", "kept", "limit"]
+    assert (await api.call("GET", f"/v1/orders/{orders[0]}"))[0] == 429
+
+
 async def test_what_was_refused_uses_up_no_order(api: Api, vault: Vault) -> None:
     """Changes that were refused opened nothing; what was opened beside them stays counted."""
     orders = [await api.order() for _ in range(6)]

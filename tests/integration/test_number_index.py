@@ -5,10 +5,13 @@ import pytest
 from tests.fixtures_server import NUMBERS, PORTING, Api
 from tests.integration.test_tokens import token
 from tests.retention_house import clocked, new_order
-from vault.actions.number_index import find_orders, index_key, renew_index
+from vault.actions.number_index import index_key, renew_index
+from vault.actions.order_list import Sought, list_orders
 from vault.actions.orders import create_order
 from vault.actions.seal import seal, worker
 from vault.attacker import Attacker
+from vault.commands.arguments import make_parser
+from vault.commands.client import order_list
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.number_index import macs
@@ -23,7 +26,8 @@ WANTED = {"region": "uk", "number": NUMBERS[0]}
 
 async def found(vault: Vault, number: str = NUMBERS[0]) -> list[Order]:
     """Find orders as the desk does."""
-    return await find_orders(vault, PORTING, "uk", number, None, 50)
+    sought = Sought(region="uk", number=number)
+    return [item.order for item in await list_orders(vault, PORTING, sought, None, 50)]
 
 
 async def renewed(vault: Vault) -> None:
@@ -44,6 +48,91 @@ async def test_an_order_is_found_by_each_of_its_numbers(vault: Vault, api: Api) 
     assert page["data"] == []
     rows = await vault.pool.fetch("select mac from number_index")
     assert all(b"7946" not in row["mac"] for row in rows)
+
+
+async def test_a_list_shows_what_the_desk_knows_an_order_by(
+    vault: Vault, api: Api, passport: bytes
+) -> None:
+    """Masked number, reference, documents, deadline; opened on demand, and recorded by order."""
+    fields = {"region": "uk", "customer": "acme", "numbers": NUMBERS, "customer_reference": "R-7"}
+    _, made, _ = await api.call("POST", "/v1/orders", json=fields)
+    await api.put(made["id"], passport)
+    await vault.pool.execute("update document set due_at = '2026-12-01'")
+    said = "select principal, action from access_record where \"order\" = $1 and phase = 'progress'"
+    _, page, _ = await api.call("GET", "/v1/orders")
+    (row,) = page["data"]
+    assert (row["details"], row["numbers_masked"], row["document_count"]) == ("unasked", None, 1)
+    assert await vault.pool.fetch(said, made["id"]) == []
+    # Whoever made it has opened it; another token has not.
+    await token(vault, api, "other")
+    for _ in range(2):
+        _, page, _ = await api.call("GET", "/v1/orders?details=true", role="other")
+        (row,) = page["data"]
+        assert (row["details"], row["customer_reference"], row["number_count"]) == (
+            "kept",
+            "R-7",
+            1,
+        )
+        assert row["numbers_masked"] == ["+442079460***"]
+        assert row["due_at"] == "2026-12-01T00:00:00Z"
+        (record,) = await vault.pool.fetch(said, made["id"])
+        assert record["action"] == "order.list"
+    await token(vault, api, "away", located="hk")
+    _, page, _ = await api.call("GET", "/v1/orders?details=true", role="away")
+    (row,) = page["data"]
+    assert (row["details"], row["numbers_masked"]) == ("elsewhere", None)
+    await vault.pool.execute("update porting_order set details = null, details_gone_at = now()")
+    _, page, _ = await api.call("GET", "/v1/orders?details=true", role="other")
+    assert page["data"][0]["details"] == "gone"
+
+
+async def test_a_list_is_narrowed_and_a_mistyped_filter_is_refused(
+    vault: Vault, api: Api, passport: bytes
+) -> None:
+    """By status, customer, deadline, region and number, each alone and together."""
+    first, second = [await api.order() for _ in range(2)]
+    await api.call("PATCH", f"/v1/orders/{first}", json={"status": "submitted"})
+    await api.put(second, passport)
+    await vault.pool.execute("update document set due_at = '2026-12-01'")
+    for query, expected in (
+        ("status=submitted", [first]),
+        ("status=ported", []),
+        ("customer=acme&region=uk", [second, first]),
+        ("customer=other", []),
+        ("due_before=2026-12-02", [second]),
+        ("due_before=2026-11-30", []),
+        ("status=submitted&due_before=2026-12-02", []),
+    ):
+        status, page, _ = await api.call("GET", f"/v1/orders?{query}")
+        assert (status, [item["id"] for item in page["data"]]) == (200, expected), query
+    for wrong in ("state=ported", "status=moved", "region=fr", "due_before=soon", "details=1"):
+        assert (await api.call("GET", f"/v1/orders?{wrong}"))[0] == 422, wrong
+    assert (await api.call("GET", "/v1/orders?region=sg"))[0] == 404
+    body = {**WANTED, "status": "submitted"}
+    _, page, _ = await api.call("POST", f"{SEARCH}?details=true", json=body)
+    assert [(item["id"], item["details"]) for item in page["data"]] == [(first, "kept")]
+
+
+async def test_the_desks_list_in_the_terminal(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line an order; where there are more it says how to go on, and goes on."""
+    orders = [await api.order() for _ in range(3)]
+    monkeypatch.setenv("PORTVAULT_SERVER", api.url)
+    monkeypatch.setenv("PORTVAULT_TOKEN", api.tokens["porting"])
+
+    async def listed(*options: str) -> tuple[list[str], str]:
+        await order_list(make_parser().parse_args(["order", "list", *options]))
+        out, says = capsys.readouterr()
+        return out.splitlines()[1:], says
+
+    lines, says = await listed("--limit", "2")
+    assert [line[:36] for line in lines] == orders[:0:-1]
+    assert "+442079460***" in lines[0]
+    lines, says = await listed("--cursor", says.split()[-1])
+    assert ([line[:36] for line in lines], says) == (orders[:1], "")
+    lines, _ = await listed("--brief", "--region", "uk", "--number", NUMBERS[0])
+    assert (len(lines), "+44" in lines[0]) == (3, False)
 
 
 async def test_only_ones_own_orders_are_found(vault: Vault, api: Api) -> None:

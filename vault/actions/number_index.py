@@ -1,5 +1,5 @@
 """
-Find orders by a telephone number, and replace the key that they are found by.
+Look orders up by a telephone number, and replace the key that they are found by.
 
 A new key becomes the present one, the orders move to it one by one, and when none is left the old
 key is destroyed, with what stood under it. Each step is a transaction and derives from the rows
@@ -7,7 +7,7 @@ what is left to do, so that it may end, or happen twice, between any two.
 """
 
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -19,10 +19,10 @@ from vault.actions.access import Access, recorded
 from vault.actions.seal import worker
 from vault.actions.stored_object import damaged, lost_key
 from vault.context import Vault
-from vault.domain.access import Action, Principal
+from vault.domain.access import Action
 from vault.domain.number_index import index_key_id, macs
-from vault.domain.orders import Details, Order, check_number, decode_details, details_context
-from vault.errors import ConflictError, InvalidRequestError
+from vault.domain.orders import Details, Order, decode_details, details_context
+from vault.errors import ConflictError
 from vault.sql import number_index as index_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection, transaction
@@ -30,29 +30,6 @@ from vault.sql.number_index import IndexKey
 
 ATTEMPTS = 5
 BATCH = 200
-
-
-async def find_orders(
-    vault: Vault,
-    principal: Principal,
-    region: str,
-    number: str,
-    before: tuple[datetime, UUID] | None,
-    limit: int,
-) -> list[Order]:
-    """Return a page of the principal's orders in a region that move a number, newest first."""
-    if region not in vault.config.regions:
-        raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
-    check_number(number)
-    async with recorded(vault, principal, Action.ORDER_LIST, region=region) as access:
-        found = await orders_of_number(vault, region, number)
-        theirs = None if principal.customers is None else sorted(principal.customers)
-        async with connection(vault.pool) as conn:
-            page = await orders_sql.page(conn, [region], theirs, before, limit, among=found)
-        for order in page:
-            # That it moves this number is said of it, as if its numbers had been opened.
-            await access.count_order(order.id)
-        return page
 
 
 async def orders_of_number(vault: Vault, region: str, number: str) -> list[UUID]:

@@ -54,8 +54,8 @@ async def read_numbers(
         access.size_bytes = 0
         for _ in range(ATTEMPTS):
             async with connection(vault.pool) as conn:
-                order = await orders_sql.find(conn, identity)
                 wrapped = await orders_sql.details_key(conn, identity)
+                order = await orders_sql.find(conn, identity)
             if order is None:
                 raise NotFoundError
             with suppress(StaleScopeError):

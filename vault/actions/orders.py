@@ -9,7 +9,7 @@ import asyncpg
 
 from keys.errors import KeyDestroyedError, StaleScopeError
 from keys.keyring import DataKey, WrappedKey
-from vault.actions.access import Access, own_regions, recorded
+from vault.actions.access import Access, recorded
 from vault.actions.number_index import index_key, opened
 from vault.actions.once import Once
 from vault.actions.order_events import settle
@@ -158,19 +158,6 @@ async def show_order(vault: Vault, principal: Principal, identity: UUID) -> Orde
         vault, principal, Action.ORDER_READ, region=region, order=identity
     ) as access:
         return await view_order(access, principal, identity)
-
-
-async def list_orders(
-    vault: Vault, principal: Principal, before: tuple[datetime, UUID] | None, limit: int
-) -> list[Order]:
-    """Return a page of the orders of the principal's regions and customers, newest first."""
-    mine = own_regions(vault, principal)
-    async with (
-        recorded(vault, principal, Action.ORDER_LIST, region=mine),
-        connection(vault.pool) as conn,
-    ):
-        theirs = None if principal.customers is None else sorted(principal.customers)
-        return await orders_sql.page(conn, mine, theirs, before, limit)
 
 
 async def change_order(

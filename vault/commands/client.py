@@ -10,6 +10,8 @@ from vault.client import call, session
 from vault.commands.output import facts, marked, show
 from vault.domain.orders import ENDED, TRANSITIONS, Status
 
+ORDERS_PAGE = 200
+
 
 async def order_create(args: argparse.Namespace) -> None:
     """Open a porting order."""
@@ -31,23 +33,53 @@ def _warn(order: dict[str, Any]) -> None:
 
 
 async def order_list(args: argparse.Namespace) -> None:
-    """List the newest orders."""
+    """List the newest orders, page after page; what is personal stands in no address."""
+    names = ("region", "status", "customer", "due_before")
+    fields = {name: value for name in names if (value := getattr(args, name))}
+    found, cursor = list[dict[str, Any]](), args.cursor
     async with session() as http:
-        page = await call(http, "GET", f"/v1/orders?limit={args.limit}")
-    _show_orders(page, args)
+        while len(found) < args.limit:
+            query = {"limit": str(min(ORDERS_PAGE, args.limit - len(found)))}
+            query |= {"details": "false" if args.brief else "true"}
+            query |= {"cursor": cursor} if cursor else {}
+            if args.number:
+                whole = {**fields, "number": args.number}
+                page = await call(http, "POST", "/v1/orders/search", params=query, json=whole)
+            else:
+                page = await call(http, "GET", "/v1/orders", params={**fields, **query})
+            found += page["data"]
+            if (cursor := page["next_cursor"]) is None:
+                break
+    show(found, marked([_order_row(order) for order in found], _ORDER_COLUMNS), as_json=args.json)
+    for word, why in _UNOPENED.items():
+        if number := sum(order["details"] == word for order in found):
+            print(f"portvault: of {number} orders nothing is opened: {why}", file=sys.stderr)
+    if cursor is not None:
+        print(f"there are more: --cursor {cursor}", file=sys.stderr)
 
 
-async def order_find(args: argparse.Namespace) -> None:
-    """List the newest orders that move a number."""
-    fields = {"region": args.region, "number": args.number}
-    async with session() as http:
-        page = await call(http, "POST", f"/v1/orders/search?limit={args.limit}", json=fields)
-    _show_orders(page, args)
+_ORDER_COLUMNS = (
+    *("id", "status", "number", "reference", "documents", "first goes", "region", "customer"),
+    "created",
+)
+_UNOPENED = {
+    "limit": "so many orders an hour are allowed, and they were opened",
+    "elsewhere": "they may not leave their region for where you read",
+    "damaged": "what is kept of their details does not open; look at one, and tell the operator",
+    "later": "the region's log stands still, or its keys are being sealed; try again",
+}
 
 
-def _show_orders(page: dict[str, Any], args: argparse.Namespace) -> None:
-    columns = ("id", "region", "customer", "status", "created_at")
-    show(page["data"], marked(page["data"], columns), as_json=args.json)
+def _order_row(order: dict[str, Any]) -> dict[str, Any]:
+    numbers, count = order["numbers_masked"] or [], order["number_count"] or 0
+    return {
+        **order,
+        "number": (numbers[0] if numbers else "-") + (f" +{count - 1}" if count > 1 else ""),
+        "reference": order["customer_reference"],
+        "documents": order["document_count"],
+        "first goes": (order["due_at"] or "-")[:10],
+        "created": order["created_at"][:10],
+    }
 
 
 async def order_show(args: argparse.Namespace) -> None:

@@ -233,3 +233,19 @@ async def delete_receiving(conn: Connection, document: UUID) -> None:
 async def restrict(conn: Connection, document: UUID, at: datetime | None) -> None:
     """Forbid the reading of a document, or allow it again with None."""
     await conn.execute("update document set restricted_at = $2 where id = $1", document, at)
+
+
+async def kept(
+    conn: Connection, orders: Sequence[UUID], kinds: Sequence[str] | None
+) -> dict[UUID, tuple[int, datetime | None]]:
+    """Return how many documents, of some kinds, each order has stored, and when the first goes."""
+    rows = await conn.fetch(
+        """
+        select order_id, count(*) number, min(due_at) due_at from document
+        where order_id = any($1) and custody = 'stored' and ($2::text[] is null or kind = any($2))
+        group by order_id
+        """,
+        list(orders),
+        kinds,
+    )
+    return {row["order_id"]: (row["number"], row["due_at"]) for row in rows}

@@ -72,6 +72,9 @@ async def page(
     limit: int,
     *,
     among: Sequence[UUID] | None = None,
+    status: Status | None = None,
+    customer: str | None = None,
+    due_before: datetime | None = None,
 ) -> list[Order]:
     """Return orders of the regions and customers, newest first, that come after the cursor."""
     at, identity = before or (None, None)
@@ -81,6 +84,10 @@ async def page(
         where region = any($1) and ($2::timestamptz is null or (created_at, id) < ($2, $3))
             and ($5::text[] is null or customer = any($5))
             and ($6::uuid[] is null or id = any($6))
+            and ($7::text is null or status = $7) and ($8::text is null or customer = $8)
+            and ($9::timestamptz is null or id in (
+                select order_id from document
+                where region = any($1) and custody = 'stored' and due_at < $9))
         order by created_at desc, id desc limit $4
         """,
         regions,
@@ -89,6 +96,9 @@ async def page(
         limit,
         customers,
         among if among is None else list(among),
+        status,
+        customer,
+        due_before,
     )
     return [_order(row) for row in rows]
 

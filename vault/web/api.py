@@ -32,13 +32,11 @@ from vault.web.requests import (
     identity_of,
     json_fields,
     needed,
-    page_limit,
     principal_of,
-    time_cursor,
     vault_of,
 )
 from vault.web.retention_schemas import document_json
-from vault.web.schemas import order_json, order_page
+from vault.web.schemas import order_json
 
 #: A parameter of a header (RFC 9110, 5.6.6); a value that is not quoted may hold spaces.
 _PARAMETER = re.compile(r""";\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"]*)""", re.ASCII)
@@ -77,15 +75,6 @@ async def create_order(request: web.Request) -> web.Response:
     )
     location = {hdrs.LOCATION: f"/v1/orders/{view.order.id}"}
     return web.json_response(order_json(view), status=201, headers=location)
-
-
-async def list_orders(request: web.Request) -> web.Response:
-    """List the orders of one's regions, newest first."""
-    limit = page_limit(request)
-    found = await orders.list_orders(
-        vault_of(request), principal_of(request), time_cursor(request), limit + 1
-    )
-    return web.json_response(order_page(found, limit))
 
 
 async def show_order(request: web.Request) -> web.Response:

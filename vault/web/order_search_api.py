@@ -1,29 +1,87 @@
-"""The handlers of what shows or takes telephone numbers: neither stands in an address or a log."""
+"""The handlers of lists of orders, and of telephone numbers, which stand in no address."""
 
 from aiohttp import web
 
-from vault.actions import order_numbers
-from vault.actions.number_index import find_orders
+from vault.actions import order_list, order_numbers
+from vault.actions.order_list import Sought
+from vault.domain.orders import Status
 from vault.domain.receipts import HEADER as RECEIPT
+from vault.errors import InvalidRequestError
 from vault.web.requests import (
     identity_of,
     json_fields,
     needed,
     page_limit,
     principal_of,
+    query_flag,
+    query_time,
     time_cursor,
+    time_of,
     vault_of,
 )
 from vault.web.schemas import order_page
+from vault.web.shapes import BOOLEAN, REGION, Parameter, one_of
+
+#: What orders are listed by where it is nothing personal: it stands in the address.
+ORDER_FILTERS = {
+    "region": Parameter("Only of this region.", REGION),
+    "status": Parameter("Only where the carrier says this.", one_of(Status)),
+    "customer": Parameter("Only of this customer."),
+    "due_before": Parameter("Only with a document that goes before this time or date."),
+}
+DETAILS = {
+    "details": Parameter(
+        "Whether masked numbers and references are opened, which counts for the limits.", BOOLEAN
+    )
+}
+
+
+async def list_orders(request: web.Request) -> web.Response:
+    """List the orders of one's regions, newest first; a filter that is mistyped is refused."""
+    query = request.query
+    if unknown := set(query) - {*ORDER_FILTERS, *DETAILS, "cursor", "limit"}:
+        raise InvalidRequestError(
+            f"there is no filter {min(unknown)!r}; known: {', '.join(ORDER_FILTERS)}"
+        )
+    sought = Sought(
+        region=query.get("region"),
+        status=_status(query.get("status")),
+        customer=query.get("customer"),
+        due_before=query_time(request, "due_before"),
+    )
+    return await _page(request, sought)
 
 
 async def search_orders(request: web.Request) -> web.Response:
     """List one's orders that move a number, newest first."""
-    fields = await json_fields(request, region=str, number=str)
-    region, number = needed(fields, "region"), needed(fields, "number")
+    fields = await json_fields(
+        request, region=str, number=str, status=str, customer=str, due_before=str
+    )
+    sought = Sought(
+        region=needed(fields, "region"),
+        status=_status(fields.get("status")),
+        customer=fields.get("customer"),
+        due_before=time_of("due_before", fields.get("due_before")),
+        number=needed(fields, "number"),
+    )
+    return await _page(request, sought)
+
+
+def _status(text: str | None) -> Status | None:
+    if text is not None and text not in list(Status):
+        raise InvalidRequestError(f"status must be one of {', '.join(Status)}")
+    return Status(text) if text is not None else None
+
+
+async def _page(request: web.Request, sought: Sought) -> web.Response:
     limit = page_limit(request)
-    found = await find_orders(
-        vault_of(request), principal_of(request), region, number, time_cursor(request), limit + 1
+    found = await order_list.list_orders(
+        vault_of(request),
+        principal_of(request),
+        sought,
+        time_cursor(request),
+        limit,
+        details=query_flag(request, "details"),
     )
     return web.json_response(order_page(found, limit))
 

@@ -269,11 +269,16 @@ def query_flag(request: web.Request, name: str) -> bool:
 def query_time(request: web.Request, name: str) -> datetime | None:
     """Return a time of the query, aware; a date is its first moment in UTC."""
     text = request.query.get(name)
+    # A plus sign that was not escaped arrives as a space.
+    return time_of(name, text.replace(" ", "+") if text else None)
+
+
+def time_of(name: str, text: str | None) -> datetime | None:
+    """Return a time by its text, in the same way."""
     if not text:
         return None
-    # A plus sign that was not escaped arrives as a space.
     try:
-        at = parse_time(text.replace(" ", "+"))
+        at = parse_time(text)
     except ValueError:
         raise InvalidRequestError(
             f"{name} must be a time like 2025-03-01T00:00:00Z, or a date (in UTC), of the years "

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from uuid import UUID
 
 from vault.actions.cursor import encode_cursor
+from vault.actions.order_list import Listed, Shown
 from vault.actions.orders import OrderView
 from vault.domain.carriers import Reason
 from vault.domain.orders import Order, PortType, Status
@@ -89,7 +90,10 @@ SCHEMAS: dict[str, Any] = {
             "customer": _STRING,
         },
     ),
-    "OrderSearch": _object({"region": _REGION, "number": _STRING}),
+    "OrderSearch": _object(
+        {"region": _REGION, "number": _STRING},
+        {"status": one_of(Status), "customer": _STRING, "due_before": _TIME},
+    ),
     "OrderNumbers": _object(
         {"order": _ID, "numbers": {"type": "array", "items": _STRING, "minItems": 1}}
     ),
@@ -106,6 +110,19 @@ SCHEMAS: dict[str, Any] = {
             "created_at": _TIME,
             "changed_at": _TIME,
             "ended_at": _MAYBE_TIME,
+            "document_count": {"type": "integer"},
+            "due_at": {**_MAYBE_TIME, "description": "When the first of its documents goes."},
+            "details": {
+                **enumeration(Shown),
+                "description": "Whether the rest was opened for this list, or why not.",
+            },
+            "customer_reference": _MAYBE_STRING,
+            "number_count": {"type": ["integer", "null"]},
+            "numbers_masked": {
+                "type": ["array", "null"],
+                "items": _STRING,
+                "description": "The first three of its numbers.",
+            },
         },
         RECOVERED,
     ),
@@ -190,8 +207,12 @@ SCHEMAS: dict[str, Any] = {
 }
 
 
+#: So many of an order's numbers stand in a list.
+LISTED_MAX = 3
+
+
 def order_summary(order: Order) -> dict[str, Any]:
-    """Return an order as it stands in a list: nothing personal."""
+    """Return what is nothing personal of an order."""
     return {
         "id": str(order.id),
         "region": order.region,
@@ -204,11 +225,24 @@ def order_summary(order: Order) -> dict[str, Any]:
     }
 
 
-def order_page(found: list[Order], limit: int) -> dict[str, Any]:
+def order_page(found: list[Listed], limit: int) -> dict[str, Any]:
     """Return a page of orders; one more than the page takes says that another follows."""
     page, more = found[:limit], len(found) > limit
-    cursor = encode_cursor(page[-1].created_at, page[-1].id) if more else None
-    return {"data": [order_summary(order) for order in page], "next_cursor": cursor}
+    cursor = encode_cursor(page[-1].order.created_at, page[-1].order.id) if more else None
+    return {"data": [_listed_json(item) for item in page], "next_cursor": cursor}
+
+
+def _listed_json(item: Listed) -> dict[str, Any]:
+    details = item.details
+    return {
+        **order_summary(item.order),
+        "document_count": item.documents,
+        "due_at": time_text(item.due_at),
+        "details": item.shown.value,
+        "customer_reference": details and details.customer_reference,
+        "number_count": details and len(details.numbers),
+        "numbers_masked": details and [mask_number(one) for one in details.numbers[:LISTED_MAX]],
+    }
 
 
 def order_json(view: OrderView) -> dict[str, Any]:

@@ -1,9 +1,24 @@
 """`portvault order`."""
 
+from argparse import ArgumentParser
+
 from vault.commands.arguments.tree import Tree, count, identity
 from vault.domain.access import Purpose
 from vault.domain.orders import PortType, Status
 from vault.domain.regions import REGIONS
+
+
+def _add_filters(command: ArgumentParser) -> None:
+    command.add_argument("--status", choices=[status.value for status in Status])
+    command.add_argument("--customer", help="the customer's id")
+    command.add_argument(
+        "--due-before", metavar="TIME", help="with a document that goes before this time or date"
+    )
+    command.add_argument(
+        "--brief", action="store_true", help="open nothing: no number and no reference"
+    )
+    command.add_argument("--limit", type=count, default=50, help="so many at most (50)")
+    command.add_argument("--cursor", help="go on behind an earlier list, which says how")
 
 
 def add_orders(above: Tree) -> None:
@@ -29,18 +44,23 @@ def add_orders(above: Tree) -> None:
     create.add_argument("--losing-carrier", help="who has the numbers now")
     create.add_argument("--gaining-carrier", help="who is to have them")
     listed = tree.command(
-        "list", "client.order_list", "List the newest orders.", "portvault order list"
+        "list",
+        "client.order_list",
+        "List the newest orders: number, reference, documents, and when the first of those goes.",
+        "portvault order list --status exception --due-before 2026-07-01",
     )
-    listed.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
+    _add_filters(listed)
+    listed.add_argument("--region", choices=REGIONS)
+    listed.add_argument("--number", help="only those that move this number, E.164; with --region")
     find = tree.command(
         "find",
-        "client.order_find",
+        "client.order_list",
         "List the newest orders that move a number.",
         "portvault order find --region uk --number +442079460123",
     )
     find.add_argument("--region", required=True, choices=REGIONS)
     find.add_argument("--number", required=True, help="E.164")
-    find.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
+    _add_filters(find)
     show = tree.command(
         "show", "client.order_show", "Show an order and its documents.", "portvault order show ID"
     )

@@ -2,7 +2,13 @@
 
 from vault.domain.access import Purpose
 from vault.web import api
-from vault.web.order_search_api import read_numbers, search_orders
+from vault.web.order_search_api import (
+    DETAILS,
+    ORDER_FILTERS,
+    list_orders,
+    read_numbers,
+    search_orders,
+)
 from vault.web.routes.route import IDEMPOTENCY, PAGE, Route
 from vault.web.shapes import Parameter, one_of
 
@@ -21,11 +27,11 @@ ROUTES = (
     Route(
         "GET",
         "/v1/orders",
-        api.list_orders,
+        list_orders,
         "List porting orders, newest first",
         200,
         "OrderPage",
-        query=PAGE,
+        query={**ORDER_FILTERS, **DETAILS, **PAGE},
         refusals=(422,),
     ),
     Route(
@@ -36,7 +42,7 @@ ROUTES = (
         200,
         "OrderPage",
         body="OrderSearch",
-        query=PAGE,
+        query={**DETAILS, **PAGE},
         refusals=(409, 413, 422),
     ),
     Route(

@@ -1,0 +1,190 @@
+"""
+List orders: what the desk finds them by, how many documents each has, and when the first one goes.
+
+Masked numbers and the reference lie sealed under each order's own key. They are opened only for who
+asks for them, may read the order and is within the limits; and that it was, is recorded before, an
+hour at a time for each order, so that the log says of an order who has seen anything of it.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from keys.errors import StaleScopeError
+from vault.actions.access import Access, own_regions, reader_region, recorded
+from vault.actions.number_index import opened, orders_of_number
+from vault.context import Vault
+from vault.domain.access import Action, Principal
+from vault.domain.decision import Circumstances, Relation, decide
+from vault.domain.orders import Details, Order, Status, check_customer, check_number
+from vault.domain.records import Record
+from vault.errors import DamagedError, InvalidRequestError, LimitError, RecordsUnavailableError
+from vault.sql import documents as documents_sql
+from vault.sql import orders as orders_sql
+from vault.sql.connection import connection
+
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which orders: all that fit every field that is given; a number needs its region."""
+
+    region: str | None = None
+    status: Status | None = None
+    customer: str | None = None
+    #: With a document that goes before this.
+    due_before: datetime | None = None
+    number: str | None = None
+
+
+class Shown(StrEnum):
+    """Whether an order's details stand in the list, or why not."""
+
+    KEPT = "kept"
+    GONE = "gone"
+    UNASKED = "unasked"
+    #: They may not leave their region for where the principal reads.
+    ELSEWHERE = "elsewhere"
+    LIMIT = "limit"
+    #: The region's log stands still: nothing of it is opened.
+    LATER = "later"
+    #: What is kept of them does not open; a look at the order says what to do.
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An order of a list; the count and the deadline are of the documents one may know of."""
+
+    order: Order
+    documents: int
+    due_at: datetime | None
+    shown: Shown
+    details: Details | None = None
+
+
+async def list_orders(
+    vault: Vault,
+    principal: Principal,
+    sought: Sought,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+    *,
+    details: bool = False,
+) -> list[Listed]:
+    """
+    Return a page of the principal's orders that are sought, newest first.
+
+    One more stands behind it where another page follows; nothing of that one is opened.
+    """
+    _check(vault, sought)
+    regions = [sought.region] if sought.region else own_regions(vault, principal)
+    async with recorded(vault, principal, Action.ORDER_LIST, region=regions) as access:
+        among = None
+        if sought.number and sought.region:
+            among = await orders_of_number(vault, sought.region, sought.number)
+        async with connection(vault.pool) as conn:
+            page = await orders_sql.page(
+                conn,
+                regions,
+                None if principal.customers is None else sorted(principal.customers),
+                before,
+                limit + 1,
+                among=among,
+                status=sought.status,
+                customer=sought.customer,
+                due_before=sought.due_before,
+            )
+            kinds = None if principal.kinds is None else sorted(principal.kinds)
+            kept = await documents_sql.kept(conn, [order.id for order in page], kinds)
+        if among is not None:
+            for order in page[:limit]:
+                # That it moves this number is said of it, as if its numbers had been opened.
+                await access.count_order(order.id)
+        listed = [Listed(order, *kept.get(order.id, (0, None)), Shown.UNASKED) for order in page]
+        if not details:
+            return listed
+        return [*await _open(access, principal, listed[:limit]), *listed[limit:]]
+
+
+def _check(vault: Vault, sought: Sought) -> None:
+    if sought.region is not None and sought.region not in vault.config.regions:
+        raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
+    if sought.customer is not None:
+        check_customer(sought.customer)
+    if sought.number is not None:
+        check_number(sought.number)
+        if sought.region is None:
+            raise InvalidRequestError("a number is looked up in a region: say which")
+
+
+async def _open(access: Access, principal: Principal, listed: Sequence[Listed]) -> list[Listed]:
+    """Return the same with details, as far as each may be opened now; the records come first."""
+    closed = {
+        region: word
+        for region in {item.order.region for item in listed}
+        if (word := _closed(access.vault, principal, region)) is not None
+    }
+    judged, records, over = list[Listed](), list[Record](), False
+    for item in listed:
+        order = item.order
+        word = Shown.GONE if order.details is None else closed.get(order.region, Shown.KEPT)
+        if word is Shown.KEPT:
+            known = await access.vault.meter.has_counted(principal, order.id)
+            try:
+                if not over or known:
+                    await access.count_order(order.id)
+            except LimitError:
+                over = True
+            if over and not known:
+                word = Shown.LIMIT
+            elif not known:
+                records.append(_record(access, order))
+        judged.append(replace(item, shown=word))
+    await access.vault.recorder.append_many(records)
+    return [await _opened(access, item) for item in judged]
+
+
+def _closed(vault: Vault, principal: Principal, region: str) -> Shown | None:
+    """Return why no details of a region are opened for a principal; None when they are."""
+    case = Circumstances(
+        region=region,
+        at=vault.clock(),
+        relation=Relation.OWN,
+        to=reader_region(vault, principal),
+    )
+    if not decide(vault.rules, principal, Action.ORDER_READ, case).allow:
+        return Shown.ELSEWHERE
+    try:
+        vault.log_watch.require(region)
+    except RecordsUnavailableError:
+        return Shown.LATER
+    return None
+
+
+def _record(access: Access, order: Order) -> Record:
+    """Return what says of an order, in its region's log, that this list shows of it."""
+    here = next(one for one in access.everywhere if one.intent.region == order.region)
+    return replace(here.note("shown-in-list"), order=order.id)
+
+
+async def _opened(access: Access, item: Listed) -> Listed:
+    for _ in range(ATTEMPTS):
+        if item.shown is not Shown.KEPT:
+            return item
+        async with connection(access.vault.pool) as conn:
+            # The key first: what is shredded between the two has no details, and is not damaged.
+            wrapped = await orders_sql.details_key(conn, item.order.id)
+            order = await orders_sql.find(conn, item.order.id)
+        with suppress(StaleScopeError):
+            try:
+                details = await opened(access, order, wrapped) if order else None
+            except DamagedError:
+                return replace(item, shown=Shown.DAMAGED)
+            shown = Shown.KEPT if details else Shown.GONE
+            return replace(item, details=details, shown=shown)
+    return replace(item, shown=Shown.LATER)
