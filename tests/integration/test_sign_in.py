@@ -20,7 +20,7 @@ async def test_somebody_signs_in_sees_who_they_are_and_signs_out(
     assert "Sign in" in shown.text
     shown = await browser.sign_in("desk+uk+london")
     assert (shown.status, "You are signed in, Robin desk" in shown.text) == (200, True)
-    for word in ("porting", "UK", "person:"):
+    for word in ("porting", "UK", "person:", "Robin desk+uk+london, for compliance"):
         assert word in shown.text
     secret = browser.cookie()
     assert secret

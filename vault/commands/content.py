@@ -67,7 +67,8 @@ async def put(args: argparse.Namespace) -> None:
         except (VaultError, OSError) as error:
             failures.append(error)
             results.append({"file": str(path), "result": "failed", "detail": str(error)})
-            line = f"{'failed':36}  {readable(path.name)}: {error}"
+            said = str(error).removeprefix(f"{readable(str(path))}: ")
+            line = f"{'failed':36}  {readable(path.name)}: {said}"
         else:
             results.append({"file": str(path), "result": "accepted", "document": document})
             line = f"{document['id']}  {_accepted(path, document)}"
@@ -82,7 +83,7 @@ async def put(args: argparse.Namespace) -> None:
 def _accepted(path: Path, document: dict[str, Any]) -> str:
     """Return what became of a file: what it was recognised as, and how long it is kept."""
     due_at = document.get("retention", {}).get("due_at")
-    until = f"kept until {due_at}" if due_at else "kept while its order is open"
+    until = f"kept until {due_at[:10]}" if due_at else "kept while its order is open"
     return (
         f"{readable(path.name)}: accepted as {document['media_type']}, "
         f"{document['size_bytes']} bytes, digest {document['digest']}, {until}"

@@ -9,7 +9,8 @@ from vault.domain.regions import REGIONS
 
 
 def _add_filters(command: ArgumentParser) -> None:
-    command.add_argument("--status", choices=[status.value for status in Status])
+    statuses = [status.value for status in Status]
+    command.add_argument("--status", metavar="STATUS", choices=statuses, help=", ".join(statuses))
     command.add_argument("--customer", help="the customer's id")
     command.add_argument(
         "--due-before", metavar="TIME", help="with a document that goes before this time or date"

@@ -55,6 +55,7 @@ async def show_console(request: web.Request) -> web.Response:
         "signed_in",
         forms_to=(origin,) if origin else (),
         shown_as=session.person.shown_as,
+        logged_as=session.person.name,
         role=principal.role,
         regions=sorted(principal.regions),
         located=reader_region(vault, principal),
