@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from keys.damage import DamagedError
 from keys.errors import StaleScopeError
 from vault.actions.access import Access, own_regions, reader_region, recorded
 from vault.actions.number_index import opened, orders_of_number
@@ -21,7 +22,7 @@ from vault.domain.access import Action, Principal
 from vault.domain.decision import Circumstances, Relation, decide
 from vault.domain.orders import Details, Order, Status, check_customer, check_number
 from vault.domain.records import Record
-from vault.errors import DamagedError, InvalidRequestError, LimitError, RecordsUnavailableError
+from vault.errors import InvalidRequestError, LimitError, RecordsUnavailableError
 from vault.sql import documents as documents_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection
