@@ -48,7 +48,8 @@ class Damage:
             number = "" if self.segment is None else f" (segment {self.segment})"
             return f"object {self.object}{number} of {self.region} {self.detail}"
         column = f".{self.column}" if self.column else ""
-        return f"{self.table}{column} of {self.id} in {self.region} {self.detail}"
+        of = self.region if self.id == self.region else f"{self.id} in {self.region}"
+        return f"{self.table}{column} of {of} {self.detail}"
 
 
 class DamagedError(IntegrityError):

@@ -173,6 +173,8 @@ async def test_each_sort_of_row_is_found_and_mended_or_named(place: Place) -> No
         assert (mend.mended, done.left) == ((table, column) in MENDED, not mend.mended)
         if not mend.mended:
             await place.vault.pool.execute(f"{flip} where {where}")
+            assert (await repair(place.vault, OPERATOR, "uk", dry_run=False)).mends == ()
+            assert await place.vault.pool.fetchval("select count(*) from damage") == 0
         await renew_index(place.vault, "uk")
         assert await place.found() == "", (table, column)
         assert set((await place.answers()).values()) == {200}

@@ -85,9 +85,9 @@ async def test_a_seal_that_cannot_succeed_leaves_no_generation(
     house.keyring.forget()
     count = "select count(*) from key_generation"
     before = await house.custodian.generations(REGION), await house.pool.fetchval(count)
-    name = REGION if table == "key_tree" else str(row["id"])
+    name = REGION if table == "key_tree" else f"{row['id']} in {REGION}"
     for force in (False, True, False):
-        with pytest.raises(DamagedError, match=f"{table}.{column} of {name} in uk"):
+        with pytest.raises(DamagedError, match=f"{table}.{column} of {name} "):
             await house.keyring.seal(REGION, force=force)
     after = await house.custodian.generations(REGION), await house.pool.fetchval(count)
     assert after == before

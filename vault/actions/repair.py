@@ -96,7 +96,7 @@ async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bo
         known = {mend.damage.place for mend in mends}
         mends += [mend for mend in beside if mend.damage.place not in known]
         if not dry_run:
-            await _say(access, mends)
+            await _say(access, mends, region)
         return Repaired(region, tuple(mends))
 
 
@@ -169,13 +169,13 @@ async def _header_of(vault: Vault, table: str, identity: UUID) -> bytes | None:
     return header
 
 
-async def _say(access: Access, mends: list[Mend]) -> None:
-    """Keep what is left, forget what was mended, and record each document that was mended."""
+async def _say(access: Access, mends: list[Mend], region: str) -> None:
+    """Keep what is left and nothing else, and record each document that was mended."""
     vault = access.vault
+    now = vault.clock()
     async with transaction(vault.pool) as conn:
-        await damage_sql.forget(conn, [mend.damage for mend in mends if mend.mended])
-        left = [mend.damage for mend in mends if not mend.mended]
-        await damage_sql.note(conn, left, vault.clock())
+        await damage_sql.note(conn, [mend.damage for mend in mends if not mend.mended], now)
+        await damage_sql.forget_before(conn, region, now)
     records = []
     for identity in sorted({mend.damage.id or "" for mend in mends if mend.mended}):
         try:

@@ -27,7 +27,7 @@ async def repair(args: argparse.Namespace) -> None:
     shown = [_shown(item, dry_run=args.dry_run) for item in done]
     show(shown, "\n\n".join(_text(item, dry_run=args.dry_run) for item in done), as_json=args.json)
     if left := sum(item.left for item in done):
-        raise VaultError(f"{left} damaged things cannot be mended here: each says what to do")
+        raise VaultError(f"{left} of what is damaged cannot be mended here: each says what to do")
 
 
 def _shown(done: Repaired, *, dry_run: bool) -> dict[str, object]:
@@ -39,7 +39,7 @@ def _text(done: Repaired, *, dry_run: bool) -> str:
     if not done.mends:
         return f"{done.region}: nothing is damaged"
     words = ("would be mended" if dry_run else "mended", "NOT MENDED")
-    lines = [f"{done.region}: {len(done.mends)} damaged things, of which {done.left} are left"]
+    lines = [f"{done.region}: {len(done.mends)} damaged, {done.left} of them left"]
     lines += [
         f"  {words[0] if mend.mended else words[1]}: {mend.damage}: {mend.how}"
         for mend in done.mends

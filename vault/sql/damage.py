@@ -88,18 +88,6 @@ async def forget_before(conn: Connection, region: str, began_at: datetime) -> No
     await conn.execute("delete from damage where region = $1 and seen_at < $2", region, began_at)
 
 
-async def forget(conn: Connection, damages: Sequence[Damage]) -> None:
-    """Forget what was mended."""
-    await conn.execute(
-        """
-        delete from damage
-        where (region, place) in (select * from unnest($1::text[], $2::text[]))
-        """,
-        [item.region for item in damages],
-        [item.place for item in damages],
-    )
-
-
 async def known(conn: Connection, region: str, limit: int) -> tuple[int, list[Damage]]:
     """Return how much is known to be damaged, and the first of it."""
     count = await conn.fetchval("select count(*) from damage where region = $1", region)
