@@ -18,6 +18,7 @@ import pytest
 from tests.fixtures_postfix import Postfix, free_port, make_certificate
 from tests.fixtures_server import Api, serving
 from tests.fixtures_telefax import Faxes, altered_pdf, tiff
+from tests.hostile_mails import hostile_mails
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
@@ -157,6 +158,22 @@ async def test_what_is_no_fax_is_refused_at_the_end_of_the_data(
         assert await there.count() == 0, "and none of a mail of which one is refused"
         assert (await there.say(mail(small, small, subtype="tiff")))[0] == 250
         assert await there.count() == 2
+
+
+async def test_hostile_mails_are_faxes_or_refused_for_good(config: Config) -> None:
+    """None is a fault of ours, none is asked for again, and nothing of them stays in memory."""
+    wrong, taken = [], 0
+    async with listener(config) as there:
+        for number, (what, (message, is_taken)) in enumerate(hostile_mails().items()):
+            named = b"Message-ID: <%d@acme.test>\r\nMIME-Version: 1.0\r\n" % number + message
+            code = await handed_over(there.port, named)
+            taken += code == 250
+            if code not in ({250} if is_taken else {500, 550, 552}):
+                wrong.append((what, code))
+        assert wrong == []
+        assert there.vault.memory.taken_bytes == 0
+        assert await there.count() == taken
+        assert (await there.say(mail(PLAIN_PDF)))[0] == 250
 
 
 @pytest.mark.parametrize("case", ["mail-smime", "mail-att00001", "mail-logo"])
