@@ -23,6 +23,10 @@ class InvalidRequestError(VaultError):
     """The request is not well formed."""
 
 
+class UnreadableError(InvalidRequestError):
+    """The body cannot be read as what it should be."""
+
+
 class UnauthenticatedError(VaultError):
     """A valid token is needed."""
 

@@ -203,13 +203,18 @@ async def test_an_identity_that_a_relay_adds_is_taken(config: Config, option: st
             assert said.code == 250
 
 
-@pytest.mark.parametrize("number", ["+16215550123", "+19245550123", "+17875550123"])
-async def test_a_number_is_routed_by_its_country_code(config: Config, number: str) -> None:
-    """New area codes and territories are taken by mail as over HTTP."""
-    us = replace(config, regions=("us",))
-    async with listener(us) as there:
-        said = await there.say(mail(PLAIN_PDF), to=f"{number}@fax.test")
-        assert said[0] == 250, said
+async def test_a_number_is_routed_by_its_country_code(config: Config) -> None:
+    """New area codes, territories and neighbours who share the code are taken as over HTTP."""
+    async with listener(replace(config, regions=("us", "uk"))) as there:
+        for area in ("621", "924", "787", "416", "876"):
+            said = await there.say(mail(PLAIN_PDF), to=f"+1{area}5550123@fax.test")
+            assert said[0] == 250, said
+        said = await there.say(mail(PLAIN_PDF), to="+33142685300@fax.test")
+        assert said[0] == 550, said
+    async with listener(replace(config, regions=("uk",))) as there:
+        for number in ("+16475550123", "+33142685300"):
+            assert (await there.say(mail(PLAIN_PDF), to=f"{number}@fax.test"))[0] == 250
+        assert (await there.say(mail(PLAIN_PDF), to="+12125550123@fax.test"))[0] == 550
 
 
 async def handed_over(port: int, message: bytes, *options: str) -> int:

@@ -109,6 +109,10 @@ async def test_no_body_is_a_fault_of_ours(everything: Api) -> None:
                 status, _ = await exchange(everything, head, body)
                 if status >= 500 and not (status == 503 and route.path.endswith("seal")):
                     wrong.append((route.path, role, body[:40], status))
+                # What cannot be read at all is 400, at every entrance that reads it.
+                is_json = route not in CONSOLE_ROUTES and not route.files
+                if is_json and status == 422 and body in (DEEP, b'{"a":' * 30_000):
+                    wrong.append((route.path, role, body[:40], status))
     assert wrong == []
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from vault.domain.fax_addresses import parse_address
-from vault.domain.fax_numbers import clean_facts, mask, read_number, region_of
+from vault.domain.fax_numbers import clean_facts, mask, read_number, region_by_code, region_of
 from vault.domain.fax_routes import Tls, check_hosts, parse_routes
 from vault.errors import ConfigurationError
 
@@ -64,6 +64,8 @@ def test_numbers_have_their_regions():
         "+33123456789": None,
     }
     assert {number: region_of(number) for number in found} == found
+    shared = {"+14165550100": "us", "+18765550100": "us"}
+    assert {number: region_by_code(number) for number in found} == found | shared
 
 
 def test_masks_hide_the_last_three_digits():

@@ -17,7 +17,9 @@ from keys.custodians.transit_server import TransitServer
 from keys.errors import CustodianUnavailableError
 from vault.adapters.oidc import OidcProvider
 from vault.adapters.s3_requests import Bucket
-from vault.commands.hylafax import _query
+from vault.commands import hylafax
+from vault.commands.arguments import make_parser
+from vault.commands.hylafax import _named, _query
 from vault.domain.people import parse_mapping, person_of
 from vault.errors import ForbiddenError, InvalidRequestError
 
@@ -91,6 +93,21 @@ def test_a_line_that_gives_no_plus_sign_is_read_where_it_was_said() -> None:
     assert (found["from"], found["to"]) == ("+442079460999", "+442079460123")
     found = received(["anonymous", "", "+442079460123"])
     assert (found["from"], found["to"]) == ("anonymous", "+442079460123")
+
+
+async def test_a_fax_whose_number_nobody_understands_waits_with_a_note(tmp_path: Path) -> None:
+    """The note says all but the number, no name among it, and `fax drain --to` says that."""
+    path = tmp_path / "fax00001.tif"
+    path.write_bytes(b"II*")
+    args = ("fax", "received", "--to-callid", "3", "--", str(path), "ttyIAX0", "000000001", "")
+    with pytest.raises(InvalidRequestError, match="--callids-without-plus"):
+        await hylafax.received(make_parser().parse_args([*args, *CALLIDS]))
+    text = (tmp_path / "fax00001.tif.portvault").read_text()
+    query = json.loads(text)["query"]
+    assert ("to" in query, "Alice" in text, path.exists()) == (False, False, True)
+    with pytest.raises(InvalidRequestError, match="--to NUMBER"):
+        _named(query, None)
+    assert _named(query, "+442079460123") == {**query, "to": "+442079460123"}
 
 
 def test_a_bucket_of_another_s3_region_is_named() -> None:

@@ -27,7 +27,14 @@ from vault.actions.once import KeyReusedError, begin_mac, check_key
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Custody, metadata_context, object_name, stream_context
-from vault.domain.fax_numbers import check_caller, check_facts, check_number, mask, region_of
+from vault.domain.fax_numbers import (
+    check_caller,
+    check_facts,
+    check_number,
+    mask,
+    region_by_code,
+    region_of,
+)
 from vault.domain.faxes import (
     KIND,
     Channel,
@@ -159,19 +166,29 @@ def _asked(vault: Vault, incoming: Incoming) -> _Asked:
 
 
 def recipients_region(vault: Vault, callee: str, said: str | None) -> str:
-    """Return the recipient's region: its route's, its number's country, or else what was said."""
+    """
+    Return the recipient's region, by the same rule at every entrance.
+
+    It is its route's, its number's country's, what was said, its country code's (Canada and the
+    Caribbean share the one of the United States), or the only one that is served here.
+    """
     route = vault.fax_routes.find(callee)
     known = (route.region if route else None) or region_of(callee)
     if said is not None and known is not None and said != known:
         raise InvalidRequestError(
             f"the recipient's region decides where a fax is kept, and that is {known}"
         )
-    region = known or said
+    region = known or said or _unsaid_region(vault.config.regions, callee)
     if region is None:
         raise InvalidRequestError("say the recipient's region: its number is in none of ours")
     if region not in vault.config.regions:
         raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
     return region
+
+
+def _unsaid_region(served: tuple[str, ...], callee: str) -> str | None:
+    region = region_by_code(callee)
+    return served[0] if len(served) == 1 and region not in served else region
 
 
 def _size_max(vault: Vault, incoming: Incoming) -> int:

@@ -51,11 +51,24 @@ _PASSING = (
 _COLUMNS = ("id", "direction", "state", "pages", "from_masked", "to_masked", "received_at")
 
 
+class CalledUnknownError(InvalidRequestError):
+    """HylaFAX does not say which number was called as the options have it; `query` has the rest."""
+
+    def __init__(self, message: str, query: dict[str, str]) -> None:
+        super().__init__(message)
+        self.query = query
+
+
 async def received(args: argparse.Namespace) -> None:
     """Take a received fax into custody; where that fails for now, leave a note for `drain`."""
     path: Path = args.qfile
-    query = _query(args)
     key = _key(path, args.commid)
+    try:
+        query = _query(args)
+    except CalledUnknownError as error:
+        # Options that do not fit the line are the operator's to mend: the fax waits for that.
+        _leave_note(path, error.query, key)
+        raise
     try:
         async with session() as http:
             fax = await _send(http, path, query, key)
@@ -67,14 +80,7 @@ async def received(args: argparse.Namespace) -> None:
 
 def _query(args: argparse.Namespace) -> dict[str, str]:
     callids: list[str] = args.callid
-    called = args.to or ""
-    if not called and args.to_callid:
-        called = _called(callids, args.to_callid, without_plus=args.callids_without_plus)
-    if not called:
-        raise InvalidRequestError(
-            "say which number was called: --to NUMBER, or --to-callid N where HylaFAX knows it"
-        )
-    query = {"direction": "inbound", "to": called}
+    query = {"direction": "inbound"}
     caller = callids[0] if callids else ""
     # What is neither a number nor a known word for none is not passed on.
     number = None
@@ -84,7 +90,19 @@ def _query(args: argparse.Namespace) -> dict[str, str]:
     if args.region:
         query["region"] = args.region
     told = {"commid": args.commid, "device": args.devid, "message": args.error_msg}
-    return query | clean_facts(told)
+    query |= clean_facts(told)
+    called = args.to or ""
+    if not called and args.to_callid:
+        try:
+            called = _called(callids, args.to_callid, without_plus=args.callids_without_plus)
+        except InvalidRequestError as error:
+            raise CalledUnknownError(str(error), query) from None
+    if not called:
+        raise CalledUnknownError(
+            "say which number was called: --to NUMBER, or --to-callid N where HylaFAX knows it",
+            query,
+        )
+    return query | {"to": called}
 
 
 def _called(callids: list[str], place: int, *, without_plus: bool) -> str:
@@ -162,7 +180,7 @@ async def drain(args: argparse.Namespace) -> None:
             path = note.with_name(note.name.removesuffix(NOTE_SUFFIX))
             try:
                 said = json.loads(_read(note)[:NOTE_BYTES_MAX])
-                fax = await _send(http, path, said["query"], said["key"])
+                fax = await _send(http, path, _named(said["query"], args.to), said["key"])
             except UnavailableError:
                 raise
             except (VaultError, ValueError, KeyError, TypeError) as error:
@@ -176,6 +194,15 @@ async def drain(args: argparse.Namespace) -> None:
     if left:
         name, reason = min(left.items())
         raise VaultError(f"{len(left)} faxes are left; {name}: {reason}")
+
+
+def _named(query: dict[str, str], called: str | None) -> dict[str, str]:
+    """Return what a note has to say; raises where nobody says which number was called."""
+    if "to" in query:
+        return query
+    if not called:
+        raise InvalidRequestError("its note does not say which number was called; say --to NUMBER")
+    return {**query, "to": called}
 
 
 class SendfaxMissingError(VaultError):

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vault.domain.orders import Status
 from vault.domain.times import parse_time
-from vault.errors import InvalidRequestError, UnauthenticatedError
+from vault.errors import InvalidRequestError, UnauthenticatedError, UnreadableError
 
 TELNYX, TWILIO, BANDWIDTH = "telnyx", "twilio", "bandwidth"
 CARRIERS = (TELNYX, TWILIO, BANDWIDTH)
@@ -224,7 +224,7 @@ def _json(body: bytes) -> dict[str, Any]:
     try:
         return _object(json.loads(body))
     except (ValueError, RecursionError):
-        raise InvalidRequestError("the body must be JSON") from None
+        raise UnreadableError("the body must be JSON, and not nested deeply") from None
 
 
 def _object(value: Any) -> dict[str, Any]:

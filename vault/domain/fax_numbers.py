@@ -88,6 +88,11 @@ def region_of(number: str) -> str | None:
     return _american(number[:5]) if number.startswith("+1") else None
 
 
+def region_by_code(number: str) -> str | None:
+    """Return the region that answers for a country code: for North America's the United States."""
+    return region_of(number) or ("us" if number.startswith("+1") else None)
+
+
 @lru_cache(maxsize=1000)
 def _american(area: str) -> str | None:
     try:

@@ -143,11 +143,16 @@ def readable(name: str) -> str:
         return raw.decode("cp1252", "replace")
 
 
+def _agrees(said: str, sniffed: str) -> bool:
+    """Whether a type is the file's, or what phones go on to call a photo that they made a JPEG."""
+    return said == sniffed or (said, sniffed) == (HEIC, JPEG)
+
+
 def check_type(declared: str | None, filename: str | None, sniffed: str) -> None:
     """Raise `UnsupportedTypeError` when the Content-Type or the extension says otherwise."""
     said = (declared or "").partition(";")[0].strip().lower()
     said = _SAME.get(said, said)
-    if said not in _NEUTRAL and said != sniffed:
+    if said not in _NEUTRAL and not _agrees(said, sniffed):
         raise UnsupportedTypeError(f"the file is {sniffed}, and its Content-Type says otherwise")
     named = extension(filename) if filename else None
     if named is None:
@@ -156,7 +161,7 @@ def check_type(declared: str | None, filename: str | None, sniffed: str) -> None
         raise UnsupportedTypeError(
             f"no document is called .{named}; the file is {sniffed}, name it so"
         )
-    if _EXTENSIONS[named] != sniffed:
+    if not _agrees(_EXTENSIONS[named], sniffed):
         raise UnsupportedTypeError(
             f"the file is {sniffed}, and its name's extension .{named} says otherwise"
         )

@@ -59,7 +59,7 @@ class ProblemType:
         return BASE + self.name
 
 
-BAD_REQUEST = ProblemType("bad-request", 400, "Bad request")
+BAD_REQUEST = ProblemType("bad-request", 400, "Bad request", (errors.UnreadableError,))
 TOO_LARGE = ProblemType("too-large", 413, "Too large", (errors.TooLargeError,))
 UNSUPPORTED = ProblemType(
     "unsupported-type", 415, "Type not accepted", (errors.UnsupportedTypeError,)

@@ -18,7 +18,12 @@ from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.times import parse_time
-from vault.errors import InvalidRequestError, TruncatedUploadError, UnavailableError
+from vault.errors import (
+    InvalidRequestError,
+    TruncatedUploadError,
+    UnavailableError,
+    UnreadableError,
+)
 from vault.unsent import keep_unsent_small, unsent_bytes
 from vault.web.problems import STREAMING
 
@@ -96,7 +101,7 @@ async def json_fields(request: web.Request, **kinds: type) -> dict[str, Any]:
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError):
-        raise InvalidRequestError("the body must be JSON, and not nested deeply") from None
+        raise UnreadableError("the body must be JSON, and not nested deeply") from None
     if not isinstance(fields, dict):
         raise InvalidRequestError("the body must be a JSON object")
     _check_text(fields)

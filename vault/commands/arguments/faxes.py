@@ -39,6 +39,7 @@ def add_faxes(above: Tree) -> None:
     drain.add_argument(
         "directory", type=Path, nargs="?", default=Path("/var/spool/hylafax/recvq"), metavar="DIR"
     )
+    drain.add_argument("--to", help="the number that was called, for notes that do not name it")
     outbound = tree.command(
         "outbound",
         "hylafax.outbound",
