@@ -253,6 +253,10 @@ async def test_the_published_log_is_mended_from_a_database_that_holds_it(
         for damaged in (_flip(kept), None):
             path.write_bytes(damaged) if damaged else path.unlink()
             assert f"object {name}" in await place.found()
+            if damaged is None and "/tile/0/" in name:
+                where = "/v1/log/uk/inclusion?index=0"
+                status, answer, _ = await place.api.call("GET", where, role="compliance")
+                assert (status, answer["title"]) == (503, "Damaged")
             (mend,) = (await place.repaired()).mends
             assert (mend.damage.object, mend.mended) == (name, True)
             assert path.read_bytes() == kept

@@ -109,7 +109,7 @@ async def check_published(vault: Vault, notes: list[str], size: int) -> None:
     assert len(await read_published(bucket(vault), vault.signer.vkey)) == size
     note = checkpoints(bucket(vault))[-1].read_text()
     newest = open_checkpoint(note, vault.signer.vkey, "portvault/uk")
-    tiles = Tiles(vault.stores["uk"], newest[0])
+    tiles = Tiles(vault, "uk", newest[0])
     for note in notes:
         old, root = open_checkpoint(note, vault.signer.vkey, "portvault/uk")
         proof = [await tiles.hash_of(run) for run in consistency_runs(old, newest[0])]

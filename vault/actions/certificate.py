@@ -8,6 +8,7 @@ record is under a published checkpoint. Whoever has all three needs nobody to ve
 from dataclasses import dataclass
 from uuid import UUID
 
+from keys.damage import DamagedError
 from vault.actions.access import recorded
 from vault.actions.certify import issue_for_order
 from vault.actions.prove import proof_under
@@ -18,7 +19,6 @@ from vault.domain.records import canonical_bytes
 from vault.errors import (
     ConflictError,
     NotFoundError,
-    ObjectMissingError,
     ObjectStoreUnavailableError,
 )
 from vault.sql import certificates as certificates_sql
@@ -99,7 +99,7 @@ async def _anchor(vault: Vault, region: str, thing: UUID, note: str) -> Anchor |
         return None
     try:
         proof = await proof_under(vault, region, found[0], *published)
-    except (ObjectStoreUnavailableError, ObjectMissingError):
+    except (ObjectStoreUnavailableError, DamagedError):
         # The certificate is still there when all else is gone.
         return None
     return Anchor(canonical_bytes(found[1]).decode(), proof)

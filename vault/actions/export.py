@@ -102,7 +102,7 @@ async def export_log(
 
 
 async def _lines(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:
-    tiles = Tiles(vault.stores[stretch.region], stretch.size)
+    tiles = Tiles(vault, stretch.region, stretch.size)
     async with connection(vault.pool) as conn:
         minimum = await witness_sql.minimum_note(conn, stretch.region)
     head = {

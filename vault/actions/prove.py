@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from keys.cosignature import CosignatureVerifier
+from keys.damage import Damage, DamagedError
 from keys.errors import IntegrityError
 from vault.actions.access import recorded
-from vault.actions.bucket import fetch_tile
-from vault.context import ObjectStore, Vault
+from vault.actions.bucket import PREFIX, fetch_tile
+from vault.actions.stored_object import damaged
+from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.merkle import root_of
 from vault.domain.proofs import (
@@ -43,8 +45,8 @@ CLOCK_SECONDS_MAX = 300.0
 class Tiles:
     """The tiles of a published log of a size, each fetched once for one answer."""
 
-    def __init__(self, store: ObjectStore, size: int) -> None:
-        self._store, self.size = store, size
+    def __init__(self, vault: Vault, region: str, size: int) -> None:
+        self._store, self._region, self.size = vault.stores[region], region, size
         self._known: dict[Tile, list[bytes]] = {}
 
     async def hash_of(self, run: Run) -> bytes:
@@ -58,11 +60,22 @@ class Tiles:
     async def _subtree(self, subtree: tuple[int, int]) -> bytes:
         tile, start, end = place_of(subtree, self.size)
         if tile not in self._known:
-            self._known[tile] = decode_hashes(await fetch_tile(self._store, tile))
+            self._known[tile] = await self._fetch(tile)
         hashes = self._known[tile][start:end]
         if len(hashes) < end - start:
-            raise IntegrityError(f"{tile.path} of the published log is damaged")
+            raise self._damaged(tile, "is cut")
         return root_of(hashes)
+
+    async def _fetch(self, tile: Tile) -> list[bytes]:
+        try:
+            return decode_hashes(await fetch_tile(self._store, tile))
+        except ObjectMissingError:
+            raise self._damaged(tile, "is missing") from None
+        except (ValueError, IntegrityError):
+            raise self._damaged(tile, "is damaged") from None
+
+    def _damaged(self, tile: Tile, says: str) -> DamagedError:
+        return damaged(Damage(self._region, says, object=PREFIX + tile.path))
 
 
 async def checkpoint(
@@ -137,7 +150,7 @@ async def inclusion(
 
 async def proof_under(vault: Vault, region: str, index: int, size: int, note: str) -> str:
     """Return the proof that the record at an index is under a published checkpoint."""
-    tiles = Tiles(vault.stores[region], size)
+    tiles = Tiles(vault, region, size)
     proof = [await tiles.hash_of(run) for run in inclusion_runs(index, size)]
     return encode_proof(index, proof, note)
 
@@ -161,7 +174,7 @@ async def consistency(
             raise InvalidRequestError(
                 f"sizes must be from 1 to {size}, the size that is published, and ascending"
             )
-        tiles = Tiles(vault.stores[region], size)
+        tiles = Tiles(vault, region, size)
         return new, [await tiles.hash_of(run) for run in consistency_runs(old, new)]
 
 

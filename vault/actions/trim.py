@@ -65,7 +65,7 @@ async def _trim(vault: Vault, region: str, first: int, size: int) -> None:
 async def _root(vault: Vault, region: str, size: int) -> bytes:
     """Return the root of the log's first records, from tiles that prove it under a checkpoint."""
     now, note = await published(vault, region)
-    tiles = Tiles(vault.stores[region], now)
+    tiles = Tiles(vault, region, now)
     root = await tiles.hash_of((0, size))
     proof = [await tiles.hash_of(run) for run in consistency_runs(size, now)]
     whole = open_checkpoint(note, vault.signer, region)
