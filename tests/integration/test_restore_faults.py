@@ -151,6 +151,8 @@ async def _check(story: Story, vault: Vault) -> None:
     for row in rows:
         assert row["custody"] == ("shredded" if row["id"] in story.shredded else "stored")
         assert row["custody"] == "stored" or row["last_generation"] <= destroyed
+    # The first, and the one that came after the backup.
+    assert [row["custody"] for row in rows].count("stored") == 2
     known = story.ledger.reachable(story.root_keys())
     assert not known & set(story.shredded.values())
 
