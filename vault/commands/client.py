@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vault.client import call, session
-from vault.commands.output import facts, marked, show
+from vault.commands.output import facts, marked, show, time_text
 from vault.domain.orders import ENDED, TRANSITIONS, Status
 
 ORDERS_PAGE = 200
@@ -184,7 +184,7 @@ async def document_shred(args: argparse.Namespace) -> None:
         }
         fields = {name: value for name, value in said.items() if value is not None}
         document = await call(http, "POST", path, json={"reason": args.reason, **fields})
-    show(document, f"beyond use since {document['beyond_use_since']}", as_json=args.json)
+    show(document, f"beyond use since {time_text(document['beyond_use_since'])}", as_json=args.json)
 
 
 async def document_correct(args: argparse.Namespace) -> None:

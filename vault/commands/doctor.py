@@ -2,10 +2,11 @@
 
 import argparse
 import asyncio
+import re
 import resource
 import shutil
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -56,6 +57,8 @@ from vault.sql.stores import store_ids
 CHECK_SECONDS = 60.0
 CLOCK_SECONDS_MAX = 2.0
 FREE_BYTES_MIN = 1024**3
+#: Stands for the region while findings are compared.
+REGION = "\N{PLACE OF INTEREST SIGN}"
 #: Queues that a check of their own looks at.
 OWN_LINES = frozenset({"log", "seal"})
 
@@ -114,11 +117,30 @@ async def doctor(args: argparse.Namespace) -> None:
     stopped = [Finding(f"expiry {region}", "fail", why) for region, why in known.stopped.items()]
     published = [Finding(f"log {region}", *found) for region, found in known.logs.items()]
     queues = [Finding(f"queues {region}", *found) for region, found in known.queues.items()]
-    rows = [asdict(finding) for finding in (database, *findings, *stopped, *published, *queues)]
-    show(rows, table(rows, ("verdict", "check", "detail")), as_json=args.json)
+    found = (database, *findings, *stopped, *published, *queues)
+    rows = [asdict(finding) for finding in found]
+    told = [asdict(finding) for finding in together(found)]
+    show(rows, table(told, ("verdict", "check", "detail")), as_json=args.json)
     failed = [row["check"] for row in rows if row["verdict"] == "fail"]
     if failed:
         raise VaultError(f"mend what failed, then check again: {', '.join(failed)}")
+
+
+def together(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings for people: what is found alike of several regions is said once."""
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for finding in findings:
+        part, _, region = finding.check.partition(" ")
+        detail = re.sub(rf"\b{region}\b", REGION, finding.detail) if region else finding.detail
+        alike.setdefault((part, finding.verdict, detail), []).append(region)
+    return [
+        Finding(
+            f"{part} {(names := ', '.join(regions))}".rstrip(),
+            verdict,
+            detail.replace(REGION, names),
+        )
+        for (part, verdict, detail), regions in alike.items()
+    ]
 
 
 async def _find(name: str, check: Check) -> Finding:
@@ -364,8 +386,13 @@ async def _custodian(config: Config, region: str, tree: int | None) -> tuple[str
             f"{custodian.name} takes over from {config.custodian_before_uri(region)}: run "
             f"`portvault keys rotate-custodian --region {region}`, then take custodian_before out"
         )
-    verdict = "warn" if custodian.destroy_level == 0 else "ok"
-    return verdict, (
+    if custodian.destroy_level == 0:
+        return "warn", (
+            f"{custodian.name}, level 0: {custodian.destroy_promise} Where that is not enough, "
+            "name an HSM (pkcs11:) or a key service (transit:) as the custodian and run `portvault "
+            "keys rotate-custodian` for each region; else keep copies of that directory nowhere"
+        )
+    return "ok", (
         f"{custodian.name}, {len(living)} generations, level {custodian.destroy_level}: "
         f"{custodian.destroy_promise}"
     )

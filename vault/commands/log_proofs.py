@@ -15,7 +15,7 @@ from vault.auditor import STATUS, Audit, AuditError
 from vault.client import call, check, session
 from vault.commands.database import opened
 from vault.commands.operator import operator, regions_of
-from vault.commands.output import facts, show
+from vault.commands.output import facts, show, time_text
 from vault.config import load_config
 from vault.context import SIGNER_NAME, Vault
 from vault.domain.access import Principal, Role
@@ -76,7 +76,7 @@ def _text(region: str, verdict: dict[str, Any]) -> str:
 
 def _waiting(verdict: dict[str, Any]) -> str:
     since = verdict["waiting_since"]
-    return f"{verdict['waiting']} records, since {since}" if since else "nothing"
+    return f"{verdict['waiting']} records, since {time_text(since)}" if since else "nothing"
 
 
 def _conclusion(shown: dict[str, dict[str, Any]]) -> str:

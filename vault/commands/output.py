@@ -1,9 +1,17 @@
 """What commands print: text for people, or JSON with `--json`; and progress on a terminal."""
 
 import json
+import re
+import shutil
 import sys
+from datetime import UTC, datetime
+from textwrap import wrap
 from types import TracebackType
 from typing import Any, Self
+
+#: Narrower than this a last column is not wrapped.
+LAST_COLUMN_MIN = 24
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)")
 
 
 def show(answer: Any, text: str, *, as_json: bool) -> None:
@@ -19,11 +27,38 @@ def lines(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool
 
 
 def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
-    """Return rows as aligned columns under their names."""
+    """
+    Return rows as aligned columns under their names.
+
+    On a terminal it fits: the last column is wrapped, or, where there is no room for that, each row
+    is a block of facts. Elsewhere each row is one line, however long.
+    """
     cells = [list(columns)] + [[_text(row.get(name)) for name in columns] for row in rows]
     widths = [max(len(line[n]) for line in cells) for n in range(len(columns))]
-    aligned = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells)
-    return "\n".join(line.rstrip() for line in aligned)
+    first, width = sum(widths[:-1]) + 2 * (len(columns) - 1), _terminal_width()
+    if width is None or first + widths[-1] <= width:
+        return "\n".join(_aligned(line, widths) for line in cells)
+    if width - first < LAST_COLUMN_MIN:
+        return "\n\n".join(facts({name: row.get(name) for name in columns}) for row in rows)
+    wrapped = []
+    for line in cells:
+        last = _wrapped(line[-1], width - first)
+        wrapped.append(_aligned([*line[:-1], last[0]], widths))
+        wrapped += [" " * first + rest for rest in last[1:]]
+    return "\n".join(wrapped)
+
+
+def _aligned(line: list[str], widths: list[int]) -> str:
+    return "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return wrap(text, max(width, 1), break_on_hyphens=False, break_long_words=False) or [""]
+
+
+def _terminal_width() -> int | None:
+    """Return how wide the terminal is that is written to; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def marked(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
@@ -35,10 +70,14 @@ def marked(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
 def facts(fields: dict[str, Any]) -> str:
     """Return one fact a line; what is made of parts itself is shown elsewhere."""
     plain = {name: value for name, value in fields.items() if not _has_parts(value)}
-    width = max(len(name) for name in plain)
-    return "\n".join(
-        f"{name.replace('_', ' ').ljust(width)}  {_text(value)}" for name, value in plain.items()
-    )
+    first = max(len(name) for name in plain) + 2
+    width, shown = _terminal_width(), list[str]()
+    for name, value in plain.items():
+        text = _text(value)
+        said = [text] if width is None else _wrapped(text, width - first)
+        shown.append(name.replace("_", " ").ljust(first) + said[0])
+        shown += [" " * first + rest for rest in said[1:]]
+    return "\n".join(shown)
 
 
 def _has_parts(value: Any) -> bool:
@@ -48,8 +87,18 @@ def _has_parts(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)
+        return ", ".join(map(_text, value)) or "-"
+    return "-" if value is None else time_text(value)
+
+
+def time_text(value: Any) -> str:
+    """Return a time in the one form of the terminal: UTC, to the second; all else as it is."""
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        at = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return str(value)
 
 
 class Progress:

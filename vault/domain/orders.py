@@ -12,8 +12,6 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-import phonenumbers
-
 from vault.errors import InvalidRequestError
 
 NUMBERS_MAX = 500
@@ -154,6 +152,9 @@ def check_details(
 
 
 def _is_e164(number: str) -> bool:
+    # Slow to import, and whoever needs the words of an order alone has no number.
+    import phonenumbers
+
     try:
         parsed = phonenumbers.parse(number, None)
     except phonenumbers.NumberParseException:

@@ -1,0 +1,94 @@
+"""What the terminal shows: tables that fit it, and times in one form."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from vault.commands.doctor import Finding, together
+from vault.commands.output import facts, table, time_text
+
+ID = "4f9c2a71-08d3-4c55-9b1e-6a7d20f3c8e4"
+WORDS = "the key file was overwritten and unlinked, and a copy may remain where snapshots exist"
+ROWS = [
+    {"verdict": "warn", "check": "custodian uk", "detail": WORDS},
+    {"verdict": "ok", "check": "home", "detail": "there"},
+]
+COLUMNS = ("verdict", "check", "detail")
+MANY = tuple(f"column_{n}" for n in range(9))
+
+
+@pytest.fixture
+def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Write to a terminal of a width."""
+    width: int = request.param
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    return width
+
+
+@pytest.mark.parametrize("terminal", [40, 60, 80, 200], indirect=True)
+def test_a_table_fits_the_terminal(terminal: int) -> None:
+    """No line is wider, and no word and no id is lost or cut."""
+    many = dict.fromkeys(MANY, ID)
+    for text, words in (
+        (table(ROWS, COLUMNS), WORDS.split()),
+        (table([many, many], MANY), [ID]),
+        (facts({"name": WORDS, "id": ID}), [*WORDS.split(), ID]),
+    ):
+        assert max(map(len, text.splitlines())) <= max(terminal, len("column_0") + 2 + len(ID))
+        assert set(words) <= set(text.split())
+
+
+@pytest.mark.parametrize("terminal", [80], indirect=True)
+def test_the_last_column_is_wrapped_below_itself(terminal: int) -> None:
+    """Verdict and check stand once, and the sentence goes on where it began."""
+    del terminal
+    first, second, *rest = table(ROWS, COLUMNS).splitlines()
+    place = first.index("detail")
+    assert second.startswith("warn     custodian uk  the key file")
+    assert rest[0][:place].strip() == ""
+    assert rest[-1].split() == ["ok", "home", "there"]
+
+
+def test_elsewhere_each_row_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a program reads has as many lines as rows, whatever COLUMNS says."""
+    monkeypatch.setenv("COLUMNS", "40")
+    assert len(table(ROWS, COLUMNS).splitlines()) == 1 + len(ROWS)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(2026, 3, 1, 12, 30, 5, 250_000, UTC),
+        datetime(2026, 3, 2, 1, 30, 5, tzinfo=timezone(timedelta(hours=13))),
+        "2026-03-01T12:30:05.250000Z",
+        "2026-03-01T12:30:05Z",
+        "2026-03-01 12:30:05.25+00:00",
+        "2026-03-02T01:30:05+13:00",
+    ],
+)
+def test_times_have_one_form(value: object) -> None:
+    """From the database or from the API, a time is UTC to the second."""
+    assert time_text(value) == "2026-03-01T12:30:05Z"
+    assert facts({"at": value}).endswith("  2026-03-01T12:30:05Z")
+    assert "2026-03-01T12:30:05Z" in table([{"at": [value]}], ("at",))
+
+
+def test_what_is_no_time_stays() -> None:
+    """A reference, a number or a date is shown as it is."""
+    for value in ("2026-03-01", "C-2026-03-01T12", 7, "2026-03-01T12:30:05Z and more"):
+        assert time_text(value) == str(value)
+
+
+def test_what_is_alike_is_said_once() -> None:
+    """Six regions with one custodian are one finding; what differs stands alone."""
+    regions = ("uk", "us", "nz", "au", "sg", "hk")
+    same = [Finding(f"custodian {one}", "warn", f"no root key of {one}") for one in regions]
+    other = Finding("custodian hk", "fail", "away")
+    home = Finding("home", "ok", "there")
+    names = ", ".join(regions)
+    assert together([home, *same[:5], other, same[5]]) == [
+        home,
+        Finding(f"custodian {names}", "warn", f"no root key of {names}"),
+        other,
+    ]
