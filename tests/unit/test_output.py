@@ -92,3 +92,5 @@ def test_what_is_alike_is_said_once() -> None:
         Finding(f"custodian {names}", "warn", f"no root key of {names}"),
         other,
     ]
+    stores = [Finding(f"store {one}", "ok", f"s3+https://s3/vault-{one}") for one in regions]
+    assert together(stores) == [Finding(f"store {names}", "ok", "s3+https://s3/vault-{region}")]

@@ -131,7 +131,11 @@ def together(findings: Iterable[Finding]) -> list[Finding]:
     alike: dict[tuple[str, str, str], list[str]] = {}
     for finding in findings:
         part, _, region = finding.check.partition(" ")
-        detail = re.sub(rf"\b{region}\b", REGION, finding.detail) if region else finding.detail
+        detail = finding.detail
+        if region:
+            # Within an address, as the settings write it.
+            detail = re.sub(rf"(?<=[/-]){region}\b", "{region}", detail)
+            detail = re.sub(rf"\b{region}\b", REGION, detail)
         alike.setdefault((part, finding.verdict, detail), []).append(region)
     return [
         Finding(
