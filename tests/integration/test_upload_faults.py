@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -255,11 +256,12 @@ async def test_an_altered_object_is_cut_off(api: Api, vault: Vault, passport: by
         damaged = bytearray(sealed)
         damaged[position] ^= 1
         path.write_bytes(damaged)
-        with pytest.raises(aiohttp.ClientPayloadError):
-            await api.get(document["id"])
+        # Found before the first piece goes out it is an error; after that the answer is cut off.
+        with suppress(aiohttp.ClientPayloadError):
+            assert (await api.get(document["id"]))[0] == 503
     path.write_bytes(sealed[:-100])
-    with pytest.raises(aiohttp.ClientPayloadError):
-        await api.get(document["id"])
+    with suppress(aiohttp.ClientPayloadError):
+        assert (await api.get(document["id"]))[0] == 503
     path.write_bytes(sealed)
     assert await api.get(document["id"]) == (200, passport)
 
