@@ -353,6 +353,9 @@ NOTHING_LEFT = frozenset(
         Action.LOG_ROTATE_KEY,
         Action.BACKUP_CREATE,
         Action.KEYS_READ,
+        # What is damaged here is found here again.
+        Action.DAMAGE_LOOK,
+        Action.DAMAGE_REPAIR,
         Action.TOKEN_LIST,
         Action.BREAK_GLASS_LIST,
         Action.APPROVAL_LIST,
