@@ -116,14 +116,14 @@ async def test_no_body_is_a_fault_of_ours(everything: Api) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "x-gzip, identity", "GZIP"])
-async def test_nothing_compressed_is_read(everything: Api, coding: str) -> None:
+async def test_nothing_compressed_is_read(everything: Api) -> None:
     """On every path, that of no route too, 415 comes while the body has not been sent at all."""
-    nowhere = Route("POST", "/nowhere", EVERY[0].handler, "", 200, "")
-    for route in (*EVERY, nowhere):
-        head = head_of(route, 50_000_000, f"Content-Encoding: {coding}")
-        status, answer = await exchange(everything, head)
-        assert status in ({415} if route is not nowhere else {415, 404}), (route.path, answer)
+    for coding in ["gzip", "deflate", "br", "zstd", "x-gzip, identity", "GZIP"]:
+        nowhere = Route("POST", "/nowhere", EVERY[0].handler, "", 200, "")
+        for route in (*EVERY, nowhere):
+            head = head_of(route, 50_000_000, f"Content-Encoding: {coding}")
+            status, answer = await exchange(everything, head)
+            assert status in ({415} if route is not nowhere else {415, 404}), (route.path, answer)
 
 
 async def test_a_transfer_coding_is_refused_too(everything: Api) -> None:

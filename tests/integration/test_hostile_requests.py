@@ -24,41 +24,33 @@ async def raw(api: Api, head: bytes) -> bytes:
             await writer.wait_closed()
 
 
-@pytest.mark.parametrize(
-    "line, header, status",
-    [
+async def test_what_is_no_text_is_unknown(vault: Vault) -> None:
+    """A token, a cookie or a signature of bytes that are no text is refused like any wrong one."""
+    for line, header, status in [
         (b"GET /v1/orders", b"Authorization: Bearer pv_\xff\xfe", b"401"),
         (b"GET /console", b"Cookie: portvault-session=\xff\xfe", b"200"),
         (b"POST /console/sign-out", b"Cookie: portvault-session=\xff\xfe", b"303"),
         (b"POST /v1/hooks/twilio", b"X-Twilio-Signature: \xff", b"401"),
         (b"POST /v1/hooks/bandwidth", b"Authorization: Basic \xff", b"401"),
         (b"POST /v1/hooks/telnyx", b"telnyx-signature-ed25519: \xff", b"401"),
-    ],
-)
-async def test_what_is_no_text_is_unknown(
-    vault: Vault, line: bytes, header: bytes, status: bytes
-) -> None:
-    """A token, a cookie or a signature of bytes that are no text is refused like any wrong one."""
-    config = replace(
-        vault.config, twilio_auth_token="t", bandwidth_credentials="b:w", public_url="http://x"
-    )
-    async with serving(replace(vault, config=config)) as api:
-        head = line + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n" + header + b"\r\n\r\n"
-        assert await raw(api, head) == status
+    ]:
+        config = replace(
+            vault.config, twilio_auth_token="t", bandwidth_credentials="b:w", public_url="http://x"
+        )
+        async with serving(replace(vault, config=config)) as api:
+            head = line + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n" + header + b"\r\n\r\n"
+            assert await raw(api, head) == status
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+async def test_a_nul_in_a_query_finds_nothing(api: Api) -> None:
+    """What the database's texts cannot hold is not asked of it: 404."""
+    for path in [
         "/v1/access-records?region=uk&principal=%00",
         "/v1/retention/instructions?customer=%00",
         "/v1/faxes?state=%00",
         "/healthz?x=%00",
-    ],
-)
-async def test_a_nul_in_a_query_finds_nothing(api: Api, path: str) -> None:
-    """What the database's texts cannot hold is not asked of it: 404."""
-    assert (await api.call("GET", path, role="compliance"))[0] == 404
+    ]:
+        assert (await api.call("GET", path, role="compliance"))[0] == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/hooks/telnyx", "/console/back-channel-logout"])

@@ -62,9 +62,9 @@ async def filled(vault: Vault) -> Vault:
     return vault
 
 
-@pytest.mark.parametrize(
-    "query, references",
-    [
+async def test_each_question_has_its_answer(api: Api, filled: Vault) -> None:
+    """Everything about a document, a person, a purpose; refusals; transfers; newest first."""
+    for query, references in [
         (f"document={DOCUMENT}", ["T-1"]),
         (f"order={ORDER}", ["T-2", "T-1"]),
         ("principal=token:y", ["T-2"]),
@@ -77,13 +77,8 @@ async def filled(vault: Vault) -> Vault:
         ("from=2025-03-01T00:05:00Z&to=2025-03-02", ["T-7", "T-6"]),
         ("from=2025-03-01T01:05:00%2B01:00&to=2025-03-01T00:06:00", ["T-6"]),
         (f"order={ORDER}&to=2025-03-01", []),
-    ],
-)
-async def test_each_question_has_its_answer(
-    api: Api, filled: Vault, query: str, references: list[str]
-) -> None:
-    """Everything about a document, a person, a purpose; refusals; transfers; newest first."""
-    assert await found(api, query) == references
+    ]:
+        assert await found(api, query) == references
 
 
 async def command(
@@ -101,9 +96,11 @@ async def command(
     return found
 
 
-@pytest.mark.parametrize(
-    "options, references",
-    [
+async def test_each_question_is_one_command(
+    api: Api, filled: Vault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a call answers, a command answers too."""
+    for options, references in [
         (["--document", str(DOCUMENT)], ["T-1"]),
         (["--order", str(ORDER)], ["T-2", "T-1"]),
         (["--principal", "token:y"], ["T-2"]),
@@ -113,20 +110,9 @@ async def command(
         (["--action", "keys.seal"], ["T-7"]),
         (["--from", "2025-03-01T00:05:00Z", "--to", "2025-03-02"], ["T-7", "T-6"]),
         (["--order", str(ORDER), "--principal", "token:x", "--to", "2025-03-02"], ["T-1"]),
-    ],
-    ids=lambda given: given[0],
-)
-async def test_each_question_is_one_command(
-    api: Api,
-    filled: Vault,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    references: list[str],
-) -> None:
-    """What a call answers, a command answers too."""
-    found = await command(api, monkeypatch, capsys, *options)
-    assert [row["reference"] for row in found if "reference" in row] == references
+    ]:
+        found = await command(api, monkeypatch, capsys, *options)
+        assert [row["reference"] for row in found if "reference" in row] == references
 
 
 async def test_a_command_reads_on_to_the_end(
@@ -142,9 +128,9 @@ async def test_a_command_reads_on_to_the_end(
     assert [row["id"] for row in found] == [str(item) for item in expected[:250]]
 
 
-@pytest.mark.parametrize(
-    "query, names",
-    [
+async def test_a_filter_that_is_mistyped_finds_nothing(api: Api, filled: Vault) -> None:
+    """What is no filter, or no value of it, is refused by name and never widens the answer."""
+    for query, names in [
         ("colour=red", "colour"),
         ("document=x", "document"),
         ("order=7", "order"),
@@ -157,14 +143,9 @@ async def test_a_command_reads_on_to_the_end(
         ("limit=0", "limit"),
         ("limit=201", "limit"),
         ("cursor=x", "cursor"),
-    ],
-)
-async def test_a_filter_that_is_mistyped_finds_nothing(
-    api: Api, filled: Vault, query: str, names: str
-) -> None:
-    """What is no filter, or no value of it, is refused by name and never widens the answer."""
-    status, body = await ask(api, query)
-    assert (status, names in body["detail"]) == (422, True), body
+    ]:
+        status, body = await ask(api, query)
+        assert (status, names in body["detail"]) == (422, True), body
 
 
 @pytest.mark.parametrize(

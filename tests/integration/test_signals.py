@@ -189,12 +189,12 @@ async def listed(api: Api) -> list[dict[str, Any]]:
         cursor = page["next_cursor"]
 
 
-@pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "1" * 19])
-async def test_a_made_up_cursor_of_signals_is_refused(api: Api, cursor: str) -> None:
+async def test_a_made_up_cursor_of_signals_is_refused(api: Api) -> None:
     """Eighteen digits are a number; what is more, or none, is not."""
-    assert (await api.call("GET", f"/v1/signals?cursor={cursor}", role="admin"))[0] == 422
-    good = f"/v1/signals?cursor={'9' * 18}"
-    assert (await api.call("GET", good, role="admin"))[0] == 200
+    for cursor in ["x", "-1", "1.5", "1" * 19]:
+        assert (await api.call("GET", f"/v1/signals?cursor={cursor}", role="admin"))[0] == 422
+        good = f"/v1/signals?cursor={'9' * 18}"
+        assert (await api.call("GET", good, role="admin"))[0] == 200
 
 
 async def test_who_reads_too_much_is_told_of(

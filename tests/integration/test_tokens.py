@@ -119,9 +119,9 @@ async def test_the_last_use_is_kept_and_the_secret_is_not(vault: Vault, api: Api
     assert made == f"porting token:{identity}"
 
 
-@pytest.mark.parametrize(
-    "grant, says",
-    [
+async def test_a_grant_that_makes_no_sense_is_refused(vault: Vault) -> None:
+    """No token is made that is for nothing, or for what its role has no use of."""
+    for grant, says in [
         (Grant("king", UK), "role"),
         (Grant("porting", frozenset()), "regions"),
         (Grant("porting", frozenset({"mars"})), "regions"),
@@ -132,14 +132,9 @@ async def test_the_last_use_is_kept_and_the_secret_is_not(vault: Vault, api: Api
         (Grant("porting", UK, customers=frozenset({"Jane Doe"})), "customer"),
         (Grant("porting", UK, kinds=frozenset({"selfie"})), "kinds"),
         (Grant("porting", UK, certificate=b"short"), "certificate"),
-    ],
-)
-async def test_a_grant_that_makes_no_sense_is_refused(
-    vault: Vault, grant: Grant, says: str
-) -> None:
-    """No token is made that is for nothing, or for what its role has no use of."""
-    with pytest.raises(InvalidRequestError, match=says):
-        await create_token(vault, OPERATOR, grant, label="x")
+    ]:
+        with pytest.raises(InvalidRequestError, match=says):
+            await create_token(vault, OPERATOR, grant, label="x")
 
 
 @pytest.mark.parametrize("name", ["access_token", "token", "key"])
