@@ -19,5 +19,5 @@ def add_service(tree: Tree) -> None:
         "config",
         "settings.run_config",
         "Print every setting, as the TOML that one would write.",
-        "portvault config > portvault.toml",
+        "portvault config",
     )
