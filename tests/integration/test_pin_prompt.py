@@ -68,6 +68,8 @@ def environment(token: Token, tmp_path: Path) -> dict[str, str]:
         **{name: value for name, value in os.environ.items() if "PORTVAULT" not in name},
         "PORTVAULT_HOME": str(tmp_path / "home"),
         "PORTVAULT_REGIONS": "uk",
+        # So wide that no sentence is broken.
+        "COLUMNS": "1000",
         "PORTVAULT_CUSTODIAN": address,
     }
 
