@@ -4,11 +4,10 @@ The auditor: checks an export of the access log with nothing but the public key.
 Written from docs/formats.md alone: it shares no line with the vault, imports the standard library
 and `cryptography`, and runs as this one file, `python auditor.py EXPORT --key VKEY`. Four verdicts,
 each with the first index that offends: *intact* (every record hashes into the signed tree),
-*complete* (no gap; every intent has an outcome or is in flight; no record waits for longer than
-`--waiting-max` seconds to be published), *consistent* (checkpoints held
-from before are prefixes), *anchored* (up to which size a witness cosigned; null where you name no
-`--witness`). Exit status 0 when none fails, else the sum of 8, 16, 32 and 64 for each that does; 1:
-no export, 2: wrong usage.
+*complete* (no gap; every intent has an outcome or is in flight; no record waits to be published for
+longer than `--waiting-max` seconds), *consistent* (checkpoints held from before are prefixes),
+*anchored* (up to which size a witness cosigned; null where you name no `--witness`). Exit status 0
+when none fails, else the sum of 8, 16, 32 and 64 for each that does; 1: no export, 2: wrong usage.
 """
 
 import argparse
@@ -439,7 +438,6 @@ class Audit:
             "last": self._last,
             "size": self._size,
             **{name: name not in self._first for name in STATUS},
-            # Without a witness nobody says that nobody else was shown another log.
             "anchored": "anchored" not in self._first if self._witnesses else None,
             "anchored_size": self._anchored if self._witnesses else None,
             "in_flight": len(self._open),

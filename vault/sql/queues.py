@@ -123,6 +123,7 @@ OTHER_STEPS: Mapping[str, str] = {
     "fax-receipts": "deletes what is old; nobody waits for it",
     "forget": "deletes what is old; nobody waits for it",
     "idempotency": "deletes what is old; nobody waits for it",
+    "look": "looks at what lies at rest, again and again; what it finds doctor names",
 }
 #: Tables in which nothing waits for a step, and why.
 NO_QUEUE: Mapping[str, str] = {
@@ -130,6 +131,8 @@ NO_QUEUE: Mapping[str, str] = {
     "approval": "waits for people, and runs out by itself",
     "break_glass": "kept for the day it is needed",
     "carrier_order": "whose order a carrier's reference is",
+    "damage": "what was found damaged at rest, which doctor names",
+    "damage_look": "how far the look at what lies at rest is",
     "data_key": "keys, as long as what they open",
     "expiry": "what went by its time, counted",
     "expiry_clock": "when the worker last looked",
