@@ -1,13 +1,12 @@
 """
 The auditor: checks an export of the access log with nothing but the public key.
 
-Written from docs/formats.md alone: it shares no line with the vault, imports the standard library
-and `cryptography`, and runs as this one file, `python auditor.py EXPORT --key VKEY`. Four verdicts,
-each with the first index that offends: *intact* (every record hashes into the signed tree),
-*complete* (no gap; every intent has an outcome or is in flight; no record waits to be published for
-longer than `--waiting-max` seconds), *consistent* (checkpoints held from before are prefixes),
-*anchored* (up to which size a witness cosigned; null where you name no `--witness`). Exit status 0
-when none fails, else the sum of 8, 16, 32 and 64 for each that does; 1: no export, 2: wrong usage.
+Written from docs/formats.md alone; it imports the standard library and `cryptography`, and runs as
+this one file, `python auditor.py EXPORT --key VKEY`. Four verdicts, each with the first index that
+offends: *intact* (every record hashes into the signed tree), *complete* (no gap; every intent has
+an outcome or is in flight; no record waits beyond `--waiting-max` seconds), *consistent*
+(checkpoints held from before are prefixes), *anchored* (up to which size a witness cosigned; null
+without one). Exit status 0, or the sum of 8, 16, 32, 64 for each that fails; 1: no file, 2: usage.
 """
 
 import argparse
