@@ -121,10 +121,10 @@ def trust(vkey: str, notes: Iterable[str], *, announced_counts: bool = False) ->
         if len(following) != 1:
             break
         (new,) = following
-        ended = [m for h in handovers if (h.old, h.new) == (current, new) for m in h.marks or ()]
-        if any(h.marks is not None for h in handovers if (h.old, h.new) == (current, new)):
-            keys[current] = _bound(ended)
-            marks += ended
+        for item in handovers:
+            if (item.old, item.new) == (current, new) and item.marks is not None:
+                keys[current] = _least(keys[current], _bound(item.marks))
+                marks += item.marks
         keys[new], current = None, new
     _follow_back(vkey, handovers, keys, marks, announced_counts=announced_counts)
     for found in revocations:

@@ -291,6 +291,18 @@ def test_a_revoked_key_counts_no_further() -> None:
         audit(export(handovers=[ended, itself]), LOG.vkey)
 
 
+def test_of_two_handovers_to_one_key_the_one_that_says_less_counts() -> None:
+    """Both readers: what one of them says nothing of does not count by the other."""
+    marks = ([], [mark(0)], [mark(0), mark(21)])
+    notes = [signed_by(handover_text(LOG.vkey, OTHER.vkey, one), LOG, OTHER) for one in marks]
+    for given_notes in (notes[:2], notes[1::-1], notes):
+        found = Trust(LOG.vkey, given_notes).verified(checkpoint(0, signer=LOG))
+        assert found is not None
+        assert not found[1]
+        with pytest.raises(IntegrityError):
+            trust(LOG.vkey, given_notes).verify(checkpoint(0, signer=LOG))
+
+
 @settings(deadline=None)
 @given(st.integers(0, 6), st.data())
 def test_two_readers_of_handovers_agree(number: int, data: st.DataObject) -> None:
