@@ -293,7 +293,7 @@ def test_a_revoked_key_counts_no_further() -> None:
 
 def test_of_two_handovers_to_one_key_the_one_that_says_less_counts() -> None:
     """Both readers: what one of them says nothing of does not count by the other."""
-    marks = ([], [mark(0)], [mark(0), mark(21)])
+    marks: tuple[list[Mark], ...] = ([], [mark(0)], [mark(0), mark(21)])
     notes = [signed_by(handover_text(LOG.vkey, OTHER.vkey, one), LOG, OTHER) for one in marks]
     for given_notes in (notes[:2], notes[1::-1], notes):
         found = Trust(LOG.vkey, given_notes).verified(checkpoint(0, signer=LOG))
