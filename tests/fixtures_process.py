@@ -1,7 +1,6 @@
 """A vault as a user runs it: `portvault serve` in a process of its own, which may be killed."""
 
 import asyncio
-import atexit
 import json
 import os
 import shutil
@@ -9,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,18 @@ START_TRIES = 600
 _template: list[Path] = []
 
 
+@pytest.fixture(scope="session", autouse=True)
+def remove_template() -> Iterator[None]:
+    """Remove the copied database at the end; a worker of many may not come to its own exit."""
+    yield
+    for place in _template:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 async def plant_database(home: Path) -> None:
     """Copy a migrated database into a home; that it is made from nothing is tested elsewhere."""
     if not _template:
         place = Path(tempfile.mkdtemp(prefix="portvault-template-"))
-        atexit.register(shutil.rmtree, place, ignore_errors=True)
         server = EmbeddedPostgres(place, durable=False)
         try:
             await migrate(await server.start())
