@@ -47,12 +47,17 @@ async def answering(answer: bytes, *, stay: bool = False) -> AsyncIterator[dict[
     silent = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        await writer.drain()
-        if stay:
-            await silent.wait()
-        writer.close()
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+            if stay:
+                await silent.wait()
+        except asyncio.IncompleteReadError:
+            # It asked whether TLS is spoken here.
+            pass
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

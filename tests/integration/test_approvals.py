@@ -157,7 +157,7 @@ async def test_the_database_knows_the_rule_too(vault: Vault) -> None:
 async def test_the_terminal_asks_lists_and_agrees(vault_process: VaultProcess) -> None:
     """`portvault approval` does the same with the tokens of two people."""
     vault = vault_process
-    one, other = await token_of(vault, "dpo"), await token_of(vault, "dpo")
+    one, other = await token_of(vault, "dpo"), await token_of(vault, "dpo", "dpo-2")
     request = ("approval", "request", "--act", "disclosure", "--subject", HOLD, "--region", "uk")
     read = ("--purpose", "disclose-to-authority", "--reference", "CASE-7")
     asked = await vault.json(*request, *read, "--reason", "court-order", **one)
