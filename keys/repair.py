@@ -125,7 +125,7 @@ class Repair:
             tried |= {(item.table, item.id) for item in new}
             mends += await self._mend_rows(conn, head, root_key, new)
         # What is only counted: of it no copy can be named.
-        return mends + [Mend(item, False, _todo(item)) for item in left], root_key
+        return mends + [Mend(item, False, todo(item)) for item in left], root_key
 
     async def _root_key(self, conn: Connection, head: Tree) -> tuple[bytes | None, list[Mend]]:
         """Return the root's key, from the mirror where the row's wrap does not open."""
@@ -187,7 +187,7 @@ class Repair:
                     continue
                 if mended:
                     break
-            mends.append(Mend(item, mended, "taken from the mirror" if mended else _todo(item)))
+            mends.append(Mend(item, mended, "taken from the mirror" if mended else todo(item)))
         return mends
 
     async def _put_back(
@@ -268,11 +268,13 @@ def _id_of(item: Damage) -> int | UUID | None:
         return None
 
 
-def _todo(item: Damage) -> str:
+def todo(item: Damage) -> str:
+    """Return what is to be done about what no copy mends, of whatever table of the tree."""
     if item.table == "data_key":
         return (
             "the mirror has no copy that opens: `portvault restore` of a backup from before the "
-            "damage, with its WAL, or shred what it is the key of"
+            "damage, with its WAL, or shred what it is the key of (a document that the retention "
+            "policy keeps needs `portvault approval request --act document.mistake`)"
         )
     return "the mirror has no copy that fits: `portvault restore` of the last backup, with its WAL"
 

@@ -63,6 +63,9 @@ OBJECTS = {
 }
 
 
+FLIP = "set_byte({0}, 20, get_byte({0}, 20) # 1)"
+
+
 @dataclass
 class Place:
     """A vault with one thing of each sort in it, all of them sound."""
@@ -197,6 +200,24 @@ async def test_a_lost_key_is_put_back(place: Place) -> None:
     assert await place.found() == ""
 
 
+async def test_where_no_copy_fits_it_is_said_what_to_do(place: Place) -> None:
+    """A page, then the root too, without a mirror: each is named once, and nothing mended."""
+    for path in (place.objects / "keys").iterdir():
+        path.unlink()
+    for table, column in (("key_node", "page"), ("key_tree", "root_wrap")):
+        flip = f"update {table} set {column} = {FLIP.format(column)} where region = 'uk'"
+        await place.vault.pool.execute(flip)
+        mends = (await place.repaired()).mends
+        places = [mend.damage.place for mend in mends]
+        assert len(places) == len(set(places))
+        (how,) = [mend.how for mend in mends if mend.damage.table == table]
+        assert "`portvault restore`" in how
+        assert "with its WAL" in how
+        assert not any(mend.mended for mend in mends)
+        walk = await verify_keys(place.vault, OPERATOR, "uk")
+        assert f"{table}.{column}" in str(walk.findings[0])
+
+
 def _flip(data: bytes) -> bytes:
     changed = bytearray(data)
     changed[len(data) // 2] ^= 1
@@ -236,6 +257,8 @@ async def test_each_kind_of_object_is_found_and_mended_or_named(place: Place) ->
                 await vault.keyring.mirror("uk")
             else:
                 assert "the bucket's own versions" in mend.how
+                last = "its sender" if one.endswith(place.fax) else "ask for the document again"
+                assert last in mend.how
                 path.write_bytes(kept)
             assert await place.found() == ""
 

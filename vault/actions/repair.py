@@ -17,6 +17,7 @@ from uuid import UUID
 from keys.damage import Damage, DamagedError
 from keys.errors import StaleScopeError
 from keys.keyring import Mend
+from keys.repair import todo
 from keys.stream import HEADER_BYTES
 from vault.actions.access import Access, recorded
 from vault.actions.bucket import PREFIX
@@ -26,7 +27,7 @@ from vault.actions.published import require_not_behind
 from vault.actions.stored_object import Stored, open_object
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.documents import Document, object_name
+from vault.domain.documents import OBJECTS_PREFIX, Document, object_name
 from vault.domain.faxes import Fax
 from vault.errors import ObjectMissingError
 from vault.sql import damage as damage_sql
@@ -38,18 +39,25 @@ _BACKUP = (
     "a backup from before the damage holds it, sealed under the same key: load it into an empty "
     "database, and copy this one column of this row into the vault's"
 )
+_SENDER = "ask its sender for it again; it ends as expired when its time is over"
+#: What is to be done about each table's columns, but for those of the key tree.
 _TODO = {
     "document": _BACKUP,
-    "fax": "ask its sender for it again; it ends as expired when its time is over",
-    "porting_order": f"correct the order, or take it from a backup: {_BACKUP}",
-    "data_key": "repair the key tree first; then repair again",
+    "fax": _SENDER,
+    "porting_order": _BACKUP,
+    "number_index": "the worker makes it anew from the order's details",
     "log_leaf": "nobody changes a row of the log: stop, and `portvault restore` the last backup, "
     "which takes over what was published",
 }
 _OBJECT = (
     "put back the object of this name from the bucket's own versions or copies, as it is; any that "
-    "is not the very same does not open. If there is none, ask for the document again, and shred it"
+    "is not the very same does not open. If there is none, "
 )
+_DOCUMENT_OBJECT = (
+    f"{_OBJECT}ask for the document again, and shred it (where the retention policy keeps it, "
+    "with `portvault approval request --act document.mistake`)"
+)
+_FAX_OBJECT = f"{_OBJECT}{_SENDER}"
 _LOG = (
     "the database's log is not the one that was signed: stop, keep both, and compare with what the "
     "witnesses and auditors hold (`portvault log verify`)"
@@ -94,7 +102,9 @@ async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bo
         if not dry_run:
             beside += await _mend_beside(vault, region, dry_run=False)
         known = {mend.damage.place for mend in mends}
-        mends += [mend for mend in beside if mend.damage.place not in known]
+        # What many hang on is met with each of them.
+        others = {mend.damage.place: mend for mend in beside if mend.damage.place not in known}
+        mends += others.values()
         if not dry_run:
             await _say(access, mends, region)
         return Repaired(region, tuple(mends))
@@ -138,7 +148,24 @@ async def _mend(vault: Vault, item: Damage, *, dry_run: bool) -> Mend:
                 count = await index_sql.count_numbers(conn, UUID(item.id))
                 await damage_sql.index_anew(conn, UUID(item.id), count)
         return Mend(item, True, "the worker makes it anew from the order's details")
-    return Mend(item, False, _OBJECT if item.object else _TODO[item.table or "data_key"])
+    if item.object:
+        return Mend(item, False, await _object_todo(vault, item.object))
+    return Mend(item, False, remedy(item))
+
+
+def remedy(item: Damage) -> str:
+    """Return what is to be done about a row that nothing here mends."""
+    if item.table == "data_key":
+        # What the tree's own repair has named has another word: this one it could not come to.
+        return "repair what is above it in the key tree first; then repair again"
+    return _TODO.get(item.table or "") or todo(item)
+
+
+async def _object_todo(vault: Vault, name: str) -> str:
+    identity = UUID(name.removeprefix(OBJECTS_PREFIX))
+    async with connection(vault.pool) as conn:
+        fax, _ = await damage_sql.fax_with_key(conn, identity)
+    return _FAX_OBJECT if fax else _DOCUMENT_OBJECT
 
 
 async def _header_of(vault: Vault, table: str, identity: UUID) -> bytes | None:
