@@ -115,6 +115,23 @@ async def test_each_question_is_one_command(
         assert [row["reference"] for row in found if "reference" in row] == references
 
 
+async def test_a_table_shows_what_was_asked_about(
+    api: Api, filled: Vault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of transfers from where to where and on which basis; of a purpose whether bytes went out."""
+    monkeypatch.setenv("PORTVAULT_SERVER", api.url)
+    monkeypatch.setenv("PORTVAULT_TOKEN", api.tokens["compliance"])
+    for options, cells in [
+        (["--transfers"], {"region": "uk", "region_to": "sg", "basis": "scc"}),
+        (["--purpose", "verify-identity"], {"reference": "T-3", "outcome": "-"}),
+    ]:
+        args = make_parser().parse_args(["log", "search", "--region", "uk", *options])
+        await log_commands.search(args)
+        names, row = (line.split() for line in capsys.readouterr().out.splitlines())
+        assert set(cells) <= {name.lower() for name in names}
+        assert set(cells.values()) <= set(row)
+
+
 async def test_a_command_reads_on_to_the_end(
     api: Api, vault: Vault, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
