@@ -262,7 +262,7 @@ CASE = r"[A-Za-z0-9._/#-]*[0-9][A-Za-z0-9._/#-]*"
 OWN = (
     *(word for kinds in (Reason, Act, Purpose, Role, Status, Kind) for word in kinds),
     *(*SHRED_REASONS, *SCHEMAS["OrderCorrection"]["properties"]),
-    *("linked", "queued", "already", "sealed", "to"),
+    *("linked", "queued", "already", "sealed", "to", "covers", "damaged", "mended", "recovered"),
 )
 OWN_WORD = "|".join(map(re.escape, OWN))
 CODE = rf"({OWN_WORD}|([A-Z][a-z]+)+Error|([a-z-]+[:/])?({ID}|[0-9a-f]{{64}})|{CASE})"
