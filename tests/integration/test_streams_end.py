@@ -212,14 +212,19 @@ def test_every_stream_is_walked() -> None:
 
 
 def test_content_leaves_by_one_way_only() -> None:
-    """Nothing but `hand_out`, which takes what is watched, makes an answer that is a stream."""
+    """
+    Nothing but `hand_out`, which takes what is watched, makes an answer that is a stream.
+
+    A restore opens the first piece of what it brings back, and keeps its media type alone.
+    """
     made = {
         str(path.relative_to(Path(__file__).parents[2]))
         for folder in ("vault", "keys")
         for path in (Path(__file__).parents[2] / folder).rglob("*.py")
         if "StreamResponse(" in path.read_text() or ".decryptor(" in path.read_text()
     }
-    assert made == {"vault/web/requests.py", "vault/actions/stored_object.py"}
+    hands_nothing_out = {"vault/actions/recover.py"}
+    assert made - hands_nothing_out == {"vault/web/requests.py", "vault/actions/stored_object.py"}
 
 
 @pytest.mark.parametrize("action, end", ENDS, ids=lambda item: getattr(item, "__name__", item))
