@@ -129,9 +129,10 @@ class Keyring:
 
     async def settle(self, conn: Connection, region: str, scope: UUID) -> None:
         """
-        Take a new scope's dirt away, in the caller's transaction, after `insert_key`.
+        Take a new scope's dirt away, in the caller's transaction, before `insert_key`.
 
-        Only for the first wrap that was ever sent under it: no WAL has another one.
+        Only for the first wrap that was ever sent under it: no WAL has another one. Before, since a
+        seal takes the mark first and the scope then, too, so neither waits for the other for ever.
         """
         await data_keys.unmark_dirty(conn, region, scope)
 

@@ -11,7 +11,7 @@ import re
 import signal
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ import asyncpg
 
 from keys import mirror_rows, wrap
 from keys.custodians.file import FileCustodian
-from keys.keyring import Keyring
+from keys.errors import KeyDestroyedError, KeysError, StaleScopeError
+from keys.keyring import DataKey, Keyring
 from keys.mirror import Mirror
 from keys.rows import Connection
 from keys.segment import Opener
@@ -31,6 +32,8 @@ from vault.context import StoredObject
 from vault.errors import ObjectStoreUnavailableError
 
 REGION = "uk"
+#: How often something is tried while seals come between.
+ATTEMPTS = 20
 
 
 class BrokenError(OSError):
@@ -259,14 +262,8 @@ class House:
             identity = uuid4()
             async with self.pool.acquire() as conn:
                 if beside is None and len(self.scopes) % 2:
-                    # As orders do: the scope first, then its key.
                     scope = uuid4()
-                    async with conn.transaction():
-                        await self.keyring.open_scope(conn, REGION, scope)
-                    key, wrapped = await self.keyring.new_key(REGION, scope, identity)
-                    async with conn.transaction():
-                        await self.keyring.insert_key(conn, wrapped)
-                        await self.keyring.settle(conn, REGION, scope)
+                    key = await self._put_in_new_scope(conn, scope, identity)
                 elif beside is None:
                     scope = uuid4()
                     async with conn.transaction():
@@ -279,6 +276,21 @@ class House:
             self.data_keys[identity], self.scopes[identity] = key.reveal(), scope
             made.append(identity)
         return made
+
+    async def _put_in_new_scope(self, conn: Connection, scope: UUID, identity: UUID) -> DataKey:
+        """Keep a key as orders do: its scope first, then the key; again where a seal was faster."""
+        for attempt in range(ATTEMPTS):
+            with suppress(StaleScopeError, KeyDestroyedError):
+                with suppress(asyncpg.UniqueViolationError):
+                    async with conn.transaction():
+                        await self.keyring.open_scope(conn, REGION, scope)
+                key, wrapped = await self.keyring.new_key(REGION, scope, identity)
+                async with conn.transaction():
+                    if attempt == 0:
+                        await self.keyring.settle(conn, REGION, scope)
+                    await self.keyring.insert_key(conn, wrapped)
+                return key
+        raise KeysError("a new scope was always too late")
 
     async def shred(self, *keys: UUID) -> None:
         """Take data keys out of the tree."""

@@ -18,9 +18,8 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from keys.errors import KeysError, StaleScopeError
-from tests.key_house import REGION, House, build, wrapped_of
+from tests.key_house import ATTEMPTS, REGION, House, build, wrapped_of
 
-ATTEMPTS = 20
 UPLOADERS, READERS = 3, 3
 
 

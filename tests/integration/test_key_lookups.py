@@ -83,8 +83,8 @@ async def test_a_scope_that_a_seal_dropped_before_its_first_key_is_made_again(ho
         await house.keyring.open_scope(conn, REGION, scope)
         key, kept = await house.keyring.new_key(REGION, scope, identity)
         async with conn.transaction():
-            await house.keyring.insert_key(conn, kept)
             await house.keyring.settle(conn, REGION, scope)
+            await house.keyring.insert_key(conn, kept)
         assert not await house.keyring.needs_seal(REGION)
     house.keyring.forget()
     assert (await house.keyring.open_key(kept)).reveal() == key.reveal()

@@ -98,10 +98,10 @@ async def create_order(
             with suppress(StaleScopeError, KeyDestroyedError):
                 own, wrapped = await _new_key(vault, region, identity)
                 async with transaction(vault.pool) as conn:
-                    await vault.keyring.insert_key(conn, wrapped)
                     if attempt == 0:
                         # No other wrap was sent under this scope, so no WAL has one.
                         await vault.keyring.settle(conn, region, identity)
+                    await vault.keyring.insert_key(conn, wrapped)
                     order = await _open(vault, conn, identity, region, customer, details, own)
                     marks = macs(key, details.numbers)
                     if not await index_sql.insert(conn, region, index, identity, marks):
