@@ -7,7 +7,7 @@ the topmost is named: what lies below a node that does not open cannot be judged
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -67,15 +67,28 @@ class DamagedError(IntegrityError):
 
 
 class Met:
-    """What was asked for and is damaged: it is said in the process's log, and counted."""
+    """What was asked for and is damaged: it is said in the process's log, counted, and kept."""
 
     def __init__(self) -> None:
         self._counts = Counter[str]()
+        self._waiting = dict[tuple[str, str], Damage]()
 
     def note(self, error: DamagedError) -> None:
         """Say where the damage is, to who runs the vault; ids only."""
         log.critical("%s", error)
         self._counts[error.damages[0].region] += 1
+        for item in error.damages:
+            if len(self._waiting) < DAMAGES_MAX:
+                self._waiting.setdefault((item.region, item.place), item)
+
+    def waiting(self) -> list[Damage]:
+        """Return what was met and is not written down yet, up to `DAMAGES_MAX`."""
+        return list(self._waiting.values())
+
+    def noted(self, damages: Sequence[Damage]) -> None:
+        """Keep these no longer: they are written down."""
+        for item in damages:
+            self._waiting.pop((item.region, item.place), None)
 
     def count(self, region: str) -> int:
         """Return how often, since the process began."""

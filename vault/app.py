@@ -38,6 +38,7 @@ from vault.adapters.sniffer import MagicSniffer
 from vault.committers import open_committers
 from vault.config import Config
 from vault.context import SIGNER_NAME, ObjectStore, People, Vault
+from vault.damage_watch import DamageWatch
 from vault.domain.log_retention import LogPolicy, parse_log_policy
 from vault.domain.policy import parse_policy
 from vault.fax_parts import load_routes, make_mailer, make_sandbox
@@ -151,6 +152,9 @@ async def open_vault(
         if not restoring:
             await watch.look()
             await stack.enter_async_context(_running(watch.run))
+        damage_watch = DamageWatch(pool, keyring.met, _now)
+        if not restoring:
+            await stack.enter_async_context(_running(damage_watch.run))
         rules = read_rules(config.home)
         streams = Streams(pool, config, rules, meter, _now)
         await stack.enter_async_context(_running(streams.run))
@@ -183,6 +187,7 @@ async def open_vault(
             fax_routes=load_routes(config),
             meter=meter,
             log_watch=watch,
+            damage_watch=damage_watch,
             streams=streams,
             refused=refused,
             people=_open_people(config),

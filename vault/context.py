@@ -11,6 +11,7 @@ from keys.cache import Cache
 from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.config import Config
+from vault.damage_watch import DamageWatch
 from vault.domain.decision import Rules
 from vault.domain.fax_mail import Letter
 from vault.domain.fax_routes import Domain, Route, Routes
@@ -221,6 +222,8 @@ class Vault:
     meter: Meter
     #: How long records wait to be published.
     log_watch: LogWatch
+    #: What requests met damaged.
+    damage_watch: DamageWatch
     streams: Streams
     refused: Refused
     #: None where no identity provider is configured.

@@ -86,15 +86,18 @@ class Place:
         """Return how the document, the fax and the order are answered."""
         self.vault.keyring.forget()
         shown, _, _ = await self.api.call("GET", f"/v1/orders/{self.order}")
-        return {
+        answers = {
             "document": (await self.api.get(self.document))[0],
             "fax": (await self.faxes.content(self.fax))[0],
             "porting_order": shown,
         }
+        await self.vault.damage_watch.note()
+        return answers
 
     async def found(self) -> str:
         """Return all that the doctor, `keys verify` and the worker's whole look say."""
         self.vault.keyring.forget()
+        await self.vault.damage_watch.note()
         await self.vault.pool.execute("delete from damage; delete from damage_look")
         verdict, said = await doctor_damage(self.vault.config, ["uk"])
         walk = await verify_keys(self.vault, OPERATOR, "uk")
@@ -176,7 +179,8 @@ async def test_each_sort_of_row_is_found_and_mended_or_named(place: Place) -> No
         assert (mend.mended, done.left) == ((table, column) in MENDED, not mend.mended)
         if not mend.mended:
             await place.vault.pool.execute(f"{flip} where {where}")
-            assert (await repair(place.vault, OPERATOR, "uk", dry_run=False)).mends == ()
+            # The dry run forgets what was mended by hand.
+            assert (await repair(place.vault, OPERATOR, "uk", dry_run=True)).mends == ()
             assert await place.vault.pool.fetchval("select count(*) from damage") == 0
         await renew_index(place.vault, "uk")
         assert await place.found() == "", (table, column)
@@ -191,6 +195,8 @@ async def test_a_lost_key_is_put_back(place: Place) -> None:
     things = [UUID(place.document), UUID(place.fax), UUID(place.order)]
     await place.vault.pool.execute("delete from data_key where id = any($1)", things)
     assert set((await place.answers()).values()) == {503}
+    walk = await verify_keys(place.vault, OPERATOR, "uk")
+    assert {item.id for item in walk.findings} == {str(thing) for thing in things}
     said = await place.found()
     assert all(f"data_key of {thing} in uk is missing" in said for thing in things)
     done = await place.repaired()
@@ -198,6 +204,23 @@ async def test_a_lost_key_is_put_back(place: Place) -> None:
     assert done.left == 0
     assert set((await place.answers()).values()) == {200}
     assert await place.found() == ""
+
+
+async def test_what_a_request_met_is_what_the_doctor_says(place: Place) -> None:
+    """Before the worker has looked, and until it is sound again."""
+    for table in ("document", "fax", "porting_order"):
+        column = "metadata" if table == "document" else "details"
+        column = "stream_header" if table == "fax" else column
+        flip = f"update {table} set {column} = {FLIP.format(column)} where region = 'uk'"
+        await place.vault.pool.execute(flip)
+        assert (await doctor_damage(place.vault.config, ["uk"]))[0] == "ok"
+        assert 503 in (await place.answers()).values()
+        verdict, said = await doctor_damage(place.vault.config, ["uk"])
+        assert verdict == "fail"
+        assert f"{table}.{column}" in said
+        await place.vault.pool.execute(flip)
+        assert (await repair(place.vault, OPERATOR, "uk", dry_run=True)).mends == ()
+        assert (await doctor_damage(place.vault.config, ["uk"]))[0] == "ok"
 
 
 async def test_where_no_copy_fits_it_is_said_what_to_do(place: Place) -> None:

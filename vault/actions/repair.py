@@ -11,6 +11,7 @@ shredded, by its row or by the log, is left as it is.
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import cast
 from uuid import UUID
 
@@ -81,8 +82,10 @@ async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bo
     """
     Look at everything of a region, and mend what can be; with `dry_run` only say what would be.
 
+    Either way what was found is noted for the doctor, and what is sound by now is forgotten.
     Raises `RolledBackError` where the database is behind the bucket: that is a restore's to mend.
     """
+    began_at = vault.clock()
     action = Action.DAMAGE_LOOK if dry_run else Action.DAMAGE_REPAIR
     async with recorded(vault, principal, action, region=region) as access:
         async with connection(vault.pool) as conn:
@@ -105,7 +108,9 @@ async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bo
         # What many hang on is met with each of them.
         others = {mend.damage.place: mend for mend in beside if mend.damage.place not in known}
         mends += others.values()
-        if not dry_run:
+        if dry_run:
+            await _note(vault, region, [mend.damage for mend in mends], began_at)
+        else:
             await _say(access, mends, region)
         return Repaired(region, tuple(mends))
 
@@ -196,13 +201,17 @@ async def _header_of(vault: Vault, table: str, identity: UUID) -> bytes | None:
     return header
 
 
+async def _note(vault: Vault, region: str, left: list[Damage], before: datetime) -> None:
+    """Keep what is left, and of what was seen before a time nothing else."""
+    async with transaction(vault.pool) as conn:
+        await damage_sql.note(conn, left, vault.clock())
+        await damage_sql.forget_before(conn, region, before)
+
+
 async def _say(access: Access, mends: list[Mend], region: str) -> None:
     """Keep what is left and nothing else, and record each document that was mended."""
     vault = access.vault
-    now = vault.clock()
-    async with transaction(vault.pool) as conn:
-        await damage_sql.note(conn, [mend.damage for mend in mends if not mend.mended], now)
-        await damage_sql.forget_before(conn, region, now)
+    await _note(vault, region, [item.damage for item in mends if not item.mended], vault.clock())
     records = []
     for identity in sorted({mend.damage.id or "" for mend in mends if mend.mended}):
         try:

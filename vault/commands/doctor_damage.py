@@ -35,8 +35,8 @@ async def damage(config: Config, regions: list[str]) -> tuple[str, str]:
     late = [text for verdict, text in looked if verdict == "warn"]
     if bad:
         return "fail", (
-            f"{'; '.join(bad)}; `portvault repair --dry-run` says what can be mended, and of the "
-            "rest what to do"
+            f"{'; '.join(bad)}; `portvault repair --dry-run` looks at all of it again, forgets "
+            "what is sound by now, and says what can be mended, and of the rest what to do"
         )
     return ("warn" if late else "ok"), "; ".join(late or [text for _, text in looked])
 
@@ -69,7 +69,8 @@ async def _region(config: Config, pool: asyncpg.Pool, region: str) -> tuple[str,
     async with pool.acquire() as conn:
         count, known = await damage_sql.known(conn, region, NAMED_MAX)
         look = await damage_sql.look_of(conn, region)
-    found = {item.place: item for item in (*walk.findings, *known)}
+        lost = await damage_sql.lost_keys(conn, region)
+    found = {item.place: item for item in (*walk.findings, *lost, *known)}
     if found:
         more = max(count, len(found)) - NAMED_MAX
         named = "; ".join(str(item) for item in list(found.values())[:NAMED_MAX])

@@ -60,7 +60,7 @@ async def run_seal(args: argparse.Namespace) -> None:
 
 
 async def verify(args: argparse.Namespace) -> None:
-    """Open every key; raises when one does not open."""
+    """Open every key; raises when one does not open or is missing."""
     config = load_config()
     async with opened(config) as vault:
         walks = [
@@ -70,7 +70,7 @@ async def verify(args: argparse.Namespace) -> None:
     shown = [asdict(walk) for walk in walks]
     text = table(shown, ("region", "generation", "nodes", "scopes", "keys"))
     findings = [str(finding) for walk in walks for finding in walk.findings]
-    text += "\n\n" + ("\n".join(findings) or "every key opens")
+    text += "\n\n" + ("\n".join(findings) or "every key opens, and none is missing")
     show(shown, text, as_json=args.json)
     if findings:
         raise VaultError(

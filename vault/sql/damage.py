@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from keys.damage import Damage
+from keys.damage import DAMAGES_MAX, Damage
+from keys.damage import lost as lost_key
 from keys.keyring import WrappedKey
 from vault.domain.faxes import Fax
 from vault.sql import faxes as faxes_sql
@@ -108,6 +109,11 @@ async def counts(conn: Connection) -> dict[str, int]:
 async def keyless(conn: Connection, region: str) -> list[UUID]:
     """Return documents, faxes and orders that were not shredded and have no key."""
     return [row["id"] for row in await conn.fetch(_KEYLESS, region)]
+
+
+async def lost_keys(conn: Connection, region: str) -> list[Damage]:
+    """Return the first keys that are missing, of what was not shredded."""
+    return [lost_key(region, identity) for identity in (await keyless(conn, region))[:DAMAGES_MAX]]
 
 
 async def shredded(conn: Connection, things: Sequence[UUID]) -> set[UUID]:

@@ -220,7 +220,7 @@ def _damaged() -> web.Response:
         DAMAGED,
         "this is damaged where it is kept, so nothing of it was handed out; it was not shredded, "
         "and asking again does not help before whoever runs the vault has mended it: "
-        "`portvault doctor` says what to do",
+        "`portvault repair --dry-run` says what to do",
     )
 
 

@@ -20,7 +20,7 @@ def add_keys(tree: Tree) -> None:
     check = keys.command(
         "verify",
         "keys.verify",
-        "Open every key of the trees, and name what does not open.",
+        "Open every key of the trees, and name what does not open or is missing.",
         "portvault keys verify --region uk",
     )
     check.add_argument("--region", choices=REGIONS)
