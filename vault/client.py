@@ -169,7 +169,8 @@ async def _session(
                 f"{address} speaks TLS: write it as https://{urlsplit(address).netloc}"
             ) from None
         raise UnavailableError(
-            f"{address} ended the connection ({type(error).__name__}); try again"
+            f"{address} ended the connection ({type(error).__name__}); try again, "
+            "and if it stays so tell the operator"
         ) from None
 
 

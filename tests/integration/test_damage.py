@@ -69,6 +69,10 @@ async def test_an_order_whose_details_are_damaged_says_so(api: Api, vault: Vault
     flip = f"update porting_order set details = {FLIP.format('details')} where id = $1"
     await vault.pool.execute(flip, UUID(order))
     await vault.pool.execute("delete from data_key where id = $1", UUID(other))
+    path = f"/v1/orders/{order}/actions/correct"
+    status, answer, _ = await api.call("POST", path, json={"type": "full"})
+    assert (status, answer["type"]) == (503, PROBLEM), answer
+    assert "nothing was handed out or kept" in answer["detail"]
     for identity in (order, other):
         status, answer, _ = await api.call("GET", f"/v1/orders/{identity}")
         assert (status, answer["type"]) == (503, PROBLEM)

@@ -11,6 +11,7 @@ import pytest
 from tests.fixtures_objects import Ground
 from vault.actions.stores import (
     encode_identity,
+    require_identity,
     require_own_store,
     stored_identity,
     take_store,
@@ -188,4 +189,8 @@ async def test_a_damaged_identity_is_named(tmp_path: Path, content: bytes) -> No
     (tmp_path / "objects" / STORE_IDENTITY).write_bytes(content)
     with pytest.raises(ConfigurationError, match="damaged"):
         await stored_identity(store)
+    with pytest.raises(ConfigurationError, match="damaged") as refused:
+        await require_identity(store, "uk", ID)
+    assert encode_identity(ID).decode().strip() in str(refused.value)
+    assert f"in {tmp_path}/objects is" in str(refused.value)
     await store.close()

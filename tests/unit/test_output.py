@@ -92,5 +92,7 @@ def test_what_is_alike_is_said_once() -> None:
         Finding(f"custodian {names}", "warn", f"no root key of {names}"),
         other,
     ]
+    alone = Finding("store hk", "fail", "/home/objects/hk is another store")
+    assert together([alone]) == [alone]
     stores = [Finding(f"store {one}", "ok", f"s3+https://s3/vault-{one}") for one in regions]
     assert together(stores) == [Finding(f"store {names}", "ok", "s3+https://s3/vault-{region}")]

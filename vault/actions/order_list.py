@@ -184,7 +184,8 @@ async def _opened(access: Access, item: Listed) -> Listed:
         with suppress(StaleScopeError):
             try:
                 details = await opened(access, order, wrapped) if order else None
-            except DamagedError:
+            except DamagedError as error:
+                access.vault.keyring.met.note(error)
                 return replace(item, shown=Shown.DAMAGED)
             shown = Shown.KEPT if details else Shown.GONE
             return replace(item, details=details, shown=shown)

@@ -13,6 +13,7 @@ from keys.damage import Damage, DamagedError
 from keys.errors import IntegrityError
 from vault.actions.access import recorded
 from vault.actions.bucket import PREFIX, fetch_tile
+from vault.actions.published import trimmed_size
 from vault.actions.stored_object import damaged
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -26,7 +27,7 @@ from vault.domain.proofs import (
     place_of,
     subtrees,
 )
-from vault.domain.tiles import BUNDLES, WIDTH, Tile, covering, decode_hashes
+from vault.domain.tiles import BUNDLES, WIDTH, Tile, covering, decode_entries, decode_hashes
 from vault.errors import (
     ForbiddenError,
     InvalidRequestError,
@@ -75,7 +76,7 @@ class Tiles:
             raise self._damaged(tile, "is damaged") from None
 
     def _damaged(self, tile: Tile, says: str) -> DamagedError:
-        return damaged(Damage(self._region, says, object=PREFIX + tile.path))
+        return _damaged_tile(self._region, tile, says)
 
 
 async def checkpoint(
@@ -116,9 +117,36 @@ async def tile(vault: Vault, principal: Principal, region: str, wanted: Tile) ->
         if not _has(size, wanted):
             raise NotFoundError("the published log has no such tile")
         try:
-            return await fetch_tile(vault.stores[region], wanted)
+            data = await fetch_tile(vault.stores[region], wanted)
+            _whole(wanted, data)
         except ObjectMissingError:
-            raise NotFoundError("the published log has no such tile any more") from None
+            if await _may_be_gone(vault, region, wanted):
+                raise NotFoundError("the published log has no such tile any more") from None
+            raise _damaged_tile(region, wanted, "is missing") from None
+        except (ValueError, IntegrityError):
+            raise _damaged_tile(region, wanted, "is damaged") from None
+        return data
+
+
+def _whole(tile: Tile, data: bytes) -> None:
+    """Raise `ValueError` unless that is as much as the tile holds."""
+    found = decode_entries(data) if tile.level == BUNDLES else decode_hashes(data)
+    if len(found) != tile.width:
+        raise ValueError(tile.path)
+
+
+async def _may_be_gone(vault: Vault, region: str, tile: Tile) -> bool:
+    """Whether a tile was removed as it should be: it grew since, or its records were trimmed."""
+    size, _ = await published(vault, region)
+    now = next(covering(size, tile.level, tile.index * WIDTH), None)
+    async with connection(vault.pool) as conn:
+        trimmed = await trimmed_size(vault, conn, region)
+    gone = tile.level == BUNDLES and tile.index * WIDTH < trimmed
+    return gone or now is None or tile.width < now.width
+
+
+def _damaged_tile(region: str, tile: Tile, says: str) -> DamagedError:
+    return damaged(Damage(region, says, object=PREFIX + tile.path))
 
 
 def _has(size: int, wanted: Tile) -> bool:

@@ -19,6 +19,10 @@ from vault.sql.connection import Pool, connection, transaction
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
+class DamagedIdentityError(ConfigurationError):
+    """The identity object is none."""
+
+
 def encode_identity(identity: str) -> bytes:
     """Return the content of the identity object."""
     return json.dumps({"id": identity, "v": 1}).encode() + b"\n"
@@ -28,7 +32,7 @@ async def stored_identity(store: ObjectStore) -> str | None:
     """
     Return the id that the store carries; None when it carries none.
 
-    Raises `ConfigurationError` for an identity object that is damaged, and
+    Raises `DamagedIdentityError` for an identity object that is damaged, and
     `ObjectStoreUnavailableError`.
     """
     try:
@@ -39,9 +43,24 @@ async def stored_identity(store: ObjectStore) -> str | None:
         return None
     except (ValueError, TypeError, KeyError, RecursionError, IntegrityError):
         pass
-    raise ConfigurationError(
+    raise DamagedIdentityError(
         f"{STORE_IDENTITY} in {store} is damaged or from a later release: bring it back from a copy"
     )
+
+
+async def require_identity(store: ObjectStore, region: str, known: str) -> None:
+    """Raise `ConfigurationError` unless the store carries the known id; it says what to write."""
+    try:
+        found = await stored_identity(store)
+    except DamagedIdentityError as error:
+        raise ConfigurationError(
+            f"{error}. If these are the objects of {region}, write {_line(known)} into it"
+        ) from None
+    compare_identity(store, region, known, found)
+
+
+def _line(identity: str) -> str:
+    return encode_identity(identity).decode().strip()
 
 
 async def require_own_store(pool: Pool, store: ObjectStore, region: str) -> None:
@@ -53,7 +72,7 @@ async def require_own_store(pool: Pool, store: ObjectStore, region: str) -> None
     async with connection(pool) as conn:
         known = await stores_sql.store_id(conn, region)
     if known is not None:
-        compare_identity(store, region, known, await stored_identity(store))
+        await require_identity(store, region, known)
 
 
 async def take_store(pool: Pool, store: ObjectStore, region: str, new_id: str) -> None:
@@ -66,10 +85,10 @@ async def take_store(pool: Pool, store: ObjectStore, region: str, new_id: str) -
     async with transaction(pool) as conn:
         await stores_sql.lock_identity(conn, region)
         known = await stores_sql.store_id(conn, region)
-        found = await stored_identity(store)
         if known is not None:
-            compare_identity(store, region, known, found)
+            await require_identity(store, region, known)
             return
+        found = await stored_identity(store)
         if found is None:
             await put_object(store, STORE_IDENTITY, encode_identity(new_id))
         await stores_sql.keep_store_id(conn, region, found or new_id)
@@ -83,5 +102,5 @@ def compare_identity(store: ObjectStore, region: str, known: str, found: str | N
     raise ConfigurationError(
         f"{store} does not hold the objects of {region}: it {what}. Is its disk mounted, and is "
         f"PORTVAULT_OBJECTS right? If these are the objects all the same, write "
-        f"{encode_identity(known).decode().strip()} into {STORE_IDENTITY} there"
+        f"{_line(known)} into {STORE_IDENTITY} there"
     )

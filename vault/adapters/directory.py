@@ -54,6 +54,9 @@ class DirectoryStore:
     def __repr__(self) -> str:
         return f"DirectoryStore({str(self._path)!r})"
 
+    def __str__(self) -> str:
+        return str(self._path)
+
     async def put(self, name: str, chunks: AsyncIterable[bytes], *, size_bytes: int | None) -> None:
         """Store the chunks under `name`; see `ObjectStore`."""
         partial = Partial(self._root, checked_name(name))

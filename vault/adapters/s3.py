@@ -61,6 +61,9 @@ class S3Store:
     def __repr__(self) -> str:
         return f"S3Store({self._place})"
 
+    def __str__(self) -> str:
+        return str(self._place)
+
     async def put(self, name: str, chunks: AsyncIterable[bytes], *, size_bytes: int | None) -> None:
         """Store the chunks under `name`; see `ObjectStore`."""
         await self._uploads.put(checked_name(name), chunks, size_bytes)

@@ -25,7 +25,7 @@ from keys.status import seal_overdue
 from vault.actions.bucket import CHECKPOINT, MINIMUM, newest_note
 from vault.actions.expiry_limits import why_stopped
 from vault.actions.queues import queues_of
-from vault.actions.stores import compare_identity, stored_identity
+from vault.actions.stores import require_identity
 from vault.adapters.objects import open_store
 from vault.adapters.postgres_cluster import is_confined
 from vault.adapters.recorder import APPLICATION
@@ -59,6 +59,8 @@ CLOCK_SECONDS_MAX = 2.0
 FREE_BYTES_MIN = 1024**3
 #: Stands for the region while findings are compared.
 REGION = "\N{PLACE OF INTEREST SIGN}"
+#: And within an address.
+PLACE = "\N{ROUND PUSHPIN}"
 #: Queues that a check of their own looks at.
 OWN_LINES = frozenset({"log", "seal"})
 
@@ -134,14 +136,14 @@ def together(findings: Iterable[Finding]) -> list[Finding]:
         detail = finding.detail
         if region:
             # Within an address, as the settings write it.
-            detail = re.sub(rf"(?<=[/-]){region}\b", "{region}", detail)
+            detail = re.sub(rf"(?<=[/-]){region}\b", PLACE, detail)
             detail = re.sub(rf"\b{region}\b", REGION, detail)
         alike.setdefault((part, finding.verdict, detail), []).append(region)
     return [
         Finding(
             f"{part} {(names := ', '.join(regions))}".rstrip(),
             verdict,
-            detail.replace(REGION, names),
+            detail.replace(REGION, names).replace(PLACE, "{region}" if len(regions) > 1 else names),
         )
         for (part, verdict, detail), regions in alike.items()
     ]
@@ -322,7 +324,7 @@ async def _store(config: Config, region: str, known: _Known, *, new: bool) -> tu
     try:
         await store.check()
         if region in known.stores:
-            compare_identity(store, region, known.stores[region], await stored_identity(store))
+            await require_identity(store, region, known.stores[region])
         junk = await _junk(config, region, known, store)
     finally:
         await store.close()

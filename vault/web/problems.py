@@ -200,7 +200,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             log.info("connection cut: %s", type(error).__name__)
             return _cut(request)
         if kind is DAMAGED:
-            return _damaged()
+            return _damaged(request.method)
         if kind is not None and kind is not INTERNAL:
             answer = problem(kind, str(error), **_tombstone(request, error))
             if isinstance(error, errors.LimitError):
@@ -214,12 +214,13 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return problem(INTERNAL, "something went wrong on our side", incident=incident)
 
 
-def _damaged() -> web.Response:
+def _damaged(method: str) -> web.Response:
     """Return the problem for what is damaged where it lies; where that is, the log says."""
+    nothing = "of it was handed out" if method in {"GET", "HEAD"} else "was handed out or kept"
     return problem(
         DAMAGED,
-        "this is damaged where it is kept, so nothing of it was handed out; it was not shredded, "
-        "and asking again does not help before whoever runs the vault has mended it: "
+        f"this is damaged where it is kept, so nothing {nothing}; it was not shredded, and asking "
+        "again does not help before whoever runs the vault has mended it: "
         "`portvault repair --dry-run` says what to do",
     )
 
