@@ -19,7 +19,7 @@ from vault.sql.connection import Pool, connection, transaction
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
-class DamagedIdentityError(ConfigurationError):
+class _DamagedIdentityError(ConfigurationError):
     """The identity object is none."""
 
 
@@ -32,7 +32,7 @@ async def stored_identity(store: ObjectStore) -> str | None:
     """
     Return the id that the store carries; None when it carries none.
 
-    Raises `DamagedIdentityError` for an identity object that is damaged, and
+    Raises `ConfigurationError` for an identity object that is damaged, and
     `ObjectStoreUnavailableError`.
     """
     try:
@@ -43,7 +43,7 @@ async def stored_identity(store: ObjectStore) -> str | None:
         return None
     except (ValueError, TypeError, KeyError, RecursionError, IntegrityError):
         pass
-    raise DamagedIdentityError(
+    raise _DamagedIdentityError(
         f"{STORE_IDENTITY} in {store} is damaged or from a later release: bring it back from a copy"
     )
 
@@ -52,7 +52,7 @@ async def require_identity(store: ObjectStore, region: str, known: str) -> None:
     """Raise `ConfigurationError` unless the store carries the known id; it says what to write."""
     try:
         found = await stored_identity(store)
-    except DamagedIdentityError as error:
+    except _DamagedIdentityError as error:
         raise ConfigurationError(
             f"{error}. If these are the objects of {region}, write {_line(known)} into it"
         ) from None
