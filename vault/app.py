@@ -19,10 +19,11 @@ from keys.cache import Cache
 from keys.custodian import Custodian
 from keys.custodians import open_custodian
 from keys.custodians.moving import MovingCustodian
+from keys.errors import RolledBackError
 from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.actions.policy import start_policy
-from vault.actions.published import require_not_behind, require_own_key
+from vault.actions.published import less_than_bucket, require_not_behind, require_own_key
 from vault.actions.stores import require_own_store, take_store
 from vault.adapters.allocator import keep_pages
 from vault.adapters.collector import look_less
@@ -139,7 +140,7 @@ async def open_vault(
         for region in config.regions:
             await custodians[region].check()
             if not restoring:
-                await keyring.start_region(region)
+                await _start_region(keyring, region)
         if not restoring:
             await stack.enter_async_context(_running(partial(listen, dsn, keyring.forget)))
         recorder = await stack.enter_async_context(
@@ -206,6 +207,13 @@ async def open_vault(
                     "what it would change, `portvault retention apply` puts it in force"
                 )
         yield vault
+
+
+async def _start_region(keyring: Keyring, region: str) -> None:
+    try:
+        await keyring.start_region(region)
+    except RolledBackError:
+        raise RolledBackError(less_than_bucket(region)) from None
 
 
 def _open_people(config: Config) -> People | None:

@@ -289,8 +289,24 @@ async def test_each_kind_of_object_is_found_and_mended_or_named(place: Place) ->
 async def test_the_published_log_is_mended_from_a_database_that_holds_it(
     place: Place, pool: Pool
 ) -> None:
-    """Each kind of tile; and from a database whose log is another one, nothing is."""
+    """Each kind of tile, the checkpoint; and from a database whose log is another one, nothing."""
     vault = place.vault
+    (note,) = (place.objects / "log").glob("checkpoint-*")
+    kept = note.read_bytes()
+    for damaged in (_flip(kept), None):
+        note.write_bytes(damaged) if damaged else note.unlink()
+        longer = place.objects / "log/tile/0/001"
+        longer.write_bytes(bytes(32 * 256))
+        done = await place.repaired()
+        assert (done.left, len(done.mends), note.read_bytes() if damaged else b"") == (
+            1,
+            1,
+            damaged or b"",
+        )
+        longer.unlink()
+        (mend,) = (await place.repaired()).mends
+        assert (mend.damage.object, mend.mended) == (f"log/{note.name}", True)
+        assert note.read_bytes() == kept
     tiles = [item.name async for item in vault.stores["uk"].list("log/tile/")]
     assert len({name.split("/")[2] for name in tiles}) == 2
     for name in tiles:

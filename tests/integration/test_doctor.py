@@ -5,6 +5,8 @@ import json
 import shutil
 import socket
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -13,10 +15,25 @@ import pytest
 from tests.fixtures_custodians import Token
 from tests.fixtures_postgres import as_service
 from tests.fixtures_process import VaultProcess
+from vault.app import login
+from vault.commands.doctor import (
+    Finding,
+    Known,
+    ask_state,
+    check_custodian,
+    check_store,
+    settled,
+)
+from vault.context import Vault
 
 PARTS = {"home", "database", "descriptors", "libmagic", "policy", "store uk", "custodian uk"}
 #: What is looked at only where the database is there and migrated, or told where it is wrong.
 MAYBE = {"at rest", "log uk", "seal uk", "expiry uk", "queues uk"}
+
+LESS = (
+    "the database knows less than the bucket of uk: stop every server, then "
+    "`portvault restore FILE --dry-run`"
+)
 
 
 @pytest.fixture
@@ -300,3 +317,49 @@ async def test_objects_that_do_not_verify(made: VaultProcess) -> None:
     assert (status, failed(verdicts)) == (0, set())
     assert verdicts["store uk"] == "warn"
     assert all(name in says for name in names)
+
+
+async def test_a_seal_in_between_is_no_alarm(vault: Vault) -> None:
+    """What the custodian and the bucket know by then is held against the database of then."""
+    known, config = Known(), vault.config
+    checks = {
+        "custodian uk": partial(check_custodian, config, "uk", known),
+        "store uk": partial(check_store, config, "uk", known),
+    }
+    conn = await asyncpg.connect(login(config))
+    await ask_state(config, conn, known)
+    await conn.close()
+    await vault.keyring.seal("uk", force=True)
+    for name, check in checks.items():
+        before = Finding(name, *await check())
+        assert before.verdict == "fail"
+        kept = replace(known, trees={**known.trees}, mirrors={**known.mirrors})
+        again = {"custodian uk": check_custodian, "store uk": check_store}[name]
+        found = await settled(config, kept, before, partial(again, config, "uk", kept))
+        assert found.verdict != "fail", found
+
+
+async def test_a_database_that_was_lost_or_a_bucket_that_lost_its_checkpoint(
+    made: VaultProcess, database: str
+) -> None:
+    """Each fails alone and names the command; so does a start with a database that is empty."""
+    await made.json("keys", "seal", "--force")
+    (checkpoint,) = (made.home / "objects/uk/log").glob("checkpoint-*")
+    kept = checkpoint.read_bytes()
+    checkpoint.write_bytes(kept[:-1])
+    status, verdicts, says = await examine(made)
+    assert (status, failed(verdicts)) == (1, {"store uk"})
+    assert "`portvault repair --region uk` writes it anew" in says
+    checkpoint.write_bytes(kept)
+    conn = await asyncpg.connect(database)
+    await conn.execute("drop schema public cascade")
+    await conn.execute("create schema public")
+    await conn.close()
+    for _ in range(2):
+        status, verdicts, says = await examine(made)
+        assert (status, failed(verdicts)) == (1, {"store uk"})
+        assert LESS in says
+        status, _, says = await made.run("keys", "status")
+        assert (status, LESS in says) == (1, True)
+    status, _, says = await made.run("restore", "--dry-run")
+    assert (status, "no backup was loaded" in says) == (1, True)

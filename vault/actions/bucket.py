@@ -104,8 +104,8 @@ async def newest_note(
             return None
         raise IntegrityError(
             f"none of {len(bad)} objects such as {bad[0]} in the bucket of {region} was signed by "
-            "this vault's key: see that bucket and signing key are the right ones, and remove what "
-            "is not the vault's"
+            "this vault's key: see that bucket and signing key are the right ones; if they are, "
+            f"`portvault repair --region {region}` writes anew what was published"
         )
     raise ObjectStoreUnavailableError(f"{kind} changes in the bucket as fast as it is read")
 
@@ -119,16 +119,17 @@ async def _verified(
         stated = verify(note)
     except IntegrityError:
         return None
-    return (stated, note) if name in {kind, _name(kind, stated.size)} else None
+    return (stated, note) if name in {kind, note_name(kind, stated.size)} else None
 
 
-def _name(kind: str, size: int) -> str:
+def note_name(kind: str, size: int) -> str:
+    """Return where a note of a size stands."""
     return f"{kind}-{size:020d}"
 
 
 async def put_note(store: ObjectStore, kind: str, size: int, note: str) -> None:
     """Put a note, then remove those of smaller sizes, as far as the store lets go of them."""
-    mine = _name(kind, size)
+    mine = note_name(kind, size)
     await put_object(store, mine, note.encode())
     await purge_many(store, [name for name in await _notes(store, kind) if name < mine])
 

@@ -11,14 +11,30 @@ from dataclasses import dataclass
 
 from keys.damage import Damage
 from keys.errors import IntegrityError
-from vault.actions.bucket import PREFIX, fetch_tile, put_object
-from vault.actions.published import trimmed_size
+from vault.actions.bucket import (
+    CHECKPOINT,
+    PREFIX,
+    fetch_tile,
+    note_name,
+    put_note,
+    put_object,
+)
+from vault.actions.published import published_checkpoint, trimmed_size
 from vault.context import Vault
 from vault.domain.checkpoint import open_checkpoint
 from vault.domain.merkle import CompactRange, leaf_hash
 from vault.domain.records import canonical_bytes
-from vault.domain.tiles import BUNDLES, WIDTH, Tile, covering, encode_entries, encode_hashes
+from vault.domain.tiles import (
+    BUNDLES,
+    WIDTH,
+    Tile,
+    covering,
+    encode_entries,
+    encode_hashes,
+    parse_path,
+)
 from vault.errors import ObjectMissingError
+from vault.sql import log as log_sql
 from vault.sql import log_export as export_sql
 from vault.sql import log_published as published_sql
 from vault.sql.connection import Connection, connection
@@ -76,6 +92,54 @@ async def mend_log(vault: Vault, item: Damage, *, dry_run: bool) -> bool:
                         await put_object(vault.stores[item.region], expected.name, expected.data)
                     return True
     return False
+
+
+async def mend_checkpoint(
+    vault: Vault, region: str, *, dry_run: bool
+) -> tuple[Damage, bool] | None:
+    """
+    Write the published checkpoint anew; None where the bucket holds one that verifies.
+
+    False where the database's log is not the signed one, or lacks what the bucket's tiles show:
+    then the database may have been rolled back, and they are the evidence.
+    """
+    async with connection(vault.pool) as conn:
+        size = await published_sql.published_size(conn, region)
+        note = await published_sql.checkpoint_of_size(conn, region, size)
+        try:
+            found = await published_checkpoint(vault, region)
+        except IntegrityError:
+            found = None
+        if not size or found is not None:
+            return None
+        item = Damage(region, "is missing or damaged", object=note_name(CHECKPOINT, size))
+        if note is None or not await _is_signed(vault, conn, region, size):
+            return item, False
+        if not await _holds_tiles(vault, conn, region):
+            return item, False
+    if not dry_run:
+        await put_note(vault.stores[region], CHECKPOINT, size, note)
+    return item, True
+
+
+async def _holds_tiles(vault: Vault, conn: Connection, region: str) -> bool:
+    """Whether the database's log has every record that the bucket's lowest tiles show."""
+    signed = await log_sql.latest_checkpoint(conn, region)
+    size = signed.size if signed else 0
+    async for item in vault.stores[region].list(f"{PREFIX}tile/"):
+        try:
+            tile = parse_path(item.name.removeprefix(PREFIX))
+        except ValueError:
+            continue
+        start = tile.index * WIDTH
+        if tile.level <= 0 and start + tile.width > size:
+            return False
+        if tile.level == 0:
+            leaves = await export_sql.leaves(conn, region, start, start + tile.width)
+            expected = encode_hashes([leaf.hash for leaf in leaves])
+            if await _wrong_object(vault, region, Expected(tile, expected)) is not None:
+                return False
+    return True
 
 
 async def _wrong_row(conn: Connection, region: str, page: Tile, trimmed: int) -> Damage | None:

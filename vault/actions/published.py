@@ -116,6 +116,15 @@ async def require_own_key(vault: Vault, conn: Connection, region: str) -> None:
         ) from None
 
 
+def less_than_bucket(region: str) -> str:
+    """Say what to do where the database is empty, a backup, or a standby that lagged."""
+    return (
+        f"the database knows less than the bucket of {region}: stop every server, then "
+        "`portvault restore FILE --dry-run` with the last backup, or without FILE where it is "
+        "loaded already"
+    )
+
+
 async def require_not_behind(vault: Vault, conn: Connection, region: str) -> None:
     """
     Raise `RolledBackError` when the bucket holds a longer log than the database, or another one.
@@ -126,16 +135,16 @@ async def require_not_behind(vault: Vault, conn: Connection, region: str) -> Non
     if published is None:
         if await published_sql.published_size(conn, region):
             raise ConfigurationError(
-                f"the bucket of {region} does not hold the log that was published there; is it "
-                "the right bucket?"
+                f"the bucket of {region} does not hold the checkpoint that was published there; is "
+                f"it the right bucket? If so, `portvault repair --region {region}` writes it anew"
             )
         return
     latest = await log_sql.latest_checkpoint(conn, region)
     size = latest.size if latest else 0
     if published.checkpoint.size > size:
         raise RolledBackError(
-            f"the database of {region} was rolled back: its log has {size} records, the published "
-            f"one {published.checkpoint.size}; stop every server, then run `portvault restore`"
+            f"{less_than_bucket(region)}. Its log has {size} records, the published one "
+            f"{published.checkpoint.size}"
         )
     note = await published_sql.checkpoint_of_size(conn, region, published.checkpoint.size)
     if (

@@ -23,7 +23,7 @@ from keys.stream import HEADER_BYTES
 from vault.actions.access import Access, recorded
 from vault.actions.bucket import PREFIX
 from vault.actions.look import whole_look
-from vault.actions.look_log import mend_log
+from vault.actions.look_log import mend_checkpoint, mend_log
 from vault.actions.published import require_not_behind
 from vault.actions.stored_object import Stored, open_object
 from vault.context import Vault
@@ -88,10 +88,15 @@ async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bo
     began_at = vault.clock()
     action = Action.DAMAGE_LOOK if dry_run else Action.DAMAGE_REPAIR
     async with recorded(vault, principal, action, region=region) as access:
+        lost = await mend_checkpoint(vault, region, dry_run=dry_run)
+        beside = [_log_mend(lost[0], mended=lost[1])] if lost else list[Mend]()
+        if lost and not lost[1]:
+            # It may be the database that is wrong: nothing is changed from it.
+            return Repaired(region, tuple(beside))
         async with connection(vault.pool) as conn:
-            await require_not_behind(vault, conn, region)
+            if not lost:
+                await require_not_behind(vault, conn, region)
             missing = await damage_sql.keyless(conn, region)
-        beside = list[Mend]()
 
         async def inside(conn: Connection) -> None:
             # What hangs on the tree opens only there, until the dry run is undone.
@@ -145,8 +150,7 @@ async def _mend(vault: Vault, item: Damage, *, dry_run: bool) -> Mend:
                     await damage_sql.set_stream_header(conn, item.table, UUID(item.id), header)
             return Mend(item, True, "taken from its object, which opens")
     if item.object and item.object.startswith(PREFIX):
-        mended = await mend_log(vault, item, dry_run=dry_run)
-        return Mend(item, mended, "written anew from the database" if mended else _LOG)
+        return _log_mend(item, mended=await mend_log(vault, item, dry_run=dry_run))
     if item.table == "number_index" and item.id:
         if not dry_run:
             async with transaction(vault.pool) as conn:
@@ -171,6 +175,10 @@ async def _object_todo(vault: Vault, name: str) -> str:
     async with connection(vault.pool) as conn:
         fax, _ = await damage_sql.fax_with_key(conn, identity)
     return _FAX_OBJECT if fax else _DOCUMENT_OBJECT
+
+
+def _log_mend(item: Damage, *, mended: bool) -> Mend:
+    return Mend(item, mended, "written anew from the database" if mended else _LOG)
 
 
 async def _header_of(vault: Vault, table: str, identity: UUID) -> bytes | None:

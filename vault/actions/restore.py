@@ -127,10 +127,12 @@ def _why_refused(restored: Restored) -> str | None:
     count = restored.count("unknown") + restored.count("lost")
     if not count:
         return None
+    were = "1 document of {} was" if count == 1 else f"{count} documents of {{}} were"
     return (
-        f"{count} documents of {restored.region} were stored after this backup and cannot be "
-        "brought back from the bucket, so nothing was changed; restore a later backup, or replay "
-        "its WAL; `--leave-unknown` goes on without them and keeps what there is of them"
+        f"{were.format(restored.region)} stored after this backup and cannot be brought back from "
+        f"the bucket, so nothing in {restored.region} was changed; restore a later backup, or "
+        "replay its WAL; `--leave-unknown` goes on without what cannot be brought back, and keeps "
+        "what there is of it"
     )
 
 

@@ -32,6 +32,13 @@ from vault.sql.restore import Line
 #: A statement of a restore may take as long as the tree is large.
 STATEMENT_SECONDS = 4 * 3600.0
 _LINES_MAX = 200
+#: What to do about documents that cannot be brought back.
+IN_QUESTION = {
+    "unknown": "bring its object back into the bucket and begin again, or restore a later backup, "
+    "or leave it with `--leave-unknown`",
+    "lost": "stored after the tree's last copy: restore a later backup, or replay more WAL, or "
+    "leave it with `--leave-unknown`",
+}
 
 
 async def backup(args: argparse.Namespace) -> None:
@@ -70,6 +77,7 @@ async def restore(args: argparse.Namespace) -> None:
         async with attached(config) as dsn:
             if args.file is not None:
                 await load(dsn, args.file)
+            await _require_loaded(dsn)
             await migrate(dsn)
             done = [
                 await _one(config, dsn, region, args) for region in regions_of(config, args.region)
@@ -78,6 +86,21 @@ async def restore(args: argparse.Namespace) -> None:
     show(shown, "\n\n".join(_text(item, args) for item in done), as_json=args.json)
     if refused := [item.refused for item in done if item.refused]:
         raise RestoreRefusedError("; ".join(refused))
+
+
+async def _require_loaded(dsn: str) -> None:
+    """Refuse to bring a database up to date that holds nothing: no tree was ever in it."""
+    conn = await asyncpg.connect(dsn)
+    try:
+        made = await conn.fetchval("select to_regclass('key_tree') is not null")
+        if made and await conn.fetchval("select exists (select from key_tree)"):
+            return
+    finally:
+        await conn.close()
+    raise ConfigurationError(
+        "no backup was loaded, and the database is empty: `portvault restore FILE --dry-run` loads "
+        "the file of the last backup"
+    )
 
 
 async def _one(config: Config, dsn: str, region: str, args: argparse.Namespace) -> Restored:
@@ -151,14 +174,26 @@ def _text(done: Restored, args: argparse.Namespace) -> str:
             "with the day as YYYY-MM-DD (UTC), and `portvault approval approve ID`."
         )
     parts += [
+        _in_question(done),
         _rows(done.decisions, ("at", "action", "thing", "state", "detail")),
         _rows(done.orders, ("order", "state", "detail")),
-        _rows(done.documents, ("document", "order", "kind", "state", "detail")),
+        _rows(
+            sorted(done.documents, key=lambda line: line.state not in IN_QUESTION),
+            ("document", "order", "kind", "state", "detail"),
+        ),
     ]
     if args.dry_run and not done.refused:
         loaded = ", without the file, which is loaded" if args.file is not None else ""
-        parts.append(f"Nothing is changed yet; to do this: `portvault restore`{loaded}.")
+        options = [f"--region {args.region}"] if args.region else []
+        options += ["--leave-unknown"] if args.leave_unknown else []
+        command = " ".join(["portvault restore", *options])
+        parts.append(f"Nothing is changed yet; to do this: `{command}`{loaded}.")
     return "\n\n".join(part for part in parts if part)
+
+
+def _in_question(done: Restored) -> str:
+    """Say of what cannot be brought back what to do; its rows come first."""
+    return "\n".join(f"{state}: {todo}" for state, todo in IN_QUESTION.items() if done.count(state))
 
 
 def _summary(done: Restored, *, dry: bool) -> str:
@@ -174,7 +209,8 @@ def _summary(done: Restored, *, dry: bool) -> str:
         f"{done.region}: {verb}; the key tree is the "
         f"{tree.source}'s (generation {tree.generation}; the database had "
         f"{tree.database_generation or 'none'}), {done.records} access records taken over, "
-        f"{done.shredded_again} shreds repeated; {counts or 'no documents'}"
+        f"{done.shredded_again} shreds repeated on keys that the tree still had; "
+        f"{counts or 'no documents'}"
     )
     if tree.passed_over:
         said += (

@@ -16,7 +16,12 @@ from pathlib import Path
 import asyncpg
 
 from keys import generations
-from keys.errors import CustodianConfigurationError, CustodianUnavailableError, KeysError
+from keys.errors import (
+    CustodianConfigurationError,
+    CustodianUnavailableError,
+    KeysError,
+    RolledBackError,
+)
 from keys.mirror import Mirror
 from keys.mirror_rows import progress
 from keys.passed_over import PassedOver
@@ -24,6 +29,7 @@ from keys.signing import SigningKeys
 from keys.status import seal_overdue
 from vault.actions.bucket import CHECKPOINT, MINIMUM, newest_note
 from vault.actions.expiry_limits import why_stopped
+from vault.actions.published import less_than_bucket
 from vault.actions.queues import queues_of
 from vault.actions.stores import require_identity
 from vault.adapters.objects import open_store
@@ -43,6 +49,8 @@ from vault.errors import VaultError
 from vault.fax_parts import make_sandbox
 from vault.migrate import pending
 from vault.sql.connection import Connection
+from vault.sql.log import latest_checkpoint
+from vault.sql.log_published import published_size
 from vault.sql.log_waiting import waiting_seconds
 from vault.sql.privileges import SERVICE_ROLE
 from vault.sql.session import (
@@ -75,7 +83,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class _Known:
+class Known:
     """What the database says of each region: its tree's generation, its store, its log's state."""
 
     trees: dict[str, int] = field(default_factory=dict)
@@ -83,6 +91,9 @@ class _Known:
     logs: dict[str, tuple[str, str]] = field(default_factory=dict)
     #: The mirror's highest number, and for how many seconds something has been waiting for a seal.
     mirrors: dict[str, int] = field(default_factory=dict)
+    #: How long the log is that was signed, and how long the one that was published.
+    sizes: dict[str, int] = field(default_factory=dict)
+    published: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, float] = field(default_factory=dict)
     #: Whether the schema is this release's, and there is a tree.
     current: bool = False
@@ -91,7 +102,14 @@ class _Known:
     #: What waits for too long.
     queues: dict[str, tuple[str, str]] = field(default_factory=dict)
 
+    def state(self, region: str) -> tuple[int | None, ...]:
+        """Return what a seal, a mirror or a published log changes."""
+        each = (self.trees, self.mirrors, self.sizes, self.published)
+        return tuple(found.get(region) for found in each)
 
+
+#: How often what moves meanwhile is looked at again.
+LOOKS_MAX = 20
 Check = Callable[[], Awaitable[tuple[str, str]]]
 
 
@@ -100,7 +118,7 @@ async def doctor(args: argparse.Namespace) -> None:
     config = load_config()
     # Asked once, since a store's own check makes its directory: a look must not make a home.
     new = not config.home.exists()
-    known = _Known()
+    known = Known()
     database = await _find("database", partial(_database, config, known, new=new))
     checks: dict[str, Check] = {
         "home": partial(_home, config),
@@ -111,11 +129,12 @@ async def doctor(args: argparse.Namespace) -> None:
     if known.current:
         checks["at rest"] = partial(damage, config, [r for r in config.regions if r in known.trees])
     for region in config.regions:
-        checks[f"store {region}"] = partial(_store, config, region, known, new=new)
-        checks[f"custodian {region}"] = partial(_custodian, config, region, known.trees.get(region))
+        checks[f"store {region}"] = partial(check_store, config, region, known, new=new)
+        checks[f"custodian {region}"] = partial(check_custodian, config, region, known)
         if known.waiting.get(region, 0) > config.seal_seconds_max:
             checks[f"seal {region}"] = partial(_seal, region, known.waiting[region])
     findings = await asyncio.gather(*(_find(name, check) for name, check in checks.items()))
+    findings = [await settled(config, known, item, checks[item.check]) for item in findings]
     stopped = [Finding(f"expiry {region}", "fail", why) for region, why in known.stopped.items()]
     published = [Finding(f"log {region}", *found) for region, found in known.logs.items()]
     queues = [Finding(f"queues {region}", *found) for region, found in known.queues.items()]
@@ -163,6 +182,31 @@ async def _find(name: str, check: Check) -> Finding:
         return Finding(name, "fail", f"{type(error).__name__}: {error}")
 
 
+async def settled(config: Config, known: Known, finding: Finding, check: Check) -> Finding:
+    """
+    Return what a check finds while the database says the same before and after it.
+
+    A running vault seals, mirrors and publishes between a look at the database and one at a bucket
+    or custodian, which then would seem to know more than the database.
+    """
+    part, _, region = finding.check.partition(" ")
+    wrong = {"custodian": {"fail"}, "store": {"warn", "fail"}}.get(part, set())
+    for _ in range(LOOKS_MAX):
+        if finding.verdict not in wrong or region not in known.mirrors:
+            break
+        before = known.state(region)
+        async with attached(config):
+            conn = await asyncpg.connect(login(config), timeout=config.database_timeout_seconds)
+            try:
+                await ask_state(config, conn, known)
+            finally:
+                await conn.close()
+        if known.state(region) == before:
+            break
+        finding = await _find(finding.check, check)
+    return finding
+
+
 async def _home(config: Config) -> tuple[str, str]:
     for path in (config.home, config.signing_key_path.parent):
         if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
@@ -196,14 +240,14 @@ def _existing(path: Path) -> Path:
     return path if path.exists() else _existing(path.parent)
 
 
-async def _database(config: Config, known: _Known, *, new: bool) -> tuple[str, str]:
+async def _database(config: Config, known: Known, *, new: bool) -> tuple[str, str]:
     if config.database == EMBEDDED and new:
         return "warn", f"{config.home} holds no vault yet; `portvault serve` makes one"
     with database_errors():
         return await _ask_database(config, known)
 
 
-async def _ask_database(config: Config, known: _Known) -> tuple[str, str]:
+async def _ask_database(config: Config, known: Known) -> tuple[str, str]:
     """Look at the database; `known` receives what other checks take from it."""
     async with attached(config) as dsn:
         conn = await asyncpg.connect(login(config), timeout=config.database_timeout_seconds)
@@ -213,18 +257,14 @@ async def _ask_database(config: Config, known: _Known) -> tuple[str, str]:
             version = conn.get_server_version().major
             sums = await conn.fetchval("select current_setting('data_checksums')")
             now = await conn.fetchval("select clock_timestamp()")
-            if await conn.fetchval("select to_regclass('key_tree') is not null"):
-                rows = await conn.fetch("select region, generation from key_tree")
-                known.trees.update((row["region"], row["generation"]) for row in rows)
             known.stores.update(await store_ids(conn))
             waiting = await pending(dsn)
+            await ask_state(config, conn, known, old=bool(waiting))
             if not waiting:
                 known.logs.update(await _logs(config, conn))
                 known.stopped.update(await _stopped(config, conn))
                 known.queues.update(await _queues(config, conn))
             for region in () if waiting else known.trees:
-                mirror = await progress(conn, region)
-                known.mirrors[region] = mirror.intended if mirror else 0
                 known.waiting[region] = await generations.waiting_seconds(conn, region)
             known.current = not waiting and bool(known.trees)
             if wrong := await _wrong_session(conn):
@@ -244,6 +284,24 @@ async def _ask_database(config: Config, known: _Known) -> tuple[str, str]:
     if sums != "on":
         return "warn", "data checksums are off; enable them with pg_checksums"
     return "ok", f"PostgreSQL {version}, checksums on, clocks agree"
+
+
+async def ask_state(
+    config: Config, conn: asyncpg.Connection, known: Known, *, old: bool = False
+) -> None:
+    """Ask what is to agree with the buckets and custodians; of an old schema only the trees."""
+    empty = await conn.fetchval("select to_regclass('key_tree') is null")
+    if not empty:
+        rows = await conn.fetch("select region, generation from key_tree")
+        known.trees.update((row["region"], row["generation"]) for row in rows)
+        if old:
+            return
+    for region in config.regions:
+        mirror = None if empty else await progress(conn, region)
+        signed = None if empty else await latest_checkpoint(conn, region)
+        known.mirrors[region] = mirror.intended if mirror else 0
+        known.sizes[region] = signed.size if signed else 0
+        known.published[region] = 0 if empty else await published_size(conn, region)
 
 
 async def _wrong_session(conn: asyncpg.Connection) -> str | None:
@@ -310,7 +368,10 @@ async def _seal(region: str, waiting: float) -> tuple[str, str]:
     return "fail", seal_overdue(region, waiting)
 
 
-async def _store(config: Config, region: str, known: _Known, *, new: bool) -> tuple[str, str]:
+async def check_store(
+    config: Config, region: str, known: Known, *, new: bool = False
+) -> tuple[str, str]:
+    """Look whether a region's store is its own, and knows no more than the database."""
     address = config.objects_uri(region)
     if new and address.startswith(f"dir:{config.home}/"):
         return "warn", f"{address} is not there yet; `portvault serve` makes it"
@@ -325,9 +386,20 @@ async def _store(config: Config, region: str, known: _Known, *, new: bool) -> tu
         await store.check()
         if region in known.stores:
             await require_identity(store, region, known.stores[region])
-        junk = await _junk(config, region, known, store)
+        junk, noted = await _junk(config, region, known, store)
+    except RolledBackError:
+        return "fail", less_than_bucket(region)
     finally:
         await store.close()
+    if noted is not None and noted > known.sizes.get(region, noted):
+        return "fail", less_than_bucket(region)
+    if noted is None and known.published.get(region):
+        return "fail", (
+            f"{address} holds no checkpoint of the log that this vault signed, though the log was "
+            "published there. If it is the right bucket, and the signing key the right one, "
+            f"`portvault repair --region {region}` writes it anew from the database; if the "
+            f"bucket is another one, mend PORTVAULT_OBJECTS"
+        )
     if junk:
         return "warn", (
             f"{address}: {len(junk)} objects claim to be the vault's and do not verify; they are "
@@ -336,19 +408,26 @@ async def _store(config: Config, region: str, known: _Known, *, new: bool) -> tu
     return "ok", address
 
 
-async def _junk(config: Config, region: str, known: _Known, store: ObjectStore) -> list[str]:
-    """Return names of objects in the bucket that the vault passes over."""
-    passed_over = PassedOver()
+async def _junk(
+    config: Config, region: str, known: Known, store: ObjectStore
+) -> tuple[list[str], int | None]:
+    """
+    Return names of objects in the bucket that the vault passes over, and the checkpoint's size.
+
+    Raises `RolledBackError` where the bucket knows a later segment of the mirror.
+    """
+    passed_over, sizes = PassedOver(), dict[str, int]()
     if config.signing_key_path.exists():
         signer = SigningKeys(config.signing_key_path, SIGNER_NAME)
         for kind, opened in ((CHECKPOINT, open_checkpoint), (MINIMUM, open_minimum)):
             verify = partial(opened, opener=signer, region=region)
-            await newest_note(store, region, kind, verify, passed_over, required=False)
+            found = await newest_note(store, region, kind, verify, passed_over, required=False)
+            sizes |= {kind: found[0].size} if found else {}
     if region in known.mirrors:
         # A custodian that cannot be used is a finding of its own.
         with suppress(CustodianConfigurationError, CustodianUnavailableError):
             await _pass_over_segments(config, region, known.mirrors[region], store, passed_over)
-    return passed_over.names(region)
+    return passed_over.names(region), sizes.get(CHECKPOINT)
 
 
 async def _pass_over_segments(
@@ -362,7 +441,9 @@ async def _pass_over_segments(
         await custodian.close()
 
 
-async def _custodian(config: Config, region: str, tree: int | None) -> tuple[str, str]:
+async def check_custodian(config: Config, region: str, known: Known) -> tuple[str, str]:
+    """Look whether a region's custodian has the root key that the database names."""
+    tree = known.trees.get(region)
     custodian = open_region_custodian(config, region)
     try:
         await custodian.check()
@@ -381,7 +462,7 @@ async def _custodian(config: Config, region: str, tree: int | None) -> tuple[str
         return "fail", (
             f"{custodian.name} has no root key of generation {tree}, under which all of {region} "
             "lies: mount its disk or bring its keys back; where the database is from a backup or a "
-            "late standby, `portvault restore`"
+            "late standby, `portvault restore --dry-run`"
         )
     if not living:
         return "warn", (
