@@ -54,19 +54,23 @@ class Config(CarrierSettings):
     host: str = "127.0.0.1"
     #: The port that is listened on; 0 is any that is free.
     port: int = 8700
-    #: PEM files; when they change they are taken up without a restart.
+    #: The PEM file of the certificate for TLS; taken up without a restart when it changes.
     tls_certificate: str = ""
+    #: The PEM file of its key, without a passphrase; taken up without a restart, too.
     tls_key: str = ""
     #: Who signs the client certificates that tokens may be bound to.
     tls_client_ca: str = ""
     #: Addresses or networks of the proxies that may speak plain HTTP; nobody else may then.
     trusted_proxies: tuple[str, ...] = ()
-    #: Connections at once, of all listeners together, and of one address (of IPv6: a /64) that is
-    #: no trusted proxy's; fewer where the process has too few descriptors, as `doctor` says.
+    #: Connections at once, of all listeners together; fewer where the process has too few
+    #: descriptors, as `doctor` says.
     connections_max: int = 4096
+    #: Connections at once of one address (of IPv6: a /64) that is no trusted proxy's; fewer where
+    #: the process has too few descriptors.
     connections_per_address_max: int = 1024
-    #: How long a connection may take to agree on TLS, and then to send the head of a request.
+    #: How long a connection may take to agree on TLS.
     tls_handshake_seconds: float = 10.0
+    #: How long a connection may take to send the head of a request.
     header_seconds: float = 20.0
     #: A connection that rests between two requests, or a reader that takes nothing, for so long
     #: is cut.
@@ -85,13 +89,16 @@ class Config(CarrierSettings):
     database_owner: str = field(default="", repr=False)
     #: `dir:PATH/{region}` or `s3+https://HOST/BUCKET-{region}`.
     objects: str = ""
-    #: `file:DIRECTORY`.
+    #: Where root keys lie: `file:DIRECTORY`, `pkcs11:…` (an HSM) or `transit:https://…` (a key
+    #: service).
     custodian: str = ""
     #: Where root keys still lie while `portvault keys rotate-custodian` moves them.
     custodian_before: str = ""
-    #: What the vault signs in with at the S3 server, and the region that its signatures name.
+    #: The access key that the vault signs in with at the S3 server.
     s3_access_key: str = ""
+    #: The secret key that belongs to `s3_access_key`.
     s3_secret_key: str = field(default="", repr=False)
+    #: The region that signatures for the S3 server name: the server's, not the vault's.
     s3_region: str = "us-east-1"
     #: The largest document taken.
     document_bytes_max: int = DOCUMENT_BYTES_MAX
@@ -101,9 +108,10 @@ class Config(CarrierSettings):
     #: Uploads in progress at once. Nobody has more of them than are still free, so that there is
     #: one for whoever comes; the next one is told to come again.
     uploads_max: int = 256
-    #: An upload or a mail of which nothing comes for so long is dropped; and so is one that the
-    #: vault has waited longer for in all, and that came with fewer bytes a second since.
+    #: An upload or a mail of which nothing comes for so long is dropped.
     upload_idle_seconds: float = 60.0
+    #: An upload or a mail that comes with fewer bytes a second is dropped, once the vault has
+    #: waited longer than `upload_idle_seconds` for it in all.
     upload_bytes_per_second_min: int = 2048
     #: How often what was shredded is sealed, by which it is irrecoverable.
     seal_interval_seconds: float = 60.0
@@ -146,32 +154,40 @@ class Config(CarrierSettings):
     stream_seconds_max: float = 3600.0
     #: Where people reach the vault, as `https://vault.example`; needed for their sign-in.
     public_url: str = ""
-    #: The identity provider that people sign in at, and what the vault is called there.
+    #: The identity provider that people sign in at.
     oidc_issuer: str = ""
+    #: What the vault is called at the identity provider.
     oidc_client_id: str = ""
+    #: What the vault proves itself with to the identity provider.
     oidc_client_secret: str = field(default="", repr=False)
+    #: What the vault asks the identity provider for.
     oidc_scopes: str = "openid profile groups"
-    #: The claim that lists a person's groups, and what each group means: `GROUP=ROLE`,
-    #: `GROUP=REGION`, and `GROUP=REGION` for where they read from.
+    #: The claim that lists a person's groups.
     oidc_claim: str = "groups"
+    #: What role each group means, as `GROUP=ROLE`.
     oidc_roles: tuple[str, ...] = ()
+    #: What regions each group means, as `GROUP=REGION`.
     oidc_regions: tuple[str, ...] = ()
+    #: Where the people of each group read from, as `GROUP=REGION`.
     oidc_located: tuple[str, ...] = ()
-    #: What one principal may read in an hour, and of how many orders; faxes pass in larger numbers.
+    #: How many documents one principal may read in an hour.
     reads_per_hour_max: int = 3600
+    #: Of how many orders one principal may read or see details in an hour.
     orders_per_hour_max: int = 1200
+    #: How many faxes one principal may read in an hour; faxes pass in larger numbers.
     faxes_per_hour_max: int = 1_000_000
-    #: Refusals that are recorded singly in a minute, of one principal and from one address, by each
-    #: process; those past it are answered with 429, and one record says how many they were.
+    #: Refusals of one principal that each process records singly in a minute; those past it are
+    #: answered with 429, and one record says how many they were.
     refusals_per_minute_max: int = 120
+    #: Refusals from one address that each process records singly in a minute, likewise.
     refusals_per_address_max: int = 1200
     #: How long a person stays signed in.
     session_seconds: float = 28800.0
     #: How long what takes four eyes waits for the second pair, and then for its use.
     approval_seconds: float = 86400.0
-    #: How long approvals stay after their time is over, and signals after they came about, unless
-    #: one still waits to be delivered.
+    #: How long approvals stay after their time is over.
     approval_kept_days: int = 400
+    #: How long signals stay after they came about, unless one still waits to be delivered.
     signal_kept_days: int = 90
     #: How long the token of an opened break-glass credential is good.
     break_glass_seconds: float = 3600.0
@@ -179,13 +195,15 @@ class Config(CarrierSettings):
     witnesses: tuple[str, ...] = ()
     #: How long the object store may be silent before it counts as away.
     store_timeout_seconds: float = 30.0
-    #: Connections to the database of one process, and how long each statement may take.
+    #: Connections to the database of one process.
     database_pool_max: int = 20
+    #: How long each statement to the database may take.
     database_timeout_seconds: float = 10.0
     #: A session of a machine that is gone without a word lets go of what it has locked after that.
     database_idle_seconds: float = 600.0
     #: Whether `serve` runs the reconcilers too.
     worker: bool = True
+    #: What is set for one region alone: its objects and custodian.
     region_settings: Mapping[str, Region] = field(default_factory=dict)
     #: Where signals go, by name: `[webhook.NAME]` in the file.
     webhooks: Mapping[str, Webhook] = field(default_factory=dict)
@@ -323,6 +341,10 @@ def _read_secret(path: Path) -> str:
         raise ConfigurationError(f"the secret {path} cannot be read: {reason}") from None
 
 
+#: What is said of a value that is none.
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
 def _convert(name: str, kind: Any, value: Any) -> Any:
     try:
         if kind is bool:
@@ -332,7 +354,7 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
         if kind is str:
             return str(value)
     except (ValueError, KeyError):
-        raise ConfigurationError(f"{name} is {value!r}, which is not {kind.__name__}") from None
+        raise ConfigurationError(f"{name} is {value!r}, which is not {_KINDS[kind]}") from None
     items = value.split(",") if isinstance(value, str) else value
     return tuple(str(item).strip() for item in items if str(item).strip())
 

@@ -37,11 +37,11 @@ def test_variables_stand_over_the_file(tmp_path: Path) -> None:
     "name, value, says",
     [
         ("PORTVAULT_PROT", "1", "spelling"),
-        ("PORTVAULT_PORT", "many", "not int"),
+        ("PORTVAULT_PORT", "many", "not a whole number"),
         ("PORTVAULT_PORT", "70000", "65535"),
         ("PORTVAULT_REGIONS", "uk,mars", "regions"),
         ("PORTVAULT_REGIONS", "", "regions"),
-        ("PORTVAULT_WORKER", "perhaps", "not bool"),
+        ("PORTVAULT_WORKER", "perhaps", "not true or false"),
         ("PORTVAULT_SEAL_INTERVAL_SECONDS", "0", "more than zero"),
         ("PORTVAULT_OBJECTS", "dir:/same", "{region}"),
         ("PORTVAULT_S3_SECRET_KEY_FILE", "/does/not/exist", "cannot be read"),
