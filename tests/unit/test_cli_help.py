@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vault.cli import main
-from vault.commands.arguments import make_parser
+from vault.commands.arguments import SPEAKING, make_parser
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
@@ -130,6 +130,23 @@ def test_the_help_says_exit_statuses_and_settings() -> None:
         assert word in shown
     for variable in ("PORTVAULT_SERVER", "PORTVAULT_TOKEN", "PORTVAULT_TOKEN_FILE"):
         assert variable in shown
+
+
+def test_the_help_lists_what_speaks_to_a_running_vault() -> None:
+    """All modules of commands that open a session with one, but for what may do without."""
+    shown = " ".join(make_parser().format_help().split())
+    said = shown.partition("130 interrupted ")[2].partition(" speak to a running vault")[0]
+    assert {"order", "correct", "unrestrict", "fax", "log tail", "hold"} <= set(said.split(", "))
+    assert not {"token", "keys", "log verify", "backup"} & set(
+        said.replace(" and", ",").split(", ")
+    )
+    sources = (ROOT / "vault/commands").glob("*.py")
+    ours = {
+        path.stem
+        for path in sources
+        if re.search(r"vault.client import .*\bsession", path.read_text())
+    }
+    assert ours - {"log_proofs", "witness"} == SPEAKING
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])

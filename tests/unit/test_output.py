@@ -1,11 +1,12 @@
 """What the terminal shows: tables that fit it, and times in one form."""
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from vault.commands.doctor import Finding, together
-from vault.commands.output import facts, table, time_text
+from vault.commands.output import facts, show, table, time_text
 
 ID = "4f9c2a71-08d3-4c55-9b1e-6a7d20f3c8e4"
 WORDS = "the key file was overwritten and unlinked, and a copy may remain where snapshots exist"
@@ -96,3 +97,11 @@ def test_what_is_alike_is_said_once() -> None:
     assert together([alone]) == [alone]
     stores = [Finding(f"store {one}", "ok", f"s3+https://s3/vault-{one}") for one in regions]
     assert together(stores) == [Finding(f"store {names}", "ok", "s3+https://s3/vault-{region}")]
+
+
+def test_json_and_tables_say_no_words_of_python(capsys: pytest.CaptureFixture[str]) -> None:
+    """Times are RFC 3339 in UTC, and what is so or not is yes or no."""
+    at = datetime(2026, 3, 1, 4, 5, 6, 700, tzinfo=timezone(timedelta(hours=2)))
+    show({"at": at, "on": True}, "", as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"at": "2026-03-01T02:05:06.000700Z", "on": True}
+    assert table([{"on": True, "off": False}], ("on", "off")).split() == ["on", "off", "yes", "no"]

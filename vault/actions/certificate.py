@@ -15,6 +15,7 @@ from vault.actions.prove import proof_under
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.certificate import note_digest
+from vault.domain.documents import Custody
 from vault.domain.records import canonical_bytes
 from vault.errors import (
     ConflictError,
@@ -44,6 +45,17 @@ class Shown:
     anchor: Anchor | None
 
 
+_SHREDDED_FIRST = "its certificate is issued once it was shredded and sealed"
+#: When a certificate comes that is not there yet. Marks follow a seal by some seconds.
+_TO_COME = {
+    Custody.RECEIVING: _SHREDDED_FIRST,
+    Custody.STORED: _SHREDDED_FIRST,
+    Custody.SHREDDED: "its certificate is being issued if the region was sealed since, and else "
+    "comes with the next seal; ask again in some seconds",
+    Custody.SEALED: "its certificate is being issued; ask again in some seconds",
+}
+
+
 async def certificate(vault: Vault, principal: Principal, identity: UUID) -> Shown:
     """Return the signed note; raises `ConflictError` while there is none yet, and says why."""
     async with connection(vault.pool) as conn:
@@ -62,9 +74,7 @@ async def certificate(vault: Vault, principal: Principal, identity: UUID) -> Sho
         async with connection(vault.pool) as conn:
             note = await certificates_sql.find(conn, identity)
         if note is None:
-            raise ConflictError(
-                f"the document is {document.custody}; its certificate is issued when it is sealed"
-            )
+            raise ConflictError(f"the document is {document.custody}; {_TO_COME[document.custody]}")
         return Shown(note, await _anchor(vault, document.region, identity, note))
 
 

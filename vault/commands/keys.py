@@ -73,8 +73,9 @@ async def verify(args: argparse.Namespace) -> None:
     text += "\n\n" + ("\n".join(findings) or "every key opens, and none is missing")
     show(shown, text, as_json=args.json)
     if findings:
+        count = "1 finding" if len(findings) == 1 else f"{len(findings)} findings"
         raise VaultError(
-            f"{len(findings)} findings; seal nothing until `portvault repair` has mended them: its "
+            f"{count}; seal nothing until `portvault repair` has mended them: its "
             "--dry-run says what it takes from where"
         )
 

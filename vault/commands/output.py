@@ -16,14 +16,22 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\
 
 def show(answer: Any, text: str, *, as_json: bool) -> None:
     """Print an answer."""
-    print(json.dumps(answer, indent=2, default=str) if as_json else text, flush=True)
+    print(json.dumps(answer, indent=2, default=_plain) if as_json else text, flush=True)
+
+
+def _plain(value: object) -> str:
+    """Return what JSON has no form for: a time as RFC 3339 in UTC, all else as text."""
+    if not isinstance(value, datetime):
+        return str(value)
+    at = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def lines(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool) -> None:
     """Print rows one a line, as they come: JSON objects, or columns without alignment."""
     for row in rows:
         text = "  ".join(_text(row.get(name)) for name in columns)
-        print(json.dumps(row, default=str) if as_json else text, flush=True)
+        print(json.dumps(row, default=_plain) if as_json else text, flush=True)
 
 
 def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
@@ -88,6 +96,8 @@ def _has_parts(value: Any) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "-" if value is None else time_text(value)
 
 

@@ -1,5 +1,6 @@
 """The handlers of the access log: look records up, and fetch what proves that none was edited."""
 
+from difflib import get_close_matches
 from enum import StrEnum
 
 from aiohttp import web
@@ -19,6 +20,8 @@ from vault.web.requests import (
 from vault.web.schemas import found_json
 from vault.web.shapes import BOOLEAN, ID, REGION, Parameter, one_of
 
+#: So much of an unknown word is said again.
+WORD_MAX = 40
 #: What records are looked up by. A filter that is mistyped must not widen what is found.
 RECORD_FILTERS = {
     "region": Parameter("Whose log; needed when you may see several.", REGION),
@@ -74,5 +77,10 @@ async def list_access_records(request: web.Request) -> web.Response:
 def _word(request: web.Request, name: str, words: type[StrEnum]) -> str | None:
     text = request.query.get(name)
     if text and text not in list(words):
-        raise InvalidRequestError(f"{name} must be one of {', '.join(words)}")
+        near = get_close_matches(text, list(words), n=3, cutoff=0.4)
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        raise InvalidRequestError(
+            f"there is no {name} {text[:WORD_MAX]!r}; {meant}All of them stand in /openapi.json, as "
+            f"the parameter {name} of /v1/access-records"
+        )
     return text or None

@@ -1,6 +1,7 @@
 """What `portvault` takes: the tree of commands, a file for each area, an example in each help."""
 
 import argparse
+from textwrap import fill
 
 from vault import __version__
 from vault.commands.arguments.approvals import add_approvals
@@ -33,6 +34,10 @@ _AREAS = (
     add_faxes,
 )
 
+#: The modules of `vault.commands` that speak to a running vault, as their imports say.
+SPEAKING = frozenset(
+    ("approvals", "break_glass", "client", "content", "hylafax", "log", "retention", "signals")
+)
 _EXAMPLE = """\
 example:
   export PORTVAULT_TOKEN=$(portvault token create --role porting --region uk)
@@ -45,8 +50,7 @@ _EXITS = """\
 exit status: 0 done, 1 failed, 2 wrong usage, 3 not found or gone, 4 not permitted,
 5 temporarily unavailable (try again), 130 interrupted
 
-order, put, get, show, shred, retention, hold, restrict, certificate, signal, approval, break-glass,
-fax, log tail and log search speak to a running vault:
+{speaking}
   PORTVAULT_SERVER    its address (http://127.0.0.1:8700); without http:// or https:// it is
                       plain on this machine, and TLS anywhere else
   PORTVAULT_TOKEN     a token, or PORTVAULT_TOKEN_FILE, a file that holds it
@@ -59,7 +63,6 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="portvault",
         description="A vault for number-porting identity proofs.",
-        epilog=_EXAMPLE + _EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"portvault {__version__}")
@@ -67,4 +70,15 @@ def make_parser() -> argparse.ArgumentParser:
     tree = Tree(parser)
     for add in _AREAS:
         add(tree)
+    parser.epilog = _EXAMPLE + _EXITS.format(speaking=_speaking(tree))
     return parser
+
+
+def _speaking(tree: Tree) -> str:
+    """Return the commands that speak to a running vault; a group of them alone by its name."""
+    shown = list[str]()
+    for name, runs in tree.runs().items():
+        ours = [command for command, run in runs.items() if run.partition(".")[0] in SPEAKING]
+        shown += [name] if len(ours) == len(runs) else ours
+    names = f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return fill(f"{names} speak to a running vault:", 95, break_on_hyphens=False)

@@ -13,16 +13,30 @@ class Tree:
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._below = parser.add_subparsers(metavar="COMMAND", required=True)
+        self._runs: dict[str, dict[str, str]] = {}
+        self._groups: dict[str, Tree] = {}
 
     def group(self, name: str, summary: str, example: str) -> "Tree":
         """Add a command that has commands of its own."""
-        return Tree(self._add(name, summary, example))
+        self._groups[name] = Tree(self._add(name, summary, example))
+        self._runs[name] = {}
+        return self._groups[name]
+
+    def runs(self) -> dict[str, dict[str, str]]:
+        """Return of each name what its commands run, each under its whole name."""
+        found = dict[str, dict[str, str]]()
+        for name, runs in self._runs.items():
+            below = self._groups[name].runs() if name in self._groups else {}
+            inner = {f"{name} {sub}": run for each in below.values() for sub, run in each.items()}
+            found[name] = {**runs, **inner}
+        return found
 
     def command(
         self, name: str, run: str, summary: str, example: str, **defaults: Any
     ) -> argparse.ArgumentParser:
         """Add a command; `run` is MODULE.FUNCTION within `vault.commands`."""
         parser = self._add(name, summary, example)
+        self._runs[name] = {name: run}
         # Left out, they must not undo what stood before the command.
         add_common(parser, default=argparse.SUPPRESS)
         parser.set_defaults(run=run, **defaults)
