@@ -152,7 +152,7 @@ async def test_a_filter_that_is_mistyped_finds_nothing(api: Api, filled: Vault) 
         ("document=x", "document"),
         ("order=7", "order"),
         ("purpose=curiosity", "purpose"),
-        ("action=read", "action"),
+        ("action=read", "near it are log.read"),
         ("refused=yes", "refused"),
         ("transfers=1", "transfers"),
         ("from=yesterday", "from"),

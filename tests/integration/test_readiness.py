@@ -1,4 +1,4 @@
-"""Ready means that a document could be handed out now: each part is tried, and each is named."""
+"""Ready means that no part is away that every read takes: each is tried, and each is named."""
 
 import shutil
 from collections.abc import Awaitable, Callable

@@ -136,16 +136,12 @@ def test_the_help_lists_what_speaks_to_a_running_vault() -> None:
     """All modules of commands that open a session with one, but for what may do without."""
     shown = " ".join(make_parser().format_help().split())
     said = shown.partition("130 interrupted ")[2].partition(" speak to a running vault")[0]
-    assert {"order", "correct", "unrestrict", "fax", "log tail", "hold"} <= set(said.split(", "))
-    assert not {"token", "keys", "log verify", "backup"} & set(
-        said.replace(" and", ",").split(", ")
-    )
+    names = set(said.replace(" and ", ", ").split(", "))
+    assert {"order", "correct", "unrestrict", "fax", "log tail", "hold"} <= names
+    assert not {"token", "keys", "log verify", "backup"} & names
     sources = (ROOT / "vault/commands").glob("*.py")
-    ours = {
-        path.stem
-        for path in sources
-        if re.search(r"vault.client import .*\bsession", path.read_text())
-    }
+    imports = re.compile(r"vault.client import .*\bsession")
+    ours = {path.stem for path in sources if imports.search(path.read_text())}
     assert ours - {"log_proofs", "witness"} == SPEAKING
 
 

@@ -1,8 +1,9 @@
 """
-Readiness: whether this process could hand out a document of a region now.
+Readiness: whether no part is away that every read of a region takes.
 
 A part is looked at by doing what a read does with it: an intent is recorded (and taken back, with a
 commit beside it), the root key is unwrapped by the custodian, an object is fetched from the store.
+What lies at rest (pages of the key tree, single objects) is `look.py`'s to judge.
 Beside them, no record may wait for too long to be published, and no seal be overdue: what is
 shredded meanwhile would not become irrecoverable.
 """

@@ -88,7 +88,7 @@ async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bo
     began_at = vault.clock()
     action = Action.DAMAGE_LOOK if dry_run else Action.DAMAGE_REPAIR
     async with recorded(vault, principal, action, region=region) as access:
-        lost = await mend_checkpoint(vault, region, dry_run=dry_run)
+        lost = await mend_checkpoint(vault, region, dry_run=True)
         beside = [_log_mend(lost[0], mended=lost[1])] if lost else list[Mend]()
         if lost and not lost[1]:
             # It may be the database that is wrong: nothing is changed from it.
@@ -108,6 +108,9 @@ async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bo
             region, missing, _shredded, dry_run=dry_run, inside=inside
         )
         if not dry_run:
+            if lost:
+                # Only now: the mirror, too, has shown that the database is not behind.
+                await mend_checkpoint(vault, region, dry_run=False)
             beside += await _mend_beside(vault, region, dry_run=False)
         known = {mend.damage.place for mend in mends}
         # What many hang on is met with each of them.

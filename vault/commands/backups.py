@@ -83,7 +83,7 @@ async def restore(args: argparse.Namespace) -> None:
                 await _one(config, dsn, region, args) for region in regions_of(config, args.region)
             ]
     shown = [asdict(item) for item in done]
-    show(shown, "\n\n".join(_text(item, args) for item in done), as_json=args.json)
+    show(shown, "\n\n".join(restored_text(item, args) for item in done), as_json=args.json)
     if refused := [item.refused for item in done if item.refused]:
         raise RestoreRefusedError("; ".join(refused))
 
@@ -164,7 +164,8 @@ async def _make_room(conn: Connection) -> None:
         )
 
 
-def _text(done: Restored, args: argparse.Namespace) -> str:
+def restored_text(done: Restored, args: argparse.Namespace) -> str:
+    """Return what is said of a region: what is in question first, and last how to do it."""
     parts = [_summary(done, dry=args.dry_run)]
     if done.doubt:
         parts.append(

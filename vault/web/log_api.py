@@ -78,9 +78,9 @@ def _word(request: web.Request, name: str, words: type[StrEnum]) -> str | None:
     text = request.query.get(name)
     if text and text not in list(words):
         near = get_close_matches(text, list(words), n=3, cutoff=0.4)
-        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        meant = f"near it are {', '.join(near)}; " if near else ""
         raise InvalidRequestError(
-            f"there is no {name} {text[:WORD_MAX]!r}; {meant}All of them stand in /openapi.json, as "
-            f"the parameter {name} of /v1/access-records"
+            f"there is no {name} {text[:WORD_MAX]!r}; {meant}all of them stand in /openapi.json, "
+            f"as the parameter {name} of /v1/access-records"
         )
     return text or None
