@@ -228,6 +228,9 @@ def test_what_one_may_not_know_of_looks_like_nothing(decided: list[tuple[Case, D
         if hidden and made.reason not in (Reason.ROLE, Reason.APPROVAL):
             assert made.reason in HIDDEN
             assert made.detail is None or case.action is Action.ORDER_CREATE
+        if case.action is Action.ORDER_CREATE and made.reason is Reason.REGION:
+            # The caller named the region himself, and his own are no secret to him.
+            assert made.detail == "this is for uk only"
 
 
 def test_every_denial_has_its_reason(decided: list[tuple[Case, Decision]]) -> None:

@@ -181,7 +181,8 @@ def _need_to_know(principal: Principal, action: Action, case: Circumstances) -> 
     if case.region is None:
         return _deny(Reason.UNKNOWN)
     if case.region not in principal.regions:
-        return _deny(Reason.REGION)
+        theirs = ", ".join(sorted(principal.regions))
+        return _deny(Reason.REGION, f"this is for {theirs} only" if said else None)
     if case.relation is Relation.OTHER:
         theirs = ", ".join(sorted(principal.customers or ()))
         return _deny(Reason.CUSTOMER, f"this is for the customers {theirs} only" if said else None)
