@@ -107,7 +107,7 @@ def _say(error: Exception) -> int:
     known = isinstance(error, errors.VaultError | KeysError | OSError)
     text = str(error) if known else f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        text = f"{os.fsdecode(error.filename)}: {error.strerror[:1].lower()}{error.strerror[1:]}"
+        text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     print(f"portvault: {worded(' '.join(text.split()))}", file=sys.stderr)
     # What a script is to tell apart says so itself.
     status: int | None = getattr(error, "exit_status", None)

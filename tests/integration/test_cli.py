@@ -111,9 +111,10 @@ async def test_errors_are_one_line_with_their_status(
     put = ("--order", order, "--kind", "passport")
     cases: tuple[tuple[int, str, tuple[str, ...], dict[str, str]], ...] = (
         (4, "unknown, expired", ("order", "list"), wrong),
+        (4, "unknown, expired", ("order", "list"), {"PORTVAULT_TOKEN": "no-token-at-all"}),
         (4, "", get(document, target), other),
         (3, "", ("show", UNKNOWN), token),
-        (1, "when it is sealed", ("certificate", document), token),
+        (1, "once it was shredded and sealed", ("certificate", document), token),
         (3, "", ("certificate", UNKNOWN), token),
         (3, "token", ("token", "revoke", UNKNOWN), {}),
         (1, "token create", ("order", "list"), {}),

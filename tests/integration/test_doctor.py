@@ -352,7 +352,7 @@ async def test_a_database_that_was_lost_or_a_bucket_that_lost_its_checkpoint(
     assert "`portvault repair --region uk` writes it anew" in says
     checkpoint.write_bytes(kept)
     status, _, says = await made.run("backup", "/nowhere/x.dump")
-    assert (status, says) == (1, "portvault: /nowhere/x.dump: no such file or directory\n")
+    assert (status, says) == (1, "portvault: /nowhere/x.dump: No such file or directory\n")
     conn = await asyncpg.connect(database)
     await conn.execute("drop schema public cascade")
     await conn.execute("create schema public")
