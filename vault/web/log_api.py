@@ -81,6 +81,6 @@ def _word(request: web.Request, name: str, words: type[StrEnum]) -> str | None:
         meant = f"near it are {', '.join(near)}; " if near else ""
         raise InvalidRequestError(
             f"there is no {name} {text[:WORD_MAX]!r}; {meant}all of them stand in /openapi.json, "
-            f"as the parameter {name} of /v1/access-records"
+            f"for the parameter {name}"
         )
     return text or None
