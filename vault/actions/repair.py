@@ -55,8 +55,8 @@ _OBJECT = (
     "is not the very same does not open. If there is none, "
 )
 _DOCUMENT_OBJECT = (
-    f"{_OBJECT}ask for the document again, and shred it (where the retention policy keeps it, "
-    "with `portvault approval request --act document.mistake`)"
+    f"{_OBJECT}ask for the document again, and shred it (where the retention policy keeps it, two "
+    "people agree to document.mistake: `portvault approval request --help`)"
 )
 _FAX_OBJECT = f"{_OBJECT}{_SENDER}"
 _LOG = (
