@@ -125,7 +125,7 @@ class Repair:
             tried |= {(item.table, item.id) for item in new}
             mends += await self._mend_rows(conn, head, root_key, new)
         # What is only counted: of it no copy can be named.
-        return mends + [Mend(item, False, todo(item)) for item in left], root_key
+        return mends + [Mend(item, False, tree_remedy(item)) for item in left], root_key
 
     async def _root_key(self, conn: Connection, head: Tree) -> tuple[bytes | None, list[Mend]]:
         """Return the root's key, from the mirror where the row's wrap does not open."""
@@ -140,10 +140,10 @@ class Repair:
             if root_key is not None:
                 await nodes.set_root_wrap(conn, self._region, header.root_wrap)
                 return root_key, [Mend(found, True, f"taken from segment {header.number}")]
-        todo = (
+        remedy = (
             "no segment in the bucket holds it: `portvault restore` of a backup whose generation "
         )
-        return None, [Mend(found, False, f"{todo}is {head.generation}, with its WAL")]
+        return None, [Mend(found, False, f"{remedy}is {head.generation}, with its WAL")]
 
     async def _unwrap(self, generation: int, wrapped: bytes) -> bytes | None:
         context = wrap.root_context(self._region, generation)
@@ -187,7 +187,9 @@ class Repair:
                     continue
                 if mended:
                     break
-            mends.append(Mend(item, mended, "taken from the mirror" if mended else todo(item)))
+            mends.append(
+                Mend(item, mended, "taken from the mirror" if mended else tree_remedy(item))
+            )
         return mends
 
     async def _put_back(
@@ -268,7 +270,7 @@ def _id_of(item: Damage) -> int | UUID | None:
         return None
 
 
-def todo(item: Damage) -> str:
+def tree_remedy(item: Damage) -> str:
     """Return what is to be done about what no copy mends, of whatever table of the tree."""
     if item.table == "data_key":
         return (

@@ -18,7 +18,7 @@ from uuid import UUID
 from keys.damage import Damage, DamagedError
 from keys.errors import StaleScopeError
 from keys.keyring import Mend
-from keys.repair import todo
+from keys.repair import tree_remedy
 from keys.stream import HEADER_BYTES
 from vault.actions.access import Access, recorded
 from vault.actions.bucket import PREFIX
@@ -42,7 +42,7 @@ _BACKUP = (
 )
 _SENDER = "ask its sender for it again; it ends as expired when its time is over"
 #: What is to be done about each table's columns, but for those of the key tree.
-_TODO = {
+_REMEDIES = {
     "document": _BACKUP,
     "fax": _SENDER,
     "porting_order": _BACKUP,
@@ -161,7 +161,7 @@ async def _mend(vault: Vault, item: Damage, *, dry_run: bool) -> Mend:
                 await damage_sql.index_anew(conn, UUID(item.id), count)
         return Mend(item, True, "the worker makes it anew from the order's details")
     if item.object:
-        return Mend(item, False, await _object_todo(vault, item.object))
+        return Mend(item, False, await _object_remedy(vault, item.object))
     return Mend(item, False, remedy(item))
 
 
@@ -170,10 +170,10 @@ def remedy(item: Damage) -> str:
     if item.table == "data_key":
         # What the tree's own repair has named has another word: this one it could not come to.
         return "repair what is above it in the key tree first; then repair again"
-    return _TODO.get(item.table or "") or todo(item)
+    return _REMEDIES.get(item.table or "") or tree_remedy(item)
 
 
-async def _object_todo(vault: Vault, name: str) -> str:
+async def _object_remedy(vault: Vault, name: str) -> str:
     identity = UUID(name.removeprefix(OBJECTS_PREFIX))
     async with connection(vault.pool) as conn:
         fax, _ = await damage_sql.fax_with_key(conn, identity)

@@ -194,7 +194,9 @@ def restored_text(done: Restored, args: argparse.Namespace) -> str:
 
 def _in_question(done: Restored) -> str:
     """Say of what cannot be brought back what to do; its rows come first."""
-    return "\n".join(f"{state}: {todo}" for state, todo in IN_QUESTION.items() if done.count(state))
+    return "\n".join(
+        f"{state}: {remedy}" for state, remedy in IN_QUESTION.items() if done.count(state)
+    )
 
 
 def _summary(done: Restored, *, dry: bool) -> str:
