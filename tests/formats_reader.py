@@ -177,3 +177,8 @@ class Tree:
         """Return what stands in the index for a number."""
         key = derived(self.data_key(index_key), "number-index")
         return hmac.digest(key, number.encode("ascii"), "sha256")
+
+    def reference_mac(self, index_key: str, reference: str) -> bytes:
+        """Return what stands in the index for a customer's own reference."""
+        key = derived(self.data_key(index_key), "reference-index")
+        return hmac.digest(key, reference.encode(), "sha256")

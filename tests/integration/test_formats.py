@@ -47,7 +47,7 @@ async def test_a_reader_written_from_the_text_opens_everything(
         numbers = await fetch("select metadata from fax where id = $1::uuid", taken)
         details = await fetch("select details from porting_order where id = $1::uuid", order["id"])
         index = await vault.pool.fetch(
-            'select key, mac from number_index where "order" = $1::uuid', order["id"]
+            'select key, mac, reference from number_index where "order" = $1::uuid', order["id"]
         )
 
     roots = generations(keys, "uk", passphrase)
@@ -67,7 +67,10 @@ async def test_a_reader_written_from_the_text_opens_everything(
         "losing_carrier": None,
         "gaining_carrier": None,
     }
-    macs = {tree.number_mac(str(row["key"]), number) for row in index for number in NUMBERS}
-    assert macs == {row["mac"] for row in index}
+    assert len(index) == 1 + len(NUMBERS)
+    (key,) = {str(row["key"]) for row in index}
+    assert {row["mac"] for row in index if row["reference"]} == {tree.reference_mac(key, "PO-1")}
+    macs = {tree.number_mac(key, number) for number in NUMBERS}
+    assert macs == {row["mac"] for row in index if not row["reference"]}
     with pytest.raises(KeyError):
         tree.content(bucket, gone)

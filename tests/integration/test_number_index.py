@@ -1,4 +1,6 @@
-"""Orders are found by their telephone numbers, through an index whose key is replaced."""
+"""Orders are found by their numbers and references, through an index whose key is replaced."""
+
+from uuid import UUID
 
 import pytest
 
@@ -14,8 +16,9 @@ from vault.commands.arguments import make_parser
 from vault.commands.client import order_list
 from vault.config import Config
 from vault.context import Vault
-from vault.domain.number_index import macs
+from vault.domain.number_index import Mark, macs
 from vault.domain.orders import Order
+from vault.migrate import migrations_directory
 from vault.sql import number_index as index_sql
 from vault.sql import restore as restore_sql
 from vault.sql.connection import transaction
@@ -135,6 +138,66 @@ async def test_the_desks_list_in_the_terminal(
     assert (len(lines), "+44" in lines[0]) == (3, False)
 
 
+async def test_an_order_is_found_by_its_reference(
+    vault: Vault,
+    api: Api,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """To the letter, alone or with a number; as corrected; after an upgrade, once it is indexed."""
+    fields = {"region": "uk", "customer": "acme", "numbers": NUMBERS, "customer_reference": "R-7"}
+    _, made, _ = await api.call("POST", "/v1/orders", json=fields)
+    other = await api.order()
+    wanted = {"region": "uk", "customer_reference": "R-7"}
+
+    async def ids(**more: str) -> list[str]:
+        _, page, _ = await api.call("POST", SEARCH, json={**wanted, **more})
+        return [item["id"] for item in page["data"]]
+
+    assert await ids() == await ids(number=NUMBERS[0], customer="acme") == [made["id"]]
+    assert await ids(number="+442079460124") == await ids(customer_reference="r-7") == []
+    for wrong in ({"region": "uk"}, {"customer_reference": "R-7"}, {**wanted, "number": "7"}):
+        assert (await api.call("POST", SEARCH, json=wrong))[0] == 422, wrong
+    status, problem, _ = await api.call("POST", SEARCH, json={**wanted, "customer_reference": ""})
+    assert (status, "1 to 128" in problem["detail"]) == (422, True)
+    assert (await api.call("GET", "/v1/orders?region=uk&customer_reference=R-7"))[0] == 422
+    kept = str(await vault.pool.fetch("select * from number_index"))
+    told = str(await vault.pool.fetch("select * from access_record"))
+    assert "R-7" not in kept + told
+    monkeypatch.setenv("PORTVAULT_SERVER", api.url)
+    monkeypatch.setenv("PORTVAULT_TOKEN", api.tokens["porting"])
+    for verb in ("list", "find"):
+        said = ["order", verb, "--region", "uk", "--reference", "R-7"]
+        await order_list(make_parser().parse_args(said))
+        assert [line[:36] for line in capsys.readouterr().out.splitlines()[1:]] == [made["id"]]
+    await api.call(
+        "POST", f"/v1/orders/{made['id']}/actions/correct", json={"customer_reference": "R-8"}
+    )
+    assert (await ids(), await ids(customer_reference="R-8")) == ([], [made["id"]])
+    assert len(await found(vault)) == 2
+    # As an upgrade from before references were indexed leaves it.
+    await vault.pool.execute("delete from number_index where reference")
+    await vault.pool.execute(_REFERENCES_WAIT)
+    assert await ids(customer_reference="R-8") == []
+    assert await count_numbers(vault, made["id"]) == 1, "a hook finds its one number meanwhile"
+    await renewed(vault)
+    assert await ids(customer_reference="R-8") == [made["id"]]
+    assert [str(item.id) for item in await found(vault)] == [other, made["id"]]
+    assert await vault.pool.fetchval("select count(*) from number_index") == 3
+
+
+#: The statement of the migration itself.
+_REFERENCES_WAIT = (
+    next(migrations_directory().glob("*_reference_index.sql")).read_text().split(";")[1]
+)
+
+
+async def count_numbers(vault: Vault, order: str) -> int:
+    """Return how many numbers the index says that an order moves."""
+    async with transaction(vault.pool) as conn:
+        return await index_sql.count_numbers(conn, UUID(order))
+
+
 async def test_only_ones_own_orders_are_found(vault: Vault, api: Api) -> None:
     """Another customer's order is as one that is not there, and so is another region."""
     await token(vault, api, "acme", customers=frozenset({"acme"}))
@@ -221,7 +284,7 @@ async def test_nothing_new_goes_under_a_key_that_was_retired(config: Config) -> 
         clock.forward(days=30)
         await renew_index(vault, "uk")
         async with transaction(vault.pool) as conn:
-            marks = macs(key, NUMBERS)
+            marks = [Mark(mac) for mac in macs(key, NUMBERS)]
             assert not await index_sql.insert(conn, "uk", old, order, marks)
         await new_order(vault)
         assert len(await found(vault)) == 2

@@ -21,7 +21,7 @@ from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
 from vault.domain.documents import MEDIA_TYPES, Custody, Document, Kind, correction_of
-from vault.domain.number_index import macs
+from vault.domain.number_index import marks_of
 from vault.domain.orders import (
     UNKNOWN_CUSTOMER,
     Details,
@@ -172,7 +172,7 @@ async def correct_order(
     vault: Vault, principal: Principal, identity: UUID, changed: Changed
 ) -> OrderView:
     """
-    Say the details of an order anew; its numbers are found by the new ones only.
+    Say the details of an order anew; it is found by the new numbers and reference only.
 
     Its customer is said once, of an order that a restore brought back without.
     """
@@ -199,13 +199,13 @@ async def correct_order(
                     warnings = check_placement(
                         vault.rules.placements,
                         order.region,
-                        numbers=new if new != old else (),
+                        numbers=new.numbers if new.numbers != old.numbers else (),
                         customer=order.customer,
                         principal=principal,
                     )
                     if new != old:
                         await index_sql.forget_orders(conn, [identity])
-                        marks = macs(key, new)
+                        marks = marks_of(key, new)
                         if not await index_sql.insert(conn, order.region, index, identity, marks):
                             # The index's key was replaced meanwhile.
                             raise StaleScopeError
@@ -218,8 +218,8 @@ async def correct_order(
 
 async def _seal_anew(
     access: Access, conn: Connection, identity: UUID, changed: Changed
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Replace the sealed details; returns the numbers as they are now, and as they were."""
+) -> tuple[Details, Details]:
+    """Replace the sealed details; returns them as they are now, and as they were."""
     await retention_sql.freeze_holds(conn, access.intent.region)
     order = await orders_sql.find(conn, identity, lock=True)
     wrapped = await orders_sql.details_key(conn, identity)
@@ -238,7 +238,7 @@ async def _seal_anew(
     key = await access.unwrap(wrapped, order=identity)
     sealed = key.seal(encode_details(new), details_context(order.region, identity))
     await orders_sql.set_details(conn, identity, sealed, changed.names())
-    return new.numbers, details.numbers
+    return new, details
 
 
 async def _say_customer(conn: Connection, order: Order, customer: str) -> None:

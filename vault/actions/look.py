@@ -26,8 +26,8 @@ from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import Custody, Document
 from vault.domain.faxes import Fax
-from vault.domain.number_index import macs
-from vault.domain.orders import decode_details, details_context
+from vault.domain.number_index import marks_of
+from vault.domain.orders import Details, decode_details, details_context
 from vault.sql import damage as damage_sql
 from vault.sql import documents as documents_sql
 from vault.sql import number_index as index_sql
@@ -189,14 +189,17 @@ async def _order_damages(vault: Vault, identity: UUID) -> list[Damage]:
                 says = "does not open"
                 return [Damage(order.region, says, "porting_order", str(identity), "details")]
             async with connection(vault.pool) as conn:
-                return await _index_damages(vault, conn, order.region, identity, details.numbers)
+                return await _index_damages(vault, conn, order.region, identity, details)
     return []
 
 
 async def _index_damages(
-    vault: Vault, conn: Connection, region: str, order: UUID, numbers: tuple[str, ...]
+    vault: Vault, conn: Connection, region: str, order: UUID, details: Details
 ) -> list[Damage]:
-    stands = await damage_sql.macs_of(conn, order)
+    stands = await damage_sql.marks_of(conn, order)
+    if any(key is None for key, _ in stands):
+        # It waits to be indexed anew.
+        return []
     keys = {key.id: key for key in await index_sql.index_keys(conn, region)}
     for identity in {key for key, _ in stands if key is not None}:
         wrapped = keys[identity].wrapped if identity in keys else None
@@ -207,8 +210,8 @@ async def _index_damages(
             opened: DataKey = await vault.keyring.open_key(wrapped)
         except DamagedError as error:
             return list(error.damages)
-        wanted = sorted(macs(opened, numbers))
-        if sorted(mac or b"" for key, mac in stands if key == identity) != wanted:
+        wanted = sorted(marks_of(opened, details))
+        if sorted(mark for key, mark in stands if key == identity) != wanted:
             says = "does not find the order"
             return [Damage(region, says, "number_index", str(order), "mac")]
     return []

@@ -1,11 +1,12 @@
 """
-Look orders up by a telephone number, and replace the key that they are found by.
+Look orders up by a telephone number or a reference, and replace the key that they are found by.
 
 A new key becomes the present one, the orders move to it one by one, and when none is left the old
 key is destroyed, with what stood under it. Each step is a transaction and derives from the rows
 what is left to do, so that it may end, or happen twice, between any two.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from uuid import UUID
@@ -20,7 +21,7 @@ from vault.actions.seal import worker
 from vault.actions.stored_object import damaged, lost_key
 from vault.context import Vault
 from vault.domain.access import Action
-from vault.domain.number_index import index_key_id, macs
+from vault.domain.number_index import index_key_id, macs, marks_of, reference_mac
 from vault.domain.orders import Details, Order, decode_details, details_context
 from vault.errors import ConflictError
 from vault.sql import number_index as index_sql
@@ -34,15 +35,24 @@ BATCH = 200
 
 async def orders_of_number(vault: Vault, region: str, number: str) -> list[UUID]:
     """Return a region's orders that move a number; whoever asks has recorded that they do."""
+    return await _orders_of(vault, region, lambda key: macs(key, [number])[0])
+
+
+async def orders_of_reference(vault: Vault, region: str, reference: str) -> list[UUID]:
+    """Return a region's orders of a customer's reference; recorded before, as for a number."""
+    return await _orders_of(vault, region, lambda key: reference_mac(key, reference))
+
+
+async def _orders_of(vault: Vault, region: str, mac_of: Callable[[DataKey], bytes]) -> list[UUID]:
     for _ in range(ATTEMPTS):
         keys = await _keys(vault, region)
         known = [key for key in keys if key.wrapped is not None]
         try:
-            marks = [macs(await _opened(vault, key), [number])[0] for key in known]
+            found_by = [mac_of(await _opened(vault, key)) for key in known]
         except StaleScopeError:
             continue
         async with connection(vault.pool) as conn:
-            found = await index_sql.orders_of(conn, region, [key.id for key in known], marks)
+            found = await index_sql.orders_of(conn, region, [key.id for key in known], found_by)
         # An order may have moved to a key that came after the keys were read.
         if [key.id for key in await _keys(vault, region)] == [key.id for key in keys]:
             return found
@@ -96,23 +106,23 @@ async def _move(access: Access, region: str, orders: list[UUID]) -> int:
     damaged_order: DamagedError | None = None
     for order in orders:
         try:
-            numbers = await _numbers(access, order)
+            details = await _details(access, order)
         except DamagedError as error:
             # It stays where it is until it is mended, and keeps no other from being moved.
             damaged_order = error
             continue
         async with transaction(vault.pool) as conn:
-            if numbers is None:
+            if details is None:
                 await index_sql.forget_orders(conn, [order])
             else:
-                await index_sql.move(conn, region, identity, order, macs(key, numbers))
+                await index_sql.move(conn, region, identity, order, marks_of(key, details))
     if damaged_order is not None:
         raise damaged_order
     return len(orders)
 
 
-async def _numbers(access: Access, identity: UUID) -> tuple[str, ...] | None:
-    """Return an order's numbers; None when nobody can know them any more."""
+async def _details(access: Access, identity: UUID) -> Details | None:
+    """Return an order's details; None when nobody can know them any more."""
     for _ in range(ATTEMPTS):
         async with connection(access.vault.pool) as conn:
             wrapped = await orders_sql.details_key(conn, identity)
@@ -120,8 +130,7 @@ async def _numbers(access: Access, identity: UUID) -> tuple[str, ...] | None:
         if order is None:
             return None
         with suppress(StaleScopeError):
-            details = await opened(access, order, wrapped)
-            return details.numbers if details else None
+            return await opened(access, order, wrapped)
     raise ConflictError("the region's keys are being sealed; try again")
 
 

@@ -16,11 +16,18 @@ from uuid import UUID
 from keys.damage import DamagedError
 from keys.errors import StaleScopeError
 from vault.actions.access import Access, own_regions, reader_region, recorded
-from vault.actions.number_index import opened, orders_of_number
+from vault.actions.number_index import opened, orders_of_number, orders_of_reference
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.decision import Circumstances, Relation, decide
-from vault.domain.orders import Details, Order, Status, check_customer, check_number
+from vault.domain.orders import (
+    Details,
+    Order,
+    Status,
+    check_customer,
+    check_number,
+    check_reference,
+)
 from vault.domain.records import Record
 from vault.errors import InvalidRequestError, LimitError, RecordsUnavailableError
 from vault.sql import documents as documents_sql
@@ -32,7 +39,7 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """Which orders: all that fit every field that is given; a number needs its region."""
+    """Which orders: all that fit every field; a number or a reference needs its region."""
 
     region: str | None = None
     status: Status | None = None
@@ -40,6 +47,8 @@ class Sought:
     #: With a document that goes before this.
     due_before: datetime | None = None
     number: str | None = None
+    #: The customer's own, to the letter.
+    reference: str | None = None
 
 
 class Shown(StrEnum):
@@ -85,9 +94,7 @@ async def list_orders(
     _check(vault, sought)
     regions = [sought.region] if sought.region else own_regions(vault, principal)
     async with recorded(vault, principal, Action.ORDER_LIST, region=regions) as access:
-        among = None
-        if sought.number and sought.region:
-            among = await orders_of_number(vault, sought.region, sought.number)
+        among = await _among(vault, sought)
         async with connection(vault.pool) as conn:
             page = await orders_sql.page(
                 conn,
@@ -104,7 +111,7 @@ async def list_orders(
             kept = await documents_sql.kept(conn, [order.id for order in page], kinds)
         if among is not None:
             for order in page[:limit]:
-                # That it moves this number is said of it, as if its numbers had been opened.
+                # That it has this number or reference is said of it, as if they had been opened.
                 await access.count_order(order.id)
         listed = [Listed(order, *kept.get(order.id, (0, None)), Shown.UNASKED) for order in page]
         if not details:
@@ -119,8 +126,20 @@ def _check(vault: Vault, sought: Sought) -> None:
         check_customer(sought.customer)
     if sought.number is not None:
         check_number(sought.number)
-        if sought.region is None:
-            raise InvalidRequestError("a number is looked up in a region: say which")
+    if sought.reference is not None:
+        check_reference(sought.reference)
+    if sought.region is None and (sought.number, sought.reference) != (None, None):
+        raise InvalidRequestError("a number or a reference is looked up in a region: say which")
+
+
+async def _among(vault: Vault, sought: Sought) -> list[UUID] | None:
+    """Return the orders that the index finds; None where it is not asked."""
+    found = list[set[UUID]]()
+    if sought.region and sought.number:
+        found.append(set(await orders_of_number(vault, sought.region, sought.number)))
+    if sought.region and sought.reference:
+        found.append(set(await orders_of_reference(vault, sought.region, sought.reference)))
+    return sorted(set.intersection(*found)) if found else None
 
 
 async def _open(access: Access, principal: Principal, listed: Sequence[Listed]) -> list[Listed]:

@@ -17,7 +17,7 @@ from vault.actions.standing import Standing, standings
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Document
-from vault.domain.number_index import macs
+from vault.domain.number_index import marks_of
 from vault.domain.order_events import DESK, OrderEvent, check_time, fold
 from vault.domain.orders import (
     ENDED,
@@ -103,7 +103,7 @@ async def create_order(
                         await vault.keyring.settle(conn, region, identity)
                     await vault.keyring.insert_key(conn, wrapped)
                     order = await _open(vault, conn, identity, region, customer, details, own)
-                    marks = macs(key, details.numbers)
+                    marks = marks_of(key, details)
                     if not await index_sql.insert(conn, region, index, identity, marks):
                         # The index's key was replaced meanwhile: nothing goes under the old one.
                         raise StaleScopeError

@@ -36,14 +36,16 @@ async def order_list(args: argparse.Namespace) -> None:
     """List the newest orders, page after page; what is personal stands in no address."""
     names = ("region", "status", "customer", "due_before")
     fields = {name: value for name in names if (value := getattr(args, name))}
+    said = {"number": args.number, "customer_reference": args.reference}
+    secret = {name: value for name, value in said.items() if value is not None}
     found, cursor = list[dict[str, Any]](), args.cursor
     async with session() as http:
         while len(found) < args.limit:
             query = {"limit": str(min(ORDERS_PAGE, args.limit - len(found)))}
             query |= {"details": "false" if args.brief else "true"}
             query |= {"cursor": cursor} if cursor else {}
-            if args.number:
-                whole = {**fields, "number": args.number}
+            if secret:
+                whole = {**fields, **secret}
                 page = await call(http, "POST", "/v1/orders/search", params=query, json=whole)
             else:
                 page = await call(http, "GET", "/v1/orders", params={**fields, **query})

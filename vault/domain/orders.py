@@ -115,6 +115,15 @@ def check_number(number: str) -> str:
     return number
 
 
+def check_reference(text: str) -> str:
+    """Return the customer's own reference, or raise `InvalidRequestError`."""
+    if not 1 <= len(text) <= REFERENCE_LENGTH_MAX:
+        raise InvalidRequestError(
+            f"customer_reference must have 1 to {REFERENCE_LENGTH_MAX} characters"
+        )
+    return text
+
+
 def check_details(
     numbers: list[str],
     customer_reference: str | None,
@@ -126,10 +135,8 @@ def check_details(
     """Return the details with every number valid E.164, or raise `InvalidRequestError`."""
     if not 1 <= len(numbers) <= NUMBERS_MAX:
         raise InvalidRequestError(f"numbers must hold 1 to {NUMBERS_MAX} telephone numbers")
-    if customer_reference is not None and not 1 <= len(customer_reference) <= REFERENCE_LENGTH_MAX:
-        raise InvalidRequestError(
-            f"customer_reference must have 1 to {REFERENCE_LENGTH_MAX} characters"
-        )
+    if customer_reference is not None:
+        check_reference(customer_reference)
     for position, number in enumerate(numbers):
         if not _is_e164(number):
             raise InvalidRequestError(f"numbers[{position}] is not a valid E.164 telephone number")

@@ -9,6 +9,7 @@ from keys.damage import DAMAGES_MAX, Damage
 from keys.damage import lost as lost_key
 from keys.keyring import WrappedKey
 from vault.domain.faxes import Fax
+from vault.domain.number_index import Mark
 from vault.sql import faxes as faxes_sql
 from vault.sql.connection import Connection
 from vault.sql.restore import SHREDS
@@ -199,10 +200,12 @@ async def fax_with_key(conn: Connection, fax: UUID) -> tuple[Fax | None, Wrapped
     return faxes_sql.fax_of(row), key
 
 
-async def macs_of(conn: Connection, order: UUID) -> list[tuple[UUID | None, bytes | None]]:
-    """Return what stands in the index of numbers for an order, each with the key it is under."""
-    rows = await conn.fetch('select key, mac from number_index where "order" = $1', order)
-    return [(row["key"], row["mac"]) for row in rows]
+async def marks_of(conn: Connection, order: UUID) -> list[tuple[UUID | None, Mark]]:
+    """Return what stands in the index for an order, each with the key it is under."""
+    rows = await conn.fetch(
+        'select key, mac, reference from number_index where "order" = $1', order
+    )
+    return [(row["key"], Mark(row["mac"] or b"", row["reference"])) for row in rows]
 
 
 async def index_anew(conn: Connection, order: UUID, numbers: int) -> None:

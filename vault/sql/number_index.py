@@ -1,4 +1,4 @@
-"""The keyed index of telephone numbers, and the keys it stands under."""
+"""The keyed index of telephone numbers and references, and the keys it stands under."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from keys.keyring import WrappedKey
+from vault.domain.number_index import Mark
 from vault.sql.connection import Connection
 
 
@@ -62,43 +63,49 @@ async def replace_key(
 
 
 async def insert(
-    conn: Connection, region: str, key: UUID, order: UUID, macs: Sequence[bytes]
+    conn: Connection, region: str, key: UUID, order: UUID, marks: Sequence[Mark]
 ) -> bool:
     """Index an order; False when the key is not the present one any more, and nothing was done."""
     done = await conn.execute(
         """
         with present as (
             select from number_index_key where id = $2 and retired_at is null for share)
-        insert into number_index (region, key, mac, "order")
-        select $1, $2, mac, $3 from present, unnest($4::bytea[]) mac
+        insert into number_index (region, key, mac, "order", reference)
+        select $1, $2, mac, $3, reference
+        from present, unnest($4::bytea[], $5::boolean[]) mark (mac, reference)
         """,
         region,
         key,
         order,
-        list(macs),
+        [mark.mac for mark in marks],
+        [mark.reference for mark in marks],
     )
     return done != "INSERT 0 0"
 
 
 async def move(
-    conn: Connection, region: str, key: UUID, order: UUID, macs: Sequence[bytes]
+    conn: Connection, region: str, key: UUID, order: UUID, marks: Sequence[Mark]
 ) -> None:
-    """Have an order stand under this key only, if it stands anywhere and the key is present."""
+    """Have an order that waits stand under this key only, if the key is present."""
     await conn.execute(
         """
         with present as (
             select from number_index_key where id = $2 and retired_at is null for share),
         gone as (
-            delete from number_index where "order" = $3 and key is distinct from $2
-                and exists (select from present)
+            delete from number_index where "order" = $3 and exists (select from present)
+                and exists (
+                    select from number_index where "order" = $3 and key is distinct from $2)
             returning "order")
-        insert into number_index (region, key, mac, "order")
-        select $1, $2, mac, $3 from unnest($4::bytea[]) mac where exists (select from gone)
+        insert into number_index (region, key, mac, "order", reference)
+        select $1, $2, mac, $3, reference
+        from unnest($4::bytea[], $5::boolean[]) mark (mac, reference)
+        where exists (select from gone)
         """,
         region,
         key,
         order,
-        list(macs),
+        [mark.mac for mark in marks],
+        [mark.reference for mark in marks],
     )
 
 
@@ -136,7 +143,9 @@ async def orders_of(
 
 async def count_numbers(conn: Connection, order: UUID) -> int:
     """Return how many numbers an order moves, as long as it is in the index."""
-    count: int = await conn.fetchval('select count(*) from number_index where "order" = $1', order)
+    count: int = await conn.fetchval(
+        'select count(*) from number_index where "order" = $1 and not reference', order
+    )
     return count
 
 

@@ -1,4 +1,4 @@
-"""The handlers of lists of orders, and of telephone numbers, which stand in no address."""
+"""The handlers of lists of orders, and of numbers and references, which stand in no address."""
 
 from aiohttp import web
 
@@ -53,16 +53,26 @@ async def list_orders(request: web.Request) -> web.Response:
 
 
 async def search_orders(request: web.Request) -> web.Response:
-    """List one's orders that move a number, newest first."""
+    """List one's orders that move a number, or have a reference, newest first."""
     fields = await json_fields(
-        request, region=str, number=str, status=str, customer=str, due_before=str
+        request,
+        region=str,
+        number=str,
+        customer_reference=str,
+        status=str,
+        customer=str,
+        due_before=str,
     )
+    number, reference = fields.get("number"), fields.get("customer_reference")
+    if number is None and reference is None:
+        raise InvalidRequestError("number or customer_reference is missing")
     sought = Sought(
         region=needed(fields, "region"),
         status=_status(fields.get("status")),
         customer=fields.get("customer"),
         due_before=time_of("due_before", fields.get("due_before")),
-        number=needed(fields, "number"),
+        number=number,
+        reference=reference,
     )
     return await _page(request, sought)
 

@@ -91,8 +91,14 @@ SCHEMAS: dict[str, Any] = {
         },
     ),
     "OrderSearch": _object(
-        {"region": _REGION, "number": _STRING},
-        {"status": one_of(Status), "customer": _STRING, "due_before": _TIME},
+        {"region": _REGION},
+        {
+            "number": _STRING,
+            "customer_reference": _STRING,
+            "status": one_of(Status),
+            "customer": _STRING,
+            "due_before": _TIME,
+        },
     ),
     "OrderNumbers": _object(
         {"order": _ID, "numbers": {"type": "array", "items": _STRING, "minItems": 1}}

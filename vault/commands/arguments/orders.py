@@ -53,14 +53,17 @@ def add_orders(above: Tree) -> None:
     _add_filters(listed)
     listed.add_argument("--region", choices=REGIONS)
     listed.add_argument("--number", help="only those that move this number, E.164; with --region")
+    listed.add_argument("--reference", help="only of this one, to the letter; with --region")
     find = tree.command(
         "find",
         "client.order_list",
-        "List the newest orders that move a number.",
+        "List the newest orders that move a number or have a reference.",
         "portvault order find --region uk --number +442079460123",
     )
     find.add_argument("--region", required=True, choices=REGIONS)
-    find.add_argument("--number", required=True, help="E.164")
+    sought = find.add_mutually_exclusive_group(required=True)
+    sought.add_argument("--number", help="E.164")
+    sought.add_argument("--reference", help="the customer's own, to the letter")
     _add_filters(find)
     show = tree.command(
         "show", "client.order_show", "Show an order and its documents.", "portvault order show ID"

@@ -38,7 +38,7 @@ ROUTES = (
         "POST",
         "/v1/orders/search",
         search_orders,
-        "List the porting orders that move a number, newest first",
+        "List the porting orders that move a number or have a reference, newest first",
         200,
         "OrderPage",
         body="OrderSearch",
