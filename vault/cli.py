@@ -23,8 +23,8 @@ from keys.errors import (
 )
 from vault import errors
 from vault.commands.arguments import make_parser
-from vault.commands.wording import worded
 from vault.process import protect_memory
+from vault.wording import worded
 
 FAILED, MISSING, FORBIDDEN, UNAVAILABLE = 1, 3, 4, 5
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM

@@ -25,6 +25,7 @@ from vault.errors import (
     UnavailableError,
     VaultError,
 )
+from vault.wording import problem_worded
 
 IDLE_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
@@ -197,7 +198,7 @@ async def check(response: aiohttp.ClientResponse) -> None:
         problem = await response.json(content_type=None)
     if not isinstance(problem, dict) or "detail" not in problem:
         raise _no_vault(response)
-    detail = str(problem["detail"])
+    detail = problem_worded(str(problem["detail"]))
     if "incident" in problem:
         detail += f"; tell the operator of incident {problem['incident']}"
     if problem.get("type") == DAMAGED:

@@ -365,6 +365,8 @@ def _checked(config: Config) -> Config:
         raise ConfigurationError(f"regions must be some of {', '.join(REGIONS)}")
     if config.located and config.located not in REGIONS:
         raise ConfigurationError(f"located must be one of {', '.join(REGIONS)}")
+    if config.fax_other_region and config.fax_other_region not in config.regions:
+        raise ConfigurationError(f"fax_other_region must be one of {', '.join(config.regions)}")
     for witness in config.witnesses:
         try:
             CosignatureVerifier(witness)

@@ -33,6 +33,9 @@ class FaxSettings:
     sandbox_timeout_seconds: float = 20.0
     #: What memory a child that looks into faxes may use.
     sandbox_memory_bytes_max: int = 1024 * 1024 * 1024
+    #: Where faxes to numbers of no region's country are kept, unless whoever brings one says it or
+    #: has one region alone.
+    fax_other_region: str = ""
     #: The next hop of faxes that go by mail, as `smtp.example:25`.
     fax_smtp: str = ""
     #: The name to sign in with at `fax_smtp`, where it asks.

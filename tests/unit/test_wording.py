@@ -1,17 +1,23 @@
 """What the terminal says of a problem: no header, no address, no query."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from vault.cli import _say
+from vault.client import call
 from vault.commands.arguments import make_parser
-from vault.commands.wording import _WORDS, worded
 from vault.domain.access import PurposeError
 from vault.errors import InvalidRequestError
+from vault.web.openapi import openapi
+from vault.wording import _OPTIONS, _WORDS, problem_worded, worded
 
 ROOT = Path(__file__).parents[2]
 #: Headers have capitals on both sides of a hyphen.
@@ -51,6 +57,58 @@ def test_no_problem_on_the_terminal_speaks_http() -> None:
     assert [(at, text) for at, text in texts if HTTP.search(worded(text))] == []
 
 
+def members(found: object) -> Iterator[str]:
+    """Yield the name of each parameter and of each member of a body that the API takes."""
+    if isinstance(found, dict):
+        if "in" in found:
+            yield found["name"]
+        yield from found.get("properties", {})
+        for name, inner in found.items():
+            if name != "responses":
+                yield from members(inner)
+    elif isinstance(found, list):
+        for inner in found:
+            yield from members(inner)
+
+
+def test_no_problem_on_the_terminal_speaks_of_members() -> None:
+    """What the API calls a member or a parameter is an option here, as it is spelled here."""
+    spelled = {name for name in members(openapi()) if "_" in name}
+    assert {"effective_at", "due_before", "customer_reference"} <= spelled
+    places = ("vault/web", "vault/actions", "vault/domain")
+    # A word alone names a column.
+    texts = [text for at, text in said() if at.startswith(places) and " " in text]
+    found = [(name, text) for name in spelled for text in texts if re.search(rf"\b{name}\b", text)]
+    assert len(found) > 5
+    assert [(name, text) for name, text in found if name in problem_worded(text)] == []
+
+
+@pytest.mark.parametrize(
+    "detail, text",
+    [
+        ("numbers[1] is not a valid E.164 telephone number", "number 2 is not a valid E.164"),
+        ("from is in the future: nothing yet", "--from is in the future"),
+        ("the region is another one; kind must be one of loa", "the region is another one; --kind"),
+        (
+            "there is no action 'x'; all of them stand in /openapi.json, for the parameter action",
+            "there is no action 'x'; --help lists all of them",
+        ),
+    ],
+)
+async def test_a_problem_of_the_api_is_told_in_the_terminals_words(detail: str, text: str) -> None:
+    """Wherever a command prints it: the words are changed where the answer is read."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        body = json.dumps({"type": "about:blank", "detail": detail})
+        return web.Response(status=422, text=body, content_type="application/problem+json")
+
+    app = web.Application()
+    app.router.add_get("/", refuse)
+    async with TestServer(app) as server, aiohttp.ClientSession() as http:
+        with pytest.raises(InvalidRequestError, match=re.escape(text)):
+            await call(http, "GET", str(server.make_url("/")))
+
+
 def test_the_options_that_are_named_are_there() -> None:
     """An option that stands for a header is one of a command's."""
     known: set[str] = set()
@@ -61,6 +119,7 @@ def test_the_options_that_are_named_are_there() -> None:
             if isinstance(action.choices, dict):
                 left += action.choices.values()
     named = {word for _, ours in _WORDS for word in re.findall(r"--[a-z-]+", ours)}
+    named |= set(_OPTIONS.values())
     assert named
     assert named <= known
 

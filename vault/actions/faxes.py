@@ -102,7 +102,7 @@ async def receive_fax(
     nothing else came under. Raises `KeyReusedError` when there is none.
     """
     check_key(idempotency_key)
-    asked = _asked(vault, incoming)
+    asked = _asked(vault, principal, incoming)
     async with recorded(
         vault, principal, Action.FAX_RECEIVE, region=asked.region, document=asked.id, kind=KIND
     ) as access:
@@ -153,7 +153,7 @@ class _Asked:
     media_type: str | None
 
 
-def _asked(vault: Vault, incoming: Incoming) -> _Asked:
+def _asked(vault: Vault, principal: Principal, incoming: Incoming) -> _Asked:
     try:
         direction = Direction(incoming.direction)
     except ValueError:
@@ -161,34 +161,45 @@ def _asked(vault: Vault, incoming: Incoming) -> _Asked:
     callee = check_number(incoming.callee, "to")
     numbers = Numbers(check_caller(incoming.caller), callee)
     facts = check_facts(incoming.facts)
-    region = recipients_region(vault, callee, incoming.region)
+    region = recipients_region(vault, principal, callee, incoming.region)
     return _Asked(vault.new_id(), region, direction, numbers, facts, incoming.media_type)
 
 
-def recipients_region(vault: Vault, callee: str, said: str | None) -> str:
+def recipients_region(vault: Vault, principal: Principal, callee: str, said: str | None) -> str:
     """
     Return the recipient's region, by the same rule at every entrance.
 
     It is its route's, its number's country's, what was said, its country code's (Canada and the
-    Caribbean share the one of the United States), or the only one that is served here.
+    Caribbean share the one of the United States), the only one of whoever brings the fax, or
+    `fax_other_region`. Raises `InvalidRequestError` where it is none that is served here.
     """
+    served = vault.config.regions
     route = vault.fax_routes.find(callee)
     known = (route.region if route else None) or region_of(callee)
     if said is not None and known is not None and said != known:
         raise InvalidRequestError(
             f"the recipient's region decides where a fax is kept, and that is {known}"
         )
-    region = known or said or _unsaid_region(vault.config.regions, callee)
+    region = known or said or _unsaid_region(vault, principal, callee)
     if region is None:
-        raise InvalidRequestError("say the recipient's region: its number is in none of ours")
-    if region not in vault.config.regions:
-        raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
+        raise InvalidRequestError(
+            "the number's country has no region here: say the recipient's region, or set "
+            "fax_other_region in the vault, which is for the faxes of all such countries"
+        )
+    if region not in served:
+        raise InvalidRequestError(
+            f"the recipient's region is {region}; served here: {', '.join(served)}"
+        )
     return region
 
 
-def _unsaid_region(served: tuple[str, ...], callee: str) -> str | None:
-    region = region_by_code(callee)
-    return served[0] if len(served) == 1 and region not in served else region
+def _unsaid_region(vault: Vault, principal: Principal, callee: str) -> str | None:
+    """Return where a fax is kept whose number has no region, and nobody said one."""
+    served, shared = vault.config.regions, region_by_code(callee)
+    if shared in served:
+        return shared
+    own = [region for region in served if region in principal.regions]
+    return own[0] if len(own) == 1 else vault.config.fax_other_region or None
 
 
 def _size_max(vault: Vault, incoming: Incoming) -> int:

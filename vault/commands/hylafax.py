@@ -75,6 +75,8 @@ async def received(args: argparse.Namespace) -> None:
     except _PASSING:
         _leave_note(path, query, key)
         raise
+    # What an earlier run left is true no more.
+    _note(path).unlink(missing_ok=True)
     show(fax, fax["id"], as_json=args.json)
 
 
@@ -161,8 +163,12 @@ def _read(path: Path) -> bytes:
         raise VaultError(f"{path}: {error.strerror}") from None
 
 
+def _note(path: Path) -> Path:
+    return path.with_name(path.name + NOTE_SUFFIX)
+
+
 def _leave_note(path: Path, query: dict[str, str], key: str) -> None:
-    note = path.with_name(path.name + NOTE_SUFFIX)
+    note = _note(path)
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         with os.fdopen(os.open(note, flags, 0o600), "w", encoding="utf-8") as file:
@@ -190,7 +196,8 @@ async def drain(args: argparse.Namespace) -> None:
             path.unlink(missing_ok=True)
             note.unlink()
             taken.append(fax["id"])
-    show({"taken": taken, "left": left}, "\n".join(taken) or "nothing waits", as_json=args.json)
+    told = "\n".join(taken) or ("nothing was taken" if left else "nothing waits")
+    show({"taken": taken, "left": left}, told, as_json=args.json)
     if left:
         name, reason = min(left.items())
         raise VaultError(f"{len(left)} faxes are left; {name}: {reason}")

@@ -142,12 +142,13 @@ def check_details(
             raise InvalidRequestError(f"numbers[{position}] is not a valid E.164 telephone number")
     if port_type is not None and port_type not in list(PortType):
         raise InvalidRequestError(f"type must be one of {', '.join(PortType)}")
-    for name, carrier in (("losing", losing_carrier), ("gaining", gaining_carrier)):
+    carriers = {"losing_carrier": losing_carrier, "gaining_carrier": gaining_carrier}
+    for name, carrier in carriers.items():
         if carrier is not None and not (
             1 <= len(carrier) <= CARRIER_LENGTH_MAX and carrier.isprintable()
         ):
             raise InvalidRequestError(
-                f"{name}_carrier must have 1 to {CARRIER_LENGTH_MAX} printable characters"
+                f"{name} must have 1 to {CARRIER_LENGTH_MAX} printable characters"
             )
     return Details(
         tuple(dict.fromkeys(numbers)),

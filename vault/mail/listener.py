@@ -133,16 +133,21 @@ class FaxHandler:
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """Take addresses that are a number's, in a region that is served here."""
-        del server, session
+        del server
         number = parse_address(address, self._domains)
         if number is None:
             return "550 5.1.1 this is no fax address"
         if len(envelope.rcpt_tos) >= self._vault.config.fax_listen_recipients_max:
             return "452 4.5.3 too many recipients"
         try:
-            recipients_region(self._vault, number, None)
-        except InvalidRequestError:
-            return "550 5.1.1 no faxes are sent there"
+            principal = await self._principal(session)
+            if principal is None:
+                return "530 5.7.0 sign in with a token, over TLS"
+            recipients_region(self._vault, principal, number, None)
+        except InvalidRequestError as error:
+            return f"550 5.1.1 {error}"
+        except UnavailableError:
+            return "451 4.3.0 come again later"
         envelope.rcpt_tos.append(number)
         envelope.rcpt_options.extend(options)
         return "250 2.1.5 OK"
@@ -189,7 +194,7 @@ class FaxHandler:
                     callee=number,
                     size_bytes=len(data),
                 )
-                keys = self._keys(name, number, position, len(data))
+                keys = self._keys(principal, name, number, position, len(data))
                 await receive_fax(
                     self._vault,
                     principal,
@@ -200,7 +205,9 @@ class FaxHandler:
                 count += 1
         return count
 
-    def _keys(self, name: str | None, called: str, position: int, size: int) -> list[str]:
+    def _keys(
+        self, principal: Principal, name: str | None, called: str, position: int, size: int
+    ) -> list[str]:
         """
         Return the keys of faxes that look alike in a mail, from what their receipts say anyway.
 
@@ -208,7 +215,7 @@ class FaxHandler:
         """
         if name is None:
             return []
-        masked = mask(called, recipients_region(self._vault, called, None))
+        masked = mask(called, recipients_region(self._vault, principal, called, None))
         many = range(self._vault.config.fax_listen_same_name_max)
         return [_key(name, masked, position, size, number) for number in many]
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from vault.commands.arguments.tree import Tree, count, identity
-from vault.domain.access import Purpose
+from vault.domain.access import Action, Purpose
 from vault.domain.regions import REGIONS
 
 #: The auditor's own, which is slow to import for a help; a test compares the two.
@@ -39,7 +39,7 @@ def add_log(tree: Tree) -> None:
     search.add_argument(
         "--purpose", help=f"reads for one of {', '.join(Purpose)}, and whether bytes went out"
     )
-    search.add_argument("--action", help="only this action, as document.read or log.read")
+    search.add_argument("--action", help=f"only this action: {', '.join(sorted(Action))}")
     search.add_argument("--refused", action="store_true", help="only refusals")
     search.add_argument(
         "--transfers",
