@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -48,6 +47,7 @@ from vault.log_watch import LogWatch
 from vault.meter import Meter
 from vault.migrate import migrate
 from vault.policy_files import read_rules
+from vault.process import stop_signals
 from vault.refused import Refused
 from vault.sql.connection import connection
 from vault.sql.session import (
@@ -233,7 +233,7 @@ def open_region_custodian(config: Config, region: str) -> Custodian:
 
 
 async def serve(config: Config) -> None:
-    """Serve, and work where the configuration says so, until SIGTERM or SIGINT."""
+    """Serve, and work where the configuration says so, until a signal asks to stop."""
     # Entrances and their libraries are loaded by who serves, not by every command.
     from vault.mail.listener import listening
     from vault.warm import warm
@@ -264,7 +264,7 @@ async def serve(config: Config) -> None:
 
 
 async def work_only(config: Config) -> None:
-    """Run the reconcilers without a server, until SIGTERM or SIGINT."""
+    """Run the reconcilers without a server, until a signal asks to stop."""
     from vault.warm import warm
     from vault.worker import work
 
@@ -278,7 +278,7 @@ async def _until_stopped(*steps: Coroutine[Any, Any, None]) -> None:
     """Run the steps until a signal asks to stop; a step that fails ends them all."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(step) for step in steps]

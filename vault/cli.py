@@ -23,11 +23,10 @@ from keys.errors import (
 )
 from vault import errors
 from vault.commands.arguments import make_parser
-from vault.process import protect_memory
+from vault.process import hear_signals, protect_memory, stop_signals
 from vault.wording import worded
 
 FAILED, MISSING, FORBIDDEN, UNAVAILABLE = 1, 3, 4, 5
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((errors.NotFoundError, errors.ShreddedError, KeyDestroyedError), MISSING),
     ((errors.ForbiddenError, errors.UnauthenticatedError), FORBIDDEN),
@@ -54,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     module, _, name = args.run.partition(".")
-    terminated = asyncio.Event()
-    _hear_signals()
+    stopped = list[signal.Signals]()
+    hear_signals()
     try:
         command: Command = getattr(importlib.import_module(f"vault.commands.{module}"), name)
-        _runner(args.run)(_stoppable(command, args, terminated))
+        _runner(args.run)(_stoppable(command, args, stopped))
     except (KeyboardInterrupt, asyncio.CancelledError):
         # Where something else cancelled the command, too, asyncio does not say that it was Ctrl-C.
-        return TERMINATED if terminated.is_set() else INTERRUPTED
+        return 128 + (stopped or [signal.SIGINT])[0]
     except BrokenPipeError:
         # Whoever read our output has gone; nothing more is to be said, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,22 +81,20 @@ def _runner(name: str) -> Callable[[Coroutine[Any, Any, None]], None]:
     return uvloop.run
 
 
-def _hear_signals() -> None:
-    """Be stopped by Ctrl-C and SIGTERM, whatever the process that started this one ignored."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-
-
-async def _stoppable(command: Command, args: argparse.Namespace, terminated: asyncio.Event) -> None:
-    """Run the command so that SIGTERM, too, lets it put away what is half done."""
+async def _stoppable(
+    command: Command, args: argparse.Namespace, stopped: list[signal.Signals]
+) -> None:
+    """Run the command so that what asks it to stop lets it put away what is half done."""
     task = asyncio.current_task()
 
-    def stop() -> None:
-        terminated.set()
+    def stop(number: signal.Signals) -> None:
+        stopped.append(number)
         if task is not None:
             task.cancel()
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+    loop = asyncio.get_running_loop()
+    for number in set(stop_signals()) - {signal.SIGINT}:
+        loop.add_signal_handler(number, stop, number)
     await command(args)
 
 

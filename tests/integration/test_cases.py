@@ -15,6 +15,7 @@ from tests.fixtures_telefax import CALLEE
 from tests.integration.test_fax_listener import Listener, listener
 from vault.actions.tokens import create_token
 from vault.commands.arguments import make_parser
+from vault.commands.hylafax import NOTE_SUFFIX
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
@@ -77,7 +78,12 @@ class Entrances:
         """Have HylaFAX bring a fax."""
         queued = self.queue / f"fax{len(list(self.queue.iterdir()))}.tif"
         queued.write_bytes(data)
-        return await self._run("fax", "received", "--to", number, str(queued), "ttyS0", "7", "")
+        note = queued.with_name(queued.name + NOTE_SUFFIX)
+        note.write_text("{}")
+        words = ("fax", "received", "--to", number, str(queued), "ttyS0", "7", "")
+        refusal = await self._run(*words)
+        assert refusal is not None or not note.exists(), "what an earlier run left"
+        return refusal
 
     async def _run(self, *words: str) -> str | None:
         args: argparse.Namespace = make_parser().parse_args(words)
