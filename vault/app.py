@@ -21,7 +21,7 @@ from keys.custodians.moving import MovingCustodian
 from keys.errors import RolledBackError
 from keys.keyring import Keyring
 from keys.signing import SigningKeys
-from vault.actions.policy import start_policy
+from vault.actions.policy import start_grace, start_policy
 from vault.actions.published import less_than_bucket, require_not_behind, require_own_key
 from vault.actions.stores import require_own_store, take_store
 from vault.adapters.allocator import keep_pages
@@ -249,6 +249,7 @@ async def serve(config: Config) -> None:
             serving(config, vault, connections := open_account(config)) as address,
             listening(vault, connections),
         ):
+            await _start_grace(vault)
             print(
                 f"Portvault serves on {address}\n"
                 "To make a token, in another terminal: "
@@ -270,8 +271,19 @@ async def work_only(config: Config) -> None:
 
     warm()
     async with open_vault(config) as vault:
+        await _start_grace(vault)
         look_less()
         await _until_stopped(work(vault))
+
+
+async def _start_grace(vault: Vault) -> None:
+    if (earlier := await start_grace(vault)) is not None:
+        log.warning(
+            "reversal_grace_seconds was %g, and from now on is %g in every process; set the same "
+            "on every machine, since the last one that starts says it",
+            earlier.total_seconds(),
+            vault.config.reversal_grace_seconds,
+        )
 
 
 async def _until_stopped(*steps: Coroutine[Any, Any, None]) -> None:

@@ -30,11 +30,12 @@ from vault.actions.expire import expire, shred_due
 from vault.actions.instruct import give_instruction, resolve_instruction, withdraw_instruction
 from vault.actions.order_details import forget_orders
 from vault.actions.orders import change_order
-from vault.actions.policy import apply_policy, policy_effect
+from vault.actions.policy import apply_policy, in_force, policy_effect, start_grace
 from vault.actions.purge import purge_shredded
 from vault.actions.retention import explain_retention, plan_retention
 from vault.actions.sequence import sequence_log
 from vault.actions.shred import Ground, shred
+from vault.commands.doctor_policy import policy as doctors_policy
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.approvals import Act, Terms
@@ -96,10 +97,24 @@ async def test_a_changed_grace_is_acted_on_as_it_is_shown(
         if before:
             await sweep(vault)
         async with clocked(config, reversal_grace_seconds=after) as (other, _):
+            # A command of the operator, whose shell may have other settings, changes nothing.
+            assert await grace_in_force(other) == timedelta(seconds=before)
+            assert (await doctors_policy(other.config, timedelta(seconds=before)))[0] == "warn"
+            assert await start_grace(other) == timedelta(seconds=before)
+            assert await start_grace(other) is None
+            assert (await doctors_policy(other.config, await grace_in_force(vault)))[0] == "ok"
+            verdict, said = await doctors_policy(vault.config, await grace_in_force(vault))
+            assert (verdict, f"{after:g} is in force" in said) == ("warn", True)
             shown = [await explain_retention(one, DPO, document) for one in (vault, other)]
             assert shown[0].sentence == shown[1].sentence
             await sweep(vault)
             assert await custody(vault, document) == ("stored" if after else "shredded")
+
+
+async def grace_in_force(vault: Vault) -> timedelta:
+    """Return how long an end waits for its reversal, in every process."""
+    async with connection(vault.pool) as conn:
+        return (await in_force(vault, conn)).grace
 
 
 async def test_a_reversal_within_the_grace_reopens_custody(house: House) -> None:

@@ -82,23 +82,37 @@ async def policy_used(vault: Vault, conn: Connection, document: Document) -> Pol
 
 
 async def start_policy(vault: Vault) -> bool:
-    """
-    Put the first policy in force; returns whether the operator's file is what is in force.
-
-    A grace that was changed in the settings is a new version of the policy in force, so that every
-    document is judged anew by it, in every process.
-    """
+    """Put the first policy in force; returns whether the operator's file is what is in force."""
     parse_policy(vault.policy_text)
-    now, grace = vault.clock(), _grace_setting(vault)
     async with transaction(vault.pool) as conn:
         await policies_sql.lock(conn)
-        newest = await policies_sql.newest(conn) or policies_sql.AppliedPolicy(
-            0, vault.policy_text, now, FIRST_BY, None, None
-        )
-        if newest.grace != grace:
-            version = replace(newest, version=newest.version + 1, grace=grace, applied_at=now)
-            await policies_sql.insert(conn, version)
+        if await policies_sql.newest(conn) is None:
+            await policies_sql.insert(conn, _first(vault))
         return (await in_force(vault, conn)).policy == _parsed(vault.policy_text)
+
+
+async def start_grace(vault: Vault) -> timedelta | None:
+    """
+    Put the grace of the settings in force; returns the earlier one where that was another.
+
+    It is a new version of the policy in force, so that every document is judged anew by it, in
+    every process: the one that served or worked last said it. Commands of the operator do not.
+    """
+    grace = _grace_setting(vault)
+    async with transaction(vault.pool) as conn:
+        await policies_sql.lock(conn)
+        newest = await policies_sql.newest(conn) or _first(vault)
+        if newest.grace == grace:
+            return None
+        version = replace(newest, version=newest.version + 1, grace=grace, applied_at=vault.clock())
+        await policies_sql.insert(conn, version)
+        return newest.grace
+
+
+def _first(vault: Vault) -> policies_sql.AppliedPolicy:
+    return policies_sql.AppliedPolicy(
+        1, vault.policy_text, vault.clock(), FIRST_BY, None, _grace_setting(vault)
+    )
 
 
 def policy_subject(text: str) -> str:

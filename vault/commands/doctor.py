@@ -9,7 +9,7 @@ import stat
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -36,15 +36,15 @@ from vault.adapters.objects import open_store
 from vault.adapters.postgres_cluster import is_confined
 from vault.adapters.recorder import APPLICATION
 from vault.adapters.sniffer import MagicSniffer
-from vault.app import EMBEDDED, attached, load_policy, login, open_region_custodian
+from vault.app import EMBEDDED, attached, login, open_region_custodian
 from vault.commands.database import database_errors
 from vault.commands.doctor_damage import damage
+from vault.commands.doctor_policy import policy
 from vault.commands.output import show, table
 from vault.config import Config, load_config
 from vault.connections import DESCRIPTORS_EACH, DESCRIPTORS_KEPT, Room
 from vault.context import SIGNER_NAME, ObjectStore
 from vault.domain.checkpoint import open_checkpoint, open_minimum
-from vault.domain.policy import parse_policy
 from vault.errors import VaultError
 from vault.fax_parts import make_sandbox
 from vault.migrate import pending
@@ -52,6 +52,7 @@ from vault.sql.connection import Connection
 from vault.sql.log import latest_checkpoint
 from vault.sql.log_published import published_size
 from vault.sql.log_waiting import waiting_seconds
+from vault.sql.policies import newest as newest_policy
 from vault.sql.privileges import SERVICE_ROLE
 from vault.sql.session import (
     powers,
@@ -101,6 +102,8 @@ class Known:
     stopped: dict[str, str] = field(default_factory=dict)
     #: What waits for too long.
     queues: dict[str, tuple[str, str]] = field(default_factory=dict)
+    #: How long an end waits for its reversal, where the database says it.
+    grace: timedelta | None = None
 
     def state(self, region: str) -> tuple[int | None, ...]:
         """Return what a seal, a mirror or a published log changes."""
@@ -124,7 +127,7 @@ async def doctor(args: argparse.Namespace) -> None:
         "home": partial(_home, config),
         "descriptors": partial(_descriptors, config),
         "libmagic": partial(_libmagic, config),
-        "policy": partial(_policy, config),
+        "policy": partial(policy, config, known.grace),
     }
     if known.current:
         checks["at rest"] = partial(damage, config, [r for r in config.regions if r in known.trees])
@@ -263,6 +266,8 @@ async def _ask_database(config: Config, known: Known) -> tuple[str, str]:
             if not waiting:
                 known.logs.update(await _logs(config, conn))
                 known.stopped.update(await _stopped(config, conn))
+                newest = await newest_policy(conn)
+                known.grace = newest.grace if newest else None
                 known.queues.update(await _queues(config, conn))
             for region in () if waiting else known.trees:
                 known.waiting[region] = await generations.waiting_seconds(conn, region)
@@ -492,7 +497,3 @@ async def _libmagic(config: Config) -> tuple[str, str]:
     finally:
         await sandbox.close()
     return "ok", "works"
-
-
-async def _policy(config: Config) -> tuple[str, str]:
-    return "ok", f"{len(parse_policy(load_policy(config)))} retention rules"
