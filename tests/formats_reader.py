@@ -9,12 +9,16 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cryptography.cobblestone import Cobblestone256Decryptor
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -173,6 +177,14 @@ class Tree:
         key = derived(self.data_key(identity), "metadata")
         return json.loads(opened(key, sealed, f"portvault/{what}/v1/{self.region}/{identity}"))
 
+    def fingerprint(self, identity: str, asked: list[Any], content: bytes = b"") -> bytes:
+        """Return what tells a repeated request from another one under the same key."""
+        key, said = (
+            derived(self.data_key(identity), "idempotency"),
+            json.dumps(asked, sort_keys=True).encode(),
+        )
+        return hmac.digest(key, len(said).to_bytes(8) + said + content, "sha256")
+
     def number_mac(self, index_key: str, number: str) -> bytes:
         """Return what stands in the index for a number."""
         key = derived(self.data_key(index_key), "number-index")
@@ -182,3 +194,126 @@ class Tree:
         """Return what stands in the index for a customer's own reference."""
         key = derived(self.data_key(index_key), "reference-index")
         return hmac.digest(key, reference.encode(), "sha256")
+
+
+def store_id(bucket: Path) -> str:
+    """Return which store a bucket is."""
+    told = json.loads((bucket / "store.json").read_bytes())
+    assert told["v"] == 1
+    assert len(bytes.fromhex(told["id"])) == 16
+    return str(told["id"])
+
+
+def vkey_of(directory: Path) -> str:
+    """Return the public half of the key that signs the log, as NAME+HASH+BASE64."""
+    key = serialization.load_pem_private_key((directory / "signing.key").read_bytes(), None)
+    raw = b"\x01" + key.public_key().public_bytes_raw()  # type: ignore[union-attr]
+    name = hashlib.sha256(b"portvault\n" + raw).digest()[:4].hex()
+    return f"portvault+{name}+{base64.b64encode(raw).decode()}"
+
+
+def text_of(note: str, vkey: str) -> str:
+    """Return the text of a signed note, whose signature by this key holds."""
+    name, identity, public = vkey.split("+", 2)
+    body, _, signatures = note.rpartition("\n\n")
+    text = body + "\n"
+    for line in signatures.splitlines():
+        dash, signer, blob = line.split(" ")
+        assert dash == "\N{EM DASH}"
+        data = base64.b64decode(blob, validate=True)
+        if (signer, data[:4].hex()) == (name, identity):
+            key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public)[1:])
+            key.verify(data[4:], text.encode())
+            return text
+    raise AssertionError("no signature by the key")
+
+
+def leaf(record: bytes) -> bytes:
+    return hashlib.sha256(b"\x00" + record).digest()
+
+
+def tree_root(leaves: list[bytes]) -> bytes:
+    """Return the root of RFC 6962 over leaves."""
+    if len(leaves) == 1:
+        return leaves[0]
+    split = 1 << ((len(leaves) - 1).bit_length() - 1)
+    both = tree_root(leaves[:split]) + tree_root(leaves[split:])
+    return hashlib.sha256(b"\x01" + both).digest()
+
+
+FIELDS = {
+    *("v", "id", "region", "at", "phase", "principal", "role", "action", "intent", "document"),
+    *("order", "kind", "purpose", "reference", "region_to", "basis", "decision", "reason"),
+    *("result", "size_bytes"),
+}
+
+
+class Log:
+    """What a bucket shows of a region's log, under its largest checkpoint."""
+
+    def __init__(self, bucket: Path, region: str, vkey: str) -> None:
+        self._tiles, self._vkey = bucket / "log" / "tile", vkey
+        newest = max((bucket / "log").glob("checkpoint-*"))
+        origin, size, root = text_of(newest.read_text(), vkey).splitlines()[:3]
+        assert origin == f"portvault/{region}"
+        assert newest.name == f"checkpoint-{int(size):020}"
+        self.size = int(size)
+        self.records = [entry for tile in self._each("entries") for entry in _entries(tile)]
+        self.leaves = [leaf(record) for record in self.records]
+        assert b"".join(self._each("0")) == b"".join(self.leaves)
+        assert tree_root(self.leaves) == base64.b64decode(root, validate=True)
+
+    def _each(self, kind: str) -> Iterator[bytes]:
+        for number, first in enumerate(range(0, self.size, 256)):
+            width = min(256, self.size - first)
+            path = self._tiles / kind / f"{number:03}"
+            yield (path if width == 256 else Path(f"{path}.p") / str(width)).read_bytes()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the records, each as it must be written."""
+        found = []
+        for data in self.records:
+            record = json.loads(data)
+            written = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            assert written.encode() == data
+            assert record["v"] == 1
+            assert set(record) <= FIELDS
+            assert None not in record.values()
+            found.append(record)
+        return found
+
+    def place(self, receipt: str) -> int:
+        """Return which record a receipt is of."""
+        match = re.fullmatch(r'region="([a-z]+)", record="([0-9a-f-]+)", leaf=:(.+):', receipt)
+        assert match is not None
+        place = self.leaves.index(base64.b64decode(match[3], validate=True))
+        record = json.loads(self.records[place])
+        assert (record["region"], record["id"], record["phase"]) == (match[1], match[2], "intent")
+        return place
+
+    def certified(self, note: str) -> dict[str, Any]:
+        """Return what a certificate says; its records and its issue are in the log."""
+        version, body = text_of(note, self._vkey).splitlines()
+        told: dict[str, Any] = json.loads(body)
+        assert version == "portvault-certificate/v1"
+        assert list(told) == sorted(told)
+        order = ("received_at", "stored_at", "beyond_use_since", "irrecoverable_since", "issued_at")
+        assert [told[name] for name in order] == sorted(told[name] for name in order)
+        _, size, root = text_of(told["log_checkpoint"], self._vkey).splitlines()[:3]
+        assert tree_root(self.leaves[: int(size)]) == base64.b64decode(root)
+        records = self.read()
+        own = [n for n, record in enumerate(records) if record.get("document") == told["document"]]
+        assert told["log_indices"] == [place for place in own if place < int(size)]
+        digest = hashlib.sha256(note.encode()).hexdigest()
+        assert ("certificate.issue", "intent", digest) in {
+            (record["action"], record["phase"], record.get("reference")) for record in records
+        }
+        return told
+
+
+def _entries(bundle: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(bundle):
+        length = int.from_bytes(bundle[at : at + 2])
+        yield bundle[at + 2 : at + 2 + length]
+        at += 2 + length
