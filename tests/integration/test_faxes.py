@@ -246,7 +246,7 @@ async def test_the_recipients_region_decides(vault: Vault, faxes: Faxes, fax: by
     status, problem = await faxes.send(fax, region="sg")
     assert status == 422
     assert "that is uk" in problem["detail"]
-    assert (await faxes.send(fax, to="+6561234567"))[0] == 404, "not this gateway's region"
+    assert (await faxes.send(fax, to="+6561234567"))[0] == 403, "not this gateway's region"
     assert (await faxes.send(fax, to="+85221234567"))[0] == 422, "not served here"
     assert (await faxes.send(fax, to="+33123456789"))[0] == 422
     status, body = await faxes.send(fax, to="+33123456789", region="uk")

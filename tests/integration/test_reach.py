@@ -1,20 +1,27 @@
 """An act needs the right to all that it reaches, and not only to what it names."""
 
 import asyncio
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.fixtures_server import OPERATOR, Api
-from tests.integration.test_everything_is_recorded import BODY, example
+from tests.integration.test_everything_is_recorded import (
+    BODY,
+    QUERY,
+    ROLES,
+    address,
+    example,
+)
 from tests.integration.test_hooks import Carriers, carriers, moved
 from vault.actions.expire import expire
 from vault.actions.tokens import create_token, revoke_token
 from vault.context import Vault
 from vault.domain.grants import Grant
 from vault.errors import NotFoundError
-from vault.web.routes import ROUTES
+from vault.web.routes import ROUTES, Route
 from vault.web.schemas import SCHEMAS
 
 __all__ = ["carriers"]
@@ -110,6 +117,52 @@ async def test_a_token_of_one_kind_neither_ends_nor_reopens_an_order(
     status, _, _ = await api.call("PATCH", change, role=role, json={"status": "exception"})
     assert status == 403
     assert (await api.call("PATCH", change, json={"status": "exception"}))[0] == 200
+
+
+def regional() -> list[tuple[Route, str]]:
+    """Return every route that names a region, and where: in its path, its query or its body."""
+    found = list[tuple[Route, str]]()
+    for route in (route for route in ROUTES if not route.public):
+        shape = SCHEMAS[route.body] if route.body and route.body != "file" else {}
+        fields = shape.get("properties", {})
+        if "{region}" in route.path:
+            found.append((route, "path"))
+        elif "region" in route.query:
+            found.append((route, "query"))
+        elif {"region", "regions"} & set(fields):
+            found.append((route, "body"))
+    return found
+
+
+async def test_a_region_that_is_not_ones_own_is_refused_with_a_sentence(
+    api: Api, vault: Vault
+) -> None:
+    """On every route that names one: served here or not, and whichever role asks."""
+    for role in ("compliance", "admin"):
+        _, api.tokens[role] = await create_token(vault, OPERATOR, Grant(role, UK), label="uk only")
+    assert len(regional()) > 12
+    for route, where in regional():
+        said = set[str]()
+        for role, other in itertools.product(ROLES, ("sg", "hk")):
+            # Of a country that is no region, so that the region counts that is said.
+            query = QUERY.get(route.path, "").replace("%2B442079460123", "%2B14165550123")
+            path = address(route).partition("?")[0].replace("/uk/", f"/{other}/")
+            body = BODY.get(route.body or "")
+            if where == "body":
+                body = {**(body or example(SCHEMAS[route.body or ""]))}
+                body |= {"regions": [other]} if "regions" in body else {"region": other}
+            elif where == "query":
+                query = f"region={other}&" + query.replace("region=uk", "")
+            options = {"data": b"II*"} if route.body == "file" else {"json": body}
+            status, problem, _ = await api.call(
+                route.method, f"{path}?{query}", role=role, **options
+            )
+            told = problem["detail"]
+            ways = {(403, False), (403, True), (422, True)}
+            assert (status, "/v1/break-glass" in path) in ways, (path, query, role, problem)
+            said |= {told} - {word for word in [told] if f"the role {role} may not" in word}
+        served_here = {"regions must be some of uk, sg"} if "break-glass" in route.path else set()
+        assert said == {"the region must be one of yours: uk"} | served_here, (route.path, said)
 
 
 async def test_a_rival_claims_no_carriers_reference(carriers: Carriers) -> None:

@@ -21,6 +21,7 @@ from vault.domain.access import (
     OPENING,
     PURPOSED,
     READERS,
+    REGIONAL,
     WORKER_ROLE,
     Action,
     Principal,
@@ -227,10 +228,12 @@ def test_what_one_may_not_know_of_looks_like_nothing(decided: list[tuple[Case, D
         hidden = case.region != OWN_REGION or case.relation is Relation.OTHER
         if hidden and made.reason not in (Reason.ROLE, Reason.APPROVAL):
             assert made.reason in HIDDEN
-            assert made.detail is None or case.action is Action.ORDER_CREATE
-        if case.action is Action.ORDER_CREATE and made.reason is Reason.REGION:
-            # The caller named the region himself, and his own are no secret to him.
-            assert made.detail == "this is for uk only"
+            named = case.action in REGIONAL and case.region != OWN_REGION
+            brought = case.action is Action.ORDER_CREATE and case.relation is Relation.OTHER
+            assert (made.detail is not None) == (named or brought)
+            if named:
+                # The caller named the region himself, and his own are no secret to him.
+                assert made.detail == "the region must be one of yours: uk"
 
 
 def test_every_denial_has_its_reason(decided: list[tuple[Case, Decision]]) -> None:

@@ -344,6 +344,11 @@ def own_intent(
     )
 
 
+def served(vault: Vault, region: str) -> str | None:
+    """Return the region that somebody names; None where it is not served, which is refused."""
+    return region if region in vault.config.regions else None
+
+
 def own_regions(vault: Vault, principal: Principal) -> list[str]:
     """Return the regions, of those that are served, that are the principal's."""
     return sorted(principal.regions & set(vault.config.regions))

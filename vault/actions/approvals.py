@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from vault.actions.access import Access, own_regions, recorded
+from vault.actions.access import Access, own_regions, recorded, served
 from vault.actions.once import KeyReusedError, Once
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Role
@@ -25,7 +25,7 @@ from vault.domain.approvals import (
 )
 from vault.domain.lineage import Lineage
 from vault.domain.masking import mask_numbers
-from vault.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
+from vault.errors import ConflictError, ForbiddenError, NotFoundError
 from vault.sql import approvals as approvals_sql
 from vault.sql import lineage as lineage_sql
 from vault.sql import log as log_sql
@@ -41,12 +41,14 @@ async def request_approval(
     idempotency_key: str | None = None,
 ) -> Approval:
     """Ask for an act on these terms; it lapses when nobody agrees within `approval_seconds`."""
-    if terms.region not in vault.config.regions:
-        raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
     once = Once(principal, idempotency_key)
     identity, now = vault.new_id(), vault.clock()
     async with recorded(
-        vault, principal, Action.APPROVAL_REQUEST, region=terms.region, reference=_named(identity)
+        vault,
+        principal,
+        Action.APPROVAL_REQUEST,
+        region=served(vault, terms.region),
+        reference=_named(identity),
     ) as access:
         check_request(principal.role, terms, reason)
         if earlier := await once.earlier(vault):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from vault.actions.access import recorded
+from vault.actions.access import recorded, served
 from vault.actions.outgoing import Outgoing
 from vault.actions.prove import Tiles, published
 from vault.context import Vault
@@ -76,8 +76,9 @@ async def export_log(
     Records stand in the order in which they got their places, so that a few beside the time may be
     among them: a proof has no holes. Behind them stand those that wait to be published.
     """
-    known = region if region in vault.config.regions else None
-    async with recorded(vault, principal, Action.LOG_EXPORT, region=known) as access:
+    async with recorded(
+        vault, principal, Action.LOG_EXPORT, region=served(vault, region)
+    ) as access:
         with vault.memory.share(PAGE_BYTES):
             size, note = await published(vault, region)
             now = vault.clock()

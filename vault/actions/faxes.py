@@ -20,7 +20,7 @@ from uuid import UUID
 from keys.errors import StaleScopeError
 from keys.keyring import DataKey, WrappedKey
 from keys.stream import HEADER_BYTES, Encryptor, ciphertext_size
-from vault.actions.access import Access, recorded
+from vault.actions.access import Access, recorded, served
 from vault.actions.fax_check import check_fax, fax_too_large
 from vault.actions.fax_scopes import new_fax_key, rewrap_fax_key
 from vault.actions.once import KeyReusedError, begin_mac, check_key
@@ -104,7 +104,12 @@ async def receive_fax(
     check_key(idempotency_key)
     asked = _asked(vault, principal, incoming)
     async with recorded(
-        vault, principal, Action.FAX_RECEIVE, region=asked.region, document=asked.id, kind=KIND
+        vault,
+        principal,
+        Action.FAX_RECEIVE,
+        region=served(vault, asked.region),
+        document=asked.id,
+        kind=KIND,
     ) as access:
         try:
             async with asyncio.timeout(vault.config.fax_receive_seconds_max):
@@ -173,7 +178,7 @@ def recipients_region(vault: Vault, principal: Principal, callee: str, said: str
     Caribbean share the one of the United States), the only one of whoever brings the fax, or
     `fax_other_region`. Raises `InvalidRequestError` where it is none that is served here.
     """
-    served = vault.config.regions
+    here = vault.config.regions
     route = vault.fax_routes.find(callee)
     known = (route.region if route else None) or region_of(callee)
     if said is not None and known is not None and said != known:
@@ -186,19 +191,20 @@ def recipients_region(vault: Vault, principal: Principal, callee: str, said: str
             "the number's country has no region here: say the recipient's region, or set "
             "fax_other_region in the vault, which is for the faxes of all such countries"
         )
-    if region not in served:
+    # Of one that was said, the decision says whether it is one of theirs.
+    if region not in (said, *here):
         raise InvalidRequestError(
-            f"the recipient's region is {region}; served here: {', '.join(served)}"
+            f"the recipient's region is {region}; served here: {', '.join(here)}"
         )
     return region
 
 
 def _unsaid_region(vault: Vault, principal: Principal, callee: str) -> str | None:
     """Return where a fax is kept whose number has no region, and nobody said one."""
-    served, shared = vault.config.regions, region_by_code(callee)
-    if shared in served:
+    here, shared = vault.config.regions, region_by_code(callee)
+    if shared in here:
         return shared
-    own = [region for region in served if region in principal.regions]
+    own = [region for region in here if region in principal.regions]
     return own[0] if len(own) == 1 else vault.config.fax_other_region or None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from vault.actions.access import Access, own_regions, recorded
+from vault.actions.access import Access, own_regions, recorded, served
 from vault.actions.approvals import use
 from vault.actions.signal import tell
 from vault.context import Vault
@@ -26,7 +26,7 @@ from vault.domain.holds import (
 from vault.domain.orders import check_customer
 from vault.domain.records import Record
 from vault.domain.signals import SignalType, hold_signal
-from vault.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
+from vault.errors import ConflictError, ForbiddenError, NotFoundError
 from vault.sql import holds as holds_sql
 from vault.sql import log as log_sql
 from vault.sql import retention as retention_sql
@@ -52,8 +52,6 @@ async def place_hold(
     targets: Targets,
 ) -> HoldView:
     """Place a hold; raises `ConflictError` when what it is to keep is shredded already."""
-    if region not in vault.config.regions:
-        raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
     check_targets(targets)
     for customer in targets.customers:
         check_customer(customer)
@@ -70,7 +68,7 @@ async def place_hold(
         vault,
         principal,
         Action.HOLD_PLACE,
-        region=region,
+        region=served(vault, region),
         document=targets.documents[0] if len(targets.documents) == 1 else None,
         order=targets.orders[0] if len(targets.orders) == 1 else None,
         reference=hold_name(hold.id),

@@ -8,7 +8,7 @@ under the policy's ceiling, until somebody resolves it. Nothing is decided silen
 from datetime import datetime
 from uuid import UUID
 
-from vault.actions.access import own_regions, recorded
+from vault.actions.access import own_regions, recorded, served
 from vault.actions.policy import in_force
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -17,7 +17,7 @@ from vault.domain.instructions import GivenInstruction, InstructionView, check_k
 from vault.domain.orders import check_customer
 from vault.domain.policy import Policy
 from vault.domain.retention import conflicts
-from vault.errors import ConflictError, InvalidRequestError, NotFoundError
+from vault.errors import ConflictError, NotFoundError
 from vault.sql import instructions as instructions_sql
 from vault.sql import log as log_sql
 from vault.sql import retention as retention_sql
@@ -35,8 +35,6 @@ async def give_instruction(
     reference: str | None,
 ) -> InstructionView:
     """Keep an instruction in place of the one before; the answer names what it contradicts."""
-    if region not in vault.config.regions:
-        raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
     given = GivenInstruction(
         id=vault.new_id(),
         region=region,
@@ -51,7 +49,7 @@ async def give_instruction(
         vault,
         principal,
         Action.INSTRUCTION_GIVE,
-        region=region,
+        region=served(vault, region),
         customer=given.customer,
         reference=_name(given.id),
     ) as access:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from keys.keyring import KeyStatus, SealResult, Walk
-from vault.actions.access import recorded
+from vault.actions.access import recorded, served
 from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -24,9 +24,8 @@ class RegionKeys:
 
 async def keys_status(vault: Vault, principal: Principal, region: str) -> RegionKeys:
     """Return the state of the region's key tree."""
-    known = region if region in vault.config.regions else None
     async with (
-        recorded(vault, principal, Action.KEYS_READ, region=known),
+        recorded(vault, principal, Action.KEYS_READ, region=served(vault, region)),
         connection(vault.pool) as conn,
     ):
         status = await vault.keyring.status(conn, region)
@@ -37,8 +36,7 @@ async def keys_status(vault: Vault, principal: Principal, region: str) -> Region
 
 async def verify_keys(vault: Vault, principal: Principal, region: str) -> Walk:
     """Open every key of the region's tree; what does not open, or is missing, is a finding."""
-    known = region if region in vault.config.regions else None
-    async with recorded(vault, principal, Action.KEYS_READ, region=known):
+    async with recorded(vault, principal, Action.KEYS_READ, region=served(vault, region)):
         walk = await vault.keyring.verify(region)
         async with connection(vault.pool) as conn:
             lost = await damage_sql.lost_keys(conn, region)
@@ -52,8 +50,7 @@ async def rotate_custodian(vault: Vault, principal: Principal, region: str) -> S
     Both are configured meanwhile, `custodian` and `custodian_before`, so that every process can
     open the root whoever holds it. No content and no data key is touched.
     """
-    known = region if region in vault.config.regions else None
-    async with recorded(vault, principal, Action.KEYS_SEAL, region=known) as access:
+    async with recorded(vault, principal, Action.KEYS_SEAL, region=served(vault, region)) as access:
         before = vault.config.custodian_before_uri(region)
         if before is None:
             raise ConfigurationError(

@@ -9,7 +9,7 @@ import asyncpg
 
 from keys.errors import KeyDestroyedError, StaleScopeError
 from keys.keyring import DataKey, WrappedKey
-from vault.actions.access import Access, recorded
+from vault.actions.access import Access, recorded, served
 from vault.actions.number_index import index_key, opened
 from vault.actions.once import Once
 from vault.actions.order_events import settle
@@ -31,7 +31,7 @@ from vault.domain.orders import (
     encode_details,
 )
 from vault.domain.placement import Warned, check_placement
-from vault.errors import ConflictError, InvalidRequestError, NotFoundError
+from vault.errors import ConflictError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
 from vault.sql import number_index as index_sql
@@ -68,8 +68,6 @@ async def create_order(
     idempotency_key: str | None = None,
 ) -> OrderView:
     """Open an order in a region, with a scope of its own in the region's key tree."""
-    if region not in vault.config.regions:
-        raise InvalidRequestError(f"region must be one of {', '.join(vault.config.regions)}")
     details = check_details(
         numbers,
         customer_reference,
@@ -81,7 +79,12 @@ async def create_order(
     once = Once(principal, idempotency_key, ["order", region, customer, asdict(details)])
     identity = vault.new_id()
     async with recorded(
-        vault, principal, Action.ORDER_CREATE, region=region, order=identity, customer=customer
+        vault,
+        principal,
+        Action.ORDER_CREATE,
+        region=served(vault, region),
+        order=identity,
+        customer=customer,
     ) as access:
         if earlier := await once.earlier(vault):
             await once.check(vault)

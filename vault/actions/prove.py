@@ -11,7 +11,7 @@ from uuid import UUID
 from keys.cosignature import CosignatureVerifier
 from keys.damage import Damage, DamagedError
 from keys.errors import IntegrityError
-from vault.actions.access import recorded
+from vault.actions.access import recorded, served
 from vault.actions.bucket import PREFIX, fetch_tile
 from vault.actions.published import trimmed_size
 from vault.actions.stored_object import damaged
@@ -83,7 +83,7 @@ async def checkpoint(
     vault: Vault, principal: Principal, region: str, *, witnessed: bool = False
 ) -> str:
     """Return the checkpoint that is published, or the newest one that a witness has cosigned."""
-    async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
+    async with recorded(vault, principal, Action.LOG_PROVE, region=served(vault, region)):
         return (await published(vault, region, witnessed=witnessed))[1]
 
 
@@ -105,14 +105,14 @@ async def signing_keys(
     vault: Vault, principal: Principal, region: str
 ) -> Mapping[str, str | list[str]]:
     """Return the public key that signs now, and the notes by which earlier keys named it."""
-    async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
+    async with recorded(vault, principal, Action.LOG_PROVE, region=served(vault, region)):
         return {"key": vault.signer.vkey, "handovers": list(vault.signer.handovers)}
 
 
 async def tile(vault: Vault, principal: Principal, region: str, wanted: Tile) -> bytes:
     """Return a tile of the published log; bundles of entries only to who may read the log."""
     action = Action.LOG_READ if wanted.level == BUNDLES else Action.LOG_PROVE
-    async with recorded(vault, principal, action, region=_known(vault, region)):
+    async with recorded(vault, principal, action, region=served(vault, region)):
         size, _ = await published(vault, region)
         if not _has(size, wanted):
             raise NotFoundError("the published log has no such tile")
@@ -165,7 +165,7 @@ async def inclusion(
     witnessed: bool = False,
 ) -> str:
     """Return the proof that a record, by its id or its place, is in the log (C2SP tlog-proof)."""
-    async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
+    async with recorded(vault, principal, Action.LOG_PROVE, region=served(vault, region)):
         if (record is None) == (index is None):
             raise InvalidRequestError("say which record: by its id, or by its index")
         size, note = await published(vault, region, witnessed=witnessed)
@@ -195,7 +195,7 @@ async def consistency(
     vault: Vault, principal: Principal, region: str, old: int, new: int | None
 ) -> tuple[int, list[bytes]]:
     """Return up to which size, and the proof that the log of size `old` is a prefix of that one."""
-    async with recorded(vault, principal, Action.LOG_PROVE, region=_known(vault, region)):
+    async with recorded(vault, principal, Action.LOG_PROVE, region=served(vault, region)):
         size, _ = await published(vault, region)
         new = size if new is None else new
         if not 0 < old <= new <= size:
@@ -206,13 +206,9 @@ async def consistency(
         return new, [await tiles.hash_of(run) for run in consistency_runs(old, new)]
 
 
-def _known(vault: Vault, region: str) -> str | None:
-    return region if region in vault.config.regions else None
-
-
 async def cosign(vault: Vault, principal: Principal, region: str, size: int, line: str) -> str:
     """Keep what a witness of the configuration says of a checkpoint; returns the witness's name."""
-    async with recorded(vault, principal, Action.LOG_COSIGN, region=_known(vault, region)):
+    async with recorded(vault, principal, Action.LOG_COSIGN, region=served(vault, region)):
         async with connection(vault.pool) as conn:
             note = await published_sql.checkpoint_of_size(conn, region, size)
         if note is None:

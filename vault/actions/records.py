@@ -10,7 +10,7 @@ from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
 from keys.handover import Mark
 from keys.note import AnyVerifier
-from vault.actions.access import Access, recorded
+from vault.actions.access import Access, recorded, served
 from vault.actions.fax_sweep import purge_interrupted
 from vault.actions.published import trimmed_size
 from vault.context import Vault
@@ -33,9 +33,8 @@ EARLIER_CHECKPOINTS_MAX = 1000
 
 async def latest_checkpoint(vault: Vault, principal: Principal, region: str) -> str:
     """Return the newest signed checkpoint of a region's log."""
-    known = region if region in vault.config.regions else None
     async with (
-        recorded(vault, principal, Action.LOG_READ, region=known),
+        recorded(vault, principal, Action.LOG_READ, region=served(vault, region)),
         connection(vault.pool) as conn,
     ):
         signed = await log_sql.latest_checkpoint(conn, region)
@@ -53,9 +52,8 @@ async def verify_region(
     `held` are signed checkpoints that the caller kept from before: whoever owns the database can
     take away its records together with its checkpoints, and only these tell.
     """
-    known = region if region in vault.config.regions else None
     async with (
-        recorded(vault, principal, Action.LOG_READ, region=known),
+        recorded(vault, principal, Action.LOG_READ, region=served(vault, region)),
         transaction(vault.pool) as conn,
     ):
         await log_sql.look_only(conn)

@@ -8,7 +8,7 @@ key is destroyed and no process can still have one of those keys in its cache.
 from datetime import timedelta
 
 from keys.keyring import SealResult
-from vault.actions.access import recorded
+from vault.actions.access import recorded, served
 from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import WORKER_ROLE, Action, Principal
@@ -26,8 +26,7 @@ async def seal(
     vault: Vault, principal: Principal, region: str, *, force: bool = False
 ) -> SealResult | None:
     """Replace the region's root generation and destroy the old one; None when nothing is dirty."""
-    known = region if region in vault.config.regions else None
-    async with recorded(vault, principal, Action.KEYS_SEAL, region=known) as access:
+    async with recorded(vault, principal, Action.KEYS_SEAL, region=served(vault, region)) as access:
         # Before anything: the seal ends with what cannot be undone.
         await wait_published(access)
         return await vault.keyring.seal(region, force=force)

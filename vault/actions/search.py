@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from vault.actions.access import own_regions, recorded
+from vault.actions.access import own_regions, recorded, served
 from vault.actions.cursor import decode_cursor, encode_cursor
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -45,7 +45,7 @@ async def list_records(
     if region is None and mine:
         region = mine[0]
     before = decode_cursor(cursor) if cursor else None
-    known = region if region in vault.config.regions else None
+    known = served(vault, region) if region else None
     async with (
         recorded(
             vault,

@@ -271,6 +271,27 @@ OUTGOING = CONTENT | {_A.LOG_EXPORT}
 INCOMING = frozenset({_A.DOCUMENT_INGEST, _A.FAX_RECEIVE})
 STREAMS = OUTGOING | INCOMING
 
+#: What is about a region that the caller names, and not about a thing that lies in one: where it is
+#: not one of his, that is said, since it tells of nothing that is there.
+REGIONAL = frozenset(
+    {
+        _A.ORDER_CREATE,
+        _A.ORDER_LIST,
+        _A.FAX_RECEIVE,
+        _A.HOLD_PLACE,
+        _A.INSTRUCTION_GIVE,
+        _A.APPROVAL_REQUEST,
+        _A.TOKEN_CREATE,
+        _A.BREAK_GLASS_SEAL,
+        _A.KEYS_READ,
+        _A.KEYS_SEAL,
+        _A.LOG_READ,
+        _A.LOG_EXPORT,
+        _A.LOG_PROVE,
+        _A.LOG_COSIGN,
+    }
+)
+
 #: What brings something new in.
 BRINGING = frozenset({_A.ORDER_CREATE})
 

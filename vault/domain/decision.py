@@ -19,6 +19,7 @@ from vault.domain.access import (
     OPENING,
     PURPOSED,
     READERS,
+    REGIONAL,
     Action,
     Principal,
 )
@@ -178,11 +179,13 @@ def _role(principal: Principal, action: Action, case: Circumstances) -> Decision
 def _need_to_know(principal: Principal, action: Action, case: Circumstances) -> Decision | None:
     # Who brings something said himself what it is: there is nothing to hide.
     said = action in BRINGING
+    if case.region not in principal.regions and action in REGIONAL:
+        theirs = ", ".join(sorted(principal.regions))
+        return _deny(Reason.REGION, f"the region must be one of yours: {theirs}")
     if case.region is None:
         return _deny(Reason.UNKNOWN)
     if case.region not in principal.regions:
-        theirs = ", ".join(sorted(principal.regions))
-        return _deny(Reason.REGION, f"this is for {theirs} only" if said else None)
+        return _deny(Reason.REGION)
     if case.relation is Relation.OTHER:
         theirs = ", ".join(sorted(principal.customers or ()))
         return _deny(Reason.CUSTOMER, f"this is for the customers {theirs} only" if said else None)
