@@ -17,6 +17,10 @@ _WORDS = (
     ("Content-Encoding and Transfer-Encoding", "encodings"),
     ("Content-Digest", "digest"),
     ("Content-Type", "type"),
+    (
+        "what this Idempotency-Key made is gone; use another key to send it again",
+        "what came of this file within the day is gone; put it --again to keep it anew",
+    ),
     ("Idempotency-Key", "request key"),
     ("POST /v1/approvals", "`portvault approval request`"),
 )

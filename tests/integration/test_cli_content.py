@@ -22,6 +22,7 @@ from tests.command_line import (
     token_of,
 )
 from tests.fixtures_process import VaultProcess
+from vault.commands.content import request_key
 
 
 async def test_an_altered_object_leaves_no_file(
@@ -165,6 +166,36 @@ async def test_of_many_files_each_has_its_result_and_one_that_fails_stops_none(
         assert "digest checked, kept " in line
         shown = await vault.json("show", line[:36], **token)
         assert "digest" not in shown
+
+
+async def test_a_run_that_is_started_again_makes_no_doubles(
+    vault_process: VaultProcess, tmp_path: Path
+) -> None:
+    """The same file, name, order and kind are one document, whose content counts; until --again."""
+    vault, token = vault_process, await token_of(vault_process, "porting")
+    order, _ = await scan_of(vault, token)
+    other = tmp_path / "other.pdf"
+    put = ("put", str(LETTER), str(other), "--order", order, "--kind", "loa")
+
+    async def ids(*more: str) -> list[str]:
+        _, out, _ = await vault.run(*put, *more, **token)
+        return [line[:36] for line in out.splitlines()]
+
+    # As a run that was cut after the first of two files leaves it.
+    first, _ = await ids()
+    other.write_bytes(LETTER.read_bytes() + b"\n")
+    again = await ids()
+    assert again[0] == first
+    assert await ids() == again
+    shown = await vault.json("order", "show", order, **token)
+    assert {item["id"] for item in shown["documents"] if item["kind"] == "loa"} == set(again)
+    other.write_bytes(LETTER.read_bytes() + b"\n\n")
+    corrected = await ids()
+    assert (corrected[0], corrected[1] in again) == (first, False)
+    assert not set(await ids("--again")) & {*again, *corrected}
+    keys = {request_key("pv_a", put, "x", b"1") for put in ("a", "b")}
+    keys |= {request_key("pv_b", "a", "x", b"1"), request_key("pv_a", "a", "y", b"1")}
+    assert len(keys) == 4, "it says nothing without the token"
 
 
 async def test_a_file_that_could_not_be_taken_is_sent_again_under_one_key(

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import base64
 import hashlib
+import hmac
 import os
 import sys
 import uuid
@@ -16,7 +17,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from vault.client import call, check, session
+from vault.client import call, check, session, token
 from vault.commands.output import Progress, show
 from vault.domain.media import HEAD_BYTES, by_signature, readable
 from vault.domain.receipts import HEADER as RECEIPT
@@ -54,7 +55,7 @@ async def put(args: argparse.Namespace) -> None:
     target = f"/v1/orders/{quote(args.order, safe='')}/documents?kind={quote(args.kind)}"
     if len(args.file) == 1:
         (path,) = args.file
-        document = await _put(path, target, readable(path.name), digest=args.digest)
+        document = await _put(path, target, readable(path.name), args)
         if not args.json and sys.stderr.isatty():
             print(_accepted(path, document), file=sys.stderr)
         show(document, document["id"], as_json=args.json)
@@ -63,7 +64,7 @@ async def put(args: argparse.Namespace) -> None:
     for number, path in enumerate(args.file, start=1):
         what = f"{number}/{len(args.file)} {readable(path.name)}"
         try:
-            document = await _put(path, target, what, digest=args.digest)
+            document = await _put(path, target, what, args)
         except (VaultError, OSError) as error:
             failures.append(error)
             results.append({"file": str(path), "result": "failed", "detail": str(error)})
@@ -90,8 +91,8 @@ def _accepted(path: Path, document: dict[str, Any]) -> str:
     )
 
 
-async def _put(path: Path, target: str, what: str, *, digest: bool) -> dict[str, Any]:
-    """Upload a file; where the vault is away for a moment it is sent again, and kept once."""
+async def _put(path: Path, target: str, what: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Upload a file; where it is sent again, at once or by another run, it is kept once."""
     with _file_errors(path):
         if not path.is_file():
             path.stat()
@@ -99,8 +100,12 @@ async def _put(path: Path, target: str, what: str, *, digest: bool) -> dict[str,
         file = path.open("rb")
     with file:
         with _file_errors(path):
-            size, headers = await asyncio.to_thread(_describe, path, file, digest=digest)
-        headers["Idempotency-Key"] = str(uuid.uuid4())
+            size, digest, headers = await asyncio.to_thread(_describe, path, file)
+        if args.digest:
+            headers["Content-Digest"] = f"sha-256=:{base64.b64encode(digest).decode()}:"
+        headers["Idempotency-Key"] = (
+            str(uuid.uuid4()) if args.again else request_key(token(), target, path.name, digest)
+        )
         for wait_seconds in (*RETRY_SECONDS, None):
             try:
                 async with session() as http:
@@ -118,7 +123,18 @@ async def _put(path: Path, target: str, what: str, *, digest: bool) -> dict[str,
     raise AssertionError
 
 
-def _describe(path: Path, file: BufferedReader, *, digest: bool) -> tuple[int, dict[str, str]]:
+def request_key(secret: str, target: str, name: str, digest: bytes) -> str:
+    """
+    Return what tells the upload of a file from all others, in every run with the same token.
+
+    The vault keeps it for a day, so it says nothing of the content to who has not the token.
+    """
+    said = b"\0".join((target.encode(), os.fsencode(name), digest))
+    return hmac.digest(secret.encode(), b"portvault/put/v1\0" + said, "sha256").hex()
+
+
+def _describe(path: Path, file: BufferedReader) -> tuple[int, bytes, dict[str, str]]:
+    """Return a file's size, its SHA-256 and the headers of its upload."""
     size = os.fstat(file.fileno()).st_size
     name = readable(path.name)
     headers = {
@@ -127,11 +143,9 @@ def _describe(path: Path, file: BufferedReader, *, digest: bool) -> tuple[int, d
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
     }
     file.seek(0)
-    if digest:
-        found = hashlib.file_digest(file, "sha256").digest()
-        headers["Content-Digest"] = f"sha-256=:{base64.b64encode(found).decode()}:"
-        file.seek(0)
-    return size, headers
+    digest = hashlib.file_digest(file, "sha256").digest()
+    file.seek(0)
+    return size, digest, headers
 
 
 async def _read(path: Path, file: BinaryIO, size: int, progress: Progress) -> AsyncIterator[bytes]:

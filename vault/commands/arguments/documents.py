@@ -20,6 +20,12 @@ def add_documents(tree: Tree) -> None:
     put.add_argument("--order", type=identity, required=True)
     put.add_argument("--kind", required=True, help=", ".join(Kind))
     put.add_argument("--digest", action="store_true", help="send Content-Digest (SHA-256)")
+    put.add_argument(
+        "--again",
+        action="store_true",
+        help="keep a file anew that was put before; without it the same file, name, order and kind "
+        "are one document for a day, so a run that was cut is started again as it was",
+    )
     get = tree.command(
         "get",
         "content.get",
