@@ -181,6 +181,7 @@ LOCAL = {
 CALLED = {
     "token create": ["--role", "porting", "--region", "uk"],
     "token list": [],
+    "token rename": [str(uuid.uuid4()), "desk-2"],
     "token revoke": [str(uuid.uuid4())],
     "log verify": ["--region", "uk"],
     "log rotate-key": [],

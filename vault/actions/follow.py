@@ -287,6 +287,7 @@ LEFT: dict[Action, tuple[str, str]] = {
     Action.ORDER_CORRECT: (LOST, "its details are as they were: correct them again"),
     Action.ORDER_LINK: (LOST, "what the carrier calls it is not in the log: link it again"),
     Action.TOKEN_CREATE: (LOST, "it is good for nothing any more: make a new one"),
+    Action.TOKEN_RENAME: (LOST, "its name is not in the log: rename it again"),
     Action.BREAK_GLASS_SEAL: (LOST, "its envelope opens nothing any more: seal a new one"),
 }
 #: What keeps documents, so that it is in doubt where nobody knows whether it was done.

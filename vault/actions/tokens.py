@@ -2,12 +2,14 @@
 
 import hashlib
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-import asyncpg
-
-from vault.actions.access import recorded
+from vault.actions.access import Access, recorded
+from vault.actions.names import named
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.grants import Grant, Known, check_grant
@@ -15,7 +17,7 @@ from vault.errors import InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
 from vault.sql import names as names_sql
 from vault.sql import tokens as tokens_sql
-from vault.sql.connection import connection, transaction
+from vault.sql.connection import Connection, connection, transaction
 
 PREFIX = "pv_"
 SECRET_BYTES = 32
@@ -28,6 +30,13 @@ def hash_secret(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
 
 
+def check_label(label: str) -> str:
+    """Return a token's label, or raise `InvalidRequestError`."""
+    if not 1 <= len(label) <= LABEL_LENGTH_MAX or not label.isprintable():
+        raise InvalidRequestError(f"label must have 1 to {LABEL_LENGTH_MAX} printable characters")
+    return label
+
+
 async def create_token(
     vault: Vault,
     principal: Principal,
@@ -38,8 +47,7 @@ async def create_token(
 ) -> tuple[UUID, str]:
     """Make a token and return its id and its secret, which is not kept and never shown again."""
     check_grant(grant, vault.config.regions)
-    if not 1 <= len(label) <= LABEL_LENGTH_MAX or not label.isprintable():
-        raise InvalidRequestError(f"label must have 1 to {LABEL_LENGTH_MAX} printable characters")
+    check_label(label)
     if expires_at is not None and expires_at <= vault.clock():
         raise InvalidRequestError("the token would have expired already")
     token, secret, now = vault.new_id(), PREFIX + secrets.token_urlsafe(SECRET_BYTES), vault.clock()
@@ -64,30 +72,48 @@ async def create_token(
     return token, secret
 
 
-async def list_tokens(vault: Vault, principal: Principal) -> list[asyncpg.Record]:
-    """Return every token without its hash."""
+async def list_tokens(vault: Vault, principal: Principal) -> list[dict[str, Any]]:
+    """Return every token without its hash, with what who made it was called then."""
     async with (
         recorded(vault, principal, Action.TOKEN_LIST, region=vault.config.regions),
         connection(vault.pool) as conn,
     ):
-        return await tokens_sql.every(conn)
+        rows = [dict(row) for row in await tokens_sql.every(conn)]
+    shown: list[dict[str, Any]] = await named(vault, rows)
+    return shown
+
+
+async def rename_token(vault: Vault, principal: Principal, token: UUID, label: str) -> None:
+    """Give a token another label from now on; records of before keep the one they had."""
+    check_label(label)
+    async with _changing(vault, principal, Action.TOKEN_RENAME, token) as (access, conn):
+        if not await tokens_sql.rename(conn, token, label):
+            raise NotFoundError("there is no such token")
+        await names_sql.note(conn, f"token:{token}", label, vault.clock())
+        # Without the label: nothing in the log can be taken away.
+        await log_sql.insert_records(conn, access.conclude_everywhere(f"token:{token}"))
+
+
+@asynccontextmanager
+async def _changing(
+    vault: Vault, principal: Principal, action: Action, token: UUID
+) -> AsyncIterator[tuple[Access, Connection]]:
+    """Record a change of a token in the log of each region that it reaches."""
+    async with connection(vault.pool) as conn:
+        reached = await tokens_sql.regions_of(conn, token)
+    served = [region for region in vault.config.regions if region in reached]
+    # One that reaches none of ours, or no token at all, is recorded all the same.
+    regions = served or vault.config.regions[:1]
+    async with (
+        recorded(vault, principal, action, region=regions) as access,
+        transaction(vault.pool) as conn,
+    ):
+        yield access, conn
 
 
 async def revoke_token(vault: Vault, principal: Principal, token: UUID) -> None:
     """Revoke; every process refuses the token within a second."""
-    async with connection(vault.pool) as conn:
-        reached = await tokens_sql.regions_of(conn, token)
-    served = [region for region in vault.config.regions if region in reached]
-    async with (
-        recorded(
-            vault,
-            principal,
-            Action.TOKEN_REVOKE,
-            # One that reaches none of ours, or no token at all, is recorded all the same.
-            region=served or vault.config.regions[:1],
-        ) as access,
-        transaction(vault.pool) as conn,
-    ):
+    async with _changing(vault, principal, Action.TOKEN_REVOKE, token) as (access, conn):
         if not await tokens_sql.revoke(conn, token, vault.clock()):
             raise NotFoundError("there is no such token")
         await log_sql.insert_records(conn, access.conclude_everywhere(f"token:{token}"))

@@ -16,6 +16,8 @@ _COLUMNS = (
     "days",
     "state",
     "requested_by",
+    "approved_by",
+    "ended_by",
     "expires_at",
     "reason",
 )

@@ -7,7 +7,10 @@ from vault.client import anonymous, call, has_token, session
 from vault.commands.output import facts, show, table
 from vault.errors import ConfigurationError
 
-_COLUMNS = ("id", "role", "regions", "state", "sealed_by", "sealed_at", "expires_at", "opened_by")
+_COLUMNS = (
+    *("id", "role", "regions", "state", "sealed_by", "sealed_at", "expires_at", "opened_by"),
+    "revoked_by",
+)
 
 
 async def seal(args: argparse.Namespace) -> None:

@@ -9,6 +9,8 @@ from textwrap import wrap
 from types import TracebackType
 from typing import Any, Self
 
+from vault.domain.names import called
+
 #: Narrower than this a last column is not wrapped.
 LAST_COLUMN_MIN = 24
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)")
@@ -41,19 +43,29 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
     On a terminal it fits: the last column is wrapped, or, where there is no room for that, each row
     is a block of facts. Elsewhere each row is one line, however long.
     """
-    cells = [list(columns)] + [[_text(row.get(name)) for name in columns] for row in rows]
+    cells = [list(columns)] + [[_cell(row, name) for name in columns] for row in rows]
     widths = [max(len(line[n]) for line in cells) for n in range(len(columns))]
     first, width = sum(widths[:-1]) + 2 * (len(columns) - 1), _terminal_width()
     if width is None or first + widths[-1] <= width:
         return "\n".join(_aligned(line, widths) for line in cells)
     if width - first < LAST_COLUMN_MIN:
-        return "\n\n".join(facts({name: row.get(name) for name in columns}) for row in rows)
+        return "\n\n".join(facts(_some(row, columns)) for row in rows)
     wrapped = []
     for line in cells:
         last = _wrapped(line[-1], width - first)
         wrapped.append(_aligned([*line[:-1], last[0]], widths))
         wrapped += [" " * first + rest for rest in last[1:]]
     return "\n".join(wrapped)
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    """Return a field; of a principal its name, where it has one."""
+    return _text(row.get(called(name)) or row.get(name))
+
+
+def _some(row: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+    names = {name: row[called(name)] for name in columns if called(name) in row}
+    return {name: row.get(name) for name in columns} | {called(n): v for n, v in names.items()}
 
 
 def _aligned(line: list[str], widths: list[int]) -> str:
@@ -77,7 +89,12 @@ def marked(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
 
 def facts(fields: dict[str, Any]) -> str:
     """Return one fact a line; what is made of parts itself is shown elsewhere."""
-    plain = {name: value for name, value in fields.items() if not _has_parts(value)}
+    names = {called(name) for name in fields}
+    plain = {
+        name: f"{fields[called(name)]} ({value})" if fields.get(called(name)) else value
+        for name, value in fields.items()
+        if name not in names and not _has_parts(value)
+    }
     first = max(len(name) for name in plain) + 2
     width, shown = _terminal_width(), list[str]()
     for name, value in plain.items():

@@ -9,8 +9,13 @@ from vault.client import call, session
 from vault.commands.output import facts, marked, show, table
 
 _PAGE = 200
-_HOLD_COLUMNS = ("id", "region", "reason", "authority", "reference", "placed_at", "released_at")
-_INSTRUCTION_COLUMNS = ("id", "customer", "kind", "keep", "given_at", "resolved_at", "withdrawn_at")
+_HOLD_COLUMNS = (
+    *("id", "region", "reason", "authority", "reference", "placed_by", "placed_at", "released_by"),
+    "released_at",
+)
+_INSTRUCTION_COLUMNS = (
+    *("id", "customer", "kind", "keep", "given_by", "given_at", "resolved_at", "withdrawn_at"),
+)
 
 
 async def explain(args: argparse.Namespace) -> None:

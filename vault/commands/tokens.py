@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from vault.actions.tokens import create_token, list_tokens, revoke_token
+from vault.actions.tokens import create_token, list_tokens, rename_token, revoke_token
 from vault.commands.database import opened
 from vault.commands.operator import operator
 from vault.commands.output import show, table
@@ -83,8 +83,18 @@ async def token_list(args: argparse.Namespace) -> None:
     """List tokens, without secrets."""
     config = load_config()
     async with opened(config) as vault:
-        rows = [dict(row) for row in await list_tokens(vault, operator(config))]
+        rows = await list_tokens(vault, operator(config))
     show(rows, table(rows, _COLUMNS), as_json=args.json)
+
+
+async def token_rename(args: argparse.Namespace) -> None:
+    """Give a token another label."""
+    identity = UUID(args.token)
+    config = load_config()
+    async with opened(config) as vault:
+        await rename_token(vault, operator(config), identity, args.label)
+    shown = {"id": str(identity), "label": args.label}
+    show(shown, f"{identity} is called {args.label} from now on", as_json=args.json)
 
 
 async def token_revoke(args: argparse.Namespace) -> None:

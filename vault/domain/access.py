@@ -75,6 +75,7 @@ class Action(StrEnum):
     DAMAGE_REPAIR = "damage.repair"
     TOKEN_CREATE = "token.create"
     TOKEN_LIST = "token.list"
+    TOKEN_RENAME = "token.rename"
     TOKEN_REVOKE = "token.revoke"
     BREAK_GLASS_SEAL = "break-glass.seal"
     BREAK_GLASS_OPEN = "break-glass.open"
@@ -214,6 +215,7 @@ ALLOWED: dict[str, frozenset[Action]] = {
             _A.DAMAGE_REPAIR,
             _A.TOKEN_CREATE,
             _A.TOKEN_LIST,
+            _A.TOKEN_RENAME,
             _A.TOKEN_REVOKE,
             _A.LOG_PROVE,
             _A.LOG_ROTATE_KEY,
@@ -296,7 +298,15 @@ REGIONAL = frozenset(
 BRINGING = frozenset({_A.ORDER_CREATE})
 
 #: What takes the right to every region that it names, and not only to the first.
-REACHING = frozenset({_A.TOKEN_CREATE, _A.TOKEN_REVOKE, _A.BREAK_GLASS_SEAL, _A.BACKUP_CREATE})
+REACHING = frozenset(
+    {
+        _A.TOKEN_CREATE,
+        _A.TOKEN_RENAME,
+        _A.TOKEN_REVOKE,
+        _A.BREAK_GLASS_SEAL,
+        _A.BACKUP_CREATE,
+    }
+)
 
 #: What a principal of some kinds may do: what looks at which kind it is. All else might show them
 #: what is not theirs, or reach it: a carrier's name for an order is taken from all other customers.

@@ -7,6 +7,7 @@ Pure. The log holds ids alone, since nothing in it can be taken away; the names 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,42 @@ class Name:
     name: str
 
 
+#: Each field of an answer that holds a principal, with those that say when: the first one that is
+#: there counts. Beside it stands what the principal was called then, under `called`.
+ACTORS = {
+    "requested_by": ("requested_at",),
+    "approved_by": ("approved_at", "released_at"),
+    "ended_by": ("ended_at",),
+    "sealed_by": ("sealed_at",),
+    "opened_by": ("opened_at",),
+    "revoked_by": ("revoked_at",),
+    "placed_by": ("placed_at",),
+    "released_by": ("released_at",),
+    "given_by": ("given_at",),
+    "created_by": ("created_at",),
+    "shred_approved_by": ("beyond_use_since",),
+    #: Of a restriction.
+    "by": ("since",),
+    #: Whose token it is.
+    "person": ("created_at",),
+}
+
+
+def called(field: str) -> str:
+    """Return the field that holds what the principal of a field was called."""
+    return f"{field}_name"
+
+
+def actors_of(shown: object) -> set[str]:
+    """Return the principals in an answer, however deep they stand."""
+    if isinstance(shown, list):
+        return {who for item in shown for who in actors_of(item)}
+    if not isinstance(shown, dict):
+        return set()
+    found = {value for name, value in shown.items() if name in ACTORS and isinstance(value, str)}
+    return found.union(*(actors_of(value) for value in shown.values()))
+
+
 class Names:
     """The names of some principals, each with its time."""
 
@@ -25,6 +62,20 @@ class Names:
         self._names = dict[str, list[Name]]()
         for name in sorted(names, key=lambda name: name.since):
             self._names.setdefault(name.principal, []).append(name)
+
+    def beside(self, shown: Any) -> Any:
+        """Return an answer in which each principal has its name of then behind it."""
+        if isinstance(shown, list):
+            return [self.beside(item) for item in shown]
+        if not isinstance(shown, dict):
+            return shown
+        named = dict[str, Any]()
+        for field, value in shown.items():
+            named[field] = self.beside(value)
+            if field in ACTORS and isinstance(value, str):
+                at = next((shown[name] for name in ACTORS[field] if shown.get(name)), None)
+                named[called(field)] = self.at(value, _time(at)) if at else None
+        return named
 
     def at(self, principal: str, at: datetime) -> str | None:
         """
@@ -37,3 +88,7 @@ class Names:
             return None
         before = [name for name in found if name.since <= at]
         return (before[-1] if before else found[0]).name
+
+
+def _time(at: str | datetime) -> datetime:
+    return at if isinstance(at, datetime) else datetime.fromisoformat(at)

@@ -103,6 +103,12 @@ async def every(conn: Connection) -> list[asyncpg.Record]:
     )
 
 
+async def rename(conn: Connection, token: UUID, label: str) -> bool:
+    """Say what a token is called; False when there is no such token."""
+    done = await conn.execute("update token set label = $2 where id = $1", token, label)
+    return done == "UPDATE 1"
+
+
 async def revoke(conn: Connection, token: UUID, now: datetime) -> bool:
     """Revoke for ever; False when there is no such token. Safe to repeat."""
     row = await conn.fetchrow(

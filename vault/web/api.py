@@ -27,6 +27,7 @@ from vault.domain.times import parse_time
 from vault.errors import InvalidRequestError, TruncatedUploadError
 from vault.web.requests import (
     STOPPING,
+    answer,
     hand_out,
     header_id,
     identity_of,
@@ -74,13 +75,13 @@ async def create_order(request: web.Request) -> web.Response:
         idempotency_key=request.headers.get("Idempotency-Key"),
     )
     location = {hdrs.LOCATION: f"/v1/orders/{view.order.id}"}
-    return web.json_response(order_json(view), status=201, headers=location)
+    return await answer(request, order_json(view), status=201, headers=location)
 
 
 async def show_order(request: web.Request) -> web.Response:
     """Show an order, its numbers masked, with its documents."""
     view = await orders.show_order(vault_of(request), principal_of(request), identity_of(request))
-    return web.json_response(order_json(view))
+    return await answer(request, order_json(view))
 
 
 async def change_order(request: web.Request) -> web.Response:
@@ -97,7 +98,7 @@ async def change_order(request: web.Request) -> web.Response:
         status,
         _moment(fields.get("effective_at")),
     )
-    return web.json_response(order_json(view))
+    return await answer(request, order_json(view))
 
 
 async def correct_order(request: web.Request) -> web.Response:
@@ -117,7 +118,7 @@ async def correct_order(request: web.Request) -> web.Response:
     view = await correct.correct_order(
         vault_of(request), principal_of(request), identity_of(request), correct.Changed(**fields)
     )
-    return web.json_response(order_json(view))
+    return await answer(request, order_json(view))
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -156,7 +157,7 @@ async def ingest_document(request: web.Request) -> web.Response:
     # None is made unless it is sent, and none is kept: it would tell the content without a key.
     shown["digest"] = "checked" if upload.sha256 is not None else "none"
     location = {hdrs.LOCATION: f"/v1/documents/{document.id}"}
-    return web.json_response(shown, status=201, headers=location)
+    return await answer(request, shown, status=201, headers=location)
 
 
 async def upload_body(request: web.Request, config: Config) -> AsyncIterator[bytes]:
@@ -217,7 +218,9 @@ def content_digest(values: list[str]) -> bytes | None:
 async def show_document(request: web.Request) -> web.Response:
     """Show a document's metadata, custody and retention."""
     found = await describe(vault_of(request), principal_of(request), identity_of(request))
-    return web.json_response(document_json(found.document, found.standing, filename=found.filename))
+    return await answer(
+        request, document_json(found.document, found.standing, filename=found.filename)
+    )
 
 
 async def read_content(request: web.Request) -> web.StreamResponse:

@@ -8,6 +8,7 @@ from vault.domain.approvals import Act, Terms
 from vault.errors import InvalidRequestError
 from vault.web.approvals_schemas import approval_json
 from vault.web.requests import (
+    answer,
     identity_of,
     json_fields,
     needed,
@@ -50,7 +51,7 @@ async def request_approval(request: web.Request) -> web.Response:
         reason=needed(fields, "reason"),
         idempotency_key=request.headers.get("Idempotency-Key"),
     )
-    return web.json_response(approval_json(approval, vault.clock()), status=201)
+    return await answer(request, approval_json(approval, vault.clock()), status=201)
 
 
 async def list_approvals(request: web.Request) -> web.Response:
@@ -62,25 +63,25 @@ async def list_approvals(request: web.Request) -> web.Response:
     page, more = found[:limit], len(found) > limit
     cursor = encode_cursor(page[-1].requested_at, page[-1].id) if more else None
     data = [approval_json(approval, vault.clock()) for approval in page]
-    return web.json_response({"data": data, "next_cursor": cursor})
+    return await answer(request, {"data": data, "next_cursor": cursor})
 
 
 async def approve_request(request: web.Request) -> web.Response:
     """Agree to what somebody else asked for."""
     vault = vault_of(request)
     approval = await approvals.approve(vault, principal_of(request), identity_of(request))
-    return web.json_response(approval_json(approval, vault.clock()))
+    return await answer(request, approval_json(approval, vault.clock()))
 
 
 async def decline_request(request: web.Request) -> web.Response:
     """Refuse what somebody else asked for."""
     vault = vault_of(request)
     approval = await approvals.decline(vault, principal_of(request), identity_of(request))
-    return web.json_response(approval_json(approval, vault.clock()))
+    return await answer(request, approval_json(approval, vault.clock()))
 
 
 async def withdraw_request(request: web.Request) -> web.Response:
     """Take one's own request back."""
     vault = vault_of(request)
     approval = await approvals.withdraw(vault, principal_of(request), identity_of(request))
-    return web.json_response(approval_json(approval, vault.clock()))
+    return await answer(request, approval_json(approval, vault.clock()))

@@ -15,6 +15,7 @@ from vault.errors import InvalidRequestError
 from vault.web.break_glass_schemas import sealed_json
 from vault.web.requests import (
     PRINCIPAL,
+    answer,
     identity_of,
     json_fields,
     needed,
@@ -67,11 +68,11 @@ async def list_break_glass(request: web.Request) -> web.Response:
     page, more = found[:limit], len(found) > limit
     cursor = encode_cursor(page[-1].sealed_at, page[-1].id) if more else None
     data = [sealed_json(sealed, vault.clock()) for sealed in page]
-    return web.json_response({"data": data, "next_cursor": cursor})
+    return await answer(request, {"data": data, "next_cursor": cursor})
 
 
 async def revoke_break_glass(request: web.Request) -> web.Response:
     """Revoke a sealed credential."""
     vault = vault_of(request)
     sealed = await revoke_credential(vault, principal_of(request), identity_of(request))
-    return web.json_response(sealed_json(sealed, vault.clock()))
+    return await answer(request, sealed_json(sealed, vault.clock()))

@@ -11,8 +11,10 @@ from urllib.parse import parse_qsl
 from uuid import UUID
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import LooseHeaders
 
 from vault.actions.cursor import decode_cursor
+from vault.actions.names import named
 from vault.actions.outgoing import Outgoing
 from vault.actions.receive import too_large
 from vault.context import Vault
@@ -154,6 +156,13 @@ async def _read_small(request: web.Request, size_max: int) -> bytes:
             if len(raw) > size_max:
                 raise too_large(size_max)
     return bytes(raw)
+
+
+async def answer(
+    request: web.Request, shown: Any, *, status: int = 200, headers: LooseHeaders | None = None
+) -> web.Response:
+    """Answer with JSON; what each principal in it was called then stands beside it."""
+    return web.json_response(await named(vault_of(request), shown), status=status, headers=headers)
 
 
 async def hand_out(

@@ -15,6 +15,7 @@ from vault.domain.holds import Targets
 from vault.domain.policy import duration_text
 from vault.errors import ConfigurationError, InvalidRequestError
 from vault.web.requests import (
+    answer,
     identity_of,
     json_fields,
     needed,
@@ -92,7 +93,7 @@ async def unrestrict_document(request: web.Request) -> web.Response:
 
 async def _document(request: web.Request, document: Document) -> web.Response:
     standing = await standing_of(vault_of(request), principal_of(request), document)
-    return web.json_response(document_json(document, standing))
+    return await answer(request, document_json(document, standing))
 
 
 async def show_retention(request: web.Request) -> web.Response:
@@ -100,7 +101,7 @@ async def show_retention(request: web.Request) -> web.Response:
     found = await retention.explain_retention(
         vault_of(request), principal_of(request), identity_of(request)
     )
-    return web.json_response(explained_json(found))
+    return await answer(request, explained_json(found))
 
 
 async def show_plan(request: web.Request) -> web.Response:
@@ -115,12 +116,13 @@ async def show_plan(request: web.Request) -> web.Response:
     page, more = plan.items[:limit], len(plan.items) > limit
     last = page[-1] if more else None
     at = last.verdict.due_at if last else None
-    return web.json_response(
+    return await answer(
+        request,
         {
             "data": [planned_json(item) for item in page],
             "next_cursor": encode_cursor(at, last.document.id) if last and at else None,
             "unjudged": plan.unjudged,
-        }
+        },
     )
 
 
@@ -148,7 +150,7 @@ async def place_hold(request: web.Request) -> web.Response:
         reference=fields.get("reference"),
         targets=Targets(_ids(fields, "documents"), _ids(fields, "orders"), tuple(customers)),
     )
-    return web.json_response(hold_view_json(view), status=201)
+    return await answer(request, hold_view_json(view), status=201)
 
 
 def _ids(fields: dict[str, Any], name: str) -> tuple[UUID, ...]:
@@ -174,13 +176,15 @@ async def list_holds(request: web.Request) -> web.Response:
     )
     page, more = found[:limit], len(found) > limit
     cursor = encode_cursor(page[-1].placed_at, page[-1].id) if more else None
-    return web.json_response({"data": [hold_json(item) for item in page], "next_cursor": cursor})
+    return await answer(
+        request, {"data": [hold_json(item) for item in page], "next_cursor": cursor}
+    )
 
 
 async def show_hold(request: web.Request) -> web.Response:
     """Show a hold and what it covers."""
     view = await hold.show_hold(vault_of(request), principal_of(request), identity_of(request))
-    return web.json_response(hold_view_json(view))
+    return await answer(request, hold_view_json(view))
 
 
 async def release_hold(request: web.Request) -> web.Response:
@@ -194,7 +198,7 @@ async def release_hold(request: web.Request) -> web.Response:
         needed(fields, "reason"),
         _id("approval", approval) if approval else None,
     )
-    return web.json_response(hold_view_json(view))
+    return await answer(request, hold_view_json(view))
 
 
 async def give_instruction(request: web.Request) -> web.Response:
@@ -209,7 +213,7 @@ async def give_instruction(request: web.Request) -> web.Response:
         keep=needed(fields, "keep"),
         reference=fields.get("reference"),
     )
-    return web.json_response(instruction_json(view), status=201)
+    return await answer(request, instruction_json(view), status=201)
 
 
 async def list_instructions(request: web.Request) -> web.Response:
@@ -226,7 +230,7 @@ async def list_instructions(request: web.Request) -> web.Response:
     last = page[-1].instruction if more else None
     cursor = encode_cursor(last.given_at, last.id) if last else None
     data = [instruction_json(item) for item in page]
-    return web.json_response({"data": data, "next_cursor": cursor})
+    return await answer(request, {"data": data, "next_cursor": cursor})
 
 
 async def resolve_instruction(request: web.Request) -> web.Response:
@@ -234,7 +238,7 @@ async def resolve_instruction(request: web.Request) -> web.Response:
     view = await instruct.resolve_instruction(
         vault_of(request), principal_of(request), identity_of(request)
     )
-    return web.json_response(instruction_json(view))
+    return await answer(request, instruction_json(view))
 
 
 async def withdraw_instruction(request: web.Request) -> web.Response:
@@ -242,7 +246,7 @@ async def withdraw_instruction(request: web.Request) -> web.Response:
     view = await instruct.withdraw_instruction(
         vault_of(request), principal_of(request), identity_of(request)
     )
-    return web.json_response(instruction_json(view))
+    return await answer(request, instruction_json(view))
 
 
 async def show_policy(request: web.Request) -> web.Response:
@@ -271,7 +275,7 @@ async def show_policy_effect(request: web.Request) -> web.Response:
         effect = await policy.policy_effect(vault_of(request), principal_of(request), text)
     except ConfigurationError as error:
         raise InvalidRequestError(str(error)) from None
-    return web.json_response(effect_json(effect))
+    return await answer(request, effect_json(effect))
 
 
 async def apply_policy(request: web.Request) -> web.Response:

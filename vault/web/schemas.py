@@ -100,6 +100,8 @@ SCHEMAS: dict[str, Any] = {
             "due_before": _TIME,
         },
     ),
+    "NewTokenLabel": _object({"label": _STRING}),
+    "TokenLabel": _object({"id": _ID, "label": _STRING}),
     "OrderNumbers": _object(
         {"order": _ID, "numbers": {"type": "array", "items": _STRING, "minItems": 1}}
     ),

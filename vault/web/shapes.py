@@ -8,6 +8,7 @@ from typing import Any
 from vault.actions.shred import Ground
 from vault.domain import access, approvals, break_glass, carriers, faxes, orders, retention
 from vault.domain.documents import Kind
+from vault.domain.names import ACTORS, called
 from vault.domain.records import PHASES
 from vault.domain.regions import REGIONS
 
@@ -63,10 +64,15 @@ def recovered_json(at: datetime | None, not_known: Iterable[str] | None) -> dict
 
 
 def structure(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the schema of an object."""
+    """Return the schema of an object; a principal has what it was called beside it."""
+    properties = dict[str, Any]()
+    for name, schema in {**required, **(optional or {})}.items():
+        properties[name] = schema
+        if name in ACTORS:
+            properties[called(name)] = MAYBE_STRING
     return {
         "type": "object",
-        "properties": {**required, **(optional or {})},
+        "properties": properties,
         "required": sorted(required),
     }
 

@@ -11,7 +11,7 @@ def add_tokens(tree: Tree) -> None:
     """Add the commands of tokens."""
     tokens = tree.group(
         "token",
-        "Make, list and revoke tokens.",
+        "Make, list, rename and revoke tokens.",
         "portvault token create --role porting --region uk --label desk-1",
     )
     create = tokens.command(
@@ -37,6 +37,14 @@ def add_tokens(tree: Tree) -> None:
     create.add_argument("--label", help="what it is for (the role)")
     create.add_argument("--days", type=count, help="how long it is good for (until revoked)")
     tokens.command("list", "tokens.token_list", "List tokens.", "portvault token list")
+    rename = tokens.command(
+        "rename",
+        "tokens.token_rename",
+        "Give a token another label; what it did before keeps the one of then.",
+        "portvault token rename ID desk-2",
+    )
+    rename.add_argument("token", type=identity, metavar="ID")
+    rename.add_argument("label", metavar="LABEL")
     revoke = tokens.command(
         "revoke", "tokens.token_revoke", "Revoke a token.", "portvault token revoke ID"
     )

@@ -16,6 +16,7 @@ from vault.web.routes import (
     orders,
     retention,
     signals,
+    tokens,
 )
 from vault.web.routes.route import Area, Route
 
@@ -31,6 +32,7 @@ AREAS = (
     Area("faxes", "Faxes that pass through.", faxes.ROUTES),
     Area("approvals", "What takes four eyes.", approvals.ROUTES),
     Area("break-glass", "Credentials for the day that nobody can sign in.", break_glass.ROUTES),
+    Area("tokens", "What tokens are called.", tokens.ROUTES),
     Area("log", "The access log, and what proves it.", log.ROUTES),
     Area("health", "What machines ask.", health.ROUTES),
 )
