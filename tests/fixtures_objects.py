@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
@@ -44,9 +45,9 @@ class S3Bucket:
         if versioned:
             self.client.set_bucket_versioning(self.name, VersioningConfig(ENABLED))
 
-    def open(self, **changes: object) -> ObjectStore:
+    def open(self, **changes: Any) -> ObjectStore:
         """Open the bucket as the vault does, with changes such as another host or key."""
-        settings = {
+        settings: dict[str, Any] = {
             "host": self.ceph.endpoint,
             "bucket": self.name,
             "access_key": self.ceph.access_key,
@@ -55,7 +56,7 @@ class S3Bucket:
             **changes,
         }
         uri = f"s3+http://{settings.pop('host')}/{settings.pop('bucket')}"
-        return open_store(uri, region="us-east-1", **settings)  # type: ignore[arg-type]
+        return open_store(uri, region="us-east-1", **settings)
 
     def everything(self, prefix: str = "") -> list[str]:
         """Return the names of all versions, markers and uploads in parts under a prefix."""

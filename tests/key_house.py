@@ -174,7 +174,7 @@ def faulty_connection(faults: Faults) -> type[asyncpg.Connection]:
 
         async def _execute(self, query: str, *args: Any, **options: Any) -> Any:
             with faults.call(f"database: {_kind_of(query)}"):
-                return await super()._execute(query, *args, **options)  # type: ignore[misc]
+                return await super()._execute(query, *args, **options)  # type: ignore[misc] # no stub
 
         async def copy_records_to_table(self, table_name: str, **options: Any) -> str:
             with faults.call(f"database: copy into {table_name}"):

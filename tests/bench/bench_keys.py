@@ -121,7 +121,7 @@ class SwitchClock:
             self.seconds = time.perf_counter() - started
             return done
 
-        Seal._switch = switch  # type: ignore[assignment,method-assign]
+        Seal._switch = switch  # type: ignore[assignment,method-assign] # timed
 
 
 CLOCK = SwitchClock()
@@ -307,7 +307,7 @@ async def durability(bench: Bench) -> None:
         calls += 1
         original(descriptor)
 
-    os.fsync = counted  # type: ignore[assignment]
+    os.fsync = counted  # type: ignore[assignment] # counted, and put back below
     flushes = await _wal_flushes(bench)
     try:
         for _ in range(ROUNDS):

@@ -88,7 +88,7 @@ async def test_a_closed_pipe_is_quiet(vault_process: VaultProcess) -> None:
     process = await vault.command("get", document, "--purpose", "verify-identity", **token)
     assert process.stdout is not None
     await process.stdout.read(10)
-    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined] # asyncio has no public way
     assert process.stderr is not None
     assert await process.stderr.read() == b""
 

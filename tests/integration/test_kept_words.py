@@ -5,7 +5,7 @@ import json
 import re
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -269,9 +269,9 @@ CODE = rf"({OWN_WORD}|([A-Z][a-z]+)+Error|([a-z-]+[:/])?({ID}|[0-9a-f]{{64}})|{C
 PRINCIPAL = r"worker|(token|break-glass|carrier):[a-z0-9-]+|person:[0-9a-f]{32}|operator:\S+"
 
 
-def one_of(words: object) -> str:
+def one_of(words: Iterable[str]) -> str:
     """Return the pattern of an enumeration."""
-    return "|".join(map(re.escape, words))  # type: ignore[call-overload]
+    return "|".join(map(re.escape, words))
 
 
 #: What each field of an access record may be. A new field needs its shape here, and has no words.

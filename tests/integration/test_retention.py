@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -230,10 +231,10 @@ async def test_instructions_move_the_time_within_the_policy(house: House) -> Non
         return found
 
     assert await due_in() > timedelta(days=89)
-    given = {"region": "uk", "customer": "acme", "reference": None}
-    await give_instruction(vault, DPO, kind=None, keep="P40D", **given)  # type: ignore[arg-type]
+    given: Any = {"region": "uk", "customer": "acme", "reference": None}
+    await give_instruction(vault, DPO, kind=None, keep="P40D", **given)
     assert timedelta(days=39) < await due_in() <= timedelta(days=40)
-    view = await give_instruction(vault, DPO, kind="cob", keep="P20D", **given)  # type: ignore[arg-type]
+    view = await give_instruction(vault, DPO, kind="cob", keep="P20D", **given)
     assert timedelta(days=19) < await due_in() <= timedelta(days=20)
     await withdraw_instruction(vault, DPO, view.instruction.id)
     assert timedelta(days=39) < await due_in() <= timedelta(days=40)

@@ -8,6 +8,7 @@ own; between any two of them it may be lost.
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from tests.model import changes
 from tests.model.changes import Rules
@@ -35,11 +36,11 @@ def behind(state: State) -> bool:
     )
 
 
-def commit(state: State, primary: Database, rules: Rules, **changed: object) -> State:
+def commit(state: State, primary: Database, rules: Rules, **changed: Any) -> State:
     """Return the state with a new primary; what the database now calls sealed is claimed."""
     claimed = state.claimed | _sealed(primary, rules)
     after = state._replace(primary=primary, written=state.written | mask(primary), claimed=claimed)
-    after = after._replace(**changed) if changed else after  # type: ignore[arg-type]
+    after = after._replace(**changed) if changed else after
     # A standby that is never promoted may as well have replayed everything.
     return after if after.left("failover") else after._replace(standby=primary)
 

@@ -261,7 +261,7 @@ def test_the_invariants_hold_whatever_happens(
         return KeyMachine(postgres_server, database_template, place)
 
     run_state_machine_as_test(
-        machine,  # type: ignore[arg-type]
+        machine,  # type: ignore[arg-type] # a factory is taken, too
         settings=settings(
             max_examples=12,
             stateful_step_count=25,

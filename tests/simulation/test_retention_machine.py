@@ -379,7 +379,7 @@ def test_retention_keeps_its_promises_whatever_happens(
         return RetentionMachine(postgres_server, database_template, place)
 
     run_state_machine_as_test(
-        machine,  # type: ignore[arg-type]
+        machine,  # type: ignore[arg-type] # a factory is taken, too
         settings=settings(
             max_examples=10,
             stateful_step_count=25,

@@ -13,7 +13,7 @@ from vault.adapters.s3_signer import UNSIGNED, Signer, encode_query
 
 NAMES = st.text("abcxyz0189-_./", min_size=1, max_size=40)
 WORDS = st.text("abcXYZ0189-_.~", min_size=1, max_size=20)
-TIMES = st.datetimes(datetime(2020, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+TIMES = st.datetimes(datetime(2020, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis adds UTC
 
 
 @given(
