@@ -65,7 +65,7 @@ async def search_orders(request: web.Request) -> web.Response:
     )
     number, reference = fields.get("number"), fields.get("customer_reference")
     if number is None and reference is None:
-        raise InvalidRequestError("number or customer_reference is missing")
+        raise InvalidRequestError("say a number or the reference of a customer")
     sought = Sought(
         region=needed(fields, "region"),
         status=_status(fields.get("status")),
