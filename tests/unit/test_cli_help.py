@@ -50,7 +50,7 @@ COMMANDS = {
     *("break-glass seal", "break-glass open", "break-glass list", "break-glass revoke"),
     *("approval request", "approval list", "approval approve"),
     *("approval decline", "approval withdraw"),
-    *("token create", "token list", "token revoke"),
+    *("token create", "token list", "token rename", "token revoke"),
     *("log tail", "log search", "log export", "log verify", "log witness"),
     *("log key", "log rotate-key", "log receipt", "log forget-name"),
     *("backup", "restore", "repair"),
