@@ -12,7 +12,6 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -22,6 +21,7 @@ from typing import TypeVar
 from vault.adapters.directory_partial import Partial, sweep, sync_directory
 from vault.adapters.directory_root import DIRECTORY_FLAGS, DirectoryRoot
 from vault.adapters.object_names import check_size, checked_name, write_and_read_back
+from vault.adapters.threads import running_threads
 from vault.context import StoredObject
 from vault.errors import ConfigurationError, ObjectMissingError, ObjectStoreUnavailableError
 
@@ -49,7 +49,7 @@ class DirectoryStore:
                 f"objects cannot be kept in {root}: {error.strerror}; set PORTVAULT_OBJECTS to a "
                 "directory that this user may write"
             ) from error
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
+        self._threads = running_threads(THREADS, "objects")
 
     def __repr__(self) -> str:
         return f"DirectoryStore({str(self._path)!r})"

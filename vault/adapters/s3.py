@@ -8,7 +8,6 @@ Bytes travel in `s3_requests` and `s3_upload`. Listing and removing versions is 
 import asyncio
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import TypeVar
@@ -23,6 +22,7 @@ from urllib3.exceptions import HTTPError
 from vault.adapters.object_names import checked_name, write_and_read_back
 from vault.adapters.s3_requests import Bucket, SignedRequests
 from vault.adapters.s3_upload import Uploads
+from vault.adapters.threads import running_threads
 from vault.context import StoredObject
 from vault.errors import ObjectStoreUnavailableError
 
@@ -42,7 +42,7 @@ class S3Store:
         self._seconds = timeout_seconds
         self._requests = SignedRequests(place, timeout_seconds=timeout_seconds)
         self._uploads = Uploads(self._requests, timeout_seconds=timeout_seconds)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="s3")
+        self._threads = running_threads(THREADS, "s3")
         self._http = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
             retries=urllib3.Retry(total=1, redirect=0, allowed_methods=None),

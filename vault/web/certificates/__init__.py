@@ -6,15 +6,10 @@ from importlib.resources import files
 from typing import Any
 
 from aiohttp import hdrs, web
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("vault.web.certificates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+from vault.web.templates import load_templates
+
+_ENVIRONMENT = load_templates("vault.web.certificates")
 _STYLE = (files("vault.web.certificates") / "templates" / "print.css").read_text(encoding="utf-8")
 _STYLE_HASH = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 

@@ -6,27 +6,13 @@ from importlib.resources import files
 from typing import Any
 
 from aiohttp import hdrs, web
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("vault.web.console"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    # What was compiled stays as it is: a wheel's templates do not change while it runs.
-    auto_reload=False,
-    cache_size=-1,
-)
+from vault.web.templates import load_templates
+
+_ENVIRONMENT = load_templates("vault.web.console")
 #: The style stands in the page, and the policy names it by its hash.
 STYLE = (files("vault.web.console") / "templates" / "style.css").read_text(encoding="utf-8")
 _STYLE_HASH = b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-
-
-def load_pages() -> None:
-    """Compile every template, so that none is read when somebody asks for it."""
-    for name in _ENVIRONMENT.list_templates(extensions=["html"]):
-        _ENVIRONMENT.get_template(name)
 
 
 def page(
