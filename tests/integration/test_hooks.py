@@ -282,6 +282,40 @@ async def test_what_is_ignored_is_counted_and_written_down_without_numbers(
         assert f"portvault_hooks_total{{{labels}}} 1.0" in shown
 
 
+async def test_what_is_refused_is_counted_and_written_down_in_a_line(
+    carriers: Carriers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A signed event without what it needs, each time; one that is not signed, once a minute."""
+    path, body, headers = twilio_json({"status": "completed"})
+    for _ in range(2):
+        assert (await carriers.post(path, body, **headers))[0] == 422
+    for _ in range(3):
+        assert (await carriers.post("/v1/hooks/twilio", b"{}"))[0] == 401
+    assert (await carriers.telnyx(moved("x", "ported", "e", soon(0)), at=-400))[0] == 401
+    said = [line for line in caplog.messages if "webhook" in line]
+    assert said.count("a webhook of twilio was refused: invalid-request") == 2
+    assert said.count("a webhook of twilio was refused: unauthenticated") == 1
+    assert said.count("a webhook of telnyx was refused: unauthenticated") == 1
+    async with carriers.api.session.get(carriers.api.url + "/metrics") as response:
+        shown = await response.text()
+    labels = 'carrier="twilio",reason="unauthenticated",result="refused"'
+    assert f"portvault_hooks_total{{{labels}}} 3.0" in shown
+
+
+async def test_an_order_without_its_details_says_why_it_does_not_move(carriers: Carriers) -> None:
+    """What tells one event from another went with the details: none is taken any more."""
+    order = await carriers.api.order()
+    fields = {"carrier": "twilio", "reference": "KW1"}
+    await carriers.api.call("POST", f"/v1/orders/{order}/actions/link", json=fields)
+    gone = "update porting_order set details = null, details_gone_at = now() where id = $1"
+    for statement in (gone, "delete from data_key where id = $1"):
+        await carriers.vault.pool.execute(statement, order)
+    path, body, headers = twilio_json({"port_in_request_sid": "KW1", "status": "completed"})
+    status, answer = await carriers.post(path, body, **headers)
+    assert (status, answer) == (200, {"result": "ignored", "reason": "details-gone"})
+    assert await carriers.status(order) == "draft"
+
+
 async def test_a_form_has_so_many_fields(carriers: Carriers) -> None:
     """A form at the limit is read as far as its signature, and one past it is refused before."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}

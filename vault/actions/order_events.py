@@ -36,10 +36,10 @@ async def settle(vault: Vault, conn: Connection, order: Order, event: OrderEvent
 
 async def take_event(vault: Vault, event: CarrierEvent) -> bool | Reason:
     """
-    Take what a carrier reports, whose signature was checked; False when that changes nothing.
+    Take what a carrier reports, whose signature was checked; False when it came before.
 
-    Returns the reason where an event of one number moves no order; raises `NotFoundError` where
-    that of an order is of none that is here.
+    Returns the reason where it moves no order for another reason; raises `NotFoundError` where it
+    is of an order, and of none that is here.
     """
     principal = Principal(f"carrier:{event.carrier}", CARRIER_ROLE, frozenset(vault.config.regions))
     now = vault.clock()
@@ -66,8 +66,8 @@ async def take_event(vault: Vault, event: CarrierEvent) -> bool | Reason:
             raise NotFoundError
         name = await _name(vault, order.id, event)
         if name is None:
-            await vault.recorder.append(access.conclude(reason="details-gone"))
-            return False
+            await vault.recorder.append(access.conclude(reason=Reason.DETAILS_GONE))
+            return Reason.DETAILS_GONE
         async with transaction(vault.pool) as conn:
             locked = await orders_sql.find(conn, order.id, lock=True)
             if locked is None:

@@ -36,7 +36,10 @@ _TWILIO = {
     "inreview": Status.IN_PROCESS,
     "waitingforsignature": Status.IN_PROCESS,
     "inprogress": Status.SUBMITTED,
+    "submitted": Status.SUBMITTED,
+    "pending": Status.FOC_DATE_CONFIRMED,
     "actionrequired": Status.EXCEPTION,
+    "rejected": Status.EXCEPTION,
     "completed": Status.PORTED,
     "canceled": Status.CANCELLED,
     "expired": Status.CANCELLED,
@@ -75,7 +78,7 @@ class Reason(StrEnum):
 
     #: It tells of something else than a status, as a comment.
     OTHER_EVENT = "other-event"
-    #: It is of another kind of order than a port-in.
+    #: It is of another kind of order than a port-in, as a port-out.
     OTHER_ORDER = "other-order"
     #: The carrier's word for the status is not known here.
     UNKNOWN_STATUS = "unknown-status"
@@ -87,6 +90,8 @@ class Reason(StrEnum):
     SEVERAL_ORDERS = "several-orders"
     #: The order moves other numbers, too, of which this event says nothing.
     SEVERAL_NUMBERS = "several-numbers"
+    #: The order's details are gone: whether this was said before cannot be told any more.
+    DETAILS_GONE = "details-gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +181,17 @@ def read_twilio(
     `signed` is what `check_twilio` returned.
     """
     fields: dict[str, Any] = dict(form) or _json(body)
+    word = re.sub(r"[^a-z]", "", str(fields.get("status") or "").lower())
+    if word.startswith("portout") or any(name.startswith("port_out") for name in fields):
+        return Ignored(Reason.OTHER_ORDER)
     number = None
     if any(fields.get(name) for name in _TWILIO_OF_A_NUMBER):
         number = str(fields.get("phone_number", ""))
         if not _E164.fullmatch(number):
             return Ignored(Reason.NO_NUMBER)
-    if not fields.get("status"):
+    if not word:
         return Ignored(Reason.OTHER_EVENT)
-    word = re.sub(r"[^a-z]", "", str(fields["status"]).lower()).removeprefix("portin")
+    word = word.removeprefix("portin")
     word = word.removeprefix("phonenumber") if number else word
     if word not in _TWILIO:
         return Ignored(Reason.UNKNOWN_STATUS)
@@ -208,7 +216,10 @@ def read_bandwidth(body: bytes) -> CarrierEvent | Ignored:
     fields = {name: value.strip() for name, value in found}
     if fields.get("OrderType") != "portins":
         return Ignored(Reason.OTHER_ORDER if fields.get("OrderType") else Reason.OTHER_EVENT)
-    if fields.get("Status") not in _BANDWIDTH:
+    if not fields.get("Status"):
+        # A note was added to the order.
+        return Ignored(Reason.OTHER_EVENT)
+    if fields["Status"] not in _BANDWIDTH:
         return Ignored(Reason.UNKNOWN_STATUS)
     return CarrierEvent(
         BANDWIDTH,

@@ -30,6 +30,8 @@ REGISTRY = web.AppKey("registry", CollectorRegistry)
 OPENAPI = web.AppKey("openapi", dict)
 #: What became of carriers' webhooks, by carrier, result and reason.
 HOOKS = web.AppKey("hooks", Counter)
+#: When it was last written down that a carrier's webhook was not signed (monotonic seconds).
+UNSIGNED: web.AppKey[dict[str, float]] = web.AppKey("unsigned", dict)
 
 
 class Metrics:
@@ -49,7 +51,7 @@ class Metrics:
         )
         self.hooks = Counter(
             "portvault_hooks_total",
-            "Carriers' webhooks that were signed, and what became of them.",
+            "Carriers' webhooks, and what became of them.",
             ["carrier", "result", "reason"],
             registry=registry,
         )

@@ -1,42 +1,59 @@
 """
 Carriers' webhooks. No token: each authenticates by its own signature, or is refused.
 
-What is signed and changes nothing is answered with the reason as a code, counted, and written down
-without numbers and references: what does not match is a fault of set-up that nobody else sees.
+What changes nothing is answered with the reason as a code, counted, and written down without
+numbers and references: what does not match is a fault of set-up that nobody else sees.
 """
 
 import logging
+import math
+import time
+from collections.abc import Callable
 from urllib.parse import parse_qsl
 
 from aiohttp import hdrs, web
-from prometheus_client import Counter
 
 from vault.actions.order_events import link_order, take_event
 from vault.domain import carriers
 from vault.domain.carriers import CarrierEvent, Ignored, Reason
-from vault.errors import InvalidRequestError, NotFoundError, UnauthenticatedError
-from vault.web.health import HOOKS
+from vault.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    UnauthenticatedError,
+    VaultError,
+)
+from vault.web.health import HOOKS, UNSIGNED
+from vault.web.problems import INTERNAL, type_of
 from vault.web.requests import identity_of, json_fields, needed, principal_of, small_body, vault_of
 
 BODY_BYTES_MAX = 256 * 1024
 #: Of a form; Twilio's have some twenty.
 FIELDS_MAX = 1000
+UNSIGNED_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
 async def telnyx_hook(request: web.Request) -> web.Response:
     """Take a webhook of Telnyx."""
-    vault, body = vault_of(request), await _body(request)
+    return await _take(request, carriers.TELNYX, _telnyx_event)
+
+
+def _telnyx_event(request: web.Request, body: bytes) -> CarrierEvent | Ignored:
+    vault = vault_of(request)
     key = _configured(vault.config.telnyx_public_key)
     carriers.check_telnyx(request.headers, body, key, vault.clock())
-    return await _take(request, carriers.TELNYX, carriers.read_telnyx(body))
+    return carriers.read_telnyx(body)
 
 
 async def twilio_hook(request: web.Request) -> web.Response:
     """Take a webhook of Twilio."""
-    vault, body = vault_of(request), await _body(request)
-    token = _configured(vault.config.twilio_auth_token)
-    url = _configured(vault.config.public_url).rstrip("/") + request.path_qs
+    return await _take(request, carriers.TWILIO, _twilio_event)
+
+
+def _twilio_event(request: web.Request, body: bytes) -> CarrierEvent | Ignored:
+    config = vault_of(request).config
+    token = _configured(config.twilio_auth_token)
+    url = _configured(config.public_url).rstrip("/") + request.path_qs
     is_json = "json" in request.headers.get(hdrs.CONTENT_TYPE, "")
     text = "" if is_json else body.decode("utf-8", "replace")
     try:
@@ -44,14 +61,18 @@ async def twilio_hook(request: web.Request) -> web.Response:
     except ValueError:
         raise InvalidRequestError(f"a form has at most {FIELDS_MAX} fields") from None
     signed = carriers.check_twilio(request.headers, body, form, url, request.query, token)
-    return await _take(request, carriers.TWILIO, carriers.read_twilio(body, form, signed))
+    return carriers.read_twilio(body, form, signed)
 
 
 async def bandwidth_hook(request: web.Request) -> web.Response:
     """Take a webhook of Bandwidth."""
-    vault, body = vault_of(request), await _body(request)
-    carriers.check_bandwidth(request.headers, _configured(vault.config.bandwidth_credentials))
-    return await _take(request, carriers.BANDWIDTH, carriers.read_bandwidth(body))
+    return await _take(request, carriers.BANDWIDTH, _bandwidth_event)
+
+
+def _bandwidth_event(request: web.Request, body: bytes) -> CarrierEvent | Ignored:
+    credentials = _configured(vault_of(request).config.bandwidth_credentials)
+    carriers.check_bandwidth(request.headers, credentials)
+    return carriers.read_bandwidth(body)
 
 
 def _configured(secret: str) -> str:
@@ -60,31 +81,42 @@ def _configured(secret: str) -> str:
     return secret
 
 
-async def _body(request: web.Request) -> bytes:
-    return await small_body(request, BODY_BYTES_MAX)
-
-
-async def _take(request: web.Request, carrier: str, event: CarrierEvent | Ignored) -> web.Response:
+async def _take(
+    request: web.Request,
+    carrier: str,
+    read: Callable[[web.Request, bytes], CarrierEvent | Ignored],
+) -> web.Response:
     counts = request.app[HOOKS]
-    if isinstance(event, Ignored):
-        return _ignored(counts, carrier, event.reason)
     try:
-        taken = await take_event(vault_of(request), event)
-    except NotFoundError:
-        counts.labels(carrier, "refused", Reason.NO_ORDER.value).inc()
-        log.warning("a webhook of %s was refused: %s", carrier, Reason.NO_ORDER.value)
+        event = read(request, await small_body(request, BODY_BYTES_MAX))
+        taken = (
+            event.reason
+            if isinstance(event, Ignored)
+            else await take_event(vault_of(request), event)
+        )
+    except VaultError as error:
+        _refuse(request, carrier, error)
         raise
     if isinstance(taken, Reason):
-        return _ignored(counts, carrier, taken)
+        counts.labels(carrier, "ignored", taken.value).inc()
+        log.warning("a webhook of %s was ignored: %s", carrier, taken.value)
+        return web.json_response({"result": "ignored", "reason": taken.value})
     result = "taken" if taken else "known"
     counts.labels(carrier, result, "").inc()
     return web.json_response({"result": result})
 
 
-def _ignored(counts: Counter, carrier: str, reason: Reason) -> web.Response:
-    counts.labels(carrier, "ignored", reason.value).inc()
-    log.warning("a webhook of %s was ignored: %s", carrier, reason.value)
-    return web.json_response({"result": "ignored", "reason": reason.value})
+def _refuse(request: web.Request, carrier: str, error: VaultError) -> None:
+    """Count what is refused, and write it down: of strangers, who may be many, once a minute."""
+    kind = INTERNAL if (found := type_of(error)) is None else found
+    reason = Reason.NO_ORDER.value if isinstance(error, NotFoundError) else kind.name
+    request.app[HOOKS].labels(carrier, "refused", reason).inc()
+    if isinstance(error, UnauthenticatedError):
+        said, now = request.app[UNSIGNED], time.monotonic()
+        if now < said.get(carrier, -math.inf) + UNSIGNED_SECONDS:
+            return
+        said[carrier] = now
+    log.warning("a webhook of %s was refused: %s", carrier, reason)
 
 
 async def link_carrier(request: web.Request) -> web.Response:

@@ -26,6 +26,7 @@ from vault.web.health import (
     QUEUES,
     READINESS,
     REGISTRY,
+    UNSIGNED,
     Expiry,
     Metrics,
     Queues,
@@ -76,7 +77,7 @@ def make_app(vault: Vault, connections: Connections | None = None) -> web.Applic
     app[EXPIRY] = Expiry(vault, registry)
     app[QUEUES] = Queues(vault, registry)
     app[STOPPING] = Stopping()
-    app[HOOKS] = metrics.hooks
+    app[HOOKS], app[UNSIGNED] = metrics.hooks, {}
     app.on_response_prepare.append(_add_headers)
     if vault.config.tls_certificate or vault.config.public_url.startswith("https://"):
         app.on_response_prepare.append(_add_hsts)
