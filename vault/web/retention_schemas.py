@@ -23,6 +23,7 @@ from vault.web.shapes import (
     REGION,
     STRING,
     TIME,
+    maybe,
     one_of,
     recovered_json,
     structure,
@@ -131,14 +132,14 @@ RETENTION_SCHEMAS: dict[str, Any] = {
     "HoldRelease": structure({"reason": STRING, "approval": ID}),
     "NewInstruction": structure(
         {"region": REGION, "customer": STRING, "keep": STRING},
-        {"kind": MAYBE_STRING, "reference": MAYBE_STRING},
+        {"kind": maybe(KIND), "reference": MAYBE_STRING},
     ),
     "Instruction": structure(
         {
             "id": ID,
             "region": REGION,
             "customer": STRING,
-            "kind": MAYBE_STRING,
+            "kind": maybe(KIND),
             "keep": STRING,
             "reference": MAYBE_STRING,
             "given_by": STRING,

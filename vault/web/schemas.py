@@ -8,7 +8,7 @@ from uuid import UUID
 from vault.actions.cursor import encode_cursor
 from vault.actions.order_list import Listed, Shown
 from vault.actions.orders import OrderView
-from vault.domain.carriers import Reason
+from vault.domain.carriers import CARRIERS, Reason
 from vault.domain.orders import Order, PortType, Status
 from vault.domain.records import PHASES, Record, mask_number
 from vault.domain.search import Found, Outcome
@@ -105,7 +105,7 @@ SCHEMAS: dict[str, Any] = {
     "OrderNumbers": _object(
         {"order": _ID, "numbers": {"type": "array", "items": _STRING, "minItems": 1}}
     ),
-    "CarrierLink": _object({"carrier": _STRING, "reference": _STRING}),
+    "CarrierLink": _object({"carrier": one_of(CARRIERS), "reference": _STRING}),
     "HookResult": _object(
         {"result": one_of(["taken", "known", "ignored"])}, {"reason": one_of(Reason)}
     ),
@@ -200,10 +200,10 @@ SCHEMAS: dict[str, Any] = {
             "next_cursor": _MAYBE_STRING,
         }
     ),
-    "Health": _object({"status": _STRING}),
+    "Health": _object({"status": one_of(("alive",))}),
     "Readiness": _object(
         {
-            "status": _STRING,
+            "status": one_of(("ready",)),
             "regions": {
                 "type": "object",
                 "description": "The parts of each region that are away.",

@@ -6,7 +6,16 @@ from datetime import datetime
 from typing import Any
 
 from vault.actions.shred import Ground
-from vault.domain import access, approvals, break_glass, carriers, faxes, orders, retention
+from vault.domain import (
+    access,
+    approvals,
+    break_glass,
+    carriers,
+    faxes,
+    orders,
+    retention,
+    signals,
+)
 from vault.domain.documents import Kind
 from vault.domain.names import ACTORS, called
 from vault.domain.records import PHASES
@@ -29,7 +38,9 @@ ENUMERATIONS: Mapping[str, Iterable[str]] = {
     "ApprovalAct": approvals.Act,
     "ApprovalState": approvals.State,
     "CredentialState": break_glass.State,
+    "Carrier": carriers.CARRIERS,
     "IgnoredReason": carriers.Reason,
+    "SignalType": signals.SignalType,
     "Phase": PHASES,
 }
 

@@ -5,6 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from vault.actions.signal import list_signals, replay_signal
+from vault.domain.signals import SignalType
 from vault.errors import InvalidRequestError
 from vault.sql.signals import Delivery
 from vault.web.requests import (
@@ -21,6 +22,7 @@ from vault.web.shapes import (
     REGION,
     STRING,
     TIME,
+    one_of,
     structure,
     time_text,
 )
@@ -32,7 +34,7 @@ SIGNAL_SCHEMAS: dict[str, Any] = {
             "id": ID,
             "endpoint": STRING,
             "region": REGION,
-            "type": STRING,
+            "type": one_of(SignalType),
             "at": TIME,
             "state": {"type": "string", "enum": list(STATES)},
             "attempts": {"type": "integer"},
