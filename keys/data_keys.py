@@ -130,22 +130,30 @@ async def data_keys(conn: Connection, scopes: Sequence[UUID]) -> list[WrappedKey
 
 async def delete_data_keys(
     conn: Connection, region: str, keys: Sequence[UUID], generation: int
-) -> None:
-    """Delete data keys and mark their scopes dirty, in the order of their ids."""
-    await conn.execute(
+) -> list[UUID]:
+    """
+    Delete data keys and mark their scopes dirty, in the order of their ids.
+
+    Returns those that had no row: of them only that they are gone is noted.
+    """
+    rows = await conn.fetch(
         """
         with deleted as (
             delete from data_key where region = $1 and id = any($2) returning id, scope),
         gone as (
-            insert into key_gone (region, id, generation) select $1, id, $3 from deleted
-            on conflict do nothing)
-        insert into key_dirty (region, scope)
-        select distinct $1, scope from deleted order by scope on conflict do nothing
+            insert into key_gone (region, id, generation)
+            select distinct $1, id, $3::bigint from unnest($2::uuid[]) g (id)
+            on conflict do nothing),
+        dirty as (
+            insert into key_dirty (region, scope)
+            select distinct $1, scope from deleted order by scope on conflict do nothing)
+        select id from unnest($2::uuid[]) g (id) where id not in (select id from deleted)
         """,
         region,
         list(keys),
         generation,
     )
+    return [row["id"] for row in rows]
 
 
 async def mark_dirty(conn: Connection, region: str, scopes: Sequence[UUID]) -> None:

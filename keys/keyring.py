@@ -18,7 +18,7 @@ import asyncpg
 from keys import damage, data_keys, generations, nodes, wrap
 from keys.cache import Cache
 from keys.custodian import Custodian
-from keys.damage import Damage, DamagedError, Finder, Met
+from keys.damage import DAMAGES_MAX, Damage, DamagedError, Finder, Met
 from keys.errors import (
     IntegrityError,
     KeyDestroyedError,
@@ -28,6 +28,7 @@ from keys.errors import (
     SealOverdueError,
     StaleScopeError,
 )
+from keys.living import Living
 from keys.lookups import Lookups
 from keys.mirror import Bucket, Mirror
 from keys.mirror_rows import look
@@ -45,6 +46,8 @@ __all__ = ["DataKey", "KeyStatus", "Keyring", "Mend", "Merged", "SealResult", "W
 
 #: How often a path is read again when a seal replaced its root while the custodian was asked.
 ATTEMPTS = 5
+#: To so many scopes, found by chance, readiness tries the path.
+SCOPES_TRIED = 3
 
 
 class Keyring:
@@ -55,6 +58,7 @@ class Keyring:
         pool: Pool,
         custodians: Mapping[str, Custodian],
         buckets: Mapping[str, Bucket],
+        living: Living,
         *,
         standbys: Sequence[str] = (),
         cache_seconds: float,
@@ -62,7 +66,7 @@ class Keyring:
     ) -> None:
         self._pool = pool
         self._custodians = custodians
-        self._buckets, self._standbys = buckets, standbys
+        self._buckets, self._living, self._standbys = buckets, living, standbys
         self._refused = set[str]()
         #: What lies in the regions' buckets and does not verify.
         self.passed_over = PassedOver()
@@ -209,13 +213,17 @@ class Keyring:
         """
         Take data keys out of the tree, in the caller's transaction; returns the generation.
 
-        They are irrecoverable once every generation up to that one is destroyed.
+        They are irrecoverable once every generation up to that one is destroyed. Of one whose row
+        was lost before, others may have a copy: every scope that it may have hung on is dirty, too.
         """
         self._require(region)
         head = await nodes.tree(conn, region, "for share")
         if head is None:
             raise RolledBackError
-        await data_keys.delete_data_keys(conn, region, keys, head.generation)
+        lost = await data_keys.delete_data_keys(conn, region, keys, head.generation)
+        if lost:
+            scopes = await self._living.scopes_of(conn, region, lost)
+            await data_keys.mark_dirty(conn, region, scopes)
         return head.generation
 
     async def seal(self, region: str, *, force: bool = False) -> SealResult | None:
@@ -277,7 +285,7 @@ class Keyring:
         """
         Open every key of the region's tree as it is at one moment, and read its mirror.
 
-        Needs no rest from others.
+        What lives and has no key is a finding. Needs no rest from others.
         """
         async with self._connection() as conn:
             async with conn.transaction():
@@ -291,7 +299,9 @@ class Keyring:
                     # Without it nothing else can be judged.
                     return Walk(region, head.generation, 0, 0, 0, error.damages)
                 found = await walk(conn, region, head, root_key)
-            others = [
+                lost = await self._living.unkeyed(conn, region, None)
+            others = [damage.lost(region, key) for key in lost[:DAMAGES_MAX]]
+            others += [
                 damage.canary(region, generation)
                 for generation in await damaged_canaries(conn, self._custodians[region], region)
             ]
@@ -300,7 +310,7 @@ class Keyring:
 
     def over(self, pool: Pool) -> "Keyring":
         """Return a keyring of its own over another pool, such as one open transaction."""
-        return Keyring(pool, self._custodians, self._buckets, cache_seconds=0.0)
+        return Keyring(pool, self._custodians, self._buckets, self._living, cache_seconds=0.0)
 
     async def look_at_tree(self, region: str, after: int) -> tuple[list[Damage], int | None]:
         """Open some leaves of the tree, and what hangs on them; returns the last if more follow."""
@@ -330,7 +340,6 @@ class Keyring:
     async def repair(
         self,
         region: str,
-        missing: Sequence[UUID],
         shredded: Shredded,
         *,
         dry_run: bool,
@@ -340,7 +349,7 @@ class Keyring:
         mirror, custodian = self._mirror(region), self._custodians[region]
         try:
             repair = Repair(self._seal(region), mirror, custodian, region, shredded)
-            return await repair.run(missing, dry_run=dry_run, inside=inside)
+            return await repair.run(dry_run=dry_run, inside=inside)
         except AWAY as error:
             raise KeysUnavailableError from error
         finally:
@@ -356,6 +365,33 @@ class Keyring:
         # A seal that replaced the generation meanwhile has used the custodian, too.
         with suppress(StaleScopeError):
             await self._open_root(region, head)
+
+    async def check_tree(self, region: str) -> None:
+        """
+        Open the root's page and the paths to a few scopes, as they lie now; raises `DamagedError`.
+
+        One that opens will do: what is damaged below the root is for the look at rest to name.
+        """
+        async with self._connection() as conn:
+            head, root = await nodes.top(conn, region)
+            scopes = await nodes.some_scopes(conn, region, SCOPES_TRIED)
+            paths = [await nodes.scope_path(conn, region, scope) for scope in scopes]
+        with suppress(StaleScopeError):
+            root_key = await self._root_key(region, head)
+            finder = Finder(region, head.root, root_key)
+            finder.open(root)
+            finder.require_sound("the key tree is damaged")
+            failed = list[DamagedError]()
+            # Of one moment each: another that a seal came before says nothing of this tree.
+            for path in (path for path in paths if path and path.tree == head):
+                try:
+                    _open_path(region, path, root_key)
+                except DamagedError as error:
+                    failed.append(error)
+                else:
+                    return
+            if failed:
+                raise failed[0]
 
     def refuse(self, region: str) -> None:
         """Serve no key of the region any more: its database was rolled back."""
@@ -373,7 +409,9 @@ class Keyring:
 
     def _seal(self, region: str) -> Seal:
         mirror = self._mirror(region)
-        return Seal(self._pool, self._custodians[region], mirror, region, self._standbys)
+        return Seal(
+            self._pool, self._custodians[region], mirror, region, self._living, self._standbys
+        )
 
     def _mirror(self, region: str) -> Mirror:
         return Mirror(self._buckets[region], self._custodians[region], region, self.passed_over)

@@ -21,7 +21,7 @@ import asyncio
 import os
 import re
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -180,6 +180,7 @@ class Mirror:
         self,
         conn: Connection,
         root_key: bytes,
+        require_keyed: Callable[[Connection], Awaitable[None]],
         *,
         base: bool = False,
         known: Known | None = None,
@@ -188,7 +189,8 @@ class Mirror:
         Write what changed, or a new base; returns the head that it holds.
 
         `root_key` is the key of the root as it is now: the caller keeps seals away meanwhile. What
-        is `known` was committed since the last segment.
+        is `known` was committed since the last segment. A base replaces every copy that there is:
+        `require_keyed` raises, in the transaction that reads it, where a row was lost.
         """
         before = await mirror_rows.intend(conn, self._region)
         await self.require_none_later(before.intended - 1)
@@ -197,7 +199,8 @@ class Mirror:
                 await mirror_rows.renumber(conn, self._region)
             base = True
         base = base or self._wants_base(before)
-        written = await self._put(conn, before, root_key, base=base, known=known)
+        check = require_keyed if base else None
+        written = await self._put(conn, before, root_key, check, known=known)
         now = replace(
             before,
             name=written.name,
@@ -218,10 +221,15 @@ class Mirror:
         bound = max(now.base_bytes, SEGMENTS_BYTES_MIN)
         return now.seen is None or now.segments >= SEGMENTS_MAX or now.segments_bytes > bound
 
+    async def is_next_base(self, conn: Connection) -> bool:
+        """Whether the next segment is a base, which replaces all that are there."""
+        now = await mirror_rows.progress(conn, self._region)
+        return now is None or not now.counts_on or self._wants_base(now)
+
     async def next_rows(self, conn: Connection, head: Tree) -> AsyncIterator[Row]:
         """Return the rows that the next segment takes, as the caller's transaction shows them."""
         now = await mirror_rows.progress(conn, self._region)
-        if now is None or not now.counts_on or now.seen is None or self._wants_base(now):
+        if now is None or now.seen is None or await self.is_next_base(conn):
             return mirror_rows.whole(conn, self._region)
         return mirror_rows.changes(conn, self._region, head, now.seen)
 
@@ -230,15 +238,18 @@ class Mirror:
         conn: Connection,
         before: Progress,
         root_key: bytes,
+        require_keyed: Callable[[Connection], Awaitable[None]] | None,
         *,
-        base: bool,
         known: Known | None,
     ) -> Written:
+        base = require_keyed is not None
         name, writer = name_of(before.intended), Writer(mac_key(root_key))
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             seen, head = await mirror_rows.moment(conn, self._region)
             if head is None:
                 raise RolledBackError
+            if require_keyed is not None:
+                await require_keyed(conn)
             header = Header(
                 region=self._region,
                 number=before.intended,

@@ -141,6 +141,14 @@ async def has_changed(conn: Connection, region: str, since: str) -> bool:
     return found
 
 
+async def changed_scopes(conn: Connection, region: str) -> list[UUID]:
+    """Return the scopes that are new or were re-keyed since the last segment."""
+    rows = await conn.fetch(
+        "select distinct unnest(scopes) id from key_changed where region = $1", region
+    )
+    return [row["id"] for row in rows]
+
+
 async def whole(conn: Connection, region: str) -> AsyncIterator[Row]:
     """Yield the whole tree from the root down, with constant memory below its inner nodes."""
     for row in await _side_rows(conn, region, None):

@@ -179,6 +179,25 @@ async def scope_path(conn: Connection, region: str, scope: UUID) -> Path | None:
     return Path(_tree_of(first), nodes, place)
 
 
+async def some_scopes(conn: Connection, region: str, count: int) -> list[UUID]:
+    """Return some scopes found by chance, the same one more than once where there are few."""
+    rows = await conn.fetch(
+        """
+        with bounds as (
+            select min(node) lowest, max(node) highest from key_scope where region = $1),
+        chosen as (
+            select lowest + floor(random() * (highest - lowest + 1))::bigint node
+            from bounds, generate_series(1, $2) where lowest is not null)
+        select s.id from chosen, lateral (
+            select id from key_scope where region = $1 and node >= chosen.node
+            order by region, node, slot limit 1) s
+        """,
+        region,
+        count,
+    )
+    return [row["id"] for row in rows]
+
+
 async def nodes_above(
     conn: Connection,
     region: str,

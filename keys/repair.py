@@ -71,14 +71,12 @@ class Repair:
         self._seal, self._mirror, self._custodian = seal, mirror, custodian
         self._region, self._shredded = region, shredded
 
-    async def run(
-        self, missing: Sequence[UUID], *, dry_run: bool, inside: Inside | None = None
-    ) -> list[Mend]:
+    async def run(self, *, dry_run: bool, inside: Inside | None = None) -> list[Mend]:
         """
         Mend what can be, or with `dry_run` say what would be.
 
-        `missing` are keys of things that were not shredded. A dry run calls `inside` where
-        everything is as it would be. Raises `RolledBackError`, which only a restore mends.
+        A dry run calls `inside` where everything is as it would be. Raises `RolledBackError`, which
+        only a restore mends.
         """
         async with self._seal.alone() as conn:
             await self._mirror.require_not_behind(conn)
@@ -87,7 +85,7 @@ class Repair:
             try:
                 # A dry run changes nothing, and keeps no upload and no shred waiting.
                 lock = "" if dry_run else "for update"
-                mends, root_key = await self._mend_tree(conn, missing, lock)
+                mends, root_key = await self._mend_tree(conn, lock)
                 if dry_run and inside is not None:
                     await inside(conn)
             except BaseException:
@@ -98,13 +96,11 @@ class Repair:
             if damaged:
                 sound = root_key is not None and all(mend.mended for mend in mends)
                 if sound and root_key is not None and not dry_run:
-                    await self._mirror.write(conn, root_key, base=True)
+                    await self._seal.write_base(conn, root_key)
                 mends += [_mirror_mend(item, sound=sound) for item in damaged]
             return mends
 
-    async def _mend_tree(
-        self, conn: Connection, missing: Sequence[UUID], lock: str
-    ) -> tuple[list[Mend], bytes | None]:
+    async def _mend_tree(self, conn: Connection, lock: str) -> tuple[list[Mend], bytes | None]:
         head = await nodes.tree(conn, self._region, lock)
         if head is None:
             raise RolledBackError
@@ -117,7 +113,8 @@ class Repair:
         for _ in range(LEVELS_MAX):
             found = await walk(conn, self._region, head, root_key)
             left = [item for item in found.findings if _id_of(item) is None]
-            damages = [*found.findings, *(damage.lost(self._region, key) for key in missing)]
+            missing = await self._seal.unkeyed(conn)
+            damages = [*found.findings, *missing]
             known = [item for item in damages if _id_of(item) is not None]
             new = [item for item in known if (item.table, item.id) not in tried]
             if not new:

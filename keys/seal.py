@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
 from keys import damage, data_keys, generations, mirror_rows, nodes, rekeyed_rows, wrap
 from keys.custodian import Custodian
@@ -27,6 +28,7 @@ from keys.errors import (
     RolledBackError,
 )
 from keys.generations import Outlook
+from keys.living import Living
 from keys.mirror import Mirror
 from keys.mirror_rows import Known
 from keys.nodes import Tree
@@ -68,10 +70,11 @@ class Seal:
         custodian: Custodian,
         mirror: Mirror,
         region: str,
+        living: Living,
         standbys: Sequence[str] = (),
     ) -> None:
         self._pool, self._custodian, self._region = pool, custodian, region
-        self._mirror, self._standbys = mirror, standbys
+        self._mirror, self._things, self._standbys = mirror, living, standbys
 
     async def plant(self) -> None:
         """Make the region's tree with its first generation, where there is none."""
@@ -177,8 +180,26 @@ class Seal:
             head = await nodes.tree(conn, self._region)
             if head is None:
                 raise RolledBackError
-            await self._mirror.write(conn, await self._open(head))
+            await self._mirror.write(conn, await self._open(head), self.require_keyed)
             return True
+
+    async def write_base(self, conn: Connection, root_key: bytes) -> None:
+        """Write the whole tree's copy anew; the caller holds the region's seal lock."""
+        await self._mirror.write(conn, root_key, self.require_keyed, base=True)
+
+    async def unkeyed(self, conn: Connection, scopes: Sequence[UUID] | None = None) -> list[Damage]:
+        """Return the rows of data keys that were lost: of these scopes, or of all."""
+        found = await self._things.unkeyed(conn, self._region, scopes)
+        return [damage.lost(self._region, key) for key in found]
+
+    async def require_keyed(self, conn: Connection, scopes: Sequence[UUID] | None = None) -> None:
+        """
+        Raise `DamagedError` where the row of a living thing's data key was lost.
+
+        What a fresh scope key or a new base replaces may be the last copy that opens.
+        """
+        if lost := await self.unkeyed(conn, scopes):
+            raise DamagedError(self._what, lost)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[Connection]:
@@ -230,6 +251,8 @@ class Seal:
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             async for row in self._dirty_rows(conn, head):
                 finder.open(row)
+            if await self._mirror.is_next_base(conn):
+                await self.require_keyed(conn)
             async for row in await self._mirror.next_rows(conn, head):
                 finder.open(row)
         finder.require_sound(self._what)
@@ -245,7 +268,7 @@ class Seal:
                 lost = Damage(region, "is missing", "key_node", str(head.root))
                 raise DamagedError(self._what, [lost])
             above = await self._with_only_child(conn, above, head.root)
-            wraps = await data_keys.data_keys(conn, [scope.id for scope in scopes])
+            wraps = await self._wraps_of(conn, scopes)
             for row in mirror_rows.from_the_root(above.values(), scopes, wraps):
                 yield row
             if len(scopes) < SCOPES_IN_ONE_STEP:
@@ -336,7 +359,13 @@ class Seal:
         self, conn: Connection, limit: int | None = None
     ) -> tuple[list[Scope], list[WrappedKey]]:
         scopes = await data_keys.take_dirty_scopes(conn, self._region, limit)
-        return scopes, await data_keys.data_keys(conn, [scope.id for scope in scopes])
+        return scopes, await self._wraps_of(conn, scopes)
+
+    async def _wraps_of(self, conn: Connection, scopes: Sequence[Scope]) -> list[WrappedKey]:
+        """Return all that hangs on scopes; raises `DamagedError` where something of it was lost."""
+        identities = [scope.id for scope in scopes]
+        await self.require_keyed(conn, identities)
+        return await data_keys.data_keys(conn, identities)
 
     async def _finish(self, conn: Connection, head: Tree, known: Known | None = None) -> None:
         """Mirror, gate, destroy: what is left to do once the tree names a newer generation."""
@@ -344,7 +373,10 @@ class Seal:
         if not retired:
             return
         root_key = await self._open(head)
-        mirrored = await self._mirror.write(conn, root_key, known=known)
+        if known is None:
+            # Of what was re-keyed, and is in no segment yet, only the database has the wraps.
+            await self.require_keyed(conn, await mirror_rows.changed_scopes(conn, self._region))
+        mirrored = await self._mirror.write(conn, root_key, self.require_keyed, known=known)
         # A crash here leaves a segment more than is needed.
         await self._gate(conn, mirrored, root_key)
         for generation, canary in retired:
@@ -367,7 +399,8 @@ class Seal:
         Make sure that nobody needs what is retired, from what is committed and mirrored now.
 
         The present root opens, the mirror holds the tree under the same generation, and every
-        standby that could be promoted has replayed the switch.
+        standby that could be promoted has replayed the switch. That what was re-keyed has all of
+        its data keys was made sure before it was re-keyed, and before it was mirrored.
         """
         head, root = await nodes.top(conn, self._region)
         if (head.generation, head.root_wrap) != (mirrored.generation, mirrored.root_wrap):

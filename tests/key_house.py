@@ -9,7 +9,7 @@ or not; what an adversary can learn is what is reachable in it from the root key
 import os
 import re
 import signal
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -232,6 +232,27 @@ class Ledger:
         return known
 
 
+class KnownKeys:
+    """Tells the keyring what lives, from what the house knows and not from any row."""
+
+    house: "House"
+
+    async def unkeyed(
+        self, conn: Connection, region: str, scopes: Sequence[UUID] | None
+    ) -> list[UUID]:
+        """Return living keys that have no row: of these scopes, or of all."""
+        del region
+        rows = await conn.fetch("select id from data_key")
+        kept, house = {row["id"] for row in rows}, self.house
+        lost = [key for key in house.living if key not in kept | house.leaving]
+        return [key for key in lost if scopes is None or house.scopes[key] in scopes]
+
+    async def scopes_of(self, conn: Connection, region: str, things: Sequence[UUID]) -> list[UUID]:
+        """Return the scopes of keys."""
+        del conn, region
+        return [self.house.scopes[key] for key in things if key in self.house.scopes]
+
+
 @dataclass
 class House:
     """A keyring over a database, a bucket and a custodian, and what is known of its keys."""
@@ -249,6 +270,8 @@ class House:
     scopes: dict[UUID, UUID] = field(default_factory=dict)
     #: The generation at which a key was shredded.
     shredded: dict[UUID, int] = field(default_factory=dict)
+    #: Keys that are being shredded.
+    leaving: set[UUID] = field(default_factory=set)
 
     @property
     def living(self) -> list[UUID]:
@@ -294,6 +317,7 @@ class House:
 
     async def shred(self, *keys: UUID) -> None:
         """Take data keys out of the tree."""
+        self.leaving.update(keys)
         async with self.pool.acquire() as conn, conn.transaction():
             generation = await self.keyring.destroy_keys(conn, REGION, keys)
         self.shredded.update(dict.fromkeys(keys, generation))
@@ -381,8 +405,10 @@ async def build(
     async with asyncpg.create_pool(
         dsn, min_size=1, max_size=4, connection_class=faulty_connection(faults)
     ) as pool:
-        keyring = Keyring(pool, {REGION: custodian}, {REGION: bucket}, cache_seconds=1.0)
+        living = KnownKeys()
+        keyring = Keyring(pool, {REGION: custodian}, {REGION: bucket}, living, cache_seconds=1.0)
         house = House(dsn, place, pool, faults, custodian, bucket, keyring, ledger)
+        living.house = house
         if before is not None:
             house.data_keys, house.scopes = before.data_keys, before.scopes
             house.shredded = before.shredded

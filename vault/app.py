@@ -50,6 +50,7 @@ from vault.policy_files import read_rules
 from vault.process import stop_signals
 from vault.refused import Refused
 from vault.sql.connection import connection
+from vault.sql.living import LivingRows
 from vault.sql.session import (
     SERVICE_SESSION,
     powers,
@@ -134,6 +135,7 @@ async def open_vault(
             pool,
             custodians,
             stores,
+            LivingRows(),
             standbys=config.standbys,
             cache_seconds=config.key_cache_seconds,
         )

@@ -44,6 +44,7 @@ from tests.bench.grown_tree import grow
 from vault.adapters.directory import DirectoryStore
 from vault.adapters.embedded_postgres import SETTINGS, EmbeddedPostgres
 from vault.migrate import migrate
+from vault.sql.living import LivingRows
 
 REGION, OTHER = "uk", "us"
 ROUNDS = 9
@@ -141,7 +142,7 @@ async def grown(documents: int) -> AsyncIterator[Bench]:
         buckets = {region: DirectoryStore(place / region) for region in (REGION, OTHER)}
         custodians = dict.fromkeys(buckets, custodian)
         async with asyncpg.create_pool(dsn, min_size=2, max_size=10, reset=_keep) as pool:
-            keyring = Keyring(pool, custodians, buckets, cache_seconds=5.0)
+            keyring = Keyring(pool, custodians, buckets, LivingRows(), cache_seconds=5.0)
             bare = await grow_bare(dsn, documents)
             bench = Bench(dsn, pool, custodian, keyring, {}, bare)
             await bench.grow(REGION, documents)

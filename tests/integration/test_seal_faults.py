@@ -1,13 +1,16 @@
 """A seal that fails at any call, before or after it took effect, loses and reveals nothing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
+from keys import mirror as mirror_module
 from keys import seal as seal_module
 from keys.damage import DamagedError
 from keys.errors import KeysError
+from keys.rows import Connection
 from tests.key_house import REGION, BrokenError, House, Ledger, build
 
 
@@ -93,4 +96,99 @@ async def test_a_seal_that_cannot_succeed_leaves_no_generation(
     assert after == before
     await house.pool.fetch(flip, *of)
     assert await house.keyring.seal(REGION) is not None
+    await house.check()
+
+
+async def _none(conn: Connection, keys: Collection[UUID]) -> set[UUID]:
+    del conn, keys
+    return set()
+
+
+async def _lose(house: House, key: UUID) -> None:
+    await house.pool.execute("delete from data_key where id = $1", key)
+
+
+async def test_a_seal_right_after_a_row_was_lost_leaves_its_last_copy(house: House) -> None:
+    """Re-keyed its copy in the mirror would open no more: it is named, put back, then sealed."""
+    (kept,) = await house.put()
+    (gone,) = await house.put(beside=kept)
+    await house.keyring.mirror(REGION)
+    await house.shred(gone)
+    await _lose(house, kept)
+    count = "select count(*) from key_generation"
+    before = await house.custodian.generations(REGION), await house.pool.fetchval(count)
+    for force in (False, True):
+        with pytest.raises(DamagedError, match=f"{kept} in {REGION} is missing.*portvault repair"):
+            await house.keyring.seal(REGION, force=force)
+    assert (await house.custodian.generations(REGION), await house.pool.fetchval(count)) == before
+    (mend,) = await house.keyring.repair(REGION, _none, dry_run=False)
+    assert (mend.damage.id, mend.mended) == (str(kept), True)
+    assert await house.keyring.seal(REGION) is not None
+    await house.check()
+
+
+async def test_a_row_lost_in_the_middle_of_a_seal_keeps_the_old_generation(house: House) -> None:
+    """Until the mirror has what was re-keyed, what opened before is the last way there is."""
+    known = await _calls_beside_the_segment(house)
+    (kept,) = await house.put()
+    (gone,) = await house.put(beside=kept)
+    await house.keyring.mirror(REGION)
+    await house.shred(gone)
+    house.faults.arm_new(known)
+    with pytest.raises((BrokenError, KeysError)):
+        await house.keyring.seal(REGION)
+    assert house.faults.broken == "bucket.put"
+    house.faults.arm(None)
+    (row,) = await house.pool.fetch("delete from data_key where id = $1 returning *", kept)
+    living = await house.custodian.generations(REGION)
+    assert len(living) == 2
+    with pytest.raises(DamagedError, match=f"{kept} in {REGION} is missing"):
+        await house.keyring.seal(REGION)
+    assert await house.custodian.generations(REGION) == living
+    names = ("id", "region", "scope", "scope_epoch", "wrap")
+    await house.pool.copy_records_to_table(
+        "data_key", records=[tuple(row[name] for name in names)], columns=names
+    )
+    await house.keyring.seal(REGION)
+    assert gone in await house.sealed()
+    await house.check()
+
+
+async def _calls_beside_the_segment(house: House) -> set[str]:
+    """Return the kinds of calls of a whole seal but the one that puts a segment."""
+    await _shred_some(house)
+    house.faults.arm(None)
+    await house.keyring.seal(REGION)
+    return set(house.faults.names) - {"bucket.put"}
+
+
+async def test_a_new_base_is_not_written_without_a_row_that_was_lost(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It replaces every copy that there is."""
+    (kept,) = await house.put()
+    await house.keyring.mirror(REGION)
+    await house.put()
+    await _lose(house, kept)
+    segments = await house.segments()
+    monkeypatch.setattr(mirror_module, "SEGMENTS_MAX", 0)
+    for step in (house.keyring.mirror(REGION), house.keyring.seal(REGION, force=True)):
+        with pytest.raises(DamagedError, match=f"{kept} in {REGION} is missing"):
+            await step
+    assert await house.segments() == segments
+    (mend,) = await house.keyring.repair(REGION, _none, dry_run=False)
+    assert mend.mended
+    assert await house.keyring.mirror(REGION)
+    await house.check()
+
+
+async def test_what_is_shredded_after_its_row_was_lost_is_sealed_too(house: House) -> None:
+    """The mirror has a copy, and its scope's key must go for it, though no row named the scope."""
+    (kept,) = await house.put()
+    (lost,) = await house.put(beside=kept)
+    await house.keyring.mirror(REGION)
+    await _lose(house, lost)
+    await house.shred(lost)
+    await house.keyring.seal(REGION)
+    assert await house.sealed() == {lost}
     await house.check()

@@ -10,7 +10,7 @@ from a past state the mirror must bring back every document that lives.
 import asyncio
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -172,6 +172,46 @@ class KeyMachine(RuleBasedStateMachine):
         """The mirror is brought up to date, and may fail anywhere."""
         self._run(self._with_fault, fault, lambda: self.house.keyring.mirror(REGION))
         self._run(self._settle)
+
+    @precondition(lambda self: self.house.living)
+    @rule(data=st.data(), fault=FAULTS, mirrored=st.booleans(), beside=st.booleans())
+    def lose_a_row(
+        self, data: st.DataObject, fault: tuple[int, bool] | None, mirrored: bool, beside: bool
+    ) -> None:
+        """The row of a living key is lost, at whatever moment; a seal comes before any repair."""
+        key = data.draw(st.sampled_from(self.house.living))
+        self._run(self._lose, key, fault, mirrored, beside)
+        self._run(self._settle)
+
+    async def _lose(
+        self, key: UUID, fault: tuple[int, bool] | None, mirrored: bool, beside: bool
+    ) -> None:
+        house = self.house
+        if mirrored:
+            await house.keyring.mirror(REGION)
+        if beside:
+            (other,) = await house.put(beside=key)
+            await house.shred(other)
+        row: Any = await house.pool.fetchrow("delete from data_key where id = $1 returning *", key)
+        house.faults.arm(fault[0] if fault else None, after=bool(fault and fault[1]))
+        with contextlib.suppress(BrokenError, KeysError):
+            await house.keyring.seal(REGION, force=True)
+        house.faults.arm(None)
+        mends = await house.keyring.repair(REGION, self._none_shredded, dry_run=False)
+        put_back = [mend for mend in mends if mend.mended and mend.damage.id == str(key)]
+        if mirrored:
+            assert put_back, f"{key} was in the mirror, and is lost"
+        if not put_back:
+            # No segment has it, but a backup may: the wrap of before is still what opens.
+            await house.pool.execute(
+                "insert into data_key (id, region, scope, scope_epoch, wrap) "
+                "values ($1, $2, $3, $4, $5)",
+                *(row[name] for name in ("id", "region", "scope", "scope_epoch", "wrap")),
+            )
+
+    async def _none_shredded(self, conn: Connection, keys: Collection[UUID]) -> set[UUID]:
+        del conn
+        return set(keys) & set(self.house.shredded)
 
     async def _with_fault(self, fault: tuple[int, bool] | None, step: Callable[[], Any]) -> None:
         if fault is not None:

@@ -1,6 +1,6 @@
 """Keys: what an operator asks about the regions' trees, and the change of a custodian."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from keys.keyring import KeyStatus, SealResult, Walk
 from vault.actions.access import recorded, served
@@ -8,7 +8,6 @@ from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.errors import ConfigurationError
-from vault.sql import damage as damage_sql
 from vault.sql import documents as documents_sql
 from vault.sql.connection import connection
 
@@ -37,10 +36,7 @@ async def keys_status(vault: Vault, principal: Principal, region: str) -> Region
 async def verify_keys(vault: Vault, principal: Principal, region: str) -> Walk:
     """Open every key of the region's tree; what does not open, or is missing, is a finding."""
     async with recorded(vault, principal, Action.KEYS_READ, region=served(vault, region)):
-        walk = await vault.keyring.verify(region)
-        async with connection(vault.pool) as conn:
-            lost = await damage_sql.lost_keys(conn, region)
-    return replace(walk, findings=(*walk.findings, *lost))
+        return await vault.keyring.verify(region)
 
 
 async def rotate_custodian(vault: Vault, principal: Principal, region: str) -> SealResult:

@@ -47,6 +47,7 @@ _REMEDIES = {
     "fax": _SENDER,
     "porting_order": _BACKUP,
     "number_index": "the worker makes it anew from the order's details",
+    "log_checkpoint": "the log is hashed anew with the next record, which a worker adds",
     "log_leaf": "nobody changes a row of the log: stop, and `portvault restore` the last backup, "
     "which takes over what was published",
 }
@@ -96,7 +97,6 @@ async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bo
         async with connection(vault.pool) as conn:
             if not lost:
                 await require_not_behind(vault, conn, region)
-            missing = await damage_sql.keyless(conn, region)
 
         async def inside(conn: Connection) -> None:
             # What hangs on the tree opens only there, until the dry run is undone.
@@ -104,9 +104,7 @@ async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bo
             undone = replace(vault, pool=pool, keyring=vault.keyring.over(pool))
             beside.extend(await _mend_beside(undone, region, dry_run=True))
 
-        mends = await vault.keyring.repair(
-            region, missing, _shredded, dry_run=dry_run, inside=inside
-        )
+        mends = await vault.keyring.repair(region, _shredded, dry_run=dry_run, inside=inside)
         if not dry_run:
             if lost:
                 # Only now: the mirror, too, has shown that the database is not behind.

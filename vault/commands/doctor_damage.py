@@ -12,6 +12,7 @@ from vault.app import attached, login, open_region_custodian
 from vault.config import Config
 from vault.errors import VaultError
 from vault.sql import damage as damage_sql
+from vault.sql.living import LivingRows
 
 #: So many damaged things are named.
 NAMED_MAX = 5
@@ -61,7 +62,9 @@ async def _region(config: Config, pool: asyncpg.Pool, region: str) -> tuple[str,
         timeout_seconds=config.store_timeout_seconds,
     )
     try:
-        keyring = Keyring(pool, {region: custodian}, {region: store}, cache_seconds=0.0)
+        keyring = Keyring(
+            pool, {region: custodian}, {region: store}, LivingRows(), cache_seconds=0.0
+        )
         walk = await keyring.verify(region)
     finally:
         await store.close()
@@ -69,8 +72,7 @@ async def _region(config: Config, pool: asyncpg.Pool, region: str) -> tuple[str,
     async with pool.acquire() as conn:
         count, known = await damage_sql.known(conn, region, NAMED_MAX)
         look = await damage_sql.look_of(conn, region)
-        lost = await damage_sql.lost_keys(conn, region)
-    found = {item.place: item for item in (*walk.findings, *lost, *known)}
+    found = {item.place: item for item in (*walk.findings, *known)}
     if found:
         more = max(count, len(found)) - NAMED_MAX
         named = "; ".join(str(item) for item in list(found.values())[:NAMED_MAX])

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from keys.damage import DAMAGES_MAX, Damage
-from keys.damage import lost as lost_key
+from keys.damage import Damage
 from keys.keyring import WrappedKey
 from vault.domain.faxes import Fax
 from vault.domain.number_index import Mark
@@ -15,18 +14,6 @@ from vault.sql.connection import Connection
 from vault.sql.restore import SHREDS
 
 _DAMAGE = """region, detail, "table", id, "column", object, segment"""
-
-# What has custody of content and was not shredded, and has no key.
-_KEYLESS = """
-    select d.id from document d where d.region = $1 and d.custody = 'stored'
-        and not exists (select from data_key k where k.id = d.id)
-    union all
-    select f.id from fax f where f.region = $1 and f.custody = 'stored'
-        and not exists (select from data_key k where k.id = f.id)
-    union all
-    select o.id from porting_order o where o.region = $1 and o.details is not null
-        and not exists (select from data_key k where k.id = o.id)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +92,6 @@ async def counts(conn: Connection) -> dict[str, int]:
     """Return how much is known to be damaged, of each region that has any."""
     rows = await conn.fetch("select region, count(*) from damage group by region")
     return {row["region"]: row["count"] for row in rows}
-
-
-async def keyless(conn: Connection, region: str) -> list[UUID]:
-    """Return documents, faxes and orders that were not shredded and have no key."""
-    return [row["id"] for row in await conn.fetch(_KEYLESS, region)]
-
-
-async def lost_keys(conn: Connection, region: str) -> list[Damage]:
-    """Return the first keys that are missing, of what was not shredded."""
-    return [lost_key(region, identity) for identity in (await keyless(conn, region))[:DAMAGES_MAX]]
 
 
 async def shredded(conn: Connection, things: Sequence[UUID]) -> set[UUID]:
