@@ -17,7 +17,7 @@ import pytest
 from tests.access_records import append, checkpoints, read_published
 from tests.fixtures_server import Api
 from tests.tlog_client import check_consistency, open_checkpoint
-from vault.actions.prove import Tiles
+from vault.actions.log_tiles import Tiles
 from vault.actions.publish import publish_log
 from vault.actions.records import verify_region
 from vault.actions.sequence import sequence_log
@@ -109,7 +109,7 @@ async def check_published(vault: Vault, notes: list[str], size: int) -> None:
     assert len(await read_published(bucket(vault), vault.signer.vkey)) == size
     note = checkpoints(bucket(vault))[-1].read_text()
     newest = open_checkpoint(note, vault.signer.vkey, "portvault/uk")
-    tiles = Tiles(vault, "uk", newest[0])
+    tiles = Tiles(vault, "uk", newest[0], note)
     for note in notes:
         old, root = open_checkpoint(note, vault.signer.vkey, "portvault/uk")
         proof = [await tiles.hash_of(run) for run in consistency_runs(old, newest[0])]

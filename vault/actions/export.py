@@ -17,8 +17,9 @@ from datetime import datetime
 from uuid import UUID
 
 from vault.actions.access import recorded, served
+from vault.actions.log_tiles import Tiles
 from vault.actions.outgoing import Outgoing
-from vault.actions.prove import Tiles, published
+from vault.actions.prove import published
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Role
 from vault.domain.checkpoint import origin
@@ -103,7 +104,7 @@ async def export_log(
 
 
 async def _lines(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:
-    tiles = Tiles(vault, stretch.region, stretch.size)
+    tiles = Tiles(vault, stretch.region, stretch.size, stretch.note)
     async with connection(vault.pool) as conn:
         minimum = await witness_sql.minimum_note(conn, stretch.region)
     head = {

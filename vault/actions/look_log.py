@@ -7,6 +7,7 @@ the signed checkpoint that was published: else the bucket holds the better copy,
 """
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from keys.damage import Damage
@@ -20,6 +21,7 @@ from vault.actions.bucket import (
     put_object,
 )
 from vault.actions.published import published_checkpoint, trimmed_size
+from vault.actions.sequence import WRONG_HASHES, kept_range
 from vault.context import Vault
 from vault.domain.checkpoint import open_checkpoint
 from vault.domain.merkle import CompactRange, leaf_hash
@@ -38,6 +40,7 @@ from vault.sql import log as log_sql
 from vault.sql import log_export as export_sql
 from vault.sql import log_published as published_sql
 from vault.sql.connection import Connection, connection
+from vault.sql.log import Signed
 
 #: Pages that are looked at in one step.
 PAGES_MAX = 32
@@ -74,8 +77,23 @@ async def look_at_log(
                 says = await _wrong_object(vault, region, expected)
                 if says is not None:
                     found.append(Damage(region, says, object=expected.name))
+        latest = await log_sql.latest_checkpoint(conn, region)
+        if len(pages) <= first + PAGES_MAX and latest and not _hashes_into(vault, region, latest):
+            says, size = WRONG_HASHES, latest.size
+            found.append(Damage(region, says, "log_checkpoint", str(size), "hashes"))
     last = first + PAGES_MAX - 1
     return found, str(last) if last + 1 < len(pages) else None
+
+
+def _hashes_into(vault: Vault, region: str, signed: Signed) -> bool:
+    """Whether what is kept beside a checkpoint, to go on from it, is what it was signed over."""
+    kept = kept_range(signed)
+    with suppress(IntegrityError):
+        return (
+            kept is not None
+            and kept.root() == open_checkpoint(signed.note, vault.signer, region).root
+        )
+    return False
 
 
 async def mend_log(vault: Vault, item: Damage, *, dry_run: bool) -> bool:

@@ -9,30 +9,18 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from keys.cosignature import CosignatureVerifier
-from keys.damage import Damage, DamagedError
 from keys.errors import IntegrityError
 from vault.actions.access import recorded, served
-from vault.actions.bucket import PREFIX, fetch_tile
+from vault.actions.log_tiles import MissingTileError, Tiles
 from vault.actions.published import trimmed_size
-from vault.actions.stored_object import damaged
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.merkle import root_of
-from vault.domain.proofs import (
-    Run,
-    consistency_runs,
-    encode_proof,
-    inclusion_runs,
-    join,
-    place_of,
-    subtrees,
-)
-from vault.domain.tiles import BUNDLES, WIDTH, Tile, covering, decode_entries, decode_hashes
+from vault.domain.proofs import consistency_runs, encode_proof, inclusion_runs
+from vault.domain.tiles import BUNDLES, WIDTH, Tile, covering, encode_entries, encode_hashes
 from vault.errors import (
     ForbiddenError,
     InvalidRequestError,
     NotFoundError,
-    ObjectMissingError,
     UnavailableError,
 )
 from vault.sql import log_published as published_sql
@@ -41,42 +29,8 @@ from vault.sql.connection import connection, transaction
 
 #: How far a witness's clock may be ahead.
 CLOCK_SECONDS_MAX = 300.0
-
-
-class Tiles:
-    """The tiles of a published log of a size, each fetched once for one answer."""
-
-    def __init__(self, vault: Vault, region: str, size: int) -> None:
-        self._store, self._region, self.size = vault.stores[region], region, size
-        self._known: dict[Tile, list[bytes]] = {}
-
-    async def hash_of(self, run: Run) -> bytes:
-        """Return the tree hash over a run of records."""
-        return join([await self._subtree(tree) for tree in subtrees(*run)])
-
-    async def compact(self, first: int, last: int) -> list[bytes]:
-        """Return the hashes of the full subtrees that a run consists of, from left to right."""
-        return [await self._subtree(tree) for tree in subtrees(first, last)]
-
-    async def _subtree(self, subtree: tuple[int, int]) -> bytes:
-        tile, start, end = place_of(subtree, self.size)
-        if tile not in self._known:
-            self._known[tile] = await self._fetch(tile)
-        hashes = self._known[tile][start:end]
-        if len(hashes) < end - start:
-            raise self._damaged(tile, "is cut")
-        return root_of(hashes)
-
-    async def _fetch(self, tile: Tile) -> list[bytes]:
-        try:
-            return decode_hashes(await fetch_tile(self._store, tile))
-        except ObjectMissingError:
-            raise self._damaged(tile, "is missing") from None
-        except (ValueError, IntegrityError):
-            raise self._damaged(tile, "is damaged") from None
-
-    def _damaged(self, tile: Tile, says: str) -> DamagedError:
-        return _damaged_tile(self._region, tile, says)
+#: How often a tile is looked for while the log grows.
+ATTEMPTS = 5
 
 
 async def checkpoint(
@@ -113,46 +67,33 @@ async def tile(vault: Vault, principal: Principal, region: str, wanted: Tile) ->
     """Return a tile of the published log; bundles of entries only to who may read the log."""
     action = Action.LOG_READ if wanted.level == BUNDLES else Action.LOG_PROVE
     async with recorded(vault, principal, action, region=served(vault, region)):
-        size, _ = await published(vault, region)
-        if not _has(size, wanted):
-            raise NotFoundError("the published log has no such tile")
-        try:
-            data = await fetch_tile(vault.stores[region], wanted)
-            _whole(wanted, data)
-        except ObjectMissingError:
-            if await _may_be_gone(vault, region, wanted):
-                raise NotFoundError("the published log has no such tile any more") from None
-            raise _damaged_tile(region, wanted, "is missing") from None
-        except (ValueError, IntegrityError):
-            raise _damaged_tile(region, wanted, "is damaged") from None
-        return data
+        for _ in range(ATTEMPTS):
+            size, note = await published(vault, region)
+            try:
+                return await _tile(Tiles(vault, region, size, note), wanted)
+            except MissingTileError:
+                # As it should be, where the log has grown since, or its records were trimmed.
+                if (await published(vault, region))[0] != size:
+                    continue
+                if wanted.level == BUNDLES and await _is_trimmed(vault, region, wanted):
+                    raise NotFoundError("the published log has no such tile any more") from None
+                raise
+        raise UnavailableError("the log grows as fast as its tiles are read; try again")
 
 
-def _whole(tile: Tile, data: bytes) -> None:
-    """Raise `ValueError` unless that is as much as the tile holds."""
-    found = decode_entries(data) if tile.level == BUNDLES else decode_hashes(data)
-    if len(found) != tile.width:
-        raise ValueError(tile.path)
+async def _tile(tiles: Tiles, wanted: Tile) -> bytes:
+    """Return a tile as the log of now has it, cut to what was asked for."""
+    now = next(covering(tiles.size, wanted.level, wanted.index * WIDTH), None)
+    if now is None or wanted.width > now.width:
+        raise NotFoundError("the published log has no such tile")
+    if wanted.level == BUNDLES:
+        return encode_entries((await tiles.entries(now))[: wanted.width])
+    return encode_hashes((await tiles.hashes(now))[: wanted.width])
 
 
-async def _may_be_gone(vault: Vault, region: str, tile: Tile) -> bool:
-    """Whether a tile was removed as it should be: it grew since, or its records were trimmed."""
-    size, _ = await published(vault, region)
-    now = next(covering(size, tile.level, tile.index * WIDTH), None)
+async def _is_trimmed(vault: Vault, region: str, bundle: Tile) -> bool:
     async with connection(vault.pool) as conn:
-        trimmed = await trimmed_size(vault, conn, region)
-    gone = tile.level == BUNDLES and tile.index * WIDTH < trimmed
-    return gone or now is None or tile.width < now.width
-
-
-def _damaged_tile(region: str, tile: Tile, says: str) -> DamagedError:
-    return damaged(Damage(region, says, object=PREFIX + tile.path))
-
-
-def _has(size: int, wanted: Tile) -> bool:
-    """Whether a log of this size has the tile, or had it while it was shorter."""
-    now = next(covering(size, wanted.level, wanted.index * WIDTH), None)
-    return now is not None and wanted.width <= now.width
+        return bundle.index * WIDTH < await trimmed_size(vault, conn, region)
 
 
 async def inclusion(
@@ -178,7 +119,7 @@ async def inclusion(
 
 async def proof_under(vault: Vault, region: str, index: int, size: int, note: str) -> str:
     """Return the proof that the record at an index is under a published checkpoint."""
-    tiles = Tiles(vault, region, size)
+    tiles = Tiles(vault, region, size, note)
     proof = [await tiles.hash_of(run) for run in inclusion_runs(index, size)]
     return encode_proof(index, proof, note)
 
@@ -196,13 +137,13 @@ async def consistency(
 ) -> tuple[int, list[bytes]]:
     """Return up to which size, and the proof that the log of size `old` is a prefix of that one."""
     async with recorded(vault, principal, Action.LOG_PROVE, region=served(vault, region)):
-        size, _ = await published(vault, region)
+        size, note = await published(vault, region)
         new = size if new is None else new
         if not 0 < old <= new <= size:
             raise InvalidRequestError(
                 f"sizes must be from 1 to {size}, the size that is published, and ascending"
             )
-        tiles = Tiles(vault, region, size)
+        tiles = Tiles(vault, region, size, note)
         return new, [await tiles.hash_of(run) for run in consistency_runs(old, new)]
 
 

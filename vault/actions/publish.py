@@ -79,7 +79,7 @@ async def _publish_tiles(
     while fresh:
         level, old = level + 1, old >> 8
         before = await _partial(store, level, old)
-        if not covers(whole, level, before):
+        if whole is None or not covers(whole, level, before):
             before = await _rebuilt(conn, region, level, old)
         first, hashes, fresh = old - len(before), before + fresh, []
         for tile in covering(new, level, old):

@@ -51,12 +51,18 @@ async def checkpoint_of_size(conn: Connection, region: str, size: int) -> str | 
     return note
 
 
-async def compact_range(conn: Connection, region: str, size: int) -> CompactRange:
-    """Return the compact range of the checkpoint of a size; an empty one when there is none."""
+async def compact_range(conn: Connection, region: str, size: int) -> CompactRange | None:
+    """
+    Return the compact range of the checkpoint of a size, an empty one when there is none.
+
+    None where it is damaged so that it cannot be of that size; it is not verified otherwise.
+    """
     hashes: list[bytes] | None = await conn.fetchval(
         "select hashes from log_checkpoint where region = $1 and size = $2", region, size
     )
-    return CompactRange(size, hashes) if hashes else CompactRange()
+    if not hashes:
+        return CompactRange()
+    return CompactRange(size, hashes) if len(hashes) == size.bit_count() else None
 
 
 async def begin_rewriting(conn: Connection) -> None:
