@@ -76,11 +76,19 @@ async def _swap_objects(vault: Vault) -> None:
     shutil.copy(place["sg"] / STORE_IDENTITY, place["uk"] / STORE_IDENTITY)
 
 
+async def _flip_page(vault: Vault) -> None:
+    async with vault.pool.acquire() as conn:
+        await vault.keyring.open_scope(conn, "uk", uuid4())
+        flip = "set_byte(page, 20, get_byte(page, 20) # 1)"
+        await conn.execute(f"update key_node set page = {flip} where region = 'uk'")
+
+
 @pytest.mark.parametrize(
     "break_it, part, where",
     [
         (_forbid_records, "records", ["uk", "sg"]),
         (_lose_keys, "keys", ["uk", "sg"]),
+        (_flip_page, "tree", ["uk"]),
         (_lose_objects, "objects", ["uk"]),
         (_empty_objects, "objects", ["uk"]),
         (_swap_objects, "objects", ["uk"]),

@@ -2,10 +2,10 @@
 Readiness: whether no part is away that every read of a region takes.
 
 A part is looked at by doing what a read does with it: an intent is recorded (and taken back, with a
-commit beside it), the root key is unwrapped by the custodian, an object is fetched from the store.
-What lies at rest (pages of the key tree, single objects) is `look.py`'s to judge.
-Beside them, no record may wait for too long to be published, and no seal be overdue: what is
-shredded meanwhile would not become irrecoverable.
+commit beside it), the root key is unwrapped by the custodian, the key tree is opened from its root
+down to a scope, an object is fetched from the store. What else lies at rest (each page of the tree,
+single objects) is `look.py`'s to judge. Beside them, no record may wait for too long to be
+published, and no seal be overdue: what is shredded meanwhile would not become irrecoverable.
 """
 
 import asyncio
@@ -23,22 +23,21 @@ log = logging.getLogger(__name__)
 
 #: How long each part may take.
 PART_SECONDS = 3.0
-RECORDS, KEYS, OBJECTS, LOG, SEALS = "records", "keys", "objects", "log", "seals"
+RECORDS, KEYS, TREE, OBJECTS, LOG, SEALS = "records", "keys", "tree", "objects", "log", "seals"
 
 
 async def parts_away(vault: Vault) -> dict[str, tuple[str, ...]]:
     """
     Return, for each region, the parts that are away, or overdue; none where it is ready.
 
-    Takes `PART_SECONDS` at most. Why a part is away stands in the process's log, not in the answer,
-    which strangers may see.
+    Takes twice `PART_SECONDS` at most. Why a part is away stands in the process's log, not in the
+    answer, which strangers may see.
     """
     overdue = vault.config.seal_seconds_max
     async with asyncio.TaskGroup() as group:
         records = group.create_task(_is_away(RECORDS, "", _record(vault)))
         keys = {
-            region: group.create_task(_is_away(KEYS, region, vault.keyring.check(region)))
-            for region in vault.config.regions
+            region: group.create_task(_keys_away(vault, region)) for region in vault.config.regions
         }
         objects = {
             region: group.create_task(
@@ -60,7 +59,8 @@ async def parts_away(vault: Vault) -> dict[str, tuple[str, ...]]:
             part
             for part, away in (
                 (RECORDS, records.result()),
-                (KEYS, keys[region].result()),
+                (KEYS, keys[region].result() == KEYS),
+                (TREE, keys[region].result() == TREE),
                 (OBJECTS, objects[region].result()),
                 (LOG, region in standing),
                 (SEALS, seals[region].result()),
@@ -69,6 +69,13 @@ async def parts_away(vault: Vault) -> dict[str, tuple[str, ...]]:
         )
         for region in vault.config.regions
     }
+
+
+async def _keys_away(vault: Vault, region: str) -> str | None:
+    """Return which of the two is away; the tree is opened under what the custodian unwrapped."""
+    if await _is_away(KEYS, region, vault.keyring.check(region)):
+        return KEYS
+    return TREE if await _is_away(TREE, region, vault.keyring.check_tree(region)) else None
 
 
 async def _record(vault: Vault) -> None:

@@ -251,7 +251,8 @@ async def check_ready(request: web.Request) -> web.Response:
     """
     Answer whether a document of every region, or of `?region=`, could be handed out; 503 where not.
 
-    It names the parts that are away, `records`, `keys`, `objects`, or overdue, `log`, `seals`.
+    It names the parts that are away, `records`, `keys`, `tree`, `objects`, or overdue: `log`,
+    `seals`.
     """
     found = await request.app[READINESS].parts_away()
     region = request.query.get("region")
