@@ -29,6 +29,7 @@ PLANT = {
         where id = (select min(id::text)::uuid from document where custody = 'shredded')
         """,
     "expire": f"update document set due_at = {LONG_AGO} where kind = 'loa'",
+    "review": f"update document set reviewed = 0, review_since = {LONG_AGO} where kind = 'loa'",
     "order-details": f"""
         insert into order_look (region, order_id, since)
         select region, id, {LONG_AGO} from porting_order

@@ -20,6 +20,7 @@ REMEDIES: Mapping[str, str] = {
     "mirror": f"{_WORKER} of the store: after a loss of the database, what changed since is lost",
     "expire": f"{_WORKER}; documents are kept for longer than they should be",
     "fax-expire": f"{_WORKER}; faxes are kept for longer than they should be",
+    "review": f"{_WORKER}; until it has judged them anew, documents go by their earlier time",
     "order-details": f"{_WORKER}; names and numbers are kept for longer than they should be",
     "purge": f"{_WORKER} of the store; nothing opens those objects, and they are still there",
     "fax-purge": f"{_WORKER} of the store; nothing opens those objects, and they are still there",

@@ -12,6 +12,11 @@ from vault.domain.documents import Custody, Document, Kind
 from vault.sql.connection import Connection
 from vault.sql.hold_targets import covering_document
 
+#: Has retention judge a document `d` anew, and keeps since when that waits.
+UNREVIEWED = """
+    reviewed = 0,
+    review_since = case d.reviewed when 0 then d.review_since else clock_timestamp() end
+"""
 COLUMNS = """
     d.id, d.region, d.order_id, d.kind, d.custody, d.media_type, d.size_bytes, d.stream_header,
     d.metadata, d.received_at, d.stored_at, d.shredded_at, d.shred_reason, d.shredded_by,
@@ -99,7 +104,7 @@ async def of_order(conn: Connection, order: UUID) -> list[Document]:
 async def set_kind(conn: Connection, document: UUID, kind: Kind) -> None:
     """Say of what kind a document is, and have retention judge it anew."""
     await conn.execute(
-        "update document set kind = $2, reviewed = 0 where id = $1 and custody = 'stored'",
+        f"update document d set kind = $2, {UNREVIEWED} where id = $1 and custody = 'stored'",
         document,
         kind.value,
     )

@@ -66,6 +66,16 @@ ROWS: Mapping[str, str] = {
         select due_at since from document
         where region = $1 and custody = 'stored' and due_at <= clock_timestamp()
         """,
+    "review": """
+        select review_since since from document
+        where region = $1 and custody = 'stored' and reviewed = 0
+        union all
+        select later.since from (
+            select version, lead(applied_at) over (order by version) since
+            from retention_policy) later
+            join document d on d.reviewed = later.version
+        where d.region = $1 and d.custody = 'stored' and later.since is not null
+        """,
     "order-details": """
         select greatest(look_at, since) since from order_look
         where region = $1 and look_at <= clock_timestamp()

@@ -13,7 +13,7 @@ from vault.domain.policy import Event
 from vault.domain.retention import Facts, Instruction
 from vault.sql import order_details as details_sql
 from vault.sql.connection import Connection
-from vault.sql.documents import COLUMNS, document_of
+from vault.sql.documents import COLUMNS, UNREVIEWED, document_of
 from vault.sql.hold_targets import covering_document, of_customers
 
 _HOLDS = 0x686F6C64  # "hold"
@@ -150,8 +150,8 @@ async def lock_judged(conn: Connection, document: UUID) -> Judged | None:
 async def look_again(conn: Connection, region: str, documents: Sequence[UUID]) -> None:
     """Have retention judge documents again: something it depends on changed."""
     await conn.execute(
-        """
-        update document set reviewed = 0
+        f"""
+        update document d set {UNREVIEWED}
         where region = $1 and id = any($2) and custody = 'stored'
         """,
         region,
@@ -163,7 +163,7 @@ async def look_again_at_orders(conn: Connection, orders: Sequence[UUID]) -> None
     """Do the same for all documents of orders, and for the orders' own details."""
     await details_sql.look(conn, orders)
     await conn.execute(
-        "update document set reviewed = 0 where order_id = any($1) and custody = 'stored'",
+        f"update document d set {UNREVIEWED} where order_id = any($1) and custody = 'stored'",
         list(orders),
     )
 
@@ -173,7 +173,7 @@ async def look_again_at_customers(conn: Connection, region: str, customers: Sequ
     await details_sql.look_at_customers(conn, region, customers)
     await conn.execute(
         f"""
-        update document d set reviewed = 0 from porting_order o
+        update document d set {UNREVIEWED} from porting_order o
         where o.region = $1 and {of_customers("o.customer", "$2::text[]")} and d.order_id = o.id
             and d.custody = 'stored'
         """,
