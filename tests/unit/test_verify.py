@@ -63,6 +63,22 @@ def test_an_honest_log_holds() -> None:
     assert verdict.anchored is None
 
 
+def test_what_is_wrong_at_many_places_is_one_finding() -> None:
+    """One altered leaf, seen by 250 checkpoints; and 200 records that are no records."""
+    log = log_of(*(record(number) for number in range(250)))
+    earlier = [checkpoint(log, size) for size in range(1, 250)]
+    verdict = verify_log([(0, record(999)), *log[1:]], checkpoint(log), earlier)
+    assert verdict.findings == (
+        "the records do not hash to the root that the checkpoint states",
+        "249 checkpoints, those of 1 to 249 records, are not prefixes of this log",
+    )
+    assert (verdict.intact, verdict.consistent) == (False, False)
+    assert verdict.first_offending["consistent"] == 1
+    spoiled = log_of(*(b"x" for _ in range(200)))
+    said = "200 of the records, from 0 to 199, are no records"
+    assert verify_log(spoiled, checkpoint(spoiled)).findings == (said,)
+
+
 def test_the_empty_log_holds() -> None:
     """Nothing, said to be nothing, is in order."""
     assert verify_log([], Checkpoint(origin("uk"), 0, EMPTY_ROOT)).good

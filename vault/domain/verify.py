@@ -8,13 +8,13 @@ has a verifier of its own (`vault/auditor.py`); a test holds both against each o
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from vault.domain.checkpoint import Checkpoint
 from vault.domain.merkle import CompactRange, leaf_hash
-from vault.domain.records import Record, parse
+from vault.domain.records import PHASES, Record, parse
 
 INTERRUPTED = "interrupted"
 #: An intent that has no outcome after so long is not in flight any more.
@@ -64,6 +64,52 @@ class Verdict:
 
 
 NOTHING_WAITS = Waiting()
+#: What is said of one place, and of many.
+_SENTENCES = {
+    "not what was recorded": (
+        "record {first} is not what was recorded",
+        "{count} records, from {first} to {last}, are not what was recorded",
+    ),
+    "gone": (
+        "record {first} is gone",
+        "{count} records, from {first} to {last}, are gone",
+    ),
+    "no record": (
+        "record {first} is no record",
+        "{count} of the records, from {first} to {last}, are no records",
+    ),
+    "no prefix": (
+        "the checkpoint of {first} records is not a prefix of this log",
+        "{count} checkpoints, those of {first} to {last} records, are not prefixes of this log",
+    ),
+    "no outcome": (
+        "the intent at {first} has no outcome",
+        "{count} intents, from {first} to {last}, have no outcome",
+    ),
+    **{
+        f"no intent {phase}": (
+            f"the {phase} at {{first}} has no intent before it",
+            f"{{count}} of phase {phase}, from {{first}} to {{last}}, have no intent before them",
+        )
+        for phase in PHASES
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where the same was found: the first and the last index, and at how many."""
+
+    first: int
+    last: int
+    count: int
+
+
+def _sentence(finding: str, run: Run) -> str:
+    one, many = _SENTENCES.get(finding, (finding, finding))
+    if finding not in _SENTENCES:
+        return finding
+    return (one if run.count == 1 else many).format(**asdict(run))
 
 
 class LogVerifier:
@@ -82,7 +128,7 @@ class LogVerifier:
         self._newest, self._minimum = newest, minimum
         self._waiting, self._waiting_seconds_max = waiting, waiting_seconds_max
         self._tree = CompactRange()
-        self._findings: list[str] = []
+        self._findings: dict[str, Run] = {}
         self._first: dict[str, int] = {}
         self._gap = False
         #: Whether every record so far has its body: only then each outcome's intent was seen.
@@ -120,18 +166,18 @@ class LogVerifier:
         hashed = leaf_hash(data) if data is not None else leaf
         self._tree.append(leaf or hashed or b"")
         if leaf is not None and hashed != leaf:
-            self.offend("intact", index, f"record {index} is not what was recorded")
+            self._repeat("intact", index, "not what was recorded")
         self._meet_checkpoints()
         if data is None:
             self._whole = False
             if index >= self._minimum:
-                self.offend("intact", index, f"record {index} is gone")
-                self.offend("complete", index, f"record {index} is gone")
+                self._repeat("intact", index, "gone")
+                self._repeat("complete", index, "gone")
             return True
         try:
             self._pair(index, parse(data))
         except ValueError:
-            self.offend("complete", index, f"record {index} is no record")
+            self._repeat("complete", index, "no record")
         return True
 
     def verdict(self) -> Verdict:
@@ -144,11 +190,10 @@ class LogVerifier:
             self.offend("intact", self._anchored, what)
         # Those that were met and agreed are gone from the table.
         for earlier in sorted(self._roots):
-            what = f"the checkpoint of {earlier} records is not a prefix of this log"
-            self.offend("consistent", earlier, what)
+            self._repeat("consistent", earlier, "no prefix")
         for index, begun_at in self._open.values():
             if self._latest - begun_at > IN_FLIGHT_MAX:
-                self.offend("complete", index, f"the intent at {index} has no outcome")
+                self._repeat("complete", index, "no outcome")
         if self._waiting.seconds > self._waiting_seconds_max:
             self.offend(
                 "complete",
@@ -162,7 +207,7 @@ class LogVerifier:
             complete="complete" not in self._first,
             consistent="consistent" not in self._first,
             in_flight=len(self._open),
-            findings=tuple(self._findings),
+            findings=tuple(map(_sentence, self._findings, self._findings.values())),
             waiting=self._waiting.count,
             waiting_since=self._waiting.since,
             anchored=None if self._cosigned is None else self._anchored,
@@ -172,8 +217,14 @@ class LogVerifier:
     def offend(self, verdict: str, index: int, finding: str) -> None:
         """Note what is wrong, also what a caller sees that looks elsewhere."""
         self._first[verdict] = min(index, self._first.get(verdict, index))
-        if finding not in self._findings:
-            self._findings.append(finding)
+        self._findings.setdefault(finding, Run(index, index, 1))
+
+    def _repeat(self, verdict: str, index: int, kind: str) -> None:
+        """Note what may be wrong at many places: it is one finding, with the first and last."""
+        self._first[verdict] = min(index, self._first.get(verdict, index))
+        run = self._findings.setdefault(kind, Run(index, index, 0))
+        if run.count == 0 or run.last != index:
+            self._findings[kind] = Run(min(run.first, index), max(run.last, index), run.count + 1)
 
     def _missing(self, index: int, finding: str) -> None:
         self._gap = True
@@ -204,7 +255,7 @@ class LogVerifier:
                 self._interrupted.remove(intent)
         elif self._whole and not (ends and record.result == INTERRUPTED):
             # The worker's `interrupted` may come in the same moment as the outcome itself.
-            self.offend("complete", index, f"the {record.phase} at {index} has no intent before it")
+            self._repeat("complete", index, f"no intent {record.phase}")
 
 
 def verify_log(
