@@ -42,6 +42,10 @@ async def test_each_sort_of_damage_has_its_own_answer(
         with caplog.at_level(logging.CRITICAL):
             if table == "fax":
                 status, answer, _ = await faxes.content(thing)
+                _, shown = await faxes.show(thing)
+                assert shown["state"] == "queued", shown
+                assert "damaged" in shown["result"]
+                assert "portvault repair" in shown["result"]
             else:
                 status, answer = await api.get(thing)
         assert (status, answer.get("type")) == (503, PROBLEM), (table, name, answer)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.certificates import Authority
 from vault.client import call, server_address, session
+from vault.commands.client import _order_row
 from vault.errors import ConfigurationError, UnavailableError
 
 
@@ -80,3 +81,11 @@ async def test_tls_to_plain_http_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     async with peer(None) as place:
         assert f"does not speak TLS: write it as http://{place}" in await said(f"https://{place}")
     assert "nothing answers" in await said(f"https://{place}")
+
+
+def test_a_damaged_order_is_marked_in_the_list() -> None:
+    """Where others have a number, or a dash because none may be shown."""
+    names = ("reference", "document_count", "due_at", "customer_reference", "numbers_masked")
+    order = dict.fromkeys((*names, "number_count")) | {"created_at": "2026-01-01T00:00:00Z"}
+    shown = {word: _order_row({**order, "details": word})["number"] for word in ("gone", "damaged")}
+    assert shown == {"gone": "-", "damaged": "damaged"}

@@ -33,6 +33,8 @@ EXPIRE_BATCH = 500
 OVERDUE = "not delivered in time"
 #: The reason of an outcome after which the fax waits for another attempt.
 RETRY = "queued"
+#: The result of a fax that waits, and does not open.
+DAMAGED = "damaged: it does not open; portvault repair says what to do"
 
 
 async def deliver_fax(
@@ -70,6 +72,14 @@ async def fail_fax(
             queued = await _queue(vault, conn, locked, masked)
             await log_sql.insert_records(conn, [access.conclude(reason=RETRY)])
         return queued
+
+
+async def queue_damaged(vault: Vault, identity: UUID) -> None:
+    """Have a fax that does not open wait again, and say why: the attempt has ended."""
+    async with transaction(vault.pool) as conn:
+        locked = await faxes_sql.find(conn, identity, lock=True)
+        if locked is not None and locked.state is State.DELIVERING:
+            await _queue(vault, conn, locked, DAMAGED)
 
 
 async def _queue(vault: Vault, conn: Connection, fax: Fax, result: str) -> Fax:

@@ -1,14 +1,16 @@
 """Look at faxes and fetch them: a fetch is an attempt to deliver, and recorded as such."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from keys.damage import DamagedError
 from keys.errors import StaleScopeError
 from keys.stream import DataKey
 from vault.actions.access import Access, own_regions, recorded
+from vault.actions.fax_ending import queue_damaged
 from vault.actions.outgoing import Outgoing
 from vault.actions.stored_object import Stored, lost_key, open_metadata, open_object
 from vault.context import Vault
@@ -17,7 +19,7 @@ from vault.domain.documents import Custody
 from vault.domain.faxes import KIND, Channel, Direction, Fax, Numbers, State, decode_numbers
 from vault.domain.receipts import encode_receipt, receipt_of
 from vault.domain.records import Record
-from vault.errors import ConflictError, NotFoundError, ShreddedError
+from vault.errors import ConflictError, NotFoundError, ShreddedError, VaultError
 from vault.sql import faxes as faxes_sql
 from vault.sql.connection import connection
 from vault.sql.fax_opening import Opened, Opening
@@ -62,15 +64,21 @@ async def open_fax(
         purpose=purpose,
         begin=attempt.begin,
     ) as access:
-        fax, key = await attempt.key(access)
-        numbers = open_metadata(key, Stored.of(fax), decode_numbers)
-        async with open_object(vault, Stored.of(fax), key) as pieces:
-            chunks = Outgoing(access, pieces)
-            try:
-                receipt = encode_receipt(receipt_of(access.intent))
-                yield OpenFax(fax, numbers, receipt, chunks)
-            finally:
-                await chunks.aclose()
+        try:
+            fax, key = await attempt.key(access)
+            numbers = open_metadata(key, Stored.of(fax), decode_numbers)
+            async with open_object(vault, Stored.of(fax), key) as pieces:
+                chunks = Outgoing(access, pieces)
+                try:
+                    receipt = encode_receipt(receipt_of(access.intent))
+                    yield OpenFax(fax, numbers, receipt, chunks)
+                finally:
+                    await chunks.aclose()
+        except DamagedError:
+            # Where that cannot be said now, the attempt runs out.
+            with suppress(VaultError):
+                await queue_damaged(vault, identity)
+            raise
 
 
 class _Attempt:

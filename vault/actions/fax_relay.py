@@ -12,8 +12,9 @@ import logging
 from datetime import timedelta
 from uuid import UUID
 
+from keys.damage import DamagedError
 from keys.errors import KeysError
-from vault.actions.fax_ending import deliver_fax, fail_fax
+from vault.actions.fax_ending import DAMAGED, deliver_fax, fail_fax
 from vault.actions.fax_reading import OpenFax, open_fax
 from vault.actions.seal import worker
 from vault.context import Vault
@@ -79,6 +80,8 @@ async def _try(vault: Vault, identity: UUID) -> None:
         return
     except MailRefusedError as error:
         await _fail(vault, identity, str(error), final=True)
+    except DamagedError:
+        await _fail(vault, identity, DAMAGED, final=False)
     except (VaultError, KeysError) as error:
         log.info("fax %s is tried again: %s", identity, type(error).__name__)
         reason = str(error) if isinstance(error, MailDeferredError) else type(error).__name__

@@ -67,16 +67,17 @@ _ORDER_COLUMNS = (
 _UNOPENED = {
     "limit": "so many orders an hour are allowed, and they were opened",
     "elsewhere": "they may not leave their region for where you read",
-    "damaged": "what is kept of their details does not open; look at one, and tell the operator",
+    "damaged": "what is kept of their details is damaged: `portvault repair` says what to do",
     "later": "the region's log stands still, or its keys are being sealed; try again",
 }
 
 
 def _order_row(order: dict[str, Any]) -> dict[str, Any]:
     numbers, count = order["numbers_masked"] or [], order["number_count"] or 0
+    none = "damaged" if order["details"] == "damaged" else "-"
     return {
         **order,
-        "number": (numbers[0] if numbers else "-") + (f" +{count - 1}" if count > 1 else ""),
+        "number": (numbers[0] if numbers else none) + (f" +{count - 1}" if count > 1 else ""),
         "reference": order["customer_reference"],
         "documents": order["document_count"],
         "first goes": (order["due_at"] or "-")[:10],
