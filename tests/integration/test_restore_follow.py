@@ -1,15 +1,13 @@
 """What was decided or brought after a backup is so again after a restore, or is named."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 from tests.fixtures_server import OPERATOR, PORTING
+from tests.restore_house import REGION, House, read, resume, shred_it, states
 from tests.retention_house import (
     DPO,
     JPEG,
@@ -24,98 +22,28 @@ from tests.retention_house import (
     release,
     sweep,
 )
-from tests.states import State, bring_back, take_state
 from vault.actions import follow
-from vault.actions.approvals import approve, request_approval
 from vault.actions.correct import Changed, correct_kind, correct_order
 from vault.actions.forget_name import forget_name
 from vault.actions.hold import show_hold
 from vault.actions.instruct import give_instruction, resolve_instruction
 from vault.actions.orders import show_order
-from vault.actions.publish import publish_log
-from vault.actions.read import open_content
-from vault.actions.restore import Restored, restore
 from vault.actions.restrict import restrict, unrestrict
-from vault.actions.sequence import sequence_log
-from vault.actions.shred import Ground, shred
 from vault.actions.tokens import authenticate, create_token, revoke_token
-from vault.app import open_vault
 from vault.config import Config
-from vault.context import Vault
 from vault.domain.access import Action
-from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Kind
 from vault.domain.grants import Grant
 from vault.domain.orders import UNKNOWN_CUSTOMER, Status
 from vault.errors import ConflictError, DoubtError, HeldError, NotFoundError, RestrictedError
-from vault.sql.connection import connection
 
-REGION = "uk"
 ACME = replace(PORTING, id="token:acme", customers=frozenset({"acme"}))
-
-
-@dataclass
-class House:
-    """A region whose database is lost and restored from a state that was taken before."""
-
-    config: Config
-    state: State = field(default_factory=dict)
-
-    async def back_up(self, vault: Vault) -> None:
-        """Take a backup, once the log and the tree are in the bucket."""
-        await self.publish(vault)
-        async with connection(vault.pool) as conn:
-            self.state = await take_state(conn)
-
-    async def publish(self, vault: Vault) -> None:
-        """Put the log and the key tree into the bucket."""
-        await sequence_log(vault, REGION)
-        await publish_log(vault, REGION)
-        await vault.keyring.mirror(REGION)
-
-    @asynccontextmanager
-    async def restored(self, **options: bool) -> AsyncIterator[Restored]:
-        """Lose the database, bring the backup back, and restore; the dry run says the same."""
-        dsn = self.config.database
-        async with open_vault(self.config, dsn=dsn, restoring=True) as vault:
-            async with connection(vault.pool) as conn:
-                await bring_back(conn, self.state)
-            leave = options.get("leave_unknown", False)
-            plan = await restore(vault, OPERATOR, REGION, dry_run=True, leave_unknown=leave)
-            done = await restore(vault, OPERATOR, REGION, dry_run=False, leave_unknown=leave)
-        assert asdict(plan) == asdict(done)
-        yield done
 
 
 @pytest.fixture
 def house(config: Config) -> House:
     """Give a region to lose."""
     return House(replace(config, regions=(REGION,)))
-
-
-def states(done: Restored) -> dict[UUID, str]:
-    """Return each document's state."""
-    return {line.document: line.state for line in done.documents}
-
-
-async def read(vault: Vault, document: UUID) -> bytes:
-    """Read a document in the normal way."""
-    async with open_content(
-        vault, PORTING, document, purpose="verify-identity", reference=None
-    ) as content:
-        return b"".join([chunk async for chunk in content.chunks])
-
-
-async def shred_it(vault: Vault, document: UUID) -> None:
-    """Ask for a shred."""
-    await shred(vault, PORTING, document, "asked", Ground.NOT_NEEDED)
-
-
-async def resume(vault: Vault, day: str) -> None:
-    """Have two people agree that what is due goes until the end of a day."""
-    terms = Terms(Act.EXPIRY_RESUME, day, REGION)
-    asked = await request_approval(vault, DPO, terms, reason="incident")
-    await approve(vault, OTHER_DPO, asked.id)
 
 
 async def test_a_hold_that_came_after_the_backup_holds_and_a_released_one_does_not(
@@ -222,7 +150,7 @@ async def test_what_came_after_the_backup_is_here_again(house: House) -> None:
         view = await show_order(vault, PORTING, later)
         assert view.order.customer == UNKNOWN_CUSTOMER
         assert (view.details and view.details.numbers) == ()
-        assert {item.id for item in view.documents} == {mine, wrong}
+        assert {item.id for item in view.documents} == {mine, wrong, gone}
         with pytest.raises(NotFoundError):
             await show_order(vault, ACME, later)
         # Whose order it is nobody knows, so every customer's hold keeps it.

@@ -1,4 +1,4 @@
-"""An old backup comes back: faxes that passed through since then stay gone, and those that wait."""
+"""An old backup comes back: faxes that passed through since stay gone, and all that wait is here."""
 
 import asyncio
 from pathlib import Path
@@ -10,8 +10,8 @@ from tests.fixtures_process import VaultProcess
 from tests.fixtures_telefax import CALLEE
 
 
-async def test_a_dump_from_before_brings_no_fax_back(tmp_path: Path, fax: bytes) -> None:
-    """What was delivered since the backup is shredded and says so; what waits is byte-identical."""
+async def test_a_dump_from_before_brings_back_what_waits(tmp_path: Path, fax: bytes) -> None:
+    """What was delivered since is shredded and says so; what waits is byte-identical."""
     vault = VaultProcess(tmp_path / "home", mirror_interval_seconds="1")
     await vault.start()
     try:
@@ -44,14 +44,16 @@ async def test_a_dump_from_before_brings_no_fax_back(tmp_path: Path, fax: bytes)
         vault.kill()
         (vault.home / "postgres").rename(vault.home / "lost")
 
-        (plan,) = await vault.json("restore", str(dump), "--dry-run", "--leave-unknown")
+        (plan,) = await vault.json("restore", str(dump), "--dry-run")
         states = {line["document"]: line["state"] for line in plan["documents"]}
         assert states[living] == "living"
         assert states[delivered] in {"shredded", "sealed"}
-        assert states[later] == "unknown"
-        await vault.json("restore", "--leave-unknown")
+        assert states[later] == "recovered"
+        assert await vault.json("restore") == [plan]
         await vault.start()
-        assert await call("GET", living, "content") == (200, fax)
+        for waiting in (living, later):
+            assert await call("GET", waiting, "content") == (200, fax)
+        assert (await vault.json("fax", "show", later, **token))["to_masked"] == "?"
         assert (await call("GET", delivered, "content"))[0] == 410
         receipt = await vault.json("fax", "show", delivered, **token)
         assert (receipt["state"], receipt["custody"] != "stored") == ("delivered", True)

@@ -66,7 +66,7 @@ async def _issue(
         custodian=status.custodian,
         destroy_level=status.destroy_level,
         destroy_promise=status.destroy_promise,
-        policy=await policy_used(vault, conn, document),
+        policy=await policy_used(vault, conn, document) if document.retention_row else None,
         log_indices=tuple(indices),
         checkpoint=checkpoint,
     )

@@ -10,7 +10,7 @@ go by its time until two people agree (`expiry.resume`).
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from vault.actions.order_events import settle
@@ -18,14 +18,15 @@ from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import Custody, Kind
 from vault.domain.holds import EVERY_CUSTOMER, Hold, Restriction, Targets, covers
-from vault.domain.order_events import DESK, OrderEvent
-from vault.domain.orders import ENDED, Status
+from vault.domain.order_events import AHEAD_MAX, DESK, OrderEvent, fold, parse_time_said
+from vault.domain.orders import ENDED, Order, Status
 from vault.sql import break_glass as break_glass_sql
 from vault.sql import documents as documents_sql
 from vault.sql import holds as holds_sql
 from vault.sql import instructions as instructions_sql
 from vault.sql import learned as learned_sql
 from vault.sql import names as names_sql
+from vault.sql import order_events as events_sql
 from vault.sql import orders as orders_sql
 from vault.sql import restrictions as restrictions_sql
 from vault.sql import retention as retention_sql
@@ -131,8 +132,11 @@ async def _place_hold(at: _Following, item: Learned) -> Decision | None:
     return _decision(
         item,
         AGAIN,
-        f"the log does not say all that it covers, so it holds all of {at.region}: place it again "
-        "on what it is about, then have this one released",
+        f"the log does not say all that it covers, so it holds all of {at.region}. Narrow it: "
+        f"`portvault hold place --region {at.region} --customer NAME --reason WHY --authority WHO`"
+        f", then `portvault approval request --act hold.release --subject {identity} --region "
+        f"{at.region} --reason case-closed`, and once somebody else has agreed `portvault hold "
+        f"release {identity} --reason narrowed --approval ID`",
     )
 
 
@@ -203,23 +207,38 @@ async def _correct_kind(at: _Following, item: Learned) -> Decision | None:
 
 
 async def _move_order(at: _Following, item: Learned) -> Decision | None:
-    """Move an order as it was moved; the end that a carrier reported is left to be said again."""
+    """
+    Move an order as it was moved.
+
+    Records of earlier releases do not say when it was. An end that a carrier reported then is left
+    to be said again, since a late one may have been overtaken; one of the desk counts from the
+    latest that it may have been.
+    """
     order = await orders_sql.find(at.conn, item.order, lock=True) if item.order else None
     if order is None or item.reason not in set(Status):
         return None
     status = Status(item.reason)
     carrier = item.action == Action.ORDER_EVENT
-    if carrier and status in ENDED:
+    occurred_at = parse_time_said(item.said)
+    if carrier and status in ENDED and occurred_at is None:
+        await orders_sql.set_end_not_known(at.conn, order.id, at.vault.clock())
         return _decision(
             item,
             LOST,
-            f"{item.principal} said {status}; when that was is not known, so it is as it was "
-            f"before: `portvault order {_END[status]} {order.id}` if it is so still",
+            f"{item.principal} said {status}, and not when. The order is open, and its documents "
+            f"are kept until somebody says so: `portvault order {_END[status]} {order.id}`",
         )
     source = item.principal.removeprefix("carrier:") if carrier else DESK
-    event = OrderEvent(source, str(item.intent), status, max(item.at, order.created_at))
-    await settle(at.vault, at.conn, order, event)
-    return _decision(item, AGAIN, f"it is {status} again, from when that was recorded")
+    when = max(occurred_at or await _latest(at.conn, item, order, status), order.created_at)
+    await settle(at.vault, at.conn, order, OrderEvent(source, str(item.intent), status, when))
+    return _decision(item, AGAIN, f"it is {status} again, as of {when:%Y-%m-%d %H:%M} UTC")
+
+
+async def _latest(conn: Connection, item: Learned, order: Order, status: Status) -> datetime:
+    """Return the latest that a move may have counted from, after all that was said before."""
+    last_at = fold(await events_sql.of_order(conn, order.id)).last_at
+    ahead = AHEAD_MAX if status in ENDED else timedelta()
+    return max(item.at + ahead, last_at + timedelta(microseconds=1))
 
 
 async def _end_instruction(at: _Following, item: Learned) -> Decision | None:

@@ -1,6 +1,7 @@
 """What carriers and the desk say of an order, and what follows from it."""
 
 from contextlib import suppress
+from dataclasses import replace
 from uuid import UUID
 
 from keys.errors import StaleScopeError
@@ -9,7 +10,7 @@ from vault.actions.number_index import orders_of_number
 from vault.context import Vault
 from vault.domain.access import CARRIER_ROLE, Action, Principal
 from vault.domain.carriers import CARRIERS, REFERENCE, CarrierEvent, Reason
-from vault.domain.order_events import AHEAD_MAX, OrderEvent, fold
+from vault.domain.order_events import AHEAD_MAX, OrderEvent, fold, time_said
 from vault.domain.orders import Order
 from vault.errors import ConflictError, InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
@@ -77,7 +78,8 @@ async def take_event(vault: Vault, event: CarrierEvent) -> bool | Reason:
             )
             taken = await settle(vault, conn, locked, said)
             what = event.status.value if taken else "known"
-            await log_sql.insert_records(conn, [access.conclude(reason=what)])
+            outcome = replace(access.conclude(reason=what), reference=time_said(said.occurred_at))
+            await log_sql.insert_records(conn, [outcome])
         return taken
 
 

@@ -1,7 +1,7 @@
 """Open a porting order, look at it, and move it along the carrier's status axis."""
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Document
 from vault.domain.number_index import marks_of
-from vault.domain.order_events import DESK, OrderEvent, check_time, fold
+from vault.domain.order_events import DESK, OrderEvent, check_time, fold, time_said
 from vault.domain.orders import (
     ENDED,
     TRANSITIONS,
@@ -188,12 +188,15 @@ async def change_order(
                 raise NotFoundError
             if (order.status in ENDED) != (found.status in ENDED):
                 raise ConflictError("the order was ended or reopened meanwhile; try again")
+            occurred_at = None
             if status is not order.status:
                 _check_transition(order.status, status)
                 occurred_at = await _occurred_at(vault, conn, order, effective_at)
                 event = OrderEvent(DESK, str(vault.new_id()), status, occurred_at)
                 await settle(vault, conn, order, event)
-            await log_sql.insert_records(conn, [access.conclude(reason=status.value)])
+            outcome = access.conclude(reason=status.value)
+            said = time_said(occurred_at) if occurred_at else None
+            await log_sql.insert_records(conn, [replace(outcome, reference=said)])
         return await view_order(access, principal, identity)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from keys.errors import IntegrityError, StaleScopeError
+from keys.keyring import WrappedKey
 from keys.stream import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES, DataKey, ciphertext_size
 from vault.actions.access import Access
 from vault.context import Vault
@@ -36,6 +37,15 @@ AT_ONCE = 32
 #: Two whole pieces: the first has verified then.
 _FIRST_BYTES = HEADER_BYTES + 2 * (CHUNK_BYTES + TAG_BYTES)
 DOCUMENT_NOT_KNOWN = ("filename",)
+ENDED_NOT_KNOWN = (
+    "filename",
+    "media_type",
+    "stream_header",
+    "shred_reason",
+    "policy",
+    "replaced_by",
+)
+ENDED = "stored and shredded after the backup that was restored"
 ORDER_NOT_KNOWN = (
     "customer",
     "numbers",
@@ -57,11 +67,11 @@ class OrderLine:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What was brought back, what the log is to say of it, and why documents were not."""
+    """What was brought back, what the log is to say of it, and why documents were not: details."""
 
     orders: tuple[OrderLine, ...]
     records: tuple[Record, ...]
-    reasons: dict[UUID, str]
+    details: dict[UUID, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +81,33 @@ class _Opened:
     stream_header: bytes
 
 
-async def recover(access: Access, conn: Connection, region: str) -> Recovered:
-    """Bring back orders and documents that have no row, in the caller's transaction."""
+async def recover(access: Access, conn: Connection, region: str, generation: int) -> Recovered:
+    """
+    Bring back orders and documents that have no row, in the caller's transaction.
+
+    Of documents that were shredded since only the row comes back, to be sealed after `generation`.
+    """
     vault = access.vault
     documents = await recover_sql.documents(conn, region, OBJECTS_PREFIX)
-    named = [item.order for item in documents]
-    times = [item.received_at for item in documents]
-    lines, records, reasons = list[OrderLine](), list[Record](), dict[UUID, str]()
+    ended = await recover_sql.ended_documents(conn, region)
+    named = [item.order for item in documents] + [item.order for item in ended]
+    times = [item.received_at for item in documents] + [item.received_at for item in ended]
+    lines, records, details = list[OrderLine](), list[Record](), dict[UUID, str]()
+    needed = {item.order for item in ended}
     for order in await recover_sql.orders(conn, region, named, times):
-        line = await _bring_back_order(vault, conn, region, order)
+        line = await _bring_back_order(vault, conn, region, order, needed=order.id in needed)
         lines.append(line)
         if line.state == "recovered":
             records.append(_said(access, order=order.id))
     for first in range(0, len(documents), AT_ONCE):
         batch = documents[first : first + AT_ONCE]
-        keys = [await _key(vault, conn, item) for item in batch]
+        keys = [await open_lost_key(vault, conn, item.key) for item in batch]
         found = await asyncio.gather(
             *(_open(vault, item, key) for item, key in zip(batch, keys, strict=True))
         )
         for item, opened in zip(batch, found, strict=True):
             if isinstance(opened, str):
-                reasons[item.key.id] = opened
+                details[item.key.id] = f"stored after the backup: {opened}"
                 continue
             await recover_sql.insert_document(
                 conn,
@@ -104,7 +120,17 @@ async def recover(access: Access, conn: Connection, region: str) -> Recovered:
             )
             said = _said(access, document=item.key.id, order=item.order, kind=item.kind)
             records.append(said)
-    return Recovered(tuple(lines), tuple(records), reasons)
+    for gone in ended:
+        await recover_sql.insert_ended(
+            conn,
+            gone,
+            reason=ENDED,
+            generation=generation,
+            now=vault.clock(),
+            not_known=ENDED_NOT_KNOWN,
+        )
+        records.append(_said(access, document=gone.id, order=gone.order, kind=gone.kind))
+    return Recovered(tuple(lines), tuple(records), details)
 
 
 def _said(
@@ -114,11 +140,15 @@ def _said(
 
 
 async def _bring_back_order(
-    vault: Vault, conn: Connection, region: str, lost: LostOrder
+    vault: Vault, conn: Connection, region: str, lost: LostOrder, *, needed: bool
 ) -> OrderLine:
+    """Bring an order back; where its key is lost only when shredded documents `needed` it."""
+    detail = "opened after the backup: its customer and its details are not known"
     if not lost.has_scope and lost.forgotten_at is None:
         detail = "opened after the last copy of the key tree: open it again"
-        return OrderLine(lost.id, "lost", detail)
+        if not needed:
+            return OrderLine(lost.id, "lost", detail)
+        detail += "; it is here for its shredded documents only"
     details, now = None, vault.clock()
     if lost.key is not None:
         # Sealed anew without anything in it, so that it is corrected and goes like any other.
@@ -138,13 +168,13 @@ async def _bring_back_order(
     )
     opened = OrderEvent(DESK, str(lost.id), Status.DRAFT, lost.created_at)
     await events_sql.insert(conn, lost.id, opened, now)
-    detail = "opened after the backup: its customer and its details are not known"
     return OrderLine(lost.id, "recovered", detail)
 
 
-async def _key(vault: Vault, conn: Connection, lost: LostDocument) -> DataKey | str:
+async def open_lost_key(vault: Vault, conn: Connection, wrapped: WrappedKey) -> DataKey | str:
+    """Return the key, or why it cannot be had."""
     try:
-        return await vault.keyring.open_key_within(conn, lost.key)
+        return await vault.keyring.open_key_within(conn, wrapped)
     except (IntegrityError, StaleScopeError):
         return "its key does not open"
 

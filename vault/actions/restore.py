@@ -18,10 +18,12 @@ from vault.actions.access import Access, recorded
 from vault.actions.follow import Decision, doubts, follow
 from vault.actions.published import adopt_published
 from vault.actions.published_first import wait_published
-from vault.actions.recover import OrderLine, Recovered, recover
+from vault.actions.recover import OrderLine, recover
+from vault.actions.recover_faxes import recover_faxes
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import OBJECTS_PREFIX
+from vault.domain.records import Record
 from vault.sql import learned as learned_sql
 from vault.sql import log as log_sql
 from vault.sql import log_trim as trim_sql
@@ -31,6 +33,8 @@ from vault.sql.connection import Connection, connection
 from vault.sql.restore import Line
 
 OBJECTS_BATCH = 5000
+#: States that the restore itself says more of than a row does.
+EXPLAINED = frozenset({"unknown", "left", "recovered", "living"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +116,10 @@ async def _restore(access: Access, region: str, *, dry_run: bool, leave: bool) -
             restored = await _reconcile(access, conn, region)
             if not leave:
                 restored = replace(restored, refused=_why_refused(restored))
-            unknown = [line.document for line in restored.documents if line.state == "unknown"]
-            await restore_sql.forget_receiving(conn, unknown)
+            kept = [line for line in restored.documents if line.state in ("unknown", "left")]
+            await restore_sql.forget_receiving(conn, [line.document for line in kept])
+            if leave:
+                await log_sql.insert_records(conn, _left_behind(access, restored))
         except BaseException:
             await transaction.rollback()
             raise
@@ -121,6 +127,17 @@ async def _restore(access: Access, region: str, *, dry_run: bool, leave: bool) -
         await (transaction.rollback() if undo else transaction.commit())
     vault.keyring.forget()
     return restored
+
+
+def _left_behind(access: Access, restored: Restored) -> list[Record]:
+    """Return what the log is to say of what is left, so that no later restore asks again."""
+    return [
+        replace(
+            access.note(restore_sql.LEFT), document=line.document, order=line.order, kind=line.kind
+        )
+        for line in restored.documents
+        if line.state in ("unknown", "lost")
+    ]
 
 
 def _why_refused(restored: Restored) -> str | None:
@@ -150,11 +167,13 @@ async def _reconcile(access: Access, conn: Connection, region: str) -> Restored:
     await restore_sql.end_faxes_without_key(conn, region, generation, vault.clock())
     await details_sql.set_gone_without_key(conn, region, vault.clock())
     await _keep_objects(vault, conn, region)
-    recovered = await recover(access, conn, region)
+    recovered = await recover(access, conn, region, generation)
+    faxes = await recover_faxes(access, conn, region, generation)
     decisions = await follow(vault, conn, region)
     doubt = await _doubt(vault, conn, region, decisions, known.size if known else 0)
-    await log_sql.insert_records(conn, recovered.records)
+    await log_sql.insert_records(conn, [*recovered.records, *faxes.records])
     documents = await restore_sql.lines(conn, region, OBJECTS_PREFIX)
+    details = recovered.details | faxes.details
     return Restored(
         region,
         None,
@@ -164,15 +183,17 @@ async def _reconcile(access: Access, conn: Connection, region: str) -> Restored:
         doubt,
         tuple(decisions),
         recovered.orders,
-        tuple(_explained(line, recovered) for line in documents),
+        tuple(_explained(line, details.get(line.document)) for line in documents),
     )
 
 
-def _explained(line: Line, recovered: Recovered) -> Line:
-    reason = recovered.reasons.get(line.document)
-    if line.state != "unknown" or reason is None:
+def _explained(line: Line, detail: str | None) -> Line:
+    """Return a line with what was found of its document, which says more than the rows do."""
+    if detail is None or line.state not in EXPLAINED:
         return line
-    return replace(line, detail=f"stored after the backup: {reason}")
+    if line.state == "left":
+        detail = f"{line.detail}; {detail}"
+    return replace(line, detail=detail)
 
 
 async def _doubt(

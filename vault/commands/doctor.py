@@ -28,7 +28,6 @@ from keys.passed_over import PassedOver
 from keys.signing import SigningKeys
 from keys.status import seal_overdue
 from vault.actions.bucket import CHECKPOINT, MINIMUM, newest_note
-from vault.actions.expiry_limits import why_stopped
 from vault.actions.published import less_than_bucket
 from vault.actions.queues import queues_of
 from vault.actions.stores import require_identity
@@ -39,6 +38,7 @@ from vault.adapters.sniffer import MagicSniffer
 from vault.app import EMBEDDED, attached, login, open_region_custodian
 from vault.commands.database import database_errors
 from vault.commands.doctor_damage import damage
+from vault.commands.doctor_expiry import ends_not_known, stopped
 from vault.commands.doctor_policy import policy
 from vault.commands.output import show, table
 from vault.config import Config, load_config
@@ -100,6 +100,8 @@ class Known:
     current: bool = False
     #: Why the worker lets nothing go by its time.
     stopped: dict[str, str] = field(default_factory=dict)
+    #: Orders of which a restore could not tell whether they have ended.
+    orders: dict[str, tuple[str, str]] = field(default_factory=dict)
     #: What waits for too long.
     queues: dict[str, tuple[str, str]] = field(default_factory=dict)
     #: How long an end waits for its reversal, where the database says it.
@@ -138,10 +140,11 @@ async def doctor(args: argparse.Namespace) -> None:
             checks[f"seal {region}"] = partial(_seal, region, known.waiting[region])
     findings = await asyncio.gather(*(_find(name, check) for name, check in checks.items()))
     findings = [await settled(config, known, item, checks[item.check]) for item in findings]
-    stopped = [Finding(f"expiry {region}", "fail", why) for region, why in known.stopped.items()]
+    expiry = [Finding(f"expiry {region}", "fail", why) for region, why in known.stopped.items()]
     published = [Finding(f"log {region}", *found) for region, found in known.logs.items()]
     queues = [Finding(f"queues {region}", *found) for region, found in known.queues.items()]
-    found = (database, *findings, *stopped, *published, *queues)
+    orders = [Finding(f"orders {region}", *found) for region, found in known.orders.items()]
+    found = (database, *findings, *expiry, *orders, *published, *queues)
     rows = [asdict(finding) for finding in found]
     told = [asdict(finding) for finding in together(found)]
     show(rows, table(told, ("verdict", "check", "detail")), as_json=args.json)
@@ -265,7 +268,8 @@ async def _ask_database(config: Config, known: Known) -> tuple[str, str]:
             await ask_state(config, conn, known, old=bool(waiting))
             if not waiting:
                 known.logs.update(await _logs(config, conn))
-                known.stopped.update(await _stopped(config, conn))
+                known.stopped.update(await stopped(config, conn))
+                known.orders.update(await ends_not_known(config, conn))
                 newest = await newest_policy(conn)
                 known.grace = newest.grace if newest else None
                 known.queues.update(await _queues(config, conn))
@@ -357,15 +361,6 @@ async def _queues(config: Config, conn: Connection) -> dict[str, tuple[str, str]
         ]
         verdict = "fail" if serving else "warn"
         found[region] = (verdict, "; ".join(late)) if late else ("ok", "nothing waits for too long")
-    return found
-
-
-async def _stopped(config: Config, conn: Connection) -> dict[str, str]:
-    """Return of each region in which not everything goes by its time why that is."""
-    now, found = datetime.now(UTC), dict[str, str]()
-    for region in config.regions:
-        if why := await why_stopped(config, conn, region, now):
-            found[region] = why
     return found
 
 

@@ -10,7 +10,7 @@ needs the public key only.
 import hashlib
 import json
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -44,6 +44,16 @@ class PolicyUsed:
     approved_by: str | None
 
 
+#: Members of a certificate by the names of what a restore may not know of a document.
+_MEMBERS = {
+    "stream_header": "stream_header",
+    "shred_reason": "reason",
+    "policy": "policy",
+    "replaced_by": "replaced_by",
+}
+_POLICY = tuple(PolicyUsed.__dataclass_fields__)
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What stands in the certificate beside the document's own row."""
@@ -51,7 +61,8 @@ class Evidence:
     custodian: str
     destroy_level: int
     destroy_promise: str
-    policy: PolicyUsed
+    #: None where a restore took the shred from the log, which does not say the row.
+    policy: PolicyUsed | None
     log_indices: tuple[int, ...]
     #: The signed checkpoint that covers every record at those indices.
     checkpoint: str | None
@@ -59,7 +70,6 @@ class Evidence:
 
 def certificate_text(document: Document, evidence: Evidence, issued_at: datetime) -> str:
     """Return the text to sign: one line that names the format, and the fields as JSON."""
-    policy = evidence.policy
     fields = {
         "document": str(document.id),
         "order": str(document.order_id),
@@ -75,13 +85,7 @@ def certificate_text(document: Document, evidence: Evidence, issued_at: datetime
             "principal": document.shredded_by,
             **_mistake(document),
         },
-        "policy": {
-            "version": policy.version,
-            "row": policy.row,
-            "citation": policy.citation,
-            "applied_by": policy.applied_by,
-            "approved_by": policy.approved_by,
-        },
+        "policy": asdict(evidence.policy) if evidence.policy else dict.fromkeys(_POLICY),
         "method": "cryptographic erase: every generation of the root key above it was destroyed",
         "generation_destroyed": document.last_generation,
         "custodian": evidence.custodian,
@@ -93,6 +97,7 @@ def certificate_text(document: Document, evidence: Evidence, issued_at: datetime
         "purged_at": _time(document.purged_at),
         "log_indices": list(evidence.log_indices),
         "log_checkpoint": evidence.checkpoint,
+        **_not_known(document),
         "not_covered": list(NOT_COVERED),
         "issued_at": _time(issued_at),
     }
@@ -107,6 +112,12 @@ def _mistake(document: Document) -> dict[str, str]:
     if document.replaced_by is not None:
         found["replaced_by"] = str(document.replaced_by)
     return found
+
+
+def _not_known(document: Document) -> dict[str, list[str]]:
+    """Return which members a restore could not tell, where there are any."""
+    found = [_MEMBERS[name] for name in document.not_known or () if name in _MEMBERS]
+    return {"not_known": found} if found else {}
 
 
 @dataclass(frozen=True, slots=True)

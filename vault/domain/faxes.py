@@ -18,6 +18,8 @@ from vault.errors import ConflictError
 #: The word for it in access records.
 KIND = "fax"
 MEDIA_TYPES = frozenset({TIFF, PDF})
+#: Stands for the numbers of a fax that a restore brought back: only its row had them.
+UNKNOWN_NUMBER = "?"
 
 
 class Direction(StrEnum):
@@ -90,6 +92,9 @@ class Fax:
     last_generation: int | None
     purged_at: datetime | None
     sealed_at: datetime | None
+    #: When a restore brought it back without its row, and what of it is not known since.
+    recovered_at: datetime | None = None
+    not_known: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ order in which they arrive, and however often, the same events give the same sta
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from vault.domain.orders import ENDED, Status
 from vault.errors import InvalidRequestError
@@ -53,6 +53,20 @@ def fold(events: Iterable[OrderEvent]) -> Folded:
     if status is None or last is None:
         raise ValueError("an order has at least the event of its creation")
     return Folded(status, ended_at, last.occurred_at)
+
+
+def time_said(occurred_at: datetime) -> str:
+    """Return what the outcome of an event says in the log: when it occurred."""
+    return occurred_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_time_said(text: str | None) -> datetime | None:
+    """Return when an event occurred; None where an earlier release did not say."""
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return at if at.tzinfo else None
 
 
 def check_time(at: datetime, created_at: datetime, now: datetime) -> None:

@@ -18,6 +18,8 @@ NUMBERS_MAX = 500
 CUSTOMER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: Whose an order is that a restore brought back; no customer can have this id.
 UNKNOWN_CUSTOMER = "?"
+#: Stands in `not_known` of an order that may have ended, which a restore could not tell.
+END_NOT_KNOWN = "ended_at"
 REFERENCE_LENGTH_MAX = 128
 CARRIER_LENGTH_MAX = 100
 

@@ -21,9 +21,14 @@ class Learned:
     order: UUID | None
     reason: str | None
     reference: str | None
+    #: The outcome's own reference: when an order's event occurred.
+    said: str | None = None
 
 
-_COLUMNS = 'r.at, r.intent, r.principal, r.action, r.document, r."order", r.reason, i.reference'
+_COLUMNS = (
+    'r.at, r.intent, r.principal, r.action, r.document, r."order", r.reason, i.reference, '
+    "r.reference said"
+)
 
 
 async def begin(conn: Connection) -> None:

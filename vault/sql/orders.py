@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from keys.keyring import WrappedKey
-from vault.domain.orders import Order, Status
+from vault.domain.orders import END_NOT_KNOWN, Order, Status
 from vault.sql.connection import Connection
 
 _COLUMNS = """
@@ -132,11 +132,47 @@ async def set_status(
     now: datetime,
     ended_at: datetime | None,
 ) -> None:
-    """Move the order along the carrier's axis; `ended_at` is None while it is open."""
+    """
+    Move the order along the carrier's axis; `ended_at` is None while it is open.
+
+    An end that a restore could not tell is known by an end that is said now.
+    """
     await conn.execute(
-        "update porting_order set status = $2, changed_at = $3, ended_at = $4 where id = $1",
+        f"""
+        update porting_order set status = $2, changed_at = $3, ended_at = $4, not_known = case
+            when $4::timestamptz is null then not_known else array_remove(not_known, '{END_NOT_KNOWN}') end
+        where id = $1
+        """,
         order,
         status.value,
         now,
         ended_at,
     )
+
+
+async def set_end_not_known(conn: Connection, order: UUID, now: datetime) -> None:
+    """Note that the order may have ended, and that a restore could not tell when."""
+    await conn.execute(
+        """
+        update porting_order set recovered_at = coalesce(recovered_at, $3),
+            not_known = array_append(array_remove(not_known, $2), $2)
+        where id = $1
+        """,
+        order,
+        END_NOT_KNOWN,
+        now,
+    )
+
+
+async def count_end_not_known(conn: Connection, region: str) -> int:
+    """Return how many orders are open of which nobody knows whether they have ended."""
+    found: int = await conn.fetchval(
+        """
+        select count(*) from porting_order
+        where region = $1 and recovered_at is not null and ended_at is null
+            and $2 = any(not_known)
+        """,
+        region,
+        END_NOT_KNOWN,
+    )
+    return found

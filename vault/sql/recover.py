@@ -38,6 +38,23 @@ class LostOrder:
     forgotten_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class EndedDocument:
+    """A document without a row that the log says came and was shredded after the backup."""
+
+    id: UUID
+    region: str
+    order: UUID
+    kind: str
+    received_at: datetime
+    stored_at: datetime
+    size_bytes: int | None
+    shredded_at: datetime
+    shredded_by: str
+    #: On what ground; None where the log does not say.
+    ground: str | None
+
+
 _SAID = """
     select r.at, r."order", r.kind, r.size_bytes from log_leaf s
         join access_record r on r.id = s.record
@@ -79,6 +96,35 @@ async def documents(conn: Connection, region: str, prefix: str) -> list[LostDocu
         )
         for row in rows
     ]
+
+
+async def ended_documents(conn: Connection, region: str) -> list[EndedDocument]:
+    """Return documents without a row that the log says were stored, and shredded."""
+    rows = await conn.fetch(
+        """
+        with ended as (
+            select distinct on (r.document) r.document id, r.at shredded_at, r.principal,
+                coalesce(i.basis, case i.reason when 'retention' then i.reason end) ground
+            from access_record r left join access_record i on i.id = r.intent
+            where r.region = $1 and r.action = 'document.shred' and r.phase = 'outcome'
+                and r.result = 'completed' and r.reason is null
+                and not exists (
+                    select from document d where d.id = r.document and d.custody <> 'receiving')
+            order by r.document, r.at)
+        select e.id, o.region, o."order", o.kind, coalesce(i.at, o.at) received_at, o.at stored_at,
+            o.size_bytes, e.shredded_at, e.principal shredded_by, e.ground
+        from ended e
+            join lateral (
+                select r.* from log_leaf s join access_record r on r.id = s.record
+                where s.document = e.id and s.action = 'document.ingest' and r.phase = 'outcome'
+                    and r.result = 'completed' and r.reason is null and r."order" is not null
+                order by s.index limit 1) o on true
+            left join access_record i on i.id = o.intent
+        order by o.at, e.id
+        """,
+        region,
+    )
+    return [EndedDocument(**dict(row)) for row in rows]
 
 
 def _key(row: asyncpg.Record) -> WrappedKey:
@@ -183,6 +229,41 @@ async def insert_document(
         stream_header,
         lost.received_at,
         lost.stored_at,
+        now,
+        list(not_known),
+    )
+
+
+async def insert_ended(
+    conn: Connection,
+    ended: EndedDocument,
+    *,
+    reason: str,
+    generation: int,
+    now: datetime,
+    not_known: Sequence[str],
+) -> None:
+    """Bring back what is left of a document that was shredded: its row, to be sealed and purged."""
+    await conn.execute("delete from document where id = $1 and custody = 'receiving'", ended.id)
+    await conn.execute(
+        """
+        insert into document (id, region, order_id, kind, custody, size_bytes, received_at,
+            stored_at, shredded_at, shredded_by, shred_reason, shred_ground, last_generation,
+            recovered_at, not_known)
+        values ($1, $2, $3, $4, 'shredded', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+        """,
+        ended.id,
+        ended.region,
+        ended.order,
+        ended.kind,
+        ended.size_bytes,
+        ended.received_at,
+        ended.stored_at,
+        ended.shredded_at,
+        ended.shredded_by,
+        reason,
+        ended.ground,
+        generation,
         now,
         list(not_known),
     )

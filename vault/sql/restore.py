@@ -8,6 +8,8 @@ from uuid import UUID
 from keys.announcements import SERVING
 from vault.sql.connection import Connection
 
+#: What a record of a restore says of a document that it was told to leave behind.
+LEFT = "left"
 #: The actions whose completed outcomes say that a key left the tree.
 SHREDS = "('document.shred', 'fax.deliver', 'fax.fail', 'fax.expire')"
 
@@ -24,12 +26,15 @@ _LINES = f"""
     found as (
         select known.id, coalesce(d.order_id, said."order") order_id,
             case when f.id is null then coalesce(d.kind, said.kind) else 'fax' end kind,
-            coalesce(d.custody, f.custody) custody, d.recovered_at,
-            coalesce(d.shred_reason, f.result) shred_reason,
+            coalesce(d.custody, f.custody) custody, coalesce(d.recovered_at, f.recovered_at)
+            recovered_at, coalesce(d.shred_reason, f.result) shred_reason,
             k.id is not null has_key, o.id is not null has_object,
             exists (select from access_record r where r.document = known.id
                 and r.action in {SHREDS} and r.phase = 'outcome'
-                and r.result = 'completed' and r.reason is null) was_shredded
+                and r.result = 'completed' and r.reason is null) was_shredded,
+            (select max(r.at) from access_record r where r.document = known.id
+                and r.action = 'keys.restore' and r.phase = 'progress' and r.reason = '{LEFT}'
+                ) left_at
         from known left join document d on d.id = known.id and d.custody <> 'receiving'
             left join fax f on f.id = known.id
             left join data_key k on k.id = known.id
@@ -48,16 +53,19 @@ _LINES = f"""
             when custody = 'stored' then 'living'
             when custody is not null then custody
             when was_shredded then 'shredded'
+            when left_at is not null then 'left'
             when has_key then 'unknown'
             else 'lost'
         end state,
         case
             when custody = 'stored' and not has_object then 'its object is not in the bucket'
-            when recovered_at is not null and custody = 'stored' then 'stored after the backup: it '
-                'is here again, but its file name is not known'
+            when recovered_at is not null and custody = 'stored' and kind <> 'fax' then 'stored '
+                'after the backup: it is here again, but its file name is not known'
             when custody = 'shredded' then shred_reason
             when custody is not null then null
             when was_shredded then 'stored and shredded after the backup'
+            when left_at is not null then 'a restore left it behind on '
+                || to_char(left_at at time zone 'UTC', 'YYYY-MM-DD')
             when has_key then 'stored after the backup: its key is kept, and its object'
                 || case when has_object then '' else ' is missing' end
             else 'stored after the backup and after the last copy of the tree: only a later '
@@ -142,12 +150,16 @@ async def shred_without_key(
         with gone as (
         update document d set custody = 'shredded', metadata = null, last_generation = $2,
             shredded_at = coalesce(r.at, $3), shredded_by = coalesce(r.principal, 'unknown'),
-            shred_reason = 'shredded after the backup that was restored'
+            shred_reason = 'shredded after the backup that was restored',
+            shred_ground = r.ground, not_known = coalesce(d.not_known, '{}')
+                || '{shred_reason, policy, replaced_by}'
         from document s left join (
-            select distinct on (document) document, at, principal from access_record
-            where region = $1 and action = 'document.shred' and phase = 'outcome'
-                and result = 'completed' and reason is null
-            order by document, at) r on r.document = s.id
+            select distinct on (o.document) o.document, o.at, o.principal,
+                coalesce(i.basis, case i.reason when 'retention' then i.reason end) ground
+            from access_record o left join access_record i on i.id = o.intent
+            where o.region = $1 and o.action = 'document.shred' and o.phase = 'outcome'
+                and o.result = 'completed' and o.reason is null
+            order by o.document, o.at) r on r.document = s.id
         where s.region = $1 and s.custody = 'stored' and d.id = s.id
             and not exists (select from data_key k where k.id = s.id)
         returning d.id),

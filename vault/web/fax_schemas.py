@@ -7,10 +7,12 @@ from vault.web.shapes import (
     ID,
     MAYBE_STRING,
     MAYBE_TIME,
+    RECOVERED,
     REGION,
     STRING,
     TIME,
     one_of,
+    recovered_json,
     structure,
     time_text,
 )
@@ -37,7 +39,8 @@ FAX_SCHEMAS: dict[str, Any] = {
             "ended_at": MAYBE_TIME,
             "beyond_use_since": MAYBE_TIME,
             "irrecoverable_since": MAYBE_TIME,
-        }
+        },
+        RECOVERED,
     ),
     "FaxPage": structure(
         {
@@ -72,4 +75,5 @@ def fax_json(fax: Fax) -> dict[str, Any]:
         "ended_at": time_text(fax.ended_at),
         "beyond_use_since": time_text(fax.ended_at),
         "irrecoverable_since": time_text(fax.sealed_at),
+        **recovered_json(fax.recovered_at, fax.not_known),
     }

@@ -1,0 +1,256 @@
+"""What came, was tried, ended or was left behind after a backup: faxes, shredded documents."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.fixtures_server import OPERATOR, PORTING
+from tests.fixtures_telefax import CALLEE, CALLER
+from tests.restore_house import REGION, House, read, shred_it, states
+from tests.retention_house import COMPLIANCE, clocked, custody, end, look, new_order, put, sweep
+from vault.actions.certificate import certificate
+from vault.actions.certify import certify
+from vault.actions.fax_ending import deliver_fax, fail_fax
+from vault.actions.fax_reading import describe_fax, open_fax
+from vault.actions.faxes import Incoming, receive_fax
+from vault.actions.order_events import take_event
+from vault.actions.orders import show_order
+from vault.actions.purge import purge_shredded
+from vault.actions.read import describe
+from vault.actions.seal import mark_sealed
+from vault.actions.sequence import sequence_log
+from vault.actions.shred import Ground
+from vault.certificate_auditor import verify
+from vault.config import Config
+from vault.context import Vault
+from vault.domain.access import Principal
+from vault.domain.carriers import CarrierEvent
+from vault.domain.documents import Custody
+from vault.domain.faxes import UNKNOWN_NUMBER, Fax, State
+from vault.domain.orders import END_NOT_KNOWN, Status
+from vault.errors import NotFoundError, ShreddedError
+from vault.sql import orders as orders_sql
+from vault.sql.connection import connection
+
+GATEWAY = Principal("gateway", "fax-gateway", frozenset({REGION}))
+
+
+@pytest.fixture
+def house(config: Config) -> House:
+    """Give a region to lose."""
+    return House(replace(config, regions=(REGION,)))
+
+
+async def take(vault: Vault, content: bytes) -> UUID:
+    """Take a fax."""
+    incoming = Incoming(content, "outbound", CALLER, CALLEE, region=REGION)
+    return (await receive_fax(vault, GATEWAY, incoming)).id
+
+
+async def fetch(vault: Vault, fax: UUID) -> tuple[bytes, str]:
+    """Fetch a fax and the number that it is for, as a gateway does."""
+    async with open_fax(vault, GATEWAY, fax) as opened:
+        return b"".join([chunk async for chunk in opened.chunks]), opened.numbers.callee
+
+
+async def shown(vault: Vault, fax: UUID) -> Fax:
+    """Return a fax, or its receipt."""
+    return await describe_fax(vault, GATEWAY, fax)
+
+
+async def test_faxes_that_came_later_are_here_again_or_leave_their_receipt(
+    house: House, fax: bytes
+) -> None:
+    """What waits is read, and for whom is said to be unknown; what went has a receipt."""
+    async with clocked(house.config) as (vault, _):
+        kept, tried, failed = [await take(vault, fax) for _ in range(3)]
+        await house.back_up(vault)
+        later, fetched, delivered, gone = [await take(vault, fax) for _ in range(4)]
+        for one in (tried, failed, fetched):
+            assert await fetch(vault, one) == (fax, CALLEE)
+        await fail_fax(vault, GATEWAY, failed, reason="busy")
+        await deliver_fax(vault, GATEWAY, delivered)
+        await fail_fax(vault, GATEWAY, gone, reason="busy", final=True)
+        await house.publish(vault)
+    for _ in range(2):
+        async with house.restored() as done:
+            assert done.refused is None
+            assert states(done) == {
+                kept: "living",
+                tried: "living",
+                failed: "living",
+                later: "recovered",
+                fetched: "recovered",
+                delivered: "shredded",
+                gone: "shredded",
+            }
+            said = {line.document: line.detail or "" for line in done.documents}
+    assert said[kept] == said[failed] == ""
+    assert "may arrive twice" in said[tried]
+    assert "whom it is for is not known" in said[later]
+    assert ("may have been delivered" in said[later], "may have been" in said[fetched]) == (0, 1)
+    async with clocked(house.config) as (vault, _):
+        for one, state, attempts in (
+            (kept, State.RECEIVED, 0),
+            (tried, State.QUEUED, 1),
+            (failed, State.QUEUED, 1),
+            (later, State.RECEIVED, 0),
+            (fetched, State.QUEUED, 1),
+        ):
+            row = await shown(vault, one)
+            assert (row.state, row.attempts) == (state, attempts)
+        assert "may have been delivered" in str((await shown(vault, tried)).result)
+        row = await shown(vault, later)
+        assert row.not_known == ["direction", "channel", "from", "to", "facts"]
+        assert (row.pages, row.media_type, row.callee_masked) == (2, "image/tiff", UNKNOWN_NUMBER)
+        assert await fetch(vault, later) == (fax, UNKNOWN_NUMBER)
+        assert (await deliver_fax(vault, GATEWAY, later)).state is State.DELIVERED
+        for one, state in ((delivered, State.DELIVERED), (gone, State.FAILED)):
+            row = await shown(vault, one)
+            assert (row.state, row.custody, row.size_bytes) == (state, Custody.SHREDDED, len(fax))
+            with pytest.raises(ShreddedError):
+                await fetch(vault, one)
+        assert (await vault.keyring.verify(REGION)).findings == ()
+
+
+async def test_a_fax_that_cannot_be_brought_back_says_why(house: House, fax: bytes) -> None:
+    """Its object is cut, altered or missing, or is no fax as the limits are now."""
+    async with clocked(house.config) as (vault, _):
+        await house.back_up(vault)
+        later = await take(vault, fax)
+        await house.publish(vault)
+    path = Path(house.config.objects_uri(REGION).removeprefix("dir:")) / f"documents/{later}"
+    kept = path.read_bytes()
+    for damaged, detail in (
+        (b"", "its object is missing"),
+        (kept[:-1], "its object is not of the size that was recorded"),
+        (kept[:-1] + bytes([kept[-1] ^ 1]), "its object does not open"),
+    ):
+        path.write_bytes(damaged) if damaged else path.unlink()
+        async with house.restored() as done:
+            (line,) = done.documents
+            assert (line.state, line.detail) == ("unknown", f"stored after the backup: {detail}")
+    path.write_bytes(kept)
+    whole = house.config
+    for change, detail in (
+        ({"fax_pages_max": 1}, "it is not taken for a fax"),
+        ({"fax_bytes_max": len(fax) - 1}, "it is larger than the setting fax_bytes_max"),
+    ):
+        house.config = replace(whole, **change)
+        async with house.restored() as done:
+            assert detail in str(done.documents[0].detail)
+
+
+async def finish(vault: Vault) -> None:
+    """Seal, purge and certify what was shredded."""
+    await vault.keyring.seal(REGION, force=True)
+    await asyncio.sleep(vault.config.key_cache_seconds)
+    await mark_sealed(vault, REGION)
+    await purge_shredded(vault, REGION)
+    await sequence_log(vault, REGION)
+    await certify(vault, REGION)
+
+
+async def test_what_came_and_was_shredded_later_says_so_and_is_certified(house: House) -> None:
+    """Asked for or by its time, in an old order or a new one, even one whose key is lost."""
+    async with clocked(house.config) as (vault, clock):
+        order, ended = await new_order(vault), await new_order(vault)
+        before = await put(vault, order)
+        await house.back_up(vault)
+        asked = await put(vault, order)
+        elsewhere = await put(vault, await new_order(vault))
+        due = await put(vault, ended)
+        await end(vault, ended)
+        for one in (before, asked, elsewhere):
+            await shred_it(vault, one)
+        clock.forward(days=900)
+        await sweep(vault)
+        await house.publish(vault)
+        unmirrored = await new_order(vault)
+        lost = await put(vault, unmirrored)
+        await shred_it(vault, lost)
+        await house.publish_log(vault)
+    for _ in range(2):
+        async with house.restored() as done:
+            assert (done.refused, set(states(done).values())) == (None, {"shredded"})
+    async with clocked(house.config) as (vault, clock):
+        clock.forward(days=900)
+        for one in (before, asked, elsewhere, due, lost):
+            assert (await describe(vault, PORTING, one)).document.custody is Custody.SHREDDED
+            with pytest.raises(ShreddedError):
+                await read(vault, one)
+        await finish(vault)
+        await house.publish(vault)
+        for one, ground in ((asked, Ground.NOT_NEEDED.value), (due, "retention"), (lost, None)):
+            note = (await certificate(vault, COMPLIANCE, one)).note
+            fields = verify(note, vault.signer.vkey)
+            assert fields["trigger"]["ground"] == (ground or Ground.NOT_NEEDED.value)
+            assert fields["policy"] == dict.fromkeys(fields["policy"])
+            assert "policy" in fields["not_known"]
+            assert fields["beyond_use_since"] <= fields["irrecoverable_since"]
+        fields = verify((await certificate(vault, COMPLIANCE, before)).note, vault.signer.vkey)
+        assert (fields["policy"]["row"], "policy" in fields["not_known"]) == (None, True)
+        assert (await show_order(vault, PORTING, unmirrored)).details is None
+
+
+async def test_what_was_left_behind_is_not_asked_about_again(house: House) -> None:
+    """The log remembers it, whatever backup is restored next; it comes back once it can."""
+    async with clocked(house.config) as (vault, _):
+        order = await new_order(vault)
+        await house.back_up(vault)
+        document = await put(vault, order)
+        await house.publish(vault)
+        lost = await put(vault, order)
+        await house.publish_log(vault)
+    path = Path(house.config.objects_uri(REGION).removeprefix("dir:")) / f"documents/{document}"
+    kept = path.read_bytes()
+    path.unlink()
+    async with house.restored() as done:
+        assert "cannot be brought back" in (done.refused or "")
+    async with house.restored(leave_unknown=True) as done:
+        assert states(done) == {document: "unknown", lost: "lost"}
+    async with clocked(house.config) as (vault, _):
+        await house.publish(vault)
+    async with house.restored() as done:
+        assert (done.refused, states(done)) == (None, {document: "left", lost: "left"})
+        detail = {line.document: str(line.detail) for line in done.documents}
+        assert "a restore left it behind on" in detail[lost]
+        assert "its object is missing" in detail[document]
+    path.write_bytes(kept)
+    async with house.restored() as done:
+        assert (done.refused, states(done)) == (None, {document: "recovered", lost: "left"})
+
+
+async def test_an_order_that_a_carrier_ended_is_ended_since_when_it_said(house: House) -> None:
+    """Late and overtaken ends are sorted by their own times, as before the loss."""
+    async with clocked(house.config) as (vault, clock):
+        ported, overtaken = await new_order(vault), await new_order(vault)
+        await house.back_up(vault)
+        began = clock.now
+        clock.forward(days=3)
+
+        async def say(order: UUID, status: Status, event: str, *, days: float) -> CarrierEvent:
+            at = began + timedelta(days=days)
+            said = CarrierEvent("telnyx", event, "r-1", str(order), status, at)
+            assert await take_event(vault, said) is True
+            return said
+
+        again = await say(ported, Status.PORTED, "e-1", days=1)
+        await say(overtaken, Status.EXCEPTION, "e-2", days=2)
+        await say(overtaken, Status.PORTED, "e-3", days=1)
+        await house.publish(vault)
+    for _ in range(2):
+        async with house.restored() as done:
+            assert {line.state for line in done.decisions} == {"again"}
+    async with clocked(house.config) as (vault, clock):
+        clock.forward(days=3)
+        for _ in range(2):
+            order = (await show_order(vault, PORTING, ported)).order
+            assert (order.status, order.ended_at) == (Status.PORTED, began + timedelta(days=1))
+            await take_event(vault, again)
+        order = (await show_order(vault, PORTING, overtaken)).order
+        assert (order.status, order.ended_at) == (Status.EXCEPTION, None)
