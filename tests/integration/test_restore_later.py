@@ -2,16 +2,27 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from tests.fixtures_server import OPERATOR, PORTING
+from tests.fixtures_server import PORTING
 from tests.fixtures_telefax import CALLEE, CALLER
 from tests.restore_house import REGION, House, read, shred_it, states
-from tests.retention_house import COMPLIANCE, clocked, custody, end, look, new_order, put, sweep
+from tests.retention_house import (
+    COMPLIANCE,
+    clocked,
+    custody,
+    end,
+    hold,
+    new_order,
+    put,
+    release,
+    sweep,
+)
+from vault.actions.access import recorded
 from vault.actions.certificate import certificate
 from vault.actions.certify import certify
 from vault.actions.fax_ending import deliver_fax, fail_fax
@@ -25,15 +36,15 @@ from vault.actions.seal import mark_sealed
 from vault.actions.sequence import sequence_log
 from vault.actions.shred import Ground
 from vault.certificate_auditor import verify
+from vault.commands.doctor_expiry import ends_not_known
 from vault.config import Config
 from vault.context import Vault
-from vault.domain.access import Principal
+from vault.domain.access import CARRIER_ROLE, Action, Principal
 from vault.domain.carriers import CarrierEvent
 from vault.domain.documents import Custody
 from vault.domain.faxes import UNKNOWN_NUMBER, Fax, State
 from vault.domain.orders import END_NOT_KNOWN, Status
-from vault.errors import NotFoundError, ShreddedError
-from vault.sql import orders as orders_sql
+from vault.errors import ConflictError, ShreddedError
 from vault.sql.connection import connection
 
 GATEWAY = Principal("gateway", "fax-gateway", frozenset({REGION}))
@@ -76,6 +87,7 @@ async def test_faxes_that_came_later_are_here_again_or_leave_their_receipt(
         await deliver_fax(vault, GATEWAY, delivered)
         await fail_fax(vault, GATEWAY, gone, reason="busy", final=True)
         await house.publish(vault)
+    said = dict[UUID, str]()
     for _ in range(2):
         async with house.restored() as done:
             assert done.refused is None
@@ -136,11 +148,11 @@ async def test_a_fax_that_cannot_be_brought_back_says_why(house: House, fax: byt
             assert (line.state, line.detail) == ("unknown", f"stored after the backup: {detail}")
     path.write_bytes(kept)
     whole = house.config
-    for change, detail in (
-        ({"fax_pages_max": 1}, "it is not taken for a fax"),
-        ({"fax_bytes_max": len(fax) - 1}, "it is larger than the setting fax_bytes_max"),
+    for changed, detail in (
+        (replace(whole, fax_pages_max=1), "it is not taken for a fax"),
+        (replace(whole, fax_bytes_max=len(fax) - 1), "larger than the setting fax_bytes_max"),
     ):
-        house.config = replace(whole, **change)
+        house.config = changed
         async with house.restored() as done:
             assert detail in str(done.documents[0].detail)
 
@@ -183,6 +195,11 @@ async def test_what_came_and_was_shredded_later_says_so_and_is_certified(house: 
             assert (await describe(vault, PORTING, one)).document.custody is Custody.SHREDDED
             with pytest.raises(ShreddedError):
                 await read(vault, one)
+        held = await hold(vault, customers=("acme",))
+        await finish(vault)
+        with pytest.raises(ConflictError, match=r"a hold keeps its object .* after the release"):
+            await certificate(vault, COMPLIANCE, before)
+        await release(vault, held)
         await finish(vault)
         await house.publish(vault)
         for one, ground in ((asked, Ground.NOT_NEEDED.value), (due, "retention"), (lost, None)):
@@ -254,3 +271,38 @@ async def test_an_order_that_a_carrier_ended_is_ended_since_when_it_said(house: 
             await take_event(vault, again)
         order = (await show_order(vault, PORTING, overtaken)).order
         assert (order.status, order.ended_at) == (Status.EXCEPTION, None)
+
+
+async def test_an_end_without_its_time_is_left_to_be_said_and_not_forgotten(house: House) -> None:
+    """As earlier releases recorded it: the order is kept, the doctor warns, and the end is said."""
+    async with clocked(house.config) as (vault, clock):
+        order, moved = await new_order(vault), await new_order(vault)
+        document = await put(vault, order)
+        await house.back_up(vault)
+        carrier = Principal("carrier:telnyx", CARRIER_ROLE, frozenset({REGION}))
+        for who, action, thing in (
+            (carrier, Action.ORDER_EVENT, order),
+            (PORTING, Action.ORDER_CHANGE, moved),
+        ):
+            async with recorded(vault, who, action, region=REGION, order=thing) as access:
+                await vault.recorder.append(access.conclude(reason=Status.PORTED.value))
+        at = clock.now
+        await house.publish(vault)
+    async with house.restored() as done:
+        found = {line.action: line for line in done.decisions}
+        line = found["order.event"]
+        assert (line.state, f"portvault order complete {order}" in line.detail) == ("lost", True)
+        assert found["order.change"].state == "again"
+    async with clocked(house.config) as (vault, clock):
+        row = (await show_order(vault, PORTING, order)).order
+        assert (row.ended_at, row.not_known) == (None, [END_NOT_KNOWN])
+        row = (await show_order(vault, PORTING, moved)).order
+        assert row.ended_at is not None
+        assert timedelta() <= row.ended_at - at <= timedelta(days=1)
+        async with connection(vault.pool) as conn:
+            ((_, said),) = (await ends_not_known(house.config, conn)).values()
+            assert "1 order is open since a restore" in said
+            await end(vault, order)
+            assert await ends_not_known(house.config, conn) == {}
+        assert (await show_order(vault, PORTING, order)).order.not_known == []
+        assert await custody(vault, document) == "stored"

@@ -1,4 +1,4 @@
-"""An old backup comes back: faxes that passed through since stay gone, and all that wait is here."""
+"""An old backup comes back: faxes that passed through since stay gone, what waits is here."""
 
 import asyncio
 from pathlib import Path

@@ -12,6 +12,7 @@ from keys.damage import DamagedError
 from vault.actions.access import recorded
 from vault.actions.certify import issue_for_order
 from vault.actions.prove import proof_under
+from vault.actions.standing import standing_of
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.certificate import note_digest
@@ -46,6 +47,7 @@ class Shown:
 
 
 _SHREDDED_FIRST = "its certificate is issued once it was shredded and sealed"
+_HELD = "a hold keeps its object from being purged; its certificate is issued after the release"
 #: When a certificate comes that is not there yet. Marks follow a seal by some seconds.
 _TO_COME = {
     Custody.RECEIVING: _SHREDDED_FIRST,
@@ -74,7 +76,11 @@ async def certificate(vault: Vault, principal: Principal, identity: UUID) -> Sho
         async with connection(vault.pool) as conn:
             note = await certificates_sql.find(conn, identity)
         if note is None:
-            raise ConflictError(f"the document is {document.custody}; {_TO_COME[document.custody]}")
+            when = _TO_COME[document.custody]
+            if document.shredded_at is not None and document.purged_at is None:
+                standing = await standing_of(vault, principal, document)
+                when = _HELD if standing.held else when
+            raise ConflictError(f"the document is {document.custody}; {when}")
         return Shown(note, await _anchor(vault, document.region, identity, note))
 
 

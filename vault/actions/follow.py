@@ -321,12 +321,13 @@ DOUBTED_UNANSWERED = frozenset(
         Action.INSTRUCTION_GIVE,
     }
 )
-#: What the restore follows by the key tree, or brings back with its things.
+#: What the restore follows by the key tree, or brings back with its things, or does in one go.
 FOLLOWED_BY_KEYS = frozenset(
     {
         Action.DOCUMENT_INGEST,
         Action.DOCUMENT_SHRED,
         Action.FAX_RECEIVE,
+        Action.FAX_READ,
         Action.FAX_DELIVER,
         Action.FAX_FAIL,
         Action.FAX_EXPIRE,
@@ -353,7 +354,6 @@ NOTHING_LEFT = frozenset(
         Action.ORDER_REINDEX,
         Action.DOCUMENT_DESCRIBE,
         Action.DOCUMENT_READ,
-        Action.FAX_READ,
         Action.FAX_DESCRIBE,
         Action.CERTIFICATE_READ,
         Action.CERTIFICATE_READ_ORDER,

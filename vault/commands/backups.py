@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,8 +12,6 @@ import asyncpg
 
 from keys.errors import RestoreRefusedError
 from vault.actions.backup import backed_up
-from vault.actions.follow import Decision
-from vault.actions.recover import OrderLine
 from vault.actions.restore import Restored
 from vault.actions.restore import restore as restore_region
 from vault.adapters.dump import Dump
@@ -21,24 +19,16 @@ from vault.adapters.postgres_tools import run_tool
 from vault.app import attached, login, open_vault
 from vault.commands.database import database_errors
 from vault.commands.operator import operator, regions_of
-from vault.commands.output import show, table
+from vault.commands.output import show
+from vault.commands.restore_report import restored_text
 from vault.config import Config, load_config
 from vault.errors import ConfigurationError
 from vault.migrate import migrate, migrate_as, pending
 from vault.sql import loading
 from vault.sql.connection import Connection
-from vault.sql.restore import Line
 
 #: A statement of a restore may take as long as the tree is large.
 STATEMENT_SECONDS = 4 * 3600.0
-_LINES_MAX = 200
-#: What to do about documents that cannot be brought back.
-IN_QUESTION = {
-    "unknown": "bring its object back into the bucket and begin again, or restore a later backup, "
-    "or leave it with `--leave-unknown`",
-    "lost": "stored after the tree's last copy: restore a later backup, or replay more WAL, or "
-    "leave it with `--leave-unknown`",
-}
 
 
 async def backup(args: argparse.Namespace) -> None:
@@ -162,72 +152,3 @@ async def _make_room(conn: Connection) -> None:
             "directory away, or name an empty database; if a dry run has loaded this file, or the "
             "database is to be taken as it is, run `portvault restore` without the file"
         )
-
-
-def restored_text(done: Restored, args: argparse.Namespace) -> str:
-    """Return what is said of a region: what is in question first, and last how to do it."""
-    parts = [_summary(done, dry=args.dry_run)]
-    if done.doubt:
-        parts.append(
-            f"Nothing of {done.region} goes by its time: it is not known what was decided by "
-            f"{done.doubt}. Do what is said below, then have two people agree: `portvault approval "
-            f"request --act expiry.resume --subject DAY --region {done.region} --reason incident` "
-            "with the day as YYYY-MM-DD (UTC), and `portvault approval approve ID`."
-        )
-    parts += [
-        _in_question(done),
-        _rows(done.decisions, ("at", "action", "thing", "state", "detail")),
-        _rows(done.orders, ("order", "state", "detail")),
-        _rows(
-            sorted(done.documents, key=lambda line: line.state not in IN_QUESTION),
-            ("document", "order", "kind", "state", "detail"),
-        ),
-    ]
-    if args.dry_run and not done.refused:
-        loaded = ", without the file, which is loaded" if args.file is not None else ""
-        options = [f"--region {args.region}"] if args.region else []
-        options += ["--leave-unknown"] if args.leave_unknown else []
-        command = " ".join(["portvault restore", *options])
-        parts.append(f"Nothing is changed yet; to do this: `{command}`{loaded}.")
-    return "\n\n".join(part for part in parts if part)
-
-
-def _in_question(done: Restored) -> str:
-    """Say of what cannot be brought back what to do; its rows come first."""
-    return "\n".join(
-        f"{state}: {remedy}" for state, remedy in IN_QUESTION.items() if done.count(state)
-    )
-
-
-def _summary(done: Restored, *, dry: bool) -> str:
-    tree = done.tree
-    if tree is None:
-        return f"{done.region}: nothing was changed"
-    states = ("living", "recovered", "shredded", "sealed", "missing", "unknown", "lost")
-    counts = ", ".join(f"{done.count(state)} {state}" for state in states if done.count(state))
-    verb = "restored" if not dry else "would be restored"
-    if done.refused:
-        verb = "not restored"
-    said = (
-        f"{done.region}: {verb}; the key tree is the "
-        f"{tree.source}'s (generation {tree.generation}; the database had "
-        f"{tree.database_generation or 'none'}), {done.records} access records taken over, "
-        f"{done.shredded_again} shreds repeated on keys that the tree still had; "
-        f"{counts or 'no documents'}"
-    )
-    if tree.passed_over:
-        said += (
-            f"; {len(tree.passed_over)} segments of the key tree in the bucket do not verify and "
-            f"were passed over, such as {tree.passed_over[0]}"
-        )
-    return said
-
-
-def _rows(items: Sequence[Decision | OrderLine | Line], columns: tuple[str, ...]) -> str:
-    rows = [asdict(item) for item in items]
-    for row in rows:
-        if (at := row.get("at")) is not None:
-            row["at"] = f"{at:%Y-%m-%dT%H:%M:%SZ}"
-    more = len(rows) - _LINES_MAX
-    note = f"\n... and {more} more; --json names all" if more > 0 else ""
-    return f"{table(rows[:_LINES_MAX], columns)}{note}" if rows else ""

@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from vault.client import IncidentError, call, check, session
-from vault.commands.output import facts, show, table
+from vault.commands.output import facts, marked, show
 from vault.domain.fax_numbers import ANONYMOUS, clean_facts, read_number
 from vault.domain.media import HEAD_BYTES, by_signature
 from vault.errors import (
@@ -308,7 +308,7 @@ async def fax_list(args: argparse.Namespace) -> None:
     """List the newest faxes and receipts."""
     async with session() as http:
         page = await call(http, "GET", f"/v1/faxes?limit={args.limit}")
-    show(page["data"], table(page["data"], _COLUMNS), as_json=args.json)
+    show(page["data"], marked(page["data"], _COLUMNS), as_json=args.json)
 
 
 async def fax_show(args: argparse.Namespace) -> None:

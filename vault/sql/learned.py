@@ -108,7 +108,16 @@ async def use_up_approvals(conn: Connection, region: str) -> None:
         """,
         region,
     )
-    # What was agreed to after the backup is not agreed to here, and cannot be used.
+    # What was agreed to and used after the backup is not agreed to here, and must not be again.
+    await conn.execute(
+        """
+        update approval a set ended_at = r.at, ended_by = r.principal, ended_as = 'withdrawn'
+        from learned l join access_record r on r.id = l.record
+        where r.region = $1 and r.phase = 'progress' and r.reason = 'approval/' || a.id
+            and a.used_at is null and a.ended_at is null
+        """,
+        region,
+    )
     await conn.execute(
         """
         update approval a set ended_at = r.at, ended_by = r.principal,

@@ -140,7 +140,8 @@ async def set_status(
     await conn.execute(
         f"""
         update porting_order set status = $2, changed_at = $3, ended_at = $4, not_known = case
-            when $4::timestamptz is null then not_known else array_remove(not_known, '{END_NOT_KNOWN}') end
+            when $4::timestamptz is null then not_known
+            else array_remove(not_known, '{END_NOT_KNOWN}') end
         where id = $1
         """,
         order,
