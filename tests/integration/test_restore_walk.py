@@ -35,7 +35,7 @@ from vault.actions.orders import change_order, show_order
 from vault.actions.policy import apply_policy
 from vault.actions.restrict import restrict, unrestrict
 from vault.actions.seal import seal, worker
-from vault.actions.tokens import authenticate, create_token, revoke_token
+from vault.actions.tokens import authenticate, create_token, rename_token, revoke_token
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -52,11 +52,16 @@ from vault.sql import log as log_sql
 from vault.sql.connection import connection
 
 GATEWAY = Principal("gateway", "fax-gateway", frozenset({REGION}))
+GRANT = Grant("porting", frozenset({REGION}))
 #: What a session is, whose time is of no matter here.
 SESSION = """
     insert into session (secret_hash, principal, role, regions, shown_as, csrf, subject,
         created_at, expires_at)
     values ('\\x01', 'p', 'porting', '{uk}', 's', 'c', 's', now(), now() + interval '1 day')
+"""
+APPROVALS = """
+    select id, coalesce(ended_as, case when used_at is not null then 'used'
+        when approved_at is not null then 'approved' else 'requested' end) state from approval
 """
 
 
@@ -70,15 +75,28 @@ async def recorded_as(
     vault: Vault, action: Action, *, document: UUID | None = None, order: UUID | None = None
 ) -> None:
     """Leave the records of a completed action, which nobody has to do for that."""
-    fields = {"region": REGION, "at": vault.clock(), "principal": "p", "role": "admin"}
     intent = Record(
-        id=uuid4(), phase="intent", action=action.value, decision="allow", reason="granted",
-        document=document, order=order, **fields,  # type: ignore[arg-type]
-    )  # fmt: skip
+        id=uuid4(),
+        region=REGION,
+        at=vault.clock(),
+        phase="intent",
+        principal="p",
+        role="admin",
+        action=action.value,
+        document=document,
+        order=order,
+        decision="allow",
+        reason="granted",
+    )
     outcome = replace(
-        intent, id=uuid4(), phase="outcome", decision=None, reason=None, result="completed",
+        intent,
+        id=uuid4(),
+        phase="outcome",
         intent=intent.id,
-    )  # fmt: skip
+        decision=None,
+        reason=None,
+        result="completed",
+    )
     async with connection(vault.pool) as conn:
         await log_sql.insert_records(conn, [intent, outcome])
 
@@ -123,8 +141,7 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
         await restrict(vault, DPO, freed, "contested")
         placed = [await hold(vault, documents=(kind,)) for _ in range(3)]
         resolved, withdrawn = await instruct(vault, "one"), await instruct(vault, "two")
-        token, secret = await create_token(vault, OPERATOR, Grant("porting", frozenset({"uk"})),
-            label="desk")  # fmt: skip
+        token, secret = await create_token(vault, OPERATOR, GRANT, label="desk")
         revoked, opened = await envelope(vault), await envelope(vault)
         used = await agreed(vault, placed[0])
         declined, since, taken_back = [await ask(vault, one) for one in placed]
@@ -143,6 +160,7 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
         assert await take_event(vault, said) is True
         await resolve_instruction(vault, DPO, resolved)
         await withdraw_instruction(vault, DPO, withdrawn)
+        await rename_token(vault, OPERATOR, token, "counter")
         await revoke_token(vault, OPERATOR, token)
         assert await forget_name(vault, OPERATOR, f"token:{token}")
         await revoke_credential(vault, ADMIN, revoked[0])
@@ -153,7 +171,7 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
         await instruct(vault, "three")
         await correct_order(vault, PORTING, reported, Changed(numbers=["+442079460124"]))
         await link_order(vault, PORTING, order, "telnyx", "order-1")
-        await create_token(vault, OPERATOR, Grant("porting", frozenset({"uk"})), label="later")
+        await create_token(vault, OPERATOR, GRANT, label="later")
         await envelope(vault)
         # What comes back with its thing, or its key.
         await correct_kind(
@@ -175,9 +193,8 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
         await decline(vault, OTHER_DPO, declined)
         await withdraw(vault, DPO, taken_back)
         await seal(vault, worker(vault), REGION)
-        for action in (
-            *follow.NOTHING_LEFT, Action.KEYS_RESTORE, Action.SESSION_BEGIN, Action.SESSION_END
-        ):  # fmt: skip
+        session = (Action.SESSION_BEGIN, Action.SESSION_END)
+        for action in (*follow.NOTHING_LEFT, Action.KEYS_RESTORE, *session):
             await recorded_as(vault, action)
         await house.publish(vault)
         rows = await vault.pool.fetch(
@@ -205,8 +222,10 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
         assert (await show_order(vault, PORTING, reported)).order.ended_at is not None
         assert (await show_order(vault, PORTING, forgotten)).details is None
         for one in (resolved, withdrawn):
-            row = await vault.pool.fetchrow("select * from instruction where id = $1", one)
-            assert (row["withdrawn_at"] is not None) == (one == withdrawn)
+            at = await vault.pool.fetchval(
+                "select withdrawn_at from instruction where id = $1", one
+            )
+            assert (at is not None) == (one == withdrawn)
         with pytest.raises(ConflictError):
             await withdraw_instruction(vault, DPO, withdrawn)
         assert await authenticate(vault, secret) is None
@@ -214,9 +233,8 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
             with pytest.raises(ForbiddenError):
                 await open_credential(vault, envelope_secret, "INC-7")
         assert await vault.pool.fetchval("select count(*) from session") == 0
-        states = dict(await vault.pool.fetch("select id, coalesce(ended_as, case when used_at is "
-            "not null then 'used' when approved_at is not null then 'approved' else 'requested' "
-            "end) from approval"))  # fmt: skip
+        rows = await vault.pool.fetch(APPROVALS)
+        states = {row["id"]: row["state"] for row in rows}
         assert [states[one] for one in (used, since, declined, taken_back, asked_only)] == [
             "used",
             "withdrawn",
