@@ -169,6 +169,10 @@ async def _session(
             raise UnavailableError(
                 f"{address} speaks TLS: write it as https://{urlsplit(address).netloc}"
             ) from None
+        if isinstance(error, aiohttp.ClientResponseError):
+            raise UnavailableError(
+                f"what answers at {address} does not speak HTTP; check PORTVAULT_SERVER"
+            ) from None
         raise UnavailableError(
             f"{address} ended the connection ({type(error).__name__}); try again, "
             "and if it stays so tell the operator"

@@ -34,11 +34,11 @@ _OPTIONS = {
         for name in (
             *("losing_carrier", "gaining_carrier", "due_before", "replaced_by", "type", "kind"),
             *("from", "to", "until", "cursor", "limit", "number", "region", "customer", "days"),
-            *("ground", "reason", "purpose", "reference", "approval", "act", "subject"),
+            *("ground", "reason", "purpose", "reference", "approval", "act", "subject", "keep"),
         )
     },
 }
-_MEMBER = re.compile(rf"(?<![^;] )(?<!\S)({'|'.join(_OPTIONS)})(?= (?:must|is) )", re.ASCII)
+_MEMBER = re.compile(rf"(?<![^;] )(?<!\S)({'|'.join(_OPTIONS)})(?= (?:must|is) |: )", re.ASCII)
 _PLACE = re.compile(r"\bnumbers\[(\d+)\]")
 _DESCRIBED = re.compile(r"all of them stand in /openapi\.json, for the parameter \w+")
 

@@ -45,12 +45,14 @@ def test_what_is_no_address_says_how_one_looks(given: str) -> None:
 
 
 @asynccontextmanager
-async def peer(tls: ssl.SSLContext | None) -> AsyncIterator[str]:
-    """Answer nothing on a port, over TLS or without."""
+async def peer(
+    tls: ssl.SSLContext | None, answer: bytes = b"HTTP/1.1 400 Bad Request\r\n"
+) -> AsyncIterator[str]:
+    """Answer with little on a port, over TLS or without."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
-        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.write(answer + b"Content-Length: 0\r\n\r\n")
         writer.close()
 
     server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=tls)
@@ -81,6 +83,13 @@ async def test_tls_to_plain_http_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     async with peer(None) as place:
         assert f"does not speak TLS: write it as http://{place}" in await said(f"https://{place}")
     assert "nothing answers" in await said(f"https://{place}")
+
+
+async def test_what_speaks_no_http_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mail server's port, say, is no network that broke."""
+    monkeypatch.setenv("PORTVAULT_TOKEN", "pv_x")
+    async with peer(None, b"220 mail.test ESMTP\r\n") as place:
+        assert f"what answers at http://{place} does not speak HTTP" in await said(place)
 
 
 def test_a_damaged_order_is_marked_in_the_list() -> None:

@@ -88,6 +88,7 @@ def test_no_problem_on_the_terminal_speaks_of_members() -> None:
     [
         ("numbers[1] is not a valid E.164 telephone number", "number 2 is not a valid E.164"),
         ("from is in the future: nothing yet", "--from is in the future"),
+        ("keep: write a duration", "--keep: write a duration"),
         ("the region is another one; kind must be one of loa", "the region is another one; --kind"),
         (
             "there is no action 'x'; all of them stand in /openapi.json, for the parameter action",
