@@ -18,6 +18,7 @@ from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.approvals import Act, Approval, check_use
+from vault.domain.times import said_time
 from vault.errors import BulkExpiryError, ClockError, DoubtError, ForbiddenError
 from vault.sql import approvals as approvals_sql
 from vault.sql import expiry_limits as limits_sql
@@ -153,8 +154,8 @@ async def _many_faxes(config: Config, conn: Connection, region: str, now: dateti
         return None
     return (
         f"the time of {due} faxes in {region} is over and {lately} expired within a day, more than "
-        f"{config.expire_share_max:.0%} of those that came since {before - DAY:%Y-%m-%d %H:%M} "
-        "UTC; none is shredded by its time. Look at the clock and at why they are not delivered; "
+        f"{config.expire_share_max:.0%} of those that came since {said_time(before - DAY)}"
+        "; none is shredded by its time. Look at the clock and at why they are not delivered; "
         f"if all is right, {_resume(region, now)}"
     )
 

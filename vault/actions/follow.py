@@ -20,6 +20,7 @@ from vault.domain.documents import Custody, Kind
 from vault.domain.holds import EVERY_CUSTOMER, Hold, Restriction, Targets, covers
 from vault.domain.order_events import AHEAD_MAX, DESK, OrderEvent, fold, parse_time_said
 from vault.domain.orders import ENDED, Order, Status
+from vault.domain.times import said_time
 from vault.sql import break_glass as break_glass_sql
 from vault.sql import documents as documents_sql
 from vault.sql import holds as holds_sql
@@ -82,7 +83,7 @@ async def follow(vault: Vault, conn: Connection, region: str) -> list[Decision]:
 
 def doubts(decisions: list[Decision]) -> str | None:
     """Return what is in doubt in a sentence; None when all that keeps documents is known."""
-    found = [f"{item.action} of {item.at:%Y-%m-%d %H:%M}" for item in decisions]
+    found = [f"{item.action} of {said_time(item.at)}" for item in decisions]
     named = [text for text, item in zip(found, decisions, strict=True) if item.state == DOUBTED]
     more = f" and {len(named) - 5} more" if len(named) > 5 else ""
     return ", ".join(named[:5]) + more if named else None

@@ -31,6 +31,7 @@ from vault.domain.orders import (
     encode_details,
 )
 from vault.domain.placement import Warned, check_placement
+from vault.domain.times import said_time
 from vault.errors import ConflictError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
@@ -211,8 +212,7 @@ async def _occurred_at(
     check_time(effective_at, order.created_at, now)
     if effective_at <= last_at:
         raise ConflictError(
-            f"something was said of this order for {last_at.isoformat()}; effective_at must be "
-            "later"
+            f"something was said of this order for {said_time(last_at)}; effective_at must be later"
         )
     return effective_at
 

@@ -14,6 +14,7 @@ from vault.actions.cursor import decode_cursor, encode_cursor
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.search import Found, Wanted, hands_out, went_out
+from vault.domain.times import said_time
 from vault.errors import InvalidRequestError, NotFoundError
 from vault.sql import log_search as search_sql
 from vault.sql import names as names_sql
@@ -79,7 +80,7 @@ async def list_records(
 def _check_times(wanted: Wanted, now: datetime) -> None:
     if wanted.since is not None and wanted.since > now:
         raise InvalidRequestError(
-            f"from is in the future: nothing is recorded yet after {now:%Y-%m-%dT%H:%M:%SZ}"
+            f"from is in the future: nothing is recorded yet after {said_time(now)}"
         )
     if wanted.since is not None and wanted.until is not None and wanted.until <= wanted.since:
         raise InvalidRequestError("to must be later than from: no record lies between them")

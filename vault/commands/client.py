@@ -204,4 +204,4 @@ async def certificate(args: argparse.Namespace) -> None:
     path = f"/v1/documents/{quote(args.document, safe='')}/certificate"
     async with session() as http:
         found = await call(http, "GET", path)
-    show(found, found["note"].rstrip("\n"), as_json=args.json)
+    show(found, found["note"].rstrip("\n"), as_json=args.json, exact=True)

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import aiohttp
 
 from vault.client import call, check, session, token
-from vault.commands.output import Progress, show
+from vault.commands.output import Progress, fitted, show
 from vault.domain.media import HEAD_BYTES, by_signature, readable
 from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, UnavailableError, VaultError
@@ -74,7 +74,7 @@ async def put(args: argparse.Namespace) -> None:
             results.append({"file": str(path), "result": "accepted", "document": document})
             line = f"{document['id']}  {_accepted(path, document)}"
         if not args.json:
-            print(line, flush=True)
+            print(fitted(line), flush=True)
     if args.json:
         show(results, "", as_json=True)
     if failures:

@@ -10,15 +10,42 @@ from types import TracebackType
 from typing import Any, Self
 
 from vault.domain.names import called
+from vault.domain.times import said_time
 
 #: Narrower than this a last column is not wrapped.
 LAST_COLUMN_MIN = 24
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)")
 
 
-def show(answer: Any, text: str, *, as_json: bool) -> None:
-    """Print an answer."""
-    print(json.dumps(answer, indent=2, default=_plain) if as_json else text, flush=True)
+def show(answer: Any, text: str, *, as_json: bool, exact: bool = False) -> None:
+    """Print an answer; text fits the terminal, unless it is to be copied exactly as it is."""
+    said = text if exact else fitted(text)
+    print(json.dumps(answer, indent=2, default=_plain) if as_json else said, flush=True)
+
+
+def fitted(text: str) -> str:
+    """Return text whose lines are no wider than the terminal, but for a word that is."""
+    width = _terminal_width()
+    whole = text.split("\n")
+    if width is None or max(map(len, whole)) <= width:
+        return text
+    return "\n".join(part for line in whole for part in _parts(line, width, many=len(whole) > 1))
+
+
+def _parts(line: str, width: int, *, many: bool) -> list[str]:
+    """Return a line in parts; of several lines each goes on further to the right."""
+    if len(line) <= width:
+        return [line]
+    left = len(line) - len(line.lstrip())
+    first = line[:left] + (_wrapped(line[left:], width - left)[0])
+    rest = line[len(first) :].strip()
+    right = left + 2 * many
+    return [first, *(_placed(part, right, width) for part in _wrapped(rest, width - right) if part)]
+
+
+def _placed(part: str, left: int, width: int) -> str:
+    """Return a part of a text in its column, or further to the left where it is too wide."""
+    return " " * max(0, min(left, width - len(part))) + part
 
 
 def _plain(value: object) -> str:
@@ -33,7 +60,7 @@ def lines(rows: list[dict[str, Any]], columns: tuple[str, ...], *, as_json: bool
     """Print rows one a line, as they come: JSON objects, or columns without alignment."""
     for row in rows:
         text = "  ".join(_text(row.get(name)) for name in columns)
-        print(json.dumps(row, default=_plain) if as_json else text, flush=True)
+        print(json.dumps(row, default=_plain) if as_json else fitted(text), flush=True)
 
 
 def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
@@ -53,8 +80,10 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
     wrapped = []
     for line in cells:
         last = _wrapped(line[-1], width - first)
+        if len(last[0]) > width - first:
+            last.insert(0, "")
         wrapped.append(_aligned([*line[:-1], last[0]], widths))
-        wrapped += [" " * first + rest for rest in last[1:]]
+        wrapped += [_placed(rest, first, width) for rest in last[1:]]
     return "\n".join(wrapped)
 
 
@@ -100,8 +129,10 @@ def facts(fields: dict[str, Any]) -> str:
     for name, value in plain.items():
         text = _text(value)
         said = [text] if width is None else _wrapped(text, width - first)
-        shown.append(name.replace("_", " ").ljust(first) + said[0])
-        shown += [" " * first + rest for rest in said[1:]]
+        if width is not None and len(said[0]) > width - first:
+            said.insert(0, "")
+        shown.append((name.replace("_", " ").ljust(first) + said[0]).rstrip())
+        shown += [_placed(rest, first, width or first) for rest in said[1:]]
     return "\n".join(shown)
 
 
@@ -123,8 +154,7 @@ def time_text(value: Any) -> str:
     if isinstance(value, str) and _TIME.fullmatch(value):
         value = datetime.fromisoformat(value)
     if isinstance(value, datetime):
-        at = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-        return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return said_time(value)
     return str(value)
 
 

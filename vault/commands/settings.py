@@ -27,7 +27,7 @@ _TABLES = frozenset({"region_settings", "webhooks"})
 async def run_config(args: argparse.Namespace) -> None:
     """Show every setting."""
     config = load_config()
-    show(config.shown(), toml_text(config).rstrip("\n"), as_json=args.json)
+    show(config.shown(), toml_text(config).rstrip("\n"), as_json=args.json, exact=True)
 
 
 def toml_text(config: Config) -> str:

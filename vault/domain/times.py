@@ -1,4 +1,4 @@
-"""Times that are said by others: one that the vault can reckon with, or a clear refusal."""
+"""Times as they are said: one that the vault can reckon with, or a clear refusal."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,6 +6,12 @@ from datetime import UTC, datetime, timedelta
 #: offset or a period leads out of it, are far off.
 FIRST, LAST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
+
+
+def said_time(at: datetime) -> str:
+    """Return a time as every sentence and every table has it: UTC, to the second."""
+    at = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_time(text: str) -> datetime:

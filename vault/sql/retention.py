@@ -22,7 +22,7 @@ _HOLDS = 0x686F6C64  # "hold"
 _FACTS = f"""
     o.customer, o.status order_status, o.ended_at, o.changed_at, i.id instruction, i.keep,
     i.nearest_at, array(
-        select t.hold from hold_target t
+        select distinct t.hold from hold_target t
         where {covering_document("d.id", "d.order_id", "d.region", "o.customer")}) holds
     from document d join porting_order o on o.id = d.order_id left join lateral (
         select id, keep, nearest_at from instruction
