@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,8 @@ from vault.actions.publish import publish_log
 from vault.actions.repair import Repaired, repair
 from vault.actions.seal import seal
 from vault.actions.sequence import sequence_log
+from vault.adapters.dump_columns import DumpColumns
+from vault.adapters.postgres_tools import run_tool
 from vault.commands.doctor_damage import damage as doctor_damage
 from vault.context import Vault
 from vault.sql import log_published as published_sql
@@ -366,3 +369,32 @@ async def test_what_was_shredded_is_never_put_back(place: Place, *, sealed: bool
     done = await place.repaired()
     assert [mend.how for mend in done.mends] == ["it was shredded, and is not put back"]
     assert await vault.pool.fetchval("select count(*) from data_key where id = $1", thing) == 0
+
+
+async def test_what_is_sealed_in_a_row_is_taken_from_a_backup(place: Place, tmp_path: Path) -> None:
+    """Only where it opens under the row's own key; that it may be of before is said."""
+    vault, files = place.vault, {name: tmp_path / name for name in ("good", "other")}
+    dump = partial(run_tool, "pg_dump", "--format=custom", dsn=vault.config.database)
+    await dump(f"--file={files['good']}")
+    things = {"document": place.document, "fax": place.fax, "porting_order": place.order}
+    for (table, column), how in NAMED.items():
+        flip = f"update {table} set {column} = {FLIP.format(column)} where id = $1"
+        await vault.pool.execute(flip, UUID(things[table]))
+        mend = {one.damage.table: one for one in (await place.repaired()).mends}[table]
+        assert how in mend.how
+        assert "portvault repair --backup FILE" in mend.how
+    await dump(f"--file={files['other']}")
+    later = "update porting_order set changed_at = now() where id = $1"
+    await vault.pool.execute(later, UUID(place.order))
+    done = Repaired("uk", ())
+    for name, mended in (("other", False), ("good", True)):
+        backup = DumpColumns(files[name])
+        await backup.open()
+        for dry_run in (True, False):
+            done = await repair(vault, OPERATOR, "uk", dry_run=dry_run, backup=backup)
+            assert [mend.mended for mend in done.mends] == [mended] * 3, done
+    said = {mend.damage.table: mend.how for mend in done.mends}
+    assert "look whether" in said["porting_order"]
+    assert "look whether" not in said["document"]
+    assert set((await place.answers()).values()) == {200}
+    assert await place.found() == ""

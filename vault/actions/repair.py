@@ -3,9 +3,9 @@ Repair: mend what is damaged at rest from what is sound, and say of the rest wha
 
 The key tree and its mirror mend each other (`keys/repair.py`); a row's stream header is taken from
 its object, where that opens; what an order is found by is made anew from its details. Of a
-document's object, of sealed names and of sealed details there is no second copy here; tiles of the
-published log are written anew from a database whose log is the signed one. Whatever was
-shredded, by its row or by the log, is left as it is.
+document's object there is no second copy here, of sealed names and details one in a backup
+(`mend_sealed.py`); tiles of the published log are written anew from a database whose log is the
+signed one. Whatever was shredded, by its row or by the log, is left as it is.
 """
 
 from collections.abc import AsyncIterator, Collection
@@ -24,6 +24,7 @@ from vault.actions.access import Access, recorded
 from vault.actions.bucket import PREFIX
 from vault.actions.look import whole_look
 from vault.actions.look_log import mend_checkpoint, mend_log
+from vault.actions.mend_sealed import SEALED, Backup, sealed_in
 from vault.actions.published import require_not_behind
 from vault.actions.stored_object import Stored, open_object
 from vault.context import Vault
@@ -37,14 +38,15 @@ from vault.sql import number_index as index_sql
 from vault.sql.connection import Connection, Pool, connection, transaction
 
 _BACKUP = (
-    "a backup from before the damage holds it, sealed under the same key: load it into an empty "
-    "database, and copy this one column of this row into the vault's"
+    "a backup from before the damage holds it, sealed under the same key: `portvault repair "
+    "--backup FILE` takes this one column of this row from it"
 )
+_NOT_IN_BACKUP = "the backup has no value of it that opens under its key: name an earlier one"
 _SENDER = "ask its sender for it again; it ends as expired when its time is over"
 #: What is to be done about each table's columns, but for those of the key tree.
 _REMEDIES = {
     "document": _BACKUP,
-    "fax": _SENDER,
+    "fax": f"{_BACKUP}; or {_SENDER}",
     "porting_order": _BACKUP,
     "number_index": "the worker makes it anew from the order's details",
     "log_checkpoint": "the log is hashed anew with the next record, which a worker adds",
@@ -79,10 +81,18 @@ class Repaired:
         return sum(not mend.mended for mend in self.mends)
 
 
-async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bool) -> Repaired:
+async def repair(
+    vault: Vault,
+    principal: Principal,
+    region: str,
+    *,
+    dry_run: bool,
+    backup: Backup | None = None,
+) -> Repaired:
     """
     Look at everything of a region, and mend what can be; with `dry_run` only say what would be.
 
+    What is sealed in a row, and has no other copy here, is taken from `backup` where it opens.
     Either way what was found is noted for the doctor, and what is sound by now is forgotten.
     Raises `RolledBackError` where the database is behind the bucket: that is a restore's to mend.
     """
@@ -102,14 +112,14 @@ async def repair(vault: Vault, principal: Principal, region: str, *, dry_run: bo
             # What hangs on the tree opens only there, until the dry run is undone.
             pool = cast("Pool", Inside(conn))
             undone = replace(vault, pool=pool, keyring=vault.keyring.over(pool))
-            beside.extend(await _mend_beside(undone, region, dry_run=True))
+            beside.extend(await _mend_beside(undone, region, backup, dry_run=True))
 
         mends = await vault.keyring.repair(region, _shredded, dry_run=dry_run, inside=inside)
         if not dry_run:
             if lost:
                 # Only now: the mirror, too, has shown that the database is not behind.
                 await mend_checkpoint(vault, region, dry_run=False)
-            beside += await _mend_beside(vault, region, dry_run=False)
+            beside += await _mend_beside(vault, region, backup, dry_run=False)
         known = {mend.damage.place for mend in mends}
         # What many hang on is met with each of them.
         others = {mend.damage.place: mend for mend in beside if mend.damage.place not in known}
@@ -134,8 +144,31 @@ class Inside:
         yield self._conn
 
 
-async def _mend_beside(vault: Vault, region: str, *, dry_run: bool) -> list[Mend]:
-    return [await _mend(vault, item, dry_run=dry_run) async for item in whole_look(vault, region)]
+async def _mend_beside(
+    vault: Vault, region: str, backup: Backup | None, *, dry_run: bool
+) -> list[Mend]:
+    mends = list[Mend]()
+    async for item in whole_look(vault, region):
+        if backup is not None and (item.table or "", item.column or "") in SEALED:
+            mends.append(await _mend_sealed(vault, item, backup, dry_run=dry_run))
+        else:
+            mends.append(await _mend(vault, item, dry_run=dry_run))
+    return mends
+
+
+async def _mend_sealed(vault: Vault, item: Damage, backup: Backup, *, dry_run: bool) -> Mend:
+    found = await sealed_in(vault, backup, item)
+    if found is None:
+        return Mend(item, False, _NOT_IN_BACKUP)
+    if not dry_run:
+        async with transaction(vault.pool) as conn:
+            await damage_sql.set_sealed(
+                conn, item.table or "", item.column or "", UUID(item.id or ""), found.value
+            )
+    said = "taken from the backup, where it opens under its key"
+    if found.changed:
+        said += "; its row has changed since, so look whether what it says is still right"
+    return Mend(item, True, said)
 
 
 async def _shredded(conn: Connection, things: Collection[UUID]) -> set[UUID]:

@@ -7,16 +7,19 @@ import asyncpg
 from keys.damage import DamagedError
 from keys.errors import KeysError
 from keys.keyring import Keyring
+from vault.actions.look import PARTS
 from vault.adapters.objects import open_store
 from vault.app import attached, login, open_region_custodian
+from vault.commands.output import time_text
 from vault.config import Config
 from vault.errors import VaultError
 from vault.sql import damage as damage_sql
+from vault.sql.damage import Look
 from vault.sql.living import LivingRows
 
 #: So many damaged things are named.
 NAMED_MAX = 5
-#: The worker's look is late when so many of its times have passed since one began.
+#: The worker's look is late when so many of its times have passed since one was whole.
 LATE = 3
 
 
@@ -77,12 +80,25 @@ async def _region(config: Config, pool: asyncpg.Pool, region: str) -> tuple[str,
         more = max(count, len(found)) - NAMED_MAX
         named = "; ".join(str(item) for item in list(found.values())[:NAMED_MAX])
         return "fail", named + (f"; and {more} more in {region}" if more > 0 else "")
+    verdict, rest = rest_of(look, datetime.now(UTC), config.damage_look_seconds)
+    return verdict, (
+        f"{region}: {walk.keys} keys open; {rest}; `portvault repair --region {region} --dry-run` "
+        "looks at all of it now"
+    )
+
+
+def rest_of(look: Look | None, now: datetime, every_seconds: float) -> tuple[str, str]:
+    """Return how far the worker has looked at what the doctor does not open, and since when."""
     if look is None:
-        return "ok", f"{region}: {walk.keys} keys open; the worker has not looked at the rest yet"
-    late = (datetime.now(UTC) - look.began_at).total_seconds() / config.damage_look_seconds
-    if late > LATE:
-        return "warn", (
-            f"{region}: {walk.keys} keys open; the worker has been looking at the rest since "
-            f"{look.began_at:%Y-%m-%d}: let one run, or see in its log what keeps it"
+        return "ok", "the worker has not looked at the rest yet"
+    whole = "not yet" if look.whole_at is None else f"last at {time_text(look.whole_at)}"
+    said = f"the worker looked at all of the rest {whole}"
+    if look.ended_at is None:
+        done = PARTS[: PARTS.index(look.part)] if look.part in PARTS else ()
+        said += (
+            f", and has been at it again since {time_text(look.began_at)}: "
+            f"{', '.join(done) or 'nothing'} done, {look.part} under way"
         )
-    return "ok", f"{region}: {walk.keys} keys open, and what the worker looked at"
+    if (now - (look.whole_at or look.began_at)).total_seconds() > LATE * every_seconds:
+        return "warn", f"{said}: let a worker run, or see in its log what keeps it"
+    return "ok", said

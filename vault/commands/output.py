@@ -105,6 +105,13 @@ def _wrapped(text: str, width: int) -> list[str]:
     return wrap(text, max(width, 1), break_on_hyphens=False, break_long_words=False) or [""]
 
 
+def indented(text: str, first: str, rest: str) -> list[str]:
+    """Return a text as lines that fit the terminal, the first and the others behind a margin."""
+    width = _terminal_width()
+    said = [text] if width is None else _wrapped(text, width - len(rest))
+    return [first + said[0], *(rest + line for line in said[1:])]
+
+
 def _terminal_width() -> int | None:
     """Return how wide the terminal is that is written to; None where it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

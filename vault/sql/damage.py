@@ -1,6 +1,6 @@
 """What was found damaged at rest, how far the look is, and what it looks at next."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -24,12 +24,15 @@ class Look:
     after: str | None
     began_at: datetime
     ended_at: datetime | None
+    #: When everything had last been looked at, by this look or one before.
+    whole_at: datetime | None = None
 
 
 async def look_of(conn: Connection, region: str) -> Look | None:
     """Return how far the look is, None before the first."""
     row = await conn.fetchrow(
-        "select part, after, began_at, ended_at from damage_look where region = $1", region
+        "select part, after, began_at, ended_at, whole_at from damage_look where region = $1",
+        region,
     )
     return Look(**dict(row)) if row else None
 
@@ -38,10 +41,11 @@ async def set_look(conn: Connection, region: str, look: Look) -> None:
     """Say how far the look is."""
     await conn.execute(
         """
-        insert into damage_look (region, part, after, began_at, ended_at)
-        values ($1, $2, $3, $4, $5)
+        insert into damage_look (region, part, after, began_at, ended_at, whole_at)
+        values ($1, $2, $3, $4, $5, $5)
         on conflict (region) do update set part = excluded.part, after = excluded.after,
-            began_at = excluded.began_at, ended_at = excluded.ended_at
+            began_at = excluded.began_at, ended_at = excluded.ended_at,
+            whole_at = coalesce(excluded.ended_at, damage_look.whole_at)
         """,
         region,
         look.part,
@@ -207,3 +211,34 @@ async def set_stream_header(conn: Connection, table: str, thing: UUID, header: b
         thing,
         header,
     )
+
+
+async def set_sealed(
+    conn: Connection, table: str, column: str, identity: UUID, value: bytes
+) -> None:
+    """Put a sealed value back into the row of what was not shredded."""
+    living = {"document": "custody = 'stored'", "fax": "custody = 'stored'"}
+    if (table, column) not in {
+        ("document", "metadata"),
+        ("fax", "metadata"),
+        ("porting_order", "details"),
+    }:
+        raise ValueError(table)
+    condition = living.get(table, "details is not null")
+    await conn.execute(
+        f"update {table} set {column} = $2 where id = $1 and {condition}", identity, value
+    )
+
+
+async def has_changed(
+    conn: Connection, table: str, identity: UUID, row: Mapping[str, bytes]
+) -> bool:
+    """Whether an order's row says another time of change than a backup's; others do not change."""
+    if table != "porting_order":
+        return False
+    same: bool | None = await conn.fetchval(
+        "select changed_at = $2::text::timestamptz from porting_order where id = $1",
+        identity,
+        row.get("changed_at", b"").decode(errors="replace") or "-infinity",
+    )
+    return not same

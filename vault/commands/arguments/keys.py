@@ -32,6 +32,11 @@ def add_keys(tree: Tree) -> None:
     )
     repair.add_argument("--region", choices=REGIONS, help="only this one (all)")
     repair.add_argument("--dry-run", action="store_true", help="change nothing; say what would be")
+    repair.add_argument(
+        "--backup",
+        metavar="FILE",
+        help="take sealed names and details from this backup, where they open",
+    )
     rotate = keys.command(
         "rotate-custodian",
         "keys.rotate",
