@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from keys.damage import DamagedError
 from tests.fixtures_server import OPERATOR, SAMPLES, Api
 from tests.fixtures_telefax import Faxes
 from vault.actions.keys import verify_keys
@@ -24,6 +25,7 @@ from vault.commands.doctor_damage import damage as doctor_damage
 from vault.context import Vault
 from vault.sql import log_published as published_sql
 from vault.sql.connection import Pool
+from vault.sql.living import LivingRows
 
 #: Each column of bytes that is mended, and from what.
 MENDED = {
@@ -197,6 +199,22 @@ async def test_each_sort_of_row_is_found_and_mended_or_named(place: Place) -> No
 async def test_a_lost_key_is_put_back(place: Place) -> None:
     """Of a document, a fax and an order: none was shredded, and the mirror has each."""
     things = [UUID(place.document), UUID(place.fax), UUID(place.order)]
+    scopes = [
+        await place.vault.pool.fetchval("select scope from data_key where id = $1", thing)
+        for thing in things
+    ]
+    for thing, scope in zip(things, scopes, strict=True):
+        async with place.vault.pool.acquire() as conn, conn.transaction():
+            await conn.execute("delete from data_key where id = $1", thing)
+            # Whoever shreds it now has its scope re-keyed, though no row names it any more.
+            assert scope in await LivingRows().scopes_of(conn, "uk", [thing])
+            await place.vault.keyring.doubt(conn, "uk", scope)
+        said = f"{thing} in uk is missing.*`portvault repair --region uk`"
+        with pytest.raises(DamagedError, match=said):
+            await seal(place.vault, OPERATOR, "uk")
+        assert [mend.mended for mend in (await place.repaired()).mends] == [True]
+    assert await seal(place.vault, OPERATOR, "uk") is not None
+    await place.vault.keyring.mirror("uk")
     await place.vault.pool.execute("delete from data_key where id = any($1)", things)
     assert set((await place.answers()).values()) == {503}
     walk = await verify_keys(place.vault, OPERATOR, "uk")

@@ -5,6 +5,7 @@ Nothing can say that the hash of a secret is not the one that was kept, so whoev
 is refused, as anybody with a wrong one. Each is flipped here, and what is said is looked at.
 """
 
+import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -22,7 +23,9 @@ from vault.actions.publish import publish_log
 from vault.actions.records import verify_region
 from vault.actions.sequence import sequence_log
 from vault.actions.sign_in import find_session
-from vault.context import Vault
+from vault.actions.stores import require_own_store
+from vault.context import STORE_IDENTITY, Vault
+from vault.errors import ConfigurationError
 from vault.migrate import MigrationError, migrate
 from vault.sql import log_published as published_sql
 from vault.sql import sessions as sessions_sql
@@ -159,3 +162,18 @@ async def test_nothing_is_signed_upon_damaged_hashes_of_the_log(api: Api, vault:
     with pytest.raises(DamagedError, match="nothing is added to the log of uk: log_leaf"):
         await sequence_log(vault, "uk")
     assert await vault.pool.fetchval("select count(*) from log_checkpoint") == notes
+
+
+async def test_a_store_whose_identity_is_damaged_is_refused(vault: Vault) -> None:
+    """Flipped, cut, of another id, or away: what is to be written is said, and mends it."""
+    store, path = vault.stores["uk"], vault.config.home / "objects" / "uk" / STORE_IDENTITY
+    kept = path.read_bytes()
+    other = kept.replace(kept[8:12], b"0000")
+    flipped = bytes([kept[0] ^ 1]) + kept[1:]
+    for damaged in (flipped, kept[:-3], other, None):
+        path.write_bytes(damaged) if damaged is not None else path.unlink()
+        with pytest.raises(ConfigurationError, match="write {.*} into") as refused:
+            await require_own_store(vault.pool, store, "uk")
+        path.write_text(re.search("{.*}", str(refused.value))[0] + "\n")  # type: ignore[index]
+        await require_own_store(vault.pool, store, "uk")
+        assert path.read_bytes() == kept

@@ -1,16 +1,19 @@
 """Whatever waits is counted, has an age, and is named when it waits for too long."""
 
 import re
+from uuid import UUID
 
 import asyncpg
 
 from tests.fixtures_server import Api
+from vault.actions.expire import expire
 from vault.actions.publish import publish_log
 from vault.actions.queues import REMEDIES, queues_of
 from vault.actions.seal import seal, worker
 from vault.actions.sequence import sequence_log
 from vault.commands import doctor
 from vault.context import Vault
+from vault.sql import retention as retention_sql
 from vault.sql.queues import NO_QUEUE, OTHER_STEPS, ROWS
 from vault.worker import reconcilers
 
@@ -119,6 +122,40 @@ async def test_what_waits_in_any_queue_is_named_when_it_is_late(
         age = f'portvault_last_seconds{{region="uk",what="{what}"}} '
         (last,) = [one for one in told if one.startswith(age)]
         assert float(last.split()[-1]) < 600
+
+
+async def test_what_waits_to_be_judged_anew_waits_from_when_it_was_to_be(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """A hold, a policy: from that time on, and a second one in between does not make it younger."""
+    order = await api.order()
+    await api.put(order, passport)
+    await expire(vault, "uk")
+
+    async def waits() -> tuple[int, float]:
+        async with vault.pool.acquire() as conn:
+            found = {queue.name: queue for queue in await queues_of(vault.config, conn, "uk")}
+        return found["review"].length.count, found["review"].length.seconds
+
+    assert await waits() == (0, 0.0)
+    await vault.pool.execute(f"update document set review_since = {LONG_AGO}")
+    for least, most in ((0, 600), (86400, 10**6)):
+        async with vault.pool.acquire() as conn:
+            await retention_sql.look_again_at_orders(conn, [UUID(order)])
+        count, seconds = await waits()
+        assert count == 1
+        assert least <= seconds < most
+        await vault.pool.execute(f"update document set review_since = {LONG_AGO}")
+    await expire(vault, "uk")
+    assert await waits() == (0, 0.0)
+    await vault.pool.execute(
+        f"""
+        insert into retention_policy (version, text, applied_at, applied_by)
+        select max(version) + 1, 'x', {LONG_AGO}, 'token:x' from retention_policy
+        """
+    )
+    count, seconds = await waits()
+    assert (count, seconds > 86400) == (1, True)
 
 
 async def test_a_queue_that_is_new_needs_its_line(vault: Vault, pool: asyncpg.Pool) -> None:
