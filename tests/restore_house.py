@@ -37,14 +37,16 @@ class House:
             self.state = await take_state(conn)
 
     async def publish(self, vault: Vault) -> None:
-        """Put the log and the key tree into the bucket."""
+        """Put the logs and the key trees into the buckets."""
         await self.publish_log(vault)
-        await vault.keyring.mirror(REGION)
+        for region in vault.config.regions:
+            await vault.keyring.mirror(region)
 
     async def publish_log(self, vault: Vault) -> None:
-        """Put the log into the bucket, and leave the key tree as it was there."""
-        await sequence_log(vault, REGION)
-        await publish_log(vault, REGION)
+        """Put the logs into the buckets, and leave the key trees as they were there."""
+        for region in vault.config.regions:
+            await sequence_log(vault, region)
+            await publish_log(vault, region)
 
     @asynccontextmanager
     async def restored(self, **options: bool) -> AsyncIterator[Restored]:

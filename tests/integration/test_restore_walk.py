@@ -1,17 +1,23 @@
 """Every action that the log can have is done after a backup, and each is followed as it says."""
 
+from argparse import Namespace
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
-from tests.fixtures_server import OPERATOR, PORTING
+from keys.errors import RolledBackError
+from tests.access_records import append
+from tests.fixtures_server import OPERATOR, PORTING, in_pieces
 from tests.fixtures_telefax import CALLEE
-from tests.restore_house import REGION, House, shred_it
+from tests.restore_house import REGION, House, shred_it, states
 from tests.retention_house import (
     ADMIN,
     COMPLIANCE,
     DPO,
+    JPEG,
     OTHER_DPO,
     agreed,
     clocked,
@@ -19,7 +25,9 @@ from tests.retention_house import (
     look,
     new_order,
     put,
+    sweep,
 )
+from tests.states import bring_back
 from vault.actions import follow
 from vault.actions.approvals import approve, decline, request_approval, withdraw
 from vault.actions.break_glass import open_credential, revoke_credential, seal_credential
@@ -29,13 +37,20 @@ from vault.actions.fax_reading import describe_fax, open_fax
 from vault.actions.faxes import Incoming, receive_fax
 from vault.actions.forget_name import forget_name
 from vault.actions.hold import release_hold, show_hold
+from vault.actions.ingest import ingest
 from vault.actions.instruct import give_instruction, resolve_instruction, withdraw_instruction
 from vault.actions.order_events import link_order, take_event
-from vault.actions.orders import change_order, show_order
+from vault.actions.orders import change_order, create_order, show_order
 from vault.actions.policy import apply_policy
+from vault.actions.read import open_content
+from vault.actions.receive import Upload
 from vault.actions.restrict import restrict, unrestrict
 from vault.actions.seal import seal, worker
+from vault.actions.sequence import sequence_log
 from vault.actions.tokens import authenticate, create_token, rename_token, revoke_token
+from vault.actions.trim import trim_log
+from vault.app import open_vault
+from vault.commands.backups import each_region
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -47,7 +62,7 @@ from vault.domain.faxes import State as FaxState
 from vault.domain.grants import Grant
 from vault.domain.orders import Status
 from vault.domain.records import Record
-from vault.errors import ConflictError, ForbiddenError
+from vault.errors import ConflictError, DoubtError, ForbiddenError
 from vault.sql import log as log_sql
 from vault.sql.connection import connection
 
@@ -250,3 +265,71 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
             (expired, FaxState.EXPIRED),
         ):
             assert (await describe_fax(vault, GATEWAY, one)).state is state
+
+
+async def test_a_log_trimmed_beyond_the_backup_is_in_doubt_as_a_whole(house: House) -> None:
+    """What was decided in records that are gone nobody knows: nothing goes until two agree."""
+    old = datetime.now(UTC) - timedelta(days=8 * 366)
+    async with clocked(house.config) as (vault, _):
+        await house.back_up(vault)
+        await append(vault, 600, at=old)
+        await append(vault, 300)
+        while await sequence_log(vault, REGION):
+            pass
+        await house.publish(vault)
+        assert await trim_log(vault, REGION)
+    async with house.restored() as done:
+        assert "of the log are gone" in (done.doubt or "")
+        assert done.refused is None
+    async with clocked(house.config) as (vault, _):
+        with pytest.raises(DoubtError, match="of the log are gone"):
+            await sweep(vault)
+
+
+async def test_a_region_that_is_refused_keeps_no_other_from_being_restored(house: House) -> None:
+    """It is named and stays as it was; the other is done, and the first follows alone."""
+    regions, later = (REGION, "sg"), dict[str, UUID]()
+    config = house.config = replace(house.config, regions=regions)
+    async with clocked(config, regions=regions) as (vault, _):
+        desk = replace(PORTING, regions=frozenset(regions))
+        orders = {
+            region: (
+                await create_order(vault, desk, region=region, customer="acme", numbers=[number])
+            ).order.id
+            for region, number in ((REGION, "+442079460123"), ("sg", "+6561234567"))
+        }
+        await house.back_up(vault)
+        for region, order in orders.items():
+            upload = Upload(in_pieces(JPEG), None, None, len(JPEG), None)
+            later[region] = (await ingest(vault, desk, order, Kind.PASSPORT, upload)).id
+        await house.publish(vault)
+    path = Path(config.objects_uri("sg").removeprefix("dir:")) / f"documents/{later['sg']}"
+    content = path.read_bytes()
+    path.unlink()
+
+    async def tried(*, dry_run: bool, region: str | None = None) -> dict[str, tuple[bool, str]]:
+        args = Namespace(dry_run=dry_run, leave_unknown=False, region=region)
+        return {
+            done.region: (done.refused is not None, states(done)[later[done.region]])
+            for done in await each_region(config, config.database, args)
+        }
+
+    async with (
+        open_vault(config, dsn=config.database, restoring=True) as vault,
+        connection(vault.pool) as conn,
+    ):
+        await bring_back(conn, house.state)
+    expected = {REGION: (False, "recovered"), "sg": (True, "unknown")}
+    assert await tried(dry_run=True) == expected
+    assert await tried(dry_run=False) == expected
+    with pytest.raises(RolledBackError, match="sg"):
+        async with open_vault(config, dsn=config.database):
+            pass
+    path.write_bytes(content)
+    assert await tried(dry_run=False, region="sg") == {"sg": (False, "recovered")}
+    async with clocked(config, regions=regions) as (vault, _):
+        for document in later.values():
+            async with open_content(
+                vault, desk, document, purpose="verify-identity", reference=None
+            ) as opened:
+                assert b"".join([chunk async for chunk in opened.chunks]) == JPEG

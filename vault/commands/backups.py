@@ -69,9 +69,7 @@ async def restore(args: argparse.Namespace) -> None:
                 await load(dsn, args.file)
             await _require_loaded(dsn)
             await migrate(dsn)
-            done = [
-                await _one(config, dsn, region, args) for region in regions_of(config, args.region)
-            ]
+            done = await each_region(config, dsn, args)
     shown = [asdict(item) for item in done]
     show(shown, "\n\n".join(restored_text(item, args) for item in done), as_json=args.json)
     if refused := [item.refused for item in done if item.refused]:
@@ -91,6 +89,11 @@ async def _require_loaded(dsn: str) -> None:
         "no backup was loaded, and the database is empty: `portvault restore FILE --dry-run` loads "
         "the file of the last backup"
     )
+
+
+async def each_region(config: Config, dsn: str, args: argparse.Namespace) -> list[Restored]:
+    """Restore region by region; one that is refused keeps no other from it."""
+    return [await _one(config, dsn, region, args) for region in regions_of(config, args.region)]
 
 
 async def _one(config: Config, dsn: str, region: str, args: argparse.Namespace) -> Restored:
