@@ -74,6 +74,7 @@ MAY: dict[str, set[str]] = {
     "POST /v1/approvals/{id}/actions/withdraw": {DESK, DPO, ADMIN},
     "GET /v1/break-glass": {AUDIT, DPO, ADMIN},
     "POST /v1/break-glass/{id}/actions/revoke": {AUDIT, DPO, ADMIN},
+    "POST /v1/tokens/{id}/actions/rename": {ADMIN},
     "GET /v1/signals": {ADMIN},
     "POST /v1/signals/{id}/actions/replay": {ADMIN},
     # The administrator, but only with an approval.
