@@ -24,6 +24,7 @@ from vault.domain.people import parse_mapping, person_of
 from vault.errors import ForbiddenError, InvalidRequestError
 
 MAPPING = parse_mapping("groups", ["desk=porting"], ["desk=uk"], [])
+CASES = Path(__file__).parents[1] / "cases"
 CLAIMS = {"iss": "https://id.test", "sub": "u-1"}
 
 
@@ -32,6 +33,20 @@ def test_one_group_may_be_a_text(groups: Any) -> None:
     """What a provider makes of a single group means the same as a list of it."""
     person = person_of({**CLAIMS, "groups": groups}, MAPPING)
     assert (person.principal.role, person.principal.regions) == ("porting", frozenset({"uk"}))
+
+
+def test_what_providers_send_is_understood() -> None:
+    """One group as a text is a role; groups that were left out for their size are named."""
+    person = person_of({**CLAIMS, **claims("string-group")}, MAPPING)
+    assert person.principal.role == "porting"
+    with pytest.raises(ForbiddenError, match="left your groups out"):
+        person_of({**CLAIMS, **claims("overage")}, MAPPING)
+
+
+def claims(case: str) -> dict[str, Any]:
+    """Return the claims of an ID token from the field."""
+    found: dict[str, Any] = json.loads((CASES / f"id-token-claims-{case}.json").read_bytes())
+    return found
 
 
 @pytest.mark.parametrize(
