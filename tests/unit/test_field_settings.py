@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote_plus
@@ -15,13 +16,15 @@ from aiohttp.test_utils import TestServer
 
 from keys.custodians.transit_server import TransitServer
 from keys.errors import CustodianUnavailableError
+from vault.adapters.objects import open_store
 from vault.adapters.oidc import OidcProvider
 from vault.adapters.s3_requests import Bucket
 from vault.commands import hylafax
 from vault.commands.arguments import make_parser
 from vault.commands.hylafax import _named, _query
+from vault.context import ObjectStore
 from vault.domain.people import parse_mapping, person_of
-from vault.errors import ForbiddenError, InvalidRequestError
+from vault.errors import ForbiddenError, InvalidRequestError, ObjectStoreUnavailableError
 
 MAPPING = parse_mapping("groups", ["desk=porting"], ["desk=uk"], [])
 CASES = Path(__file__).parents[1] / "cases"
@@ -134,6 +137,36 @@ def test_a_bucket_of_another_s3_region_is_named() -> None:
     assert "PORTVAULT_S3_REGION=eu-central-1" in said
     assert "us-east-1" in said
     assert "S3_REGION=" not in str(place.refusal("SlowDown", 503, region="us-east-1"))
+
+
+async def test_a_bucket_of_another_s3_region_is_named_by_every_call() -> None:
+    """Whichever way to the server is taken, its word of the region is not lost."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        body = (
+            "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-central-1</Region></Error>"
+        )
+        return web.Response(status=400, text=body, content_type="application/xml")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", refuse)
+    async with TestServer(app) as server:
+        address = f"s3+http://127.0.0.1:{server.port}/scans"
+        store = open_store(
+            address, access_key="a", secret_key="b", region="us-east-1", timeout_seconds=10
+        )
+        try:
+            for call in (store.check, partial(store.purge, "documents/a"), partial(listed, store)):
+                with pytest.raises(ObjectStoreUnavailableError, match="S3_REGION=eu-central-1"):
+                    await call()
+        finally:
+            await store.close()
+
+
+async def listed(store: ObjectStore) -> None:
+    """List what there is."""
+    async for _ in store.list("documents/"):
+        pass
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
 from vault.adapters.object_names import checked_name, write_and_read_back
-from vault.adapters.s3_requests import Bucket, SignedRequests
+from vault.adapters.s3_requests import Bucket, SignedRequests, named_region
 from vault.adapters.s3_upload import Uploads
 from vault.adapters.threads import running_threads
 from vault.context import StoredObject
@@ -120,7 +120,9 @@ class S3Store:
             async with asyncio.timeout(self._seconds):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, step)
         except S3Error as error:
-            raise self._place.refusal(error.code, error.response.status) from error
+            answer = error.response
+            region = named_region(answer.data or b"")
+            raise self._place.refusal(error.code, answer.status, region=region) from error
         except (MinioException, HTTPError, OSError, ValueError) as error:
             raise self._requests.lost(error) from error
 

@@ -61,6 +61,12 @@ class Bucket:
         return ObjectStoreUnavailableError(f"{self} answered {answer}; see the log of that server")
 
 
+def named_region(body: bytes) -> str | None:
+    """Return the region that a refusal says the bucket is in, if it says one."""
+    found = _REGION.search(body)
+    return found[1].decode() if found else None
+
+
 class SignedRequests:
     """Requests to one bucket; connections are kept and shared."""
 
@@ -158,10 +164,7 @@ class SignedRequests:
         code = found[1].decode() if found else None
         if exchange.status == 404 and code != "NoSuchBucket":
             return ObjectMissingError()
-        region = _REGION.search(body)
-        return self._place.refusal(
-            code, exchange.status, region=region[1].decode() if region else None
-        )
+        return self._place.refusal(code, exchange.status, region=named_region(body))
 
     def lost(self, error: BaseException) -> ObjectStoreUnavailableError:
         """Return the error for a connection that failed or took too long."""
