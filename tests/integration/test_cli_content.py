@@ -68,7 +68,7 @@ async def test_a_file_that_is_there_is_replaced_only_by_a_whole_one(
 async def test_a_read_that_is_stopped_leaves_no_file(
     vault_process: VaultProcess, tmp_path: Path, number: int, expected: int
 ) -> None:
-    """Ctrl-C, SIGTERM and the end of a terminal end `get` quietly, and the half of a scan does not stay on the disk."""
+    """Ctrl-C, SIGTERM or the end of a terminal end `get`, and no half of a scan stays there."""
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(500_000)
     async with answering(half, stay=True) as variables:
         process = await vault_process.command(*get(UNKNOWN, tmp_path / "scan.jpg"), **variables)
