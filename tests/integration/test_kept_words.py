@@ -257,6 +257,7 @@ async def rows_with(vault: Vault, text: str) -> set[tuple[str, str]]:
 
 
 ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+TIME = r"[-0-9]+T[0-9:.]+Z"
 CASE = r"[A-Za-z0-9._/#-]*[0-9][A-Za-z0-9._/#-]*"
 #: The words of the vault's own of which a reason is made; all others in it are ids or numbers.
 OWN = (
@@ -288,7 +289,8 @@ SHAPES = {
     "order": ID,
     "kind": one_of((*Kind, "fax")),
     "purpose": r"[a-z-]+",
-    "reference": rf"approval/{ID}|{CASE}",
+    # Of the outcome of an order's event, when it occurred.
+    "reference": rf"approval/{ID}|{CASE}|{TIME}",
     "region_to": one_of(REGIONS),
     "basis": r"[a-z0-9-]+@[0-9]+|[a-z-]+",
     "decision": "allow|deny",
@@ -310,7 +312,6 @@ async def check_records(vault: Vault) -> None:
     assert used == set(SHAPES)
 
 
-TIME = r"[-0-9]+T[0-9:.]+Z"
 #: What the texts of certificates and signals may be, by the name of their field; all others are no
 #: text. What the policy and the custodian say is the operator's own and the same for all.
 TEXTS = {
