@@ -78,16 +78,17 @@ _install() {
 
 _make_environment() {
     local python
-    python="$(_find_python)"
+    # Another version than the usual one is found by pythons.sh.
+    if [[ -n ${python_version:-} ]]; then find_python_version; else python="$(_find_python)"; fi
     say "Making a virtual environment in $venv ..."
     "$python" -m venv --clear "$venv" </dev/null >&2
 }
 
 # Debian's own first: it is built with profiles, which those of version managers mostly are not, and
-# a server spends a quarter less time in it.
+# a server spends a quarter less time in it. Then what the tests run on, then any other.
 _find_python() {
     local name python first=
-    for name in /usr/bin/python3.11 python3.11 python3.12 python3.13 python3.14 python3; do
+    for name in /usr/bin/python3.11 python3.11 python3.13 python3 python3.12 python3.14; do
         _works "$name" || continue
         python="$("$name" -c 'import sys; print(sys.executable)')"
         first="${first:-$python}"

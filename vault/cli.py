@@ -33,6 +33,8 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((errors.UnavailableError, CustodianUnavailableError, KeysUnavailableError), UNAVAILABLE),
 )
 _SERVERS = frozenset({"operator.run_server", "operator.run_worker"})
+#: The versions of Python that the tests run on, as the classifiers of `pyproject.toml`.
+TESTED = ((3, 11), (3, 13))
 
 Command = Callable[[argparse.Namespace], Awaitable[None]]
 
@@ -48,7 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING if args.verbose else logging.ERROR)
+    if args.run in {*_SERVERS, "doctor.doctor"}:
+        _warn_of_python()
     sys.exit(_run(args))
+
+
+def _warn_of_python() -> None:
+    """Say so where the interpreter is of a version that the tests do not run on."""
+    if (running := sys.version_info[:2]) in TESTED:
+        return
+    versions = [f"{major}.{minor}" for major, minor in (*TESTED, running)]
+    print(
+        f"portvault: warning: this is Python {versions.pop()}; Portvault is tested with Python"
+        f" {' and '.join(versions)} only",
+        file=sys.stderr,
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
