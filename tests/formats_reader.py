@@ -18,7 +18,10 @@ from typing import Any
 
 from cryptography.cobblestone import Cobblestone256Decryptor
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -207,7 +210,8 @@ def store_id(bucket: Path) -> str:
 def vkey_of(directory: Path) -> str:
     """Return the public half of the key that signs the log, as NAME+HASH+BASE64."""
     key = serialization.load_pem_private_key((directory / "signing.key").read_bytes(), None)
-    raw = b"\x01" + key.public_key().public_bytes_raw()  # type: ignore[union-attr]
+    assert isinstance(key, Ed25519PrivateKey)
+    raw = b"\x01" + key.public_key().public_bytes_raw()
     name = hashlib.sha256(b"portvault\n" + raw).digest()[:4].hex()
     return f"portvault+{name}+{base64.b64encode(raw).decode()}"
 
