@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.described import watched
 from tests.fixtures_postgres import as_service
 from vault.actions.tokens import create_token
 from vault.app import open_vault
@@ -127,7 +128,11 @@ async def api(vault: Vault) -> AsyncIterator[Api]:
 
 @asynccontextmanager
 async def serving(vault: Vault) -> AsyncIterator[Api]:
-    """Serve a vault on loopback and give a client with a token for each role, of a person each."""
+    """
+    Serve a vault on loopback and give a client with a token for each role, of a person each.
+
+    Whatever a test does: each answer that the client gets has to stand in the description.
+    """
     tokens = {}
     for role, wanted in (
         ("porting", {"uk"}),
@@ -148,11 +153,13 @@ async def serving(vault: Vault) -> AsyncIterator[Api]:
             Grant(role.removesuffix("-sg"), frozenset(regions), person=named_person("", role)),
             label=role,
         )
+    headers, undescribed = {"Content-Type": "application/octet-stream"}, set[Any]()
     async with (
         listening.serving(vault.config, vault) as url,
-        aiohttp.ClientSession(headers={"Content-Type": "application/octet-stream"}) as session,
+        aiohttp.ClientSession(headers=headers, trace_configs=[watched(undescribed)]) as session,
     ):
         yield Api(url, session, tokens)
+    assert undescribed == set(), "answers that the description does not tell of"
 
 
 @pytest.fixture(scope="session")

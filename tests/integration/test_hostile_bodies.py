@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.described import is_described
 from tests.fixtures_server import Api, serving
 from vault.actions.cursor import encode_cursor
 from vault.context import Vault
@@ -56,7 +57,7 @@ def bodies(route: Route) -> list[bytes]:
 
 
 async def exchange(api: Api, head: bytes, body: bytes = b"") -> tuple[int, bytes]:
-    """Send bytes as they are; returns the status and what came with it."""
+    """Send bytes as they are; returns the status, which is described, and what came with it."""
     port = int(api.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -64,7 +65,10 @@ async def exchange(api: Api, head: bytes, body: bytes = b"") -> tuple[int, bytes
         writer.write(body)
         async with asyncio.timeout(30):
             answer = await reader.readuntil(b"\r\n\r\n")
-            return int(answer.split(b" ", 2)[1]), answer
+            status, (method, target, _) = int(answer.split(b" ", 2)[1]), head.split(b" ", 2)
+            path = target.decode().partition("?")[0]
+            assert is_described(method.decode(), path, status), (method, path, status)
+            return status, answer
     finally:
         writer.close()
         with suppress(ConnectionError):
@@ -164,6 +168,17 @@ async def test_expectations_are_refused_before_a_body_is_asked_for(everything: A
         for line, wanted in (("Content-Encoding: gzip", 415), ("X: y", 413)):
             head = head_of(route, 50_000_000, "Expect: 100-continue", line)
             assert (await exchange(everything, head))[0] == wanted, route.path
+
+
+async def test_what_is_no_request_of_ours_is_described_too(everything: Api) -> None:
+    """An unknown expectation, a query with a NUL, a head with two lengths: on every route."""
+    for route in EVERY:
+        head = head_of(route, 0, "Expect: miracles")
+        assert (await exchange(everything, head))[0] == 417, route.path
+        head = head_of(route, 0).replace(b" HTTP", b"?a=%00 HTTP", 1)
+        assert (await exchange(everything, head))[0] in {401, 404}, route.path
+        head = head_of(route, 0, "Content-Length: 5")
+        assert (await exchange(everything, head))[0] == 400, route.path
 
 
 async def test_times_at_the_edges_of_the_calendar(everything: Api) -> None:

@@ -9,8 +9,10 @@ from vault.web.routes import AREAS, Route
 from vault.web.schemas import SCHEMAS
 from vault.web.shapes import ID, REGION, STRING, Parameter, reference
 
-# What every authenticated route may answer: who, may they, does it exist, how much, is it all up.
-_ALWAYS = (401, 403, 404, 429, 500, 503)
+# What every route may answer: is it HTTP, and plain, does it come over TLS, is it a name at all.
+_ALWAYS = (400, 403, 404, 413, 415, 417, 500)
+# And every authenticated one: who asks, how much, is it all up.
+_AUTHENTICATED = (401, 429, 503)
 #: What is sent and handed out byte by byte. `format` is for generators, which know no other word.
 _BINARY = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
 _BYTES = "application/octet-stream"
@@ -100,10 +102,8 @@ def _responses(route: Route) -> dict[str, Any]:
     responses: dict[str, Any] = {
         str(route.success): {"description": "Done", "content": _content(route.answer)}
     }
-    always = (500,) if route.public else _ALWAYS
-    # A body can be cut short, or come too slowly.
-    body = (400, 413) if route.body else ()
-    for status in sorted({*always, *body, *route.refusals}):
+    asked = () if route.public else _AUTHENTICATED
+    for status in sorted({*_ALWAYS, *asked, *route.refusals}):
         responses[str(status)] = {
             "description": "; ".join(f"{one.title} ({one.name})" for one in _types(status)),
             "content": {MEDIA_TYPE: {"schema": reference("Problem")}},

@@ -13,7 +13,7 @@ ROUTES = (
         "Approval",
         body="NewApproval",
         headers=IDEMPOTENCY,
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
     Route(
         "GET",

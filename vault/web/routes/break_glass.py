@@ -22,7 +22,7 @@ ROUTES = (
         201,
         "BreakGlassToken",
         body="BreakGlassOpening",
-        refusals=(401, 403, 404, 422, 503),
+        refusals=(401, 422, 503),
         # Who opens it may have nothing else; the credential is in the body.
         public=True,
         knows=True,

@@ -24,7 +24,7 @@ ROUTES = (
             ),
             "Content-Digest": Parameter("sha-256=:BASE64:; checked where it is sent."),
         },
-        refusals=(400, 409, 413, 415, 422),
+        refusals=(409, 422),
     ),
     Route(
         "GET",

@@ -29,7 +29,7 @@ ROUTES = (
             **IDEMPOTENCY,
             "Content-Digest": Parameter("sha-256=:BASE64:; checked where it is sent."),
         },
-        refusals=(400, 409, 413, 415, 422),
+        refusals=(409, 422),
     ),
     Route(
         "GET",
@@ -70,7 +70,7 @@ ROUTES = (
         200,
         "Fax",
         body="FaxDelivered",
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
     Route(
         "POST",
@@ -80,6 +80,6 @@ ROUTES = (
         200,
         "Fax",
         body="FaxFailed",
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
 )

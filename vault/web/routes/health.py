@@ -14,7 +14,7 @@ ROUTES = (
         200,
         "Readiness",
         query={"region": Parameter("Look at this region alone.", REGION)},
-        refusals=(404, 422, 503),
+        refusals=(422, 503),
         public=True,
     ),
     Route(

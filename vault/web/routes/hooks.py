@@ -4,7 +4,7 @@ from vault.web import hooks_api as api
 from vault.web.routes.route import Route
 from vault.web.shapes import Parameter
 
-_REFUSALS = (401, 404, 413, 422, 503)
+_REFUSALS = (401, 422, 503)
 
 ROUTES = (
     Route(
@@ -15,7 +15,7 @@ ROUTES = (
         200,
         "CarrierLink",
         body="CarrierLink",
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
     Route(
         "POST",

@@ -107,6 +107,6 @@ ROUTES = (
         201,
         "Cosigned",
         body="Cosignature",
-        refusals=(413, 422),
+        refusals=(422,),
     ),
 )

@@ -22,7 +22,7 @@ ROUTES = (
         "Order",
         body="NewOrder",
         headers=IDEMPOTENCY,
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
     Route(
         "GET",
@@ -43,7 +43,7 @@ ROUTES = (
         "OrderPage",
         body="OrderSearch",
         query={**DETAILS, **PAGE},
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
     Route(
         "GET",
@@ -75,7 +75,7 @@ ROUTES = (
         200,
         "Order",
         body="OrderCorrection",
-        refusals=(409, 413, 422, 423, 451),
+        refusals=(409, 422, 423, 451),
     ),
     Route(
         "PATCH",
@@ -85,6 +85,6 @@ ROUTES = (
         200,
         "Order",
         body="OrderChange",
-        refusals=(409, 413, 422, 451),
+        refusals=(409, 422, 451),
     ),
 )

@@ -13,7 +13,7 @@ ROUTES = (
         200,
         "Document",
         body="ShredRequest",
-        refusals=(409, 413, 422, 423),
+        refusals=(409, 422, 423),
     ),
     Route(
         "POST",
@@ -23,7 +23,7 @@ ROUTES = (
         200,
         "Document",
         body="KindCorrection",
-        refusals=(409, 413, 415, 422, 423),
+        refusals=(409, 422, 423),
     ),
     Route(
         "POST",
@@ -33,7 +33,7 @@ ROUTES = (
         200,
         "Document",
         body="Reason",
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
     Route(
         "POST",
@@ -43,7 +43,7 @@ ROUTES = (
         200,
         "Document",
         body="Reason",
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
     Route(
         "GET",
@@ -71,7 +71,7 @@ ROUTES = (
         201,
         "Hold",
         body="NewHold",
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
     Route(
         "GET",
@@ -92,7 +92,7 @@ ROUTES = (
         200,
         "Hold",
         body="HoldRelease",
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
     Route(
         "POST",
@@ -102,7 +102,7 @@ ROUTES = (
         201,
         "Instruction",
         body="NewInstruction",
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
     Route(
         "GET",
@@ -148,7 +148,7 @@ ROUTES = (
         200,
         "PolicyEffect",
         body="PolicyText",
-        refusals=(413, 422),
+        refusals=(422,),
     ),
     Route(
         "POST",
@@ -158,6 +158,6 @@ ROUTES = (
         200,
         "PolicyEffect",
         body="PolicyChange",
-        refusals=(409, 413, 422),
+        refusals=(409, 422),
     ),
 )

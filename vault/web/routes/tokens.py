@@ -12,6 +12,6 @@ ROUTES = (
         200,
         "TokenLabel",
         body="NewTokenLabel",
-        refusals=(413, 422),
+        refusals=(422,),
     ),
 )
