@@ -184,7 +184,7 @@ async def test_the_log_of_another_region_is_not_shown(api: Api, vault: Vault) ->
     for region in ("sg", "hk", "xx", "tile"):
         for path in ("checkpoint", "keys", "tile/0/000.p/3", "inclusion?index=0"):
             status, _, _ = await api.call("GET", f"/v1/log/{region}/{path}", role="porting")
-            assert status == 404
+            assert status == 403
 
 
 async def test_the_key_that_signs_is_shown(api: Api, vault: Vault) -> None:
