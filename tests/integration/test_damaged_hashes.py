@@ -174,6 +174,6 @@ async def test_a_store_whose_identity_is_damaged_is_refused(vault: Vault) -> Non
         path.write_bytes(damaged) if damaged is not None else path.unlink()
         with pytest.raises(ConfigurationError, match="write {.*} into") as refused:
             await require_own_store(vault.pool, store, "uk")
-        path.write_text(re.search("{.*}", str(refused.value))[0] + "\n")  # type: ignore[index]
+        path.write_text(re.search("{.*}", str(refused.value))[0] + "\n")  # type: ignore[index] # it matches
         await require_own_store(vault.pool, store, "uk")
         assert path.read_bytes() == kept
