@@ -10,6 +10,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 DAY = timedelta(days=1)
+_USES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+    *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
 
 
 class Authority:
@@ -52,6 +56,11 @@ class Authority:
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        issuers = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        # What Python 3.13 insists on.
+        uses = dict.fromkeys(_USES, False) | {"key_cert_sign": authority}
+        uses["digital_signature"] = not authority
         return (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -62,6 +71,9 @@ class Authority:
             .not_valid_after(now + DAY)
             .add_extension(x509.SubjectAlternativeName([address]), critical=False)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(x509.KeyUsage(**uses), critical=True)
+            .add_extension(own, critical=False)
+            .add_extension(issuers, critical=False)
             .sign(self._key, hashes.SHA256())
         )
 

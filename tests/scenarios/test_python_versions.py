@@ -16,8 +16,10 @@ ROOT = Path(__file__).parents[2]
 #: The exit status of `scripts/test` where a version cannot be had.
 UNAVAILABLE = 69
 RUNNING = ".".join(map(str, sys.version_info[:2]))
-#: The main job from the upload to the seal, by the code and by the commands.
+#: The main job from the upload to the seal, by the code and by the commands; and TLS, in which each
+#: Python is stricter than the one before.
 STORIES = (
+    "tests/integration/test_transport.py::test_tls_is_spoken_and_insisted_on",
     "tests/scenarios/test_demo.py::test_every_step_holds_on_a_file_of_ones_own",
     "tests/scenarios/test_readme.py::test_the_blocks_can_be_pasted",
 )
