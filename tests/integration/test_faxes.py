@@ -248,7 +248,9 @@ async def test_the_recipients_region_decides(vault: Vault, faxes: Faxes, fax: by
     assert "that is uk" in problem["detail"]
     assert (await faxes.send(fax, to="+6561234567"))[0] == 403, "not this gateway's region"
     assert (await faxes.send(fax, to="+85221234567"))[0] == 422, "not served here"
-    assert (await faxes.send(fax, to="+33123456789"))[0] == 422
+    status, body = await faxes.send(fax, to="+33123456789")
+    assert (status, body["region"]) == (201, "uk"), "the only region of this gateway"
+    assert (await faxes.send(fax, to="+33123456789", region="sg"))[0] == 403
     status, body = await faxes.send(fax, to="+33123456789", region="uk")
     assert (status, body["region"]) == (201, "uk")
     names = [item.name async for item in vault.stores["uk"].list("documents/")]
