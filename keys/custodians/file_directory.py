@@ -122,7 +122,9 @@ class KeyDirectory:
         path = self._key(region, generation)
         for name in (path, *self.path.glob(f".{path.name}.*")):
             with contextlib.suppress(FileNotFoundError):
-                _overwrite(name)
+                # What a link leads to may be anybody's file.
+                if not name.is_symlink():
+                    _overwrite(name)
                 name.unlink()
         sync_directory(self.path)
 

@@ -154,3 +154,16 @@ async def test_doctor_destroys_what_came_back(tmp_path: Path, database: str) -> 
     _, out, _ = await vault.run("doctor", "--json")
     verdicts = {row["check"]: row["verdict"] for row in json.loads(out)}
     assert verdicts["custodian uk"] == "warn"
+
+
+async def test_a_key_that_comes_back_as_a_link_is_destroyed_again(house: House) -> None:
+    """The link goes, so that seals go on; what it leads to is somebody else's file and is left."""
+    file, copy = house.place / "keys" / "uk-1.key", house.place / "copy"
+    shutil.copy2(file, copy)
+    await house.keyring.seal(REGION, force=True)
+    before = copy.read_bytes()
+    file.symlink_to(copy)
+    await house.keyring.seal(REGION, force=True)
+    assert not file.is_symlink()
+    assert copy.read_bytes() == before
+    await house.check()
