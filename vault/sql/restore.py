@@ -13,6 +13,7 @@ LEFT = "left"
 #: The actions whose completed outcomes say that a key left the tree.
 SHREDS = "('document.shred', 'fax.deliver', 'fax.fail', 'fax.expire')"
 
+# An upload that was there already has no size in its outcome: nothing was stored under its id.
 # Every document that a row, a key or the log knows of, and what is left of it. A key that has its
 # scope's id is no document's: it is that of an order's details, or of the index of numbers.
 _LINES = f"""
@@ -21,8 +22,8 @@ _LINES = f"""
         union select id from fax where region = $1
         union select id from data_key where region = $1 and id <> scope
         union select document from access_record where region = $1
-            and action in ('document.ingest', 'fax.receive') and phase = 'outcome'
-            and result = 'completed' and reason is null),
+            and (action = 'fax.receive' or (action = 'document.ingest' and size_bytes is not null))
+            and phase = 'outcome' and result = 'completed' and reason is null),
     found as (
         select known.id, coalesce(d.order_id, said."order") order_id,
             case when f.id is null then coalesce(d.kind, said.kind) else 'fax' end kind,
