@@ -21,9 +21,9 @@ async def vault(tmp_path: Path) -> AsyncIterator[VaultProcess]:
         await made.stop()
 
 
-async def put(vault: VaultProcess, token: dict[str, str], order: str) -> str:
+async def put(vault: VaultProcess, token: dict[str, str], order: str, *more: str) -> str:
     """Put another document into an order and return its id."""
-    command = ("put", str(SCAN), "--order", order, "--kind", "passport")
+    command = ("put", str(SCAN), "--order", order, "--kind", "passport", *more)
     made = await vault.json(*command, **token)
     return str(made["id"])
 
@@ -45,13 +45,16 @@ async def test_a_dump_from_before_is_brought_up_to_date(
     """What lives is byte-identical, what was shredded since stays so, and the log verifies."""
     token = await token_of(vault, "porting")
     order, living = await scan_of(vault, token)
-    sealed = await put(vault, token, order)
+    sealed = await put(vault, token, order, "--again")
     old = str(tmp_path / "old.dump")
     await vault.json("backup", old)
     assert Path(old).stat().st_mode & 0o777 == 0o600
     await vault.json("shred", sealed, "--reason", "asked", **token)
     await vault.json("keys", "seal")
-    pending, later = await put(vault, token, order), await put(vault, token, order)
+    pending, later = (
+        await put(vault, token, order, "--again"),
+        await put(vault, token, order, "--again"),
+    )
     await vault.json("shred", pending, "--reason", "asked", **token)
     await asyncio.sleep(3)
     vault.kill()
@@ -91,7 +94,7 @@ async def test_a_dump_from_before_is_brought_up_to_date(
     verdict = (await vault.json("log", "verify"))["uk"]
     assert verdict["intact"]
     assert verdict["consistent"]
-    assert await put(vault, token, order)
+    assert await put(vault, token, order, "--again")
 
 
 async def test_what_only_the_bucket_knows_is_left_there_when_asked(
@@ -101,7 +104,9 @@ async def test_what_only_the_bucket_knows_is_left_there_when_asked(
     token = await token_of(vault, "porting")
     order, living = await scan_of(vault, token)
     await vault.json("backup", str(tmp_path / "old.dump"))
-    later = await put(vault, token, order)
+    later = await put(vault, token, order, "--again")
+    # What was here already is no document of its own, and not lost.
+    assert await put(vault, token, order) == living
     await asyncio.sleep(3)
     vault.kill()
     lose_database(vault)
