@@ -1,5 +1,7 @@
 """What can go wrong with keys. The docstring of an error is its default message."""
 
+from collections.abc import Sequence
+
 
 class KeysError(Exception):
     """The key hierarchy cannot do this."""
@@ -23,6 +25,18 @@ class KeyMissingError(KeysError):
         super().__init__(
             f"{custodian} holds no root key of generation {generation} of {region} and does not "
             "say that it was destroyed: bring it back, or see that it is the right custodian"
+        )
+
+
+class ForeignKeysError(KeysError):
+    """The custodian holds root keys of another database, so no new tree is begun beside them."""
+
+    def __init__(self, custodian: str, region: str, generations: Sequence[int]) -> None:
+        super().__init__(
+            f"{custodian} holds root keys of {region} (generation "
+            f"{', '.join(map(str, generations))}) that this database knows nothing of: is the "
+            "database's disk mounted, and is it the right one? A lost database is brought back "
+            "by `portvault restore`; a new vault needs a custodian of its own"
         )
 
 

@@ -225,6 +225,21 @@ async def destroyed_among(conn: Connection, region: str, living: Sequence[int]) 
     return [row["generation"] for row in rows]
 
 
+async def unknown_among(conn: Connection, region: str, living: Sequence[int]) -> list[int]:
+    """Return which of the generations that the custodian holds were never named here."""
+    rows = await conn.fetch(
+        """
+        select living.generation from unnest($2::bigint[]) living (generation)
+        where not exists (select from key_generation g
+                          where g.region = $1 and g.generation = living.generation)
+        order by 1
+        """,
+        region,
+        living,
+    )
+    return [row["generation"] for row in rows]
+
+
 async def outlook(conn: Connection, region: str, living: Sequence[int]) -> Outlook | None:
     """Return what a seal has before it; `living` is what the custodian holds."""
     row = await conn.fetchrow(

@@ -21,6 +21,7 @@ from keys.custodian import Custodian
 from keys.damage import Damage, DamagedError, Finder
 from keys.errors import (
     CustodianUnavailableError,
+    ForeignKeysError,
     IntegrityError,
     KeyDestroyedError,
     KeysError,
@@ -77,12 +78,20 @@ class Seal:
         self._mirror, self._things, self._standbys = mirror, living, standbys
 
     async def plant(self) -> None:
-        """Make the region's tree with its first generation, where there is none."""
+        """
+        Make the region's tree with its first generation, where there is none.
+
+        Raises `ForeignKeysError` where the custodian has root keys that were not made here: a seal
+        would destroy them, and they may be those of a database whose disk is not mounted.
+        """
         async with self.alone() as conn:
             if await nodes.tree(conn, self._region) is not None:
                 return
+            living = await self._living()
+            if unknown := await generations.unknown_among(conn, self._region, living):
+                raise ForeignKeysError(self._custodian.name, self._region, unknown)
             await generations.retire_intended(conn, self._region)
-            generation = await self._new_generation(conn, await self._living())
+            generation = await self._new_generation(conn, living)
             root_key = wrap.new_key()
             root_wrap = await self._wrap_root(generation, root_key)
             canary = await self._make_canary(generation)

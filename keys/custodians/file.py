@@ -48,6 +48,8 @@ class FileCustodian:
     def __init__(self, place: str) -> None:
         paths, self._passphrase_file = _parse(place)
         self._directories = [KeyDirectory(path) for path in paths]
+        #: The id of the custodian that was seen here first.
+        self._seen_id: str | None = None
         self._calls = CallThread(f"the key directory {', '.join(map(str, paths))}")
 
     def __repr__(self) -> str:
@@ -177,7 +179,17 @@ class FileCustodian:
         return self._seen().highest(region)
 
     def _survey(self) -> Survey:
-        return survey(self.name, self._directories)
+        """Look; raises where all that was here before is gone, or is another custodian's."""
+        found = survey(self.name, self._directories)
+        if self._seen_id is None:
+            self._seen_id = found.marker.id if found.marker else None
+        elif found.marker is None:
+            found.refuse_absent()
+        elif found.marker.id != self._seen_id:
+            raise CustodianUnavailableError(
+                f"{self.name} is another custodian than it was before: is its disk mounted?"
+            )
+        return found
 
     def _seen(self) -> Survey:
         """Look; raises when there is something and none of it can be seen."""

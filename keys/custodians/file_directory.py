@@ -8,6 +8,7 @@ a copy of the directory that comes back revives nothing.
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import stat
@@ -21,8 +22,10 @@ from keys.errors import CustodianConfigurationError, CustodianUnavailableError
 from keys.private_file import is_private, sync_directory, write_private
 
 LOCK_SECONDS = 5.0
-_FILE = re.compile(r"([a-z]+)-([0-9]+)\.key")
+_FILE = re.compile(r"([a-z]+)-(0|[1-9][0-9]*)\.key")
 _FILE_BYTES_MAX = 4096
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +76,22 @@ class KeyDirectory:
 
     def check(self) -> None:
         """Raise when others may read something here, or when it cannot be written."""
-        for path in (*self.path.glob("*.key"), *self.path.glob("*.destroyed")):
+        for path in self.path.glob("*.destroyed"):
             refuse_others(path, path.lstat(), "600")
+        for region, generation in self.listed():
+            # What is destroyed is no key any more: it is taken away, whoever may read it.
+            if not self.mark(region).covers(generation):
+                path = self._key(region, generation)
+                refuse_others(path, path.lstat(), "600")
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
             raise CustodianConfigurationError(f"{self.path} must be writable for this user")
 
     def listed(self) -> Iterator[tuple[str, int]]:
         """Return region and generation of every key that lies here."""
-        for path in self.path.iterdir():
-            if found := _FILE.fullmatch(path.name):
+        with os.scandir(self.path) as entries:
+            names = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
+        for name in names:
+            if found := _FILE.fullmatch(name):
                 yield found[1], int(found[2])
 
     def used(self) -> bool:
@@ -123,7 +133,7 @@ class KeyDirectory:
         for name in (path, *self.path.glob(f".{path.name}.*")):
             with contextlib.suppress(FileNotFoundError):
                 # What a link leads to may be anybody's file.
-                if not name.is_symlink():
+                if stat.S_ISREG(name.lstat().st_mode):
                     _overwrite(name)
                 name.unlink()
         sync_directory(self.path)
@@ -163,7 +173,13 @@ class KeyDirectory:
 
 
 def _overwrite(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    """Fill a file with other bytes, unless it is a copy of somebody else's, which may not be."""
+    try:
+        path.chmod(0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except PermissionError:
+        log.warning("%s belongs to another user: it is removed, and not overwritten", path)
+        return
     with os.fdopen(descriptor, "wb") as file:
         file.write(os.urandom(os.fstat(descriptor).st_size))
         file.flush()

@@ -69,14 +69,29 @@ async def test_a_copy_that_comes_back_revives_nothing(
 
 
 async def test_an_empty_mount_point_is_not_destruction(tmp_path: Path) -> None:
-    """A directory that holds nothing says nothing about a key: unavailable, not destroyed."""
+    """A directory that holds nothing, or another's keys, is unavailable, and is left as it is."""
     custodian = open_custodian(f"file:{tmp_path}/keys")
     await custodian.create(REGION, 1)
     wrapped = await custodian.wrap(REGION, 1, wrap.new_key(), CONTEXT)
     (tmp_path / "keys").rename(tmp_path / "away")
     (tmp_path / "keys").mkdir(mode=0o700)
-    with pytest.raises(CustodianUnavailableError):
-        await custodian.unwrap(REGION, 1, wrapped, CONTEXT)
+    other = open_custodian(f"file:{tmp_path}/other")
+    await other.create(REGION, 1)
+    for replaced in (False, True):
+        if replaced:
+            (tmp_path / "keys").rmdir()
+            (tmp_path / "other").rename(tmp_path / "keys")
+        before = sorted((tmp_path / "keys").iterdir())
+        for attempt in (
+            custodian.unwrap(REGION, 1, wrapped, CONTEXT),
+            custodian.create(REGION, 2),
+            custodian.destroy(REGION, 1),
+            custodian.generations(REGION),
+            custodian.check(),
+        ):
+            with pytest.raises(CustodianUnavailableError, match="keys"):
+                await attempt
+        assert sorted((tmp_path / "keys").iterdir()) == before
 
 
 async def test_others_may_not_look(tmp_path: Path) -> None:

@@ -1,22 +1,32 @@
 """A root key counts as destroyed when its custodian says so; one that comes back is found."""
 
 import json
+import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import asyncpg
 import pytest
 
+from keys.custodians.file import FileCustodian
 from keys.errors import (
     CustodianUnavailableError,
+    ForeignKeysError,
     IntegrityError,
     KeyMissingError,
     KeysError,
     RolledBackError,
 )
+from keys.keyring import Keyring
 from keys.seal import CANARY_CONTEXT
 from tests.fixtures_process import VaultProcess
 from tests.key_house import REGION, FaultyCustodian, House, build
+from vault.adapters.directory import DirectoryStore
+from vault.migrate import migrate
+from vault.sql.living import LivingRows
 
 
 @pytest.fixture
@@ -154,6 +164,98 @@ async def test_doctor_destroys_what_came_back(tmp_path: Path, database: str) -> 
     _, out, _ = await vault.run("doctor", "--json")
     verdicts = {row["check"]: row["verdict"] for row in json.loads(out)}
     assert verdicts["custodian uk"] == "warn"
+
+
+@pytest.mark.parametrize("owner", [0, 65534], ids=["root", "nobody"])
+async def test_whatever_lies_in_the_place_of_a_destroyed_key_is_taken_away(
+    owner: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Loose, read-only or foreign copies, links and pipes go, by `destroy` after `check` let in."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    with TemporaryDirectory() as name:
+        place = Path(name)
+        os.chown(place, owner, owner)
+        os.seteuid(owner)
+        try:
+            await _walk_through_what_comes_back(place)
+        finally:
+            os.seteuid(0)
+    said = "belongs to another user" in caplog.text
+    assert said == (owner != 0)
+
+
+async def _walk_through_what_comes_back(place: Path) -> None:
+    custodian = FileCustodian(str(place / "keys"))
+    file, elsewhere = place / "keys" / "uk-1.key", place / "elsewhere"
+    await custodian.create(REGION, 1)
+    copy = file.read_bytes()
+    await custodian.destroy(REGION, 1)
+
+    def foreign() -> None:
+        file.write_bytes(copy)
+        owner = os.geteuid()
+        os.seteuid(0)
+        os.chown(file, 1, 1)
+        file.chmod(0o600)
+        os.seteuid(owner)
+
+    def written(mode: int) -> None:
+        file.write_bytes(copy)
+        file.chmod(mode)
+
+    def linked(link: Callable[[Path], None]) -> None:
+        elsewhere.write_bytes(copy)
+        link(elsewhere)
+
+    for come_back in (
+        partial(written, 0o644),
+        partial(written, 0o400),
+        partial(written, 0),
+        foreign,
+        partial(linked, file.symlink_to),
+        partial(linked, file.hardlink_to),
+        partial(elsewhere.rename, file),
+        partial(os.mkfifo, file),
+        partial(file.symlink_to, place / "nowhere"),
+    ):
+        come_back()
+        await custodian.check()
+        assert await custodian.returned(REGION) == [1]
+        await custodian.destroy(REGION, 1)
+        assert not os.path.lexists(file)
+        assert await custodian.returned(REGION) == []
+    # These are no keys, and stop nothing.
+    file.mkdir()
+    (file / "uk-1.key").write_bytes(copy)
+    file.with_name("uk-01.key").write_bytes(copy)
+    await custodian.check()
+    assert await custodian.returned(REGION) == []
+    await custodian.create(REGION, 2)
+    await custodian.destroy(REGION, 2)
+
+
+async def test_no_tree_is_begun_beside_the_keys_of_another_database(
+    empty_database: str, house: House
+) -> None:
+    """With its disk not mounted an empty database and bucket end no root key of the real one."""
+    await house.put(2)
+    await migrate(empty_database)
+    custodian = FileCustodian(str(house.place / "keys"))
+    bucket = DirectoryStore(house.place / "empty")
+    async with asyncpg.create_pool(empty_database, min_size=1) as pool:
+        living = LivingRows()
+        keyring = Keyring(pool, {REGION: custodian}, {REGION: bucket}, living, cache_seconds=1)
+        for _ in range(2):
+            with pytest.raises(ForeignKeysError, match="generation 1.*mounted"):
+                await keyring.start_region(REGION)
+        assert await custodian.generations(REGION) == [1]
+        # A start that was killed goes on with the key that it made.
+        await pool.execute(
+            "insert into key_generation (region, generation, state) values ('uk', 1, 'intended')"
+        )
+        await keyring.start_region(REGION)
+    await bucket.close()
 
 
 async def test_a_key_that_comes_back_as_a_link_is_destroyed_again(house: House) -> None:

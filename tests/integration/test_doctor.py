@@ -359,8 +359,9 @@ async def test_a_database_that_was_lost_or_a_bucket_that_lost_its_checkpoint(
     await conn.close()
     for _ in range(2):
         status, verdicts, says = await examine(made)
-        assert (status, failed(verdicts)) == (1, {"store uk"})
+        assert (status, failed(verdicts)) == (1, {"store uk", "custodian uk"})
         assert LESS in says
+        assert "is the database's disk mounted" in says
         status, _, says = await made.run("keys", "status")
         assert (status, LESS in says) == (1, True)
     status, _, says = await made.run("restore", "--dry-run")

@@ -19,6 +19,7 @@ from keys import generations
 from keys.errors import (
     CustodianConfigurationError,
     CustodianUnavailableError,
+    ForeignKeysError,
     KeysError,
     RolledBackError,
 )
@@ -66,10 +67,8 @@ from vault.sql.stores import store_ids
 CHECK_SECONDS = 60.0
 CLOCK_SECONDS_MAX = 2.0
 FREE_BYTES_MIN = 1024**3
-#: Stands for the region while findings are compared.
-REGION = "\N{PLACE OF INTEREST SIGN}"
-#: And within an address.
-PLACE = "\N{ROUND PUSHPIN}"
+#: They stand for the region while findings are compared, and for it within an address.
+REGION, PLACE = "\N{PLACE OF INTEREST SIGN}", "\N{ROUND PUSHPIN}"
 #: Queues that a check of their own looks at.
 OWN_LINES = frozenset({"log", "seal"})
 
@@ -88,6 +87,8 @@ class Known:
     """What the database says of each region: its tree's generation, its store, its log's state."""
 
     trees: dict[str, int] = field(default_factory=dict)
+    #: Regions, each with a generation that was ever named.
+    named: set[tuple[str, int]] = field(default_factory=set)
     stores: dict[str, str] = field(default_factory=dict)
     logs: dict[str, tuple[str, str]] = field(default_factory=dict)
     #: The mirror's highest number, and for how many seconds something has been waiting for a seal.
@@ -303,6 +304,8 @@ async def ask_state(
     if not empty:
         rows = await conn.fetch("select region, generation from key_tree")
         known.trees.update((row["region"], row["generation"]) for row in rows)
+        rows = await conn.fetch("select region, generation from key_generation")
+        known.named.update((row["region"], row["generation"]) for row in rows)
         if old:
             return
     for region in config.regions:
@@ -464,6 +467,9 @@ async def check_custodian(config: Config, region: str, known: Known) -> tuple[st
             "lies: mount its disk or bring its keys back; where the database is from a backup or a "
             "late standby, `portvault restore --dry-run`"
         )
+    foreign = [generation for generation in living if (region, generation) not in known.named]
+    if foreign and tree is None and region in known.mirrors:
+        return "fail", str(ForeignKeysError(custodian.name, region, foreign))
     if not living:
         return "warn", (
             f"{custodian.name} has no root key of {region}: `portvault serve` makes the first one"
