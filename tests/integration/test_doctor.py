@@ -24,7 +24,9 @@ from vault.commands.doctor import (
     check_store,
     settled,
 )
+from vault.config import Config
 from vault.context import Vault
+from vault.errors import ConfigurationError
 
 PARTS = {"home", "database", "descriptors", "libmagic", "policy", "store uk", "custodian uk"}
 #: What is looked at only where the database is there and migrated, or told where it is wrong.
@@ -317,6 +319,16 @@ async def test_objects_that_do_not_verify(made: VaultProcess) -> None:
     assert (status, failed(verdicts)) == (0, set())
     assert verdicts["store uk"] == "warn"
     assert all(name in says for name in names)
+
+
+async def test_what_is_not_the_store_is_left_as_it_is(config: Config, tmp_path: Path) -> None:
+    """An empty mount point is refused before anything is written there."""
+    place = tmp_path / "mount"
+    place.mkdir()
+    elsewhere = replace(config, objects=f"dir:{place}")
+    with pytest.raises(ConfigurationError, match="mounted"):
+        await check_store(elsewhere, "uk", Known(stores={"uk": "a" * 32}))
+    assert list(place.iterdir()) == []
 
 
 async def test_a_seal_in_between_is_no_alarm(vault: Vault) -> None:

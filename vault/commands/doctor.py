@@ -386,9 +386,9 @@ async def check_store(
         timeout_seconds=config.store_timeout_seconds,
     )
     try:
-        await store.check()
         if region in known.stores:
             await require_identity(store, region, known.stores[region])
+        await store.check()
         junk, noted = await _junk(config, region, known, store)
     except RolledBackError:
         return "fail", less_than_bucket(region)
