@@ -46,6 +46,8 @@ def test_limits_of_an_order() -> None:
         ([number] * (NUMBERS_MAX + 1), None),
         ([number], ""),
         ([number], "x" * (REFERENCE_LENGTH_MAX + 1)),
+        ([number], "R-1\nR-2"),
+        ([number], "R-1\x1b[2J"),
     ):
         with pytest.raises(InvalidRequestError):
             check_details(numbers, reference)

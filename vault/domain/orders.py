@@ -119,11 +119,14 @@ def check_number(number: str) -> str:
 
 def check_reference(text: str) -> str:
     """Return the customer's own reference, or raise `InvalidRequestError`."""
-    if not 1 <= len(text) <= REFERENCE_LENGTH_MAX:
-        raise InvalidRequestError(
-            f"customer_reference must have 1 to {REFERENCE_LENGTH_MAX} characters"
-        )
+    _check_words("customer_reference", text, REFERENCE_LENGTH_MAX)
     return text
+
+
+def _check_words(name: str, text: str, longest: int) -> None:
+    """Refuse what would break the lines that it is shown in."""
+    if not 1 <= len(text) <= longest or not text.isprintable():
+        raise InvalidRequestError(f"{name} must have 1 to {longest} printable characters")
 
 
 def check_details(
@@ -146,12 +149,8 @@ def check_details(
         raise InvalidRequestError(f"type must be one of {', '.join(PortType)}")
     carriers = {"losing_carrier": losing_carrier, "gaining_carrier": gaining_carrier}
     for name, carrier in carriers.items():
-        if carrier is not None and not (
-            1 <= len(carrier) <= CARRIER_LENGTH_MAX and carrier.isprintable()
-        ):
-            raise InvalidRequestError(
-                f"{name} must have 1 to {CARRIER_LENGTH_MAX} printable characters"
-            )
+        if carrier is not None:
+            _check_words(name, carrier, CARRIER_LENGTH_MAX)
     return Details(
         tuple(dict.fromkeys(numbers)),
         customer_reference,
