@@ -144,6 +144,19 @@ async def test_a_mail_is_what_it_contains(config: Config) -> None:
         assert await there.count() == 3
 
 
+async def test_a_mail_is_what_it_contains_when_an_earlier_one_has_ended(config: Config) -> None:
+    """A receipt that looks alike is not enough to take a mail for one that was delivered."""
+    async with listener(config) as there:
+        assert (await there.say(mail(ONE, subtype="tiff")))[0] == 250
+        (first,) = await there.vault.pool.fetch("select id from fax")
+        await there.faxes.act(first["id"], "deliver")
+        assert (await there.say(mail(OTHER, subtype="tiff")))[0] == 250
+        assert await there.count() == 2
+    async with listener(config, fax_listen_same_name_max=1) as there:
+        code, said = await there.say(mail(OTHER, subtype="tiff"))
+        assert (code, "too many" in said) == (550, True)
+
+
 async def test_plain_hashes_of_before_are_gone_after_migration(
     empty_database: str,
 ) -> None:

@@ -93,13 +93,14 @@ async def receive_fax(
     incoming: Incoming,
     *,
     idempotency_key: str | None = None,
-    more_keys: Sequence[str] = (),
+    more_keys: Sequence[str] | None = None,
 ) -> Fax:
     """
     Take a fax into custody; durable and readable when this returns, however often it is sent.
 
-    With `more_keys` the fax is known if it came under any of the keys, and takes the first one that
-    nothing else came under. Raises `KeyReusedError` when there is none.
+    With `more_keys` the fax is known if it is in custody under any of the keys, and takes the first
+    one that nothing else came under: others choose them, so a receipt that looks alike is not
+    enough. Raises `KeyReusedError` when there is none.
     """
     check_key(idempotency_key)
     asked = _asked(vault, principal, incoming)
@@ -122,7 +123,7 @@ async def receive_fax(
                     check_type(incoming.media_type, None, media_type)
                     same = _Same(asked, media_type, checked.pages, data)
                     access.size_bytes = len(data)
-                    if more_keys and idempotency_key is not None:
+                    if more_keys is not None and idempotency_key is not None:
                         keys = [idempotency_key, *more_keys]
                         known = await _claimed(vault, principal.id, keys, same)
                         if (earlier := _known(known)) is not None:
@@ -403,7 +404,9 @@ async def _give_back(vault: Vault, access: Access, new: NewFax, same: _Same) -> 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
     fax: Fax
+    #: As far as can be told: of a fax that has ended by its receipt alone.
     same: bool
+    in_custody: bool
 
 
 async def _claimed(
@@ -415,14 +418,15 @@ async def _claimed(
             found = await faxes_sql.find_claimed(conn, principal, keys)
         with suppress(StaleScopeError):
             return {
-                key: _Claimed(earlier.fax, await same.of(vault, earlier))
+                key: _Claimed(earlier.fax, await same.of(vault, earlier), bool(earlier.wrapped))
                 for key, earlier in found.items()
             }
     raise ConflictError("the region's keys are being sealed; try again")
 
 
 def _known(claimed: Mapping[str, _Claimed]) -> Fax | None:
-    return next((earlier.fax for earlier in claimed.values() if earlier.same), None)
+    here = (earlier for earlier in claimed.values() if earlier.in_custody)
+    return next((earlier.fax for earlier in here if earlier.same), None)
 
 
 def _free(keys: Sequence[str], claimed: Mapping[str, _Claimed]) -> str:
