@@ -69,7 +69,7 @@ _install() {
         _make_environment
     fi
     say "Installing what is pinned in $lock (once, a minute or so) ..."
-    _pip --require-hashes -r "$lock"
+    _pip ${python_version:+--no-compile} --require-hashes -r "$lock"
     _pip --no-deps --no-build-isolation --no-index -e .
     # Last, and in one step: an interrupted installation leaves no stamp.
     _stamp >"$venv/portvault-$1.stamp.new"

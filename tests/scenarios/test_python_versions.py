@@ -26,7 +26,7 @@ STORIES = (
 #: Unit tests that take long to reckon, or start this project's programs over and over.
 LONG = (
     *("auditor", "certificates", "cli_help", "cli_imports", "decision", "house", "merkle"),
-    *("proofs", "records", "tiles", "tree", "wording"),
+    *("proofs", "records", "tiff_fax", "tiles", "tree", "wording"),
 )
 
 
