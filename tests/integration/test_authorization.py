@@ -122,14 +122,16 @@ async def test_an_auditors_token_is_enough_to_verify_a_running_vault(
     assert capsys.readouterr().out.splitlines()[-1] == "The log holds: uk."
 
 
-async def test_every_role_is_told_no_where_it_may_not(api: Api, passport: bytes) -> None:
+async def test_every_role_is_told_no_where_it_may_not(
+    api: Api, passport: bytes, fax: bytes
+) -> None:
     """Each route, called with each role's token: 403 for all but those that may, 401 for nobody."""
     wrong = []
     for name, route in SERVED.items():
         options: dict[str, Any] = {}
         if route.body is not None:
             options = (
-                {"data": passport}
+                {"data": fax if route.path == "/v1/faxes" else passport}
                 if route.body == "file"
                 else {"json": BODY.get(route.body) or example(SCHEMAS[route.body])}
             )

@@ -13,7 +13,6 @@ import aiohttp
 import pytest
 
 from tests.certificates import Authority
-from tests.fixtures_postfix import free_port
 from tests.fixtures_server import OPERATOR
 from tests.integration.test_transport import client
 from vault.actions.tokens import create_token
@@ -250,7 +249,7 @@ async def test_mail_is_in_the_same_account(vault: Vault) -> None:
         vault.config,
         connections_max=64,
         connections_per_address_max=3,
-        fax_listen=f"127.0.0.1:{free_port()}",
+        fax_listen="127.0.0.1:0",
         fax_listen_domains=("fax.test",),
         fax_listen_peers=("127.0.0.0/8",),
     )
@@ -278,7 +277,7 @@ async def test_mail_makes_room_and_a_mail_that_is_taken_is_not_cut(vault: Vault)
         vault.config,
         connections_max=16,
         connections_per_address_max=8,
-        fax_listen=f"127.0.0.1:{free_port()}",
+        fax_listen="127.0.0.1:0",
         fax_listen_domains=("fax.test",),
         fax_listen_peers=("127.0.0.0/8",),
     )

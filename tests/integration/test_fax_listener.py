@@ -15,7 +15,7 @@ import aiosmtplib
 import asyncpg
 import pytest
 
-from tests.fixtures_postfix import Postfix, free_port, make_certificate
+from tests.fixtures_postfix import Postfix, make_certificate
 from tests.fixtures_server import Api, serving
 from tests.fixtures_telefax import Faxes, altered_pdf, tiff
 from tests.hostile_mails import hostile_mails
@@ -95,7 +95,7 @@ class Listener:
 async def listener(config: Config, port: int = 0, **settings: Any) -> AsyncIterator[Listener]:
     """Serve a vault that listens on loopback, where peers need no token unless told otherwise."""
     own: dict[str, Any] = {
-        "fax_listen": f"127.0.0.1:{port or free_port()}",
+        "fax_listen": f"127.0.0.1:{port}",
         "fax_listen_domains": ("fax.test",),
         "fax_listen_peers": ("127.0.0.0/8",),
         **settings,

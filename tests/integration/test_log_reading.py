@@ -66,11 +66,11 @@ async def test_the_last_page_has_no_cursor(vault: Vault) -> None:
 async def test_only_ones_own_log_is_shown(vault: Vault) -> None:
     """Another region's log, no region's and one's own without the role: refused."""
     for principal, region, error in [
-        (COMPLIANCE, "sg", NotFoundError),
-        (COMPLIANCE, "xx", NotFoundError),
+        (COMPLIANCE, "sg", ForbiddenError),
+        (COMPLIANCE, "xx", ForbiddenError),
         (PORTING, "uk", ForbiddenError),
         (replace(COMPLIANCE, regions=frozenset({"uk", "sg"})), None, InvalidRequestError),
-        (replace(COMPLIANCE, regions=frozenset()), None, NotFoundError),
+        (replace(COMPLIANCE, regions=frozenset()), None, ForbiddenError),
     ]:
         with pytest.raises(error):
             await list_records(

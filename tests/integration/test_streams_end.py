@@ -215,7 +215,8 @@ def test_content_leaves_by_one_way_only() -> None:
     """
     Nothing but `hand_out`, which takes what is watched, makes an answer that is a stream.
 
-    A restore opens the first piece of what it brings back, and keeps its media type alone.
+    A restore opens what it brings back, of a document the first piece, and keeps what it is alone.
+    What it opens has no row yet, so that `stored_object` has nothing to compare it with.
     """
     made = {
         str(path.relative_to(Path(__file__).parents[2]))
@@ -223,7 +224,7 @@ def test_content_leaves_by_one_way_only() -> None:
         for path in (Path(__file__).parents[2] / folder).rglob("*.py")
         if "StreamResponse(" in path.read_text() or ".decryptor(" in path.read_text()
     }
-    hands_nothing_out = {"vault/actions/recover.py"}
+    hands_nothing_out = {"vault/actions/recover.py", "vault/actions/recover_faxes.py"}
     assert made - hands_nothing_out == {"vault/web/requests.py", "vault/actions/stored_object.py"}
 
 

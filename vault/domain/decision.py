@@ -181,7 +181,8 @@ def _need_to_know(principal: Principal, action: Action, case: Circumstances) -> 
     said = action in BRINGING
     if case.region not in principal.regions and action in REGIONAL:
         theirs = ", ".join(sorted(principal.regions))
-        return _deny(Reason.REGION, f"the region must be one of yours: {theirs}")
+        must = f"the region must be one of yours: {theirs}"
+        return _deny(Reason.REGION, must if theirs else "no region is yours")
     if case.region is None:
         return _deny(Reason.UNKNOWN)
     if case.region not in principal.regions:

@@ -145,9 +145,9 @@ def _texts(
     return {key: str(value) for key, value in row.items()}
 
 
-def parse_host(text: str, name: str) -> tuple[str, int]:
+def parse_host(text: str, name: str, *, port_min: int = 1) -> tuple[str, int]:
     """Return host and port of `HOST:PORT`; raises `ConfigurationError`."""
     match = _HOST.fullmatch(text)
-    if match is None or not 0 < int(match[2]) < 65536:
+    if match is None or not port_min <= int(match[2]) < 65536:
         raise ConfigurationError(f"{name}: write a host as smtp.example:25")
     return match[1].strip("[]"), int(match[2])

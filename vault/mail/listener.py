@@ -389,7 +389,7 @@ async def listening(vault: Vault, connections: Connections) -> AsyncIterator[str
     if not config.fax_listen:
         yield None
         return
-    host, port = parse_host(config.fax_listen, "fax_listen")
+    host, port = parse_host(config.fax_listen, "fax_listen", port_min=0)
     if not config.fax_listen_domains or not (
         config.fax_listen_certificate or config.fax_listen_peers
     ):
