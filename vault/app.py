@@ -23,7 +23,7 @@ from keys.keyring import Keyring
 from keys.signing import SigningKeys
 from vault.actions.policy import start_grace, start_policy
 from vault.actions.published import less_than_bucket, require_not_behind, require_own_key
-from vault.actions.stores import require_own_store, take_store
+from vault.actions.stores import is_store_known, require_own_store, take_store
 from vault.adapters.allocator import keep_pages
 from vault.adapters.collector import look_less
 from vault.adapters.courier import HttpCourier
@@ -125,6 +125,7 @@ async def open_vault(
                 secret_key=config.s3_secret_key,
                 region=config.s3_region,
                 timeout_seconds=config.store_timeout_seconds,
+                make=not restoring and not await is_store_known(pool, region),
             )
             stack.push_async_callback(stores[region].close)
             if restoring:

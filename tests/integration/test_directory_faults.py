@@ -132,7 +132,7 @@ async def test_what_a_killed_writer_left_is_swept(root: Path) -> None:
 
 async def test_no_writer_loses_its_file_to_a_sweeper(store: DirectoryStore, root: Path) -> None:
     """However often others sweep while it writes, every put is kept."""
-    done, held = threading.Event(), DirectoryRoot(root)
+    done, held = threading.Event(), DirectoryRoot(root, make=True)
 
     def keep_sweeping() -> None:
         while not done.is_set():

@@ -18,12 +18,12 @@ from tests.fixtures_process import VaultProcess
 from vault.app import login
 from vault.commands.doctor import (
     Finding,
-    Known,
     ask_state,
     check_custodian,
-    check_store,
     settled,
 )
+from vault.commands.doctor_known import Known
+from vault.commands.doctor_store import check_store
 from vault.config import Config
 from vault.context import Vault
 from vault.errors import ConfigurationError
@@ -329,6 +329,34 @@ async def test_what_is_not_the_store_is_left_as_it_is(config: Config, tmp_path: 
     with pytest.raises(ConfigurationError, match="mounted"):
         await check_store(elsewhere, "uk", Known(stores={"uk": "a" * 32}))
     assert list(place.iterdir()) == []
+
+
+async def test_a_store_whose_disk_is_not_mounted(made: VaultProcess) -> None:
+    """Nothing makes a directory there or writes into one, and nothing is called missing or lost."""
+    objects, away = made.home / "objects", made.home / "away"
+    objects.rename(away)
+    no_database = {"PORTVAULT_DATABASE": "postgresql://x@127.0.0.1:1/x"}
+    for empty in (False, True):
+        if empty:
+            (objects / "uk").mkdir(parents=True)
+        before = sorted(made.home.rglob("*"))
+        for variables in ({}, no_database):
+            _, verdicts, says = await examine(made, **variables)
+            assert variables or failed(verdicts) == {"store uk"}
+            assert verdicts["store uk"] == ("warn" if variables and empty else "fail")
+            assert verdicts.get("at rest", "warn") == "warn"
+            assert "mounted" in says
+            assert "missing" not in says
+        for command in ("repair --dry-run", "keys verify", "restore --dry-run"):
+            status, out, says = await made.run(*command.split())
+            assert status == 1, command
+            assert "mounted" in says
+            assert "missing" not in out + says
+        assert sorted(made.home.rglob("*")) == before
+    shutil.rmtree(objects)
+    away.rename(objects)
+    status, verdicts, _ = await examine(made)
+    assert (status, failed(verdicts)) == (0, set())
 
 
 async def test_a_seal_in_between_is_no_alarm(vault: Vault) -> None:

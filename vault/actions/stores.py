@@ -63,6 +63,12 @@ def _line(identity: str) -> str:
     return encode_identity(identity).decode().strip()
 
 
+async def is_store_known(pool: Pool, region: str) -> bool:
+    """Whether the database knows which store holds the region's objects."""
+    async with connection(pool) as conn:
+        return await stores_sql.store_id(conn, region) is not None
+
+
 async def require_own_store(pool: Pool, store: ObjectStore, region: str) -> None:
     """
     Raise `ConfigurationError` where the store is not the one that holds the region's objects.

@@ -3,9 +3,9 @@ Objects as files below a directory: `documents/x` is the file ROOT/documents/x.
 
 What is written stays below ROOT/.partial until it is whole and on the disk; a rename shows it. The
 writer holds a lock on its partial file, which the kernel lets go of when the process dies: whoever
-finds one without a lock may remove it. The root is made when the store is opened, and held open
-(`directory_root`). When it goes away later, as a file system does that is unmounted, nothing is
-made in its place and nothing is written there.
+finds one without a lock may remove it. The root is made by the store's first start only, and held
+open (`directory_root`). When it goes away later, as a file system does that is unmounted, nothing
+is made in its place and nothing is written there.
 """
 
 import asyncio
@@ -39,11 +39,16 @@ T = TypeVar("T")
 class DirectoryStore:
     """A bucket in a directory, for one machine; several processes may share it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, make: bool = True) -> None:
         self._path = root
         try:
-            self._root = DirectoryRoot(root)
+            self._root = DirectoryRoot(root, make=make)
             sweep(self._root)
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"{root}, which holds objects, is not there: is its disk mounted, and is "
+                "PORTVAULT_OBJECTS right?"
+            ) from None
         except OSError as error:
             raise ConfigurationError(
                 f"objects cannot be kept in {root}: {error.strerror}; set PORTVAULT_OBJECTS to a "

@@ -18,15 +18,16 @@ _IDENTITY_BYTES_MAX = 4096
 
 class DirectoryRoot:
     """
-    The store's own directory, made when it is missing.
+    The store's own directory, made where it is missing and `make` says so.
 
     Every method may raise `OSError`; a store that is not where it was is `ESTALE`, never
     `FileNotFoundError`, which would say that an object is missing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, make: bool) -> None:
         self.path = path
-        _make_private(path)
+        if make:
+            _make_private(path)
         self._held = os.open(path, DIRECTORY_FLAGS)
         self._identity = _identity(self._held)
 

@@ -13,14 +13,26 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def open_store(
-    uri: str, *, access_key: str, secret_key: str, region: str, timeout_seconds: float
+    uri: str,
+    *,
+    access_key: str,
+    secret_key: str,
+    region: str,
+    timeout_seconds: float,
+    make: bool = False,
 ) -> ObjectStore:
-    """Open the store at the address; raises `ConfigurationError` when it is not well formed."""
+    """
+    Open the store at the address.
+
+    `make` makes a directory that is missing, which is for the first start alone: later it is a
+    disk that is not mounted. Raises `ConfigurationError` for such a directory, and for an address
+    that is not well formed.
+    """
     scheme, found, rest = uri.partition(":")
     if found and scheme == "dir":
         if not rest:
             raise ConfigurationError("dir: needs a path, as in dir:/srv/portvault/{region}")
-        return DirectoryStore(Path(rest).expanduser().absolute())
+        return DirectoryStore(Path(rest).expanduser().absolute(), make=make)
     if scheme in {"s3+https", "s3+http"}:
         host, bucket = _place(uri)
         if not access_key or not secret_key:

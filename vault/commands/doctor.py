@@ -7,9 +7,8 @@ import resource
 import shutil
 import stat
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -17,22 +16,12 @@ import asyncpg
 
 from keys import generations
 from keys.errors import (
-    CustodianConfigurationError,
-    CustodianUnavailableError,
     ForeignKeysError,
     KeysError,
-    RolledBackError,
 )
-from keys.mirror import Mirror
 from keys.mirror_rows import progress
-from keys.passed_over import PassedOver
-from keys.signing import SigningKeys
 from keys.status import seal_overdue
-from vault.actions.bucket import CHECKPOINT, MINIMUM, newest_note
-from vault.actions.published import less_than_bucket
 from vault.actions.queues import queues_of
-from vault.actions.stores import require_identity
-from vault.adapters.objects import open_store
 from vault.adapters.postgres_cluster import is_confined
 from vault.adapters.recorder import APPLICATION
 from vault.adapters.sniffer import MagicSniffer
@@ -40,12 +29,12 @@ from vault.app import EMBEDDED, attached, login, open_region_custodian
 from vault.commands.database import database_errors
 from vault.commands.doctor_damage import damage
 from vault.commands.doctor_expiry import ends_not_known, stopped
+from vault.commands.doctor_known import Known
 from vault.commands.doctor_policy import policy
+from vault.commands.doctor_store import check_store
 from vault.commands.output import show, table
 from vault.config import Config, load_config
 from vault.connections import DESCRIPTORS_EACH, DESCRIPTORS_KEPT, Room
-from vault.context import SIGNER_NAME, ObjectStore
-from vault.domain.checkpoint import open_checkpoint, open_minimum
 from vault.errors import VaultError
 from vault.fax_parts import make_sandbox
 from vault.migrate import pending
@@ -82,38 +71,6 @@ class Finding:
     detail: str
 
 
-@dataclass(slots=True)
-class Known:
-    """What the database says of each region: its tree's generation, its store, its log's state."""
-
-    trees: dict[str, int] = field(default_factory=dict)
-    #: Regions, each with a generation that was ever named.
-    named: set[tuple[str, int]] = field(default_factory=set)
-    stores: dict[str, str] = field(default_factory=dict)
-    logs: dict[str, tuple[str, str]] = field(default_factory=dict)
-    #: The mirror's highest number, and for how many seconds something has been waiting for a seal.
-    mirrors: dict[str, int] = field(default_factory=dict)
-    #: How long the log is that was signed, and how long the one that was published.
-    sizes: dict[str, int] = field(default_factory=dict)
-    published: dict[str, int] = field(default_factory=dict)
-    waiting: dict[str, float] = field(default_factory=dict)
-    #: Whether the schema is this release's, and there is a tree.
-    current: bool = False
-    #: Why the worker lets nothing go by its time.
-    stopped: dict[str, str] = field(default_factory=dict)
-    #: Orders of which a restore could not tell whether they have ended.
-    orders: dict[str, tuple[str, str]] = field(default_factory=dict)
-    #: What waits for too long.
-    queues: dict[str, tuple[str, str]] = field(default_factory=dict)
-    #: How long an end waits for its reversal, where the database says it.
-    grace: timedelta | None = None
-
-    def state(self, region: str) -> tuple[int | None, ...]:
-        """Return what a seal, a mirror or a published log changes."""
-        each = (self.trees, self.mirrors, self.sizes, self.published)
-        return tuple(found.get(region) for found in each)
-
-
 #: How often what moves meanwhile is looked at again.
 LOOKS_MAX = 20
 Check = Callable[[], Awaitable[tuple[str, str]]]
@@ -122,7 +79,7 @@ Check = Callable[[], Awaitable[tuple[str, str]]]
 async def doctor(args: argparse.Namespace) -> None:
     """Check each part on its own, all but the database at once; raises when something failed."""
     config = load_config()
-    # Asked once, since a store's own check makes its directory: a look must not make a home.
+    # Asked once: a look must not make a home.
     new = not config.home.exists()
     known = Known()
     database = await _find("database", partial(_database, config, known, new=new))
@@ -369,79 +326,6 @@ async def _queues(config: Config, conn: Connection) -> dict[str, tuple[str, str]
 
 async def _seal(region: str, waiting: float) -> tuple[str, str]:
     return "fail", seal_overdue(region, waiting)
-
-
-async def check_store(
-    config: Config, region: str, known: Known, *, new: bool = False
-) -> tuple[str, str]:
-    """Look whether a region's store is its own, and knows no more than the database."""
-    address = config.objects_uri(region)
-    if new and address.startswith(f"dir:{config.home}/"):
-        return "warn", f"{address} is not there yet; `portvault serve` makes it"
-    store = open_store(
-        address,
-        access_key=config.s3_access_key,
-        secret_key=config.s3_secret_key,
-        region=config.s3_region,
-        timeout_seconds=config.store_timeout_seconds,
-    )
-    try:
-        if region in known.stores:
-            await require_identity(store, region, known.stores[region])
-        await store.check()
-        junk, noted = await _junk(config, region, known, store)
-    except RolledBackError:
-        return "fail", less_than_bucket(region)
-    finally:
-        await store.close()
-    if noted is not None and noted > known.sizes.get(region, noted):
-        return "fail", less_than_bucket(region)
-    if noted is None and known.published.get(region):
-        return "fail", (
-            f"{address} holds no checkpoint of the log that this vault signed, though the log was "
-            "published there. If it is the right bucket, and the signing key the right one, "
-            f"`portvault repair --region {region}` writes it anew from the database; if the "
-            f"bucket is another one, mend PORTVAULT_OBJECTS"
-        )
-    if junk:
-        return "warn", (
-            f"{address}: {len(junk)} objects claim to be the vault's and do not verify; they are "
-            f"passed over, find out who put them there, then remove them: {', '.join(junk)}"
-        )
-    return "ok", address
-
-
-async def _junk(
-    config: Config, region: str, known: Known, store: ObjectStore
-) -> tuple[list[str], int | None]:
-    """
-    Return names of objects in the bucket that the vault passes over, and the checkpoint's size.
-
-    Raises `RolledBackError` where the bucket knows a later segment of the mirror.
-    """
-    passed_over, sizes = PassedOver(), dict[str, int]()
-    if config.signing_key_path.exists():
-        signer = SigningKeys(config.signing_key_path, SIGNER_NAME)
-        for kind, opened in ((CHECKPOINT, open_checkpoint), (MINIMUM, open_minimum)):
-            verify = partial(opened, opener=signer, region=region)
-            found = await newest_note(store, region, kind, verify, passed_over, required=False)
-            sizes |= {kind: found[0].size} if found else {}
-    if region in known.mirrors:
-        # A custodian that cannot be used is a finding of its own.
-        with suppress(CustodianConfigurationError, CustodianUnavailableError):
-            await _pass_over_segments(config, region, known.mirrors[region], store, passed_over)
-    return passed_over.names(region), sizes.get(CHECKPOINT)
-
-
-async def _pass_over_segments(
-    config: Config, region: str, mirrored: int, store: ObjectStore, passed_over: PassedOver
-) -> None:
-    """Look for segments of the mirror that are later than any that was written."""
-    custodian = open_region_custodian(config, region)
-    try:
-        await Mirror(store, custodian, region, passed_over).require_none_later(mirrored)
-    finally:
-        await custodian.close()
 
 
 async def check_custodian(config: Config, region: str, known: Known) -> tuple[str, str]:

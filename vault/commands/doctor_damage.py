@@ -8,6 +8,7 @@ from keys.damage import DamagedError
 from keys.errors import KeysError
 from keys.keyring import Keyring
 from vault.actions.look import PARTS
+from vault.actions.stores import require_own_store
 from vault.adapters.objects import open_store
 from vault.app import attached, login, open_region_custodian
 from vault.commands.output import time_text
@@ -65,6 +66,7 @@ async def _region(config: Config, pool: asyncpg.Pool, region: str) -> tuple[str,
         timeout_seconds=config.store_timeout_seconds,
     )
     try:
+        await require_own_store(pool, store, region)
         keyring = Keyring(
             pool, {region: custodian}, {region: store}, LivingRows(), cache_seconds=0.0
         )
