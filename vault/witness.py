@@ -87,6 +87,14 @@ class Witness:
         # It was verified before it was kept.
         return int(seen.note.split("\n")[1])
 
+    def require_signed(self, region: str, note: str, handovers: Sequence[str]) -> Checkpoint:
+        """
+        Return what a checkpoint states; raises `AlarmError` unless a key that is trusted signed it.
+
+        Whoever looks asks this first: a log's owner may refuse every proof of what is shown.
+        """
+        return self._open(region, self._known(region), note, handovers)[1]
+
     def see(
         self,
         region: str,
@@ -104,19 +112,8 @@ class Witness:
         log's owner can show, and for a log of which there is an alarm already; `StandsStillError`
         for one that stays the same for longer than `still_seconds_max` while it is looked at.
         """
-        seen = self._seen(region)
-        if seen is None:
-            raise ConfigurationError(f"the key of {region}'s log is not known yet")
-        self._require_no_alarm(region)
-        known = trust(seen.key, handovers)
-        if known.revoked:
-            # The new one comes by another way: `--key` is taken once more.
-            self._remember(region, replace(seen, revoked=True))
-            raise self._alarm(region, seen, note, "has a new key, since the old one was stolen")
-        try:
-            newest = open_checkpoint(note, known, region)
-        except IntegrityError:
-            raise self._alarm(region, seen, note, "is not signed by the key it had") from None
+        seen = self._known(region)
+        known, newest = self._open(region, seen, note, handovers)
         if seen.note is not None:
             # It was verified before it was kept.
             before = decode(seen.note.rpartition("\n\n")[0] + "\n")
@@ -128,6 +125,26 @@ class Witness:
         text = note.rpartition("\n\n")[0] + "\n"
         self._remember(region, _followed(seen, known, note))
         return self._cosigner.cosign(text, now)
+
+    def _known(self, region: str) -> Seen:
+        seen = self._seen(region)
+        if seen is None:
+            raise ConfigurationError(f"the key of {region}'s log is not known yet")
+        return seen
+
+    def _open(
+        self, region: str, seen: Seen, note: str, handovers: Sequence[str]
+    ) -> tuple[Trust, Checkpoint]:
+        self._require_no_alarm(region)
+        known = trust(seen.key, handovers)
+        if known.revoked:
+            # The new one comes by another way: `--key` is taken once more.
+            self._remember(region, replace(seen, revoked=True))
+            raise self._alarm(region, seen, note, "has a new key, since the old one was stolen")
+        try:
+            return known, open_checkpoint(note, known, region)
+        except IntegrityError:
+            raise self._alarm(region, seen, note, "is not signed by the key it had") from None
 
     def _stay(self, region: str, seen: Seen, now: int, seconds_max: float) -> None:
         """Remember that the log is as it was; raises `StandsStillError` once that is too long."""
