@@ -104,7 +104,12 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     if request.param == "directory":
         place = tmp_path / "objects"
         store = open_store(
-            f"dir:{place}", access_key="", secret_key="", region="", timeout_seconds=10
+            f"dir:{place}",
+            access_key="",
+            secret_key="",
+            region="",
+            timeout_seconds=10,
+            make=True,
         )
     else:
         versioned = request.param == "s3 versioned"
