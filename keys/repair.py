@@ -273,7 +273,7 @@ def tree_remedy(item: Damage) -> str:
         return (
             "the mirror has no copy that opens: `portvault restore` of a backup from before the "
             "damage, with its WAL, or shred what it is the key of (a document that the retention "
-            "policy keeps needs `portvault approval request --act document.mistake`)"
+            "policy keeps needs an approval of document.mistake: `portvault approval request`)"
         )
     return "the mirror has no copy that fits: `portvault restore` of the last backup, with its WAL"
 

@@ -393,7 +393,7 @@ async def test_the_terminal_names_declines_and_lists(vault_process: VaultProcess
     status, _, says = await vault.run("approval", "approve", asked["id"], **mine[1])
     assert (status, "one person" in says) == (4, True)
     status, _, says = await vault.run("approval", "approve", asked["id"], **nobodys)
-    assert (status, "make them again with `portvault token create --person`" in says) == (4, True)
+    assert (status, "make them again with `portvault token create`" in says) == (4, True)
     declined = await vault.json("approval", "decline", asked["id"], **other)
     assert declined["state"] == "declined"
     asked = await vault.json(*ask, **dpo)

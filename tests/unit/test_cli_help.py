@@ -1,6 +1,7 @@
 """The help of `portvault`: every command teaches itself, and stands behind what the docs say."""
 
 import argparse
+import ast
 import importlib
 import re
 import shlex
@@ -12,6 +13,8 @@ import pytest
 
 from vault.cli import main
 from vault.commands.arguments import SPEAKING, make_parser
+from vault.domain.approvals import REASONS, Act
+from vault.domain.purposes import is_reference
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
@@ -155,6 +158,58 @@ def test_the_docs_spell_commands_as_they_are(page: str) -> None:
             make_parser().parse_args(with_ids(line))
         except SystemExit:
             pytest.fail(f"{page}: portvault {line}")
+        assert reason_is_taken(line), line
+
+
+def reason_is_taken(line: str) -> bool:
+    """Whether an approval that is asked for as a line says is asked for a reason that is taken."""
+    reason = re.search(r"^approval request .*--reason (\S+)", line)
+    return reason is None or reason[1] in REASONS or is_reference(reason[1])
+
+
+def recommended() -> Iterator[tuple[str, str]]:
+    """Yield each `portvault` command line in the code's sentences, with a word for each blank."""
+    for path in sorted(path for name in ("vault", "keys") for path in (ROOT / name).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(_filled(part) for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value
+            else:
+                continue
+            # The parts of a text with blanks are walked, too, but end in the middle of a command.
+            for line in re.findall(r"`portvault ([^`]+)`", text):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", " ".join(line.split())
+
+
+def _filled(part: ast.expr) -> str:
+    """Return a part of a text, with what a command line may have where a value comes."""
+    if isinstance(part, ast.Constant):
+        return str(part.value)
+    said = ast.unparse(part).strip("{}f'\"")
+    if said.startswith("Act."):
+        return Act[said.removeprefix("Act.")]
+    return {"region": "uk", "_END[status]": "complete"}.get(said.rpartition(".")[2], AN_ID)
+
+
+def test_what_a_sentence_recommends_is_taken() -> None:
+    """Every command in an error or a warning is there, and one with its arguments is whole."""
+    wrong, whole = [], 0
+    for at, line in recommended():
+        if not re.search(rf"--|\b[A-Z]+$|{AN_ID}", line):
+            if line not in ALL:
+                wrong.append((at, line))
+            continue
+        whole += 1
+        try:
+            make_parser().parse_args(with_ids(line.replace("%s", "uk")))
+        except SystemExit as stopped:
+            if stopped.code:
+                wrong.append((at, line))
+        if not reason_is_taken(line):
+            wrong.append((at, line))
+    assert wrong == []
+    assert whole > 10
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ async def _check_kind(
         raise FloorError(
             f"a {document.kind} is kept longer than a {kind}: a second person has to agree; ask "
             f"with `portvault approval request --act {Act.CORRECT} --subject {subject} "
-            f"--region {document.region}`, and name the approval"
+            f"--region {document.region} --reason wrong-kind`, and name the approval"
         )
     await use(access, conn, approval, Terms(Act.CORRECT, subject, document.region))
 

@@ -221,7 +221,8 @@ async def _second_person(
         raise ForbiddenError(
             f"this policy shortens what is kept, and {effect.at_once} documents would go at once: "
             "a second person has to agree; ask with `portvault approval request --act "
-            f"policy.shorten --subject {effect.subject} --region {access.intent.region}`"
+            f"policy.shorten --subject {effect.subject} --region {access.intent.region} "
+            "--reason law-changed`, or another reason"
         )
     terms = Terms(Act.POLICY_SHORTEN, effect.subject, access.intent.region)
     used = await use(access, conn, approval, terms)

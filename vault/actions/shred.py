@@ -137,7 +137,7 @@ async def _check(
         raise FloorError(
             f"{floor_sentence(verdict)}; sent by mistake, it goes with a second person: ask with "
             f"`portvault approval request --act {Act.MISTAKE} --subject {document.id} "
-            f"--region {document.region}`, and name the approval"
+            f"--region {document.region} --reason sent-by-mistake`, and name the approval"
         )
     terms = Terms(Act.MISTAKE, str(document.id), document.region)
     return (await use(access, conn, approval, terms)).approved_by

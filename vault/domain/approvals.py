@@ -246,8 +246,8 @@ def _check_somebody_else(asked: str, agrees: str, lineage: Lineage) -> None:
         case Relation.MAKER:
             raise ForbiddenError(
                 f"{asked} and {agrees} may be one person: one operator made both, and they do not "
-                "name two people; make them again with `portvault token create --person`, each for "
-                "the person who holds it"
+                "name two people; make them again with `portvault token create`, each for the "
+                "--person who holds it"
             )
         case Relation.HANDS:
             raise ForbiddenError(
