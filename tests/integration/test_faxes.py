@@ -130,6 +130,28 @@ async def test_a_failed_delivery_is_tried_again_later_each_time(
     assert [round(wait / 60) for wait in waits] == [1, 2, 4]
 
 
+async def test_a_receipt_of_a_delivery_says_nothing_of_an_attempt_before_it(
+    faxes: Faxes, fax: bytes, vault: Vault
+) -> None:
+    """It was damaged and was brought back, or its line was busy: that is not how it ended."""
+    for said in ("damaged", "busy"):
+        identity = await faxes.taken(fax)
+        stored = vault.config.home / "objects" / "uk" / "documents" / identity
+        sound = stored.read_bytes()
+        if said == "damaged":
+            stored.write_bytes(sound[:-1])
+            assert (await faxes.content(identity))[0] == 503
+            stored.write_bytes(sound)
+        else:
+            await faxes.act(identity, "fail", reason=said)
+        assert said in (await faxes.show(identity))[1]["result"]
+        assert (await faxes.content(identity))[0] == 200
+        for _ in range(2):
+            status, receipt = await faxes.act(identity, "deliver")
+            assert (status, receipt["state"]) == (200, "delivered")
+            assert receipt.get("result") is None
+
+
 async def test_no_wait_is_longer_than_the_longest(vault: Vault, fax: bytes) -> None:
     """Waits double up to the limit and stay there."""
     short = replace(vault, config=replace(vault.config, fax_retry_seconds_max=120.0))

@@ -95,7 +95,8 @@ async def _shred(
         generation = await keyring.destroy_keys(conn, region, [item.fax for item in these])
         rows = await conn.fetch(
             f"""
-            update fax f set state = e.state, result = coalesce(e.result, f.result),
+            update fax f set state = e.state, result = case when e.state = 'delivered'
+                    then e.result else coalesce(e.result, f.result) end,
                 custody = 'shredded', metadata = null, fingerprint = null,
                 ended_at = e.now, last_generation = $5
             from unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[])
