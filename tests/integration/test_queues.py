@@ -13,6 +13,8 @@ from vault.actions.seal import seal, worker
 from vault.actions.sequence import sequence_log
 from vault.commands import doctor
 from vault.context import Vault
+from vault.domain.holds import EVERY_CUSTOMER
+from vault.sql import documents as documents_sql
 from vault.sql import retention as retention_sql
 from vault.sql.queues import NO_QUEUE, OTHER_STEPS, ROWS
 from vault.worker import reconcilers
@@ -122,6 +124,43 @@ async def test_what_waits_in_any_queue_is_named_when_it_is_late(
         age = f'portvault_last_seconds{{region="uk",what="{what}"}} '
         (last,) = [one for one in told if one.startswith(age)]
         assert float(last.split()[-1]) < 600
+
+
+async def test_what_a_hold_keeps_does_not_wait_for_a_purge(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """Whatever the hold is on, the queue counts what the worker would purge, and that alone."""
+    order = await api.order()
+    _, scan = await api.put(order, passport)
+    path = f"/v1/documents/{scan['id']}/actions/shred"
+    assert (await api.call("POST", path, json={"reason": "withdrawn"}))[0] == 200
+    await vault.pool.execute(PLANT["purge"])
+    hold = await vault.pool.fetchval(
+        """
+        insert into hold (id, region, reason, authority, placed_by, placed_at)
+        values (gen_random_uuid(), 'uk', 'legal', 'court', 'token:x', now()) returning id
+        """
+    )
+    customer = await vault.pool.fetchval("select customer from porting_order")
+    targets = [
+        ("document", UUID(scan["id"])),
+        ("order_id", UUID(order)),
+        ("customer", customer),
+        ("customer", EVERY_CUSTOMER),
+        ("customer", "another"),
+    ]
+    for column, target in targets:
+        async with vault.pool.acquire() as conn:
+            await conn.execute("update hold_target set released = true")
+            await conn.execute(
+                f"insert into hold_target (hold, region, {column}) values ($1, 'uk', $2)",
+                hold,
+                target,
+            )
+            found = {queue.name: queue for queue in await queues_of(vault.config, conn, "uk")}
+            purged = await documents_sql.unpurged(conn, "uk", 10)
+        assert len(purged) == (target == "another")
+        assert (found["purge"].length.count, found["purge"].late) == (len(purged), bool(purged))
 
 
 async def test_what_waits_to_be_judged_anew_waits_from_when_it_was_to_be(

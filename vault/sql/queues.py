@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vault.sql.connection import Connection
+from vault.sql.hold_targets import covering_document
 
 #: More than this is not counted: a queue of so many is as long as one can be.
 COUNT_MAX = 10_000
+_HELD = covering_document("d.id", "d.order_id", "d.region", "o.customer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,10 @@ ROWS: Mapping[str, str] = {
         select shredded_at since from document where region = $1 and custody = 'shredded' union all
         select ended_at from fax where region = $1 and custody = 'shredded'
         """,
-    "purge": """
+    "purge": f"""
         select d.shredded_at since from document d left join porting_order o on o.id = d.order_id
         where d.region = $1 and d.shredded_at is not null and d.purged_at is null
-            and not exists (
-                select from hold_target t where not t.released and (
-                    t.document = d.id or t.order_id = d.order_id
-                    or (t.region = d.region and t.customer = o.customer)))
+            and not exists (select from hold_target t where {_HELD})
         """,
     "certify": """
         select greatest(sealed_at, purged_at) since from document d
