@@ -67,6 +67,12 @@ class MovingCustodian:
         current = await self._current.generations(region)
         return sorted({*current, *await self._previous.generations(region)})
 
+    async def is_moved(self, region: str) -> bool:
+        """Whether the previous custodian holds nothing of a region any more, and this one does."""
+        if await self._previous.generations(region):
+            return False
+        return bool(await self._current.generations(region))
+
     async def returned(self, region: str) -> list[int]:
         """Return what came back to either."""
         current = await self._current.returned(region)

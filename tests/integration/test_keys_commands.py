@@ -58,7 +58,12 @@ async def test_a_region_moves_to_another_custodian(
     assert (moving["verdict"], "rotate-custodian" in moving["detail"]) == ("warn", True)
     await vault.json("keys", "rotate-custodian", "--region", "uk")
     assert not list(old.glob("uk-*.key"))
-    assert len(list(new.glob("uk-*.key"))) == 1
+    (made,) = new.glob("uk-*.key")
+    moved = {row["check"]: row for row in await vault.json("doctor")}["custodian uk"]
+    assert "done, take custodian_before out" in moved["detail"]
+    again = await vault.json("keys", "rotate-custodian", "--region", "uk")
+    assert again == {"region": "uk", "result": "nothing to move"}
+    assert list(new.glob("uk-*.key")) == [made]
     await vault.stop()
     (vault.home / "portvault.toml").write_text(f'[region.uk]\ncustodian = "file:{new}"\n')
     await vault.start()

@@ -15,6 +15,7 @@ from pathlib import Path
 import asyncpg
 
 from keys import generations
+from keys.custodians.moving import MovingCustodian
 from keys.errors import (
     ForeignKeysError,
     KeysError,
@@ -337,6 +338,7 @@ async def check_custodian(config: Config, region: str, known: Known) -> tuple[st
         living, returned = await custodian.generations(region), await custodian.returned(region)
         for generation in returned:
             await custodian.destroy(region, generation)
+        moved = isinstance(custodian, MovingCustodian) and await custodian.is_moved(region)
     finally:
         await custodian.close()
     if returned:
@@ -358,6 +360,8 @@ async def check_custodian(config: Config, region: str, known: Known) -> tuple[st
         return "warn", (
             f"{custodian.name} has no root key of {region}: `portvault serve` makes the first one"
         )
+    if moved:
+        return "warn", f"{custodian.name} holds all of {region}: done, take custodian_before out"
     if config.custodian_before_uri(region) is not None:
         return "warn", (
             f"{custodian.name} takes over from {config.custodian_before_uri(region)}: run "

@@ -3,12 +3,14 @@
 import argparse
 from dataclasses import asdict
 
+from keys.custodians.moving import MovingCustodian
 from vault.actions.keys import keys_status, rotate_custodian, verify_keys
 from vault.actions.seal import seal
+from vault.app import open_region_custodian
 from vault.commands.database import opened
 from vault.commands.operator import operator, regions_of
 from vault.commands.output import show, table
-from vault.config import load_config
+from vault.config import Config, load_config
 from vault.errors import VaultError
 
 _STATUS = ("region", "generation", "age", "documents", "keys", "scopes", "nodes", "depth")
@@ -80,16 +82,31 @@ async def verify(args: argparse.Namespace) -> None:
         )
 
 
+_TAKE_OUT = "Take `custodian_before` out of the configuration and start the servers again."
+
+
 async def rotate(args: argparse.Namespace) -> None:
     """Move a region to its new custodian."""
     config = load_config()
     regions_of(config, args.region)
+    if await _is_moved(config, args.region):
+        nothing = "nothing to move"
+        text = f"{args.region}: {nothing}, its new custodian holds it alone. {_TAKE_OUT}"
+        show({"region": args.region, "result": nothing}, text, as_json=args.json)
+        return
     async with opened(config) as vault:
         result = await rotate_custodian(vault, operator(config), args.region)
     text = (
         f"{args.region}: generation {result.new_generation} is held by "
         f"{config.custodian_uri(args.region).partition('?')[0]}; the custodian before holds "
-        "nothing of it any more. Take `custodian_before` out of the configuration and start the "
-        "servers again."
+        f"nothing of it any more. {_TAKE_OUT}"
     )
     show(asdict(result), text, as_json=args.json)
+
+
+async def _is_moved(config: Config, region: str) -> bool:
+    custodian = open_region_custodian(config, region)
+    try:
+        return isinstance(custodian, MovingCustodian) and await custodian.is_moved(region)
+    finally:
+        await custodian.close()
