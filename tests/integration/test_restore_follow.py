@@ -26,10 +26,10 @@ from vault.actions import follow
 from vault.actions.correct import Changed, correct_kind, correct_order
 from vault.actions.forget_name import forget_name
 from vault.actions.hold import show_hold
-from vault.actions.instruct import give_instruction, resolve_instruction
-from vault.actions.orders import show_order
+from vault.actions.instruct import give_instruction, resolve_instruction, withdraw_instruction
+from vault.actions.orders import change_order, show_order
 from vault.actions.restrict import restrict, unrestrict
-from vault.actions.tokens import authenticate, create_token, revoke_token
+from vault.actions.tokens import authenticate, create_token, rename_token, revoke_token
 from vault.config import Config
 from vault.domain.access import Action
 from vault.domain.documents import Kind
@@ -218,6 +218,45 @@ async def test_other_decisions_since_the_backup_are_followed(house: House) -> No
         clock.forward(days=2)
         await sweep(vault)
         assert await custody(vault, kept) == "stored"
+
+
+async def test_of_what_was_decided_again_and_again_the_last_is_said(house: House) -> None:
+    """What has ended is not to be made again, and one thing is not said to be two."""
+    async with clocked(house.config) as (vault, _):
+        order = await new_order(vault)
+        document = await put(vault, order)
+        await house.back_up(vault)
+        grant = Grant("porting", frozenset({REGION}))
+        token, _ = await create_token(vault, OPERATOR, grant, label="desk")
+        made, _ = await create_token(vault, OPERATOR, grant, label="desk")
+        for one in (token, made):
+            await rename_token(vault, OPERATOR, one, "counter")
+        await revoke_token(vault, OPERATOR, token)
+        held = await hold(vault, customers=("acme",))
+        await release(vault, held)
+        for kind in (Kind.NATIONAL_ID, Kind.LOA):
+            await correct_kind(vault, PORTING, document, kind)
+        await restrict(vault, DPO, document, "contested")
+        await unrestrict(vault, DPO, document, "settled")
+        given: dict[str, Any] = {"region": REGION, "customer": "acme", "reference": None}
+        view = await give_instruction(vault, DPO, kind=None, keep="P30D", **given)
+        await withdraw_instruction(vault, DPO, view.instruction.id)
+        for status in (Status.SUBMITTED, Status.EXCEPTION):
+            await change_order(vault, PORTING, order, status)
+        await house.publish(vault)
+    async with house.restored() as done:
+        said = [(line.action, line.detail) for line in done.decisions]
+        assert [action for action, _ in said] == [
+            "token.create",
+            "hold.release",
+            "document.correct",
+            "document.unrestrict",
+            "order.change",
+        ]
+        assert f"it is {Kind.LOA.value} again" in dict(said)["document.correct"]
+        assert "it is exception again" in dict(said)["order.change"]
+        assert str(made) in done.decisions[0].thing
+        assert done.doubt is None
 
 
 async def test_what_the_log_does_not_tell_has_nothing_go_until_two_people_agree(

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from keys.damage import DamagedError
 from tests.fixtures_server import PORTING
 from tests.fixtures_telefax import CALLEE, CALLER
 from tests.restore_house import REGION, House, read, shred_it, states
@@ -22,6 +23,7 @@ from tests.retention_house import (
     release,
     sweep,
 )
+from tests.states import take_state
 from vault.actions.access import recorded
 from vault.actions.certificate import certificate
 from vault.actions.certify import certify
@@ -306,3 +308,57 @@ async def test_an_end_without_its_time_is_left_to_be_said_and_not_forgotten(hous
             assert await ends_not_known(house.config, conn) == {}
         assert (await show_order(vault, PORTING, order)).order.not_known == []
         assert await custody(vault, document) == "stored"
+
+
+async def test_a_key_that_died_with_its_generation_is_lost_and_never_called_shredded(
+    house: House, fax: bytes
+) -> None:
+    """The database that has rows and keys comes back after a restore without it sealed."""
+    async with clocked(house.config) as (vault, _):
+        order, elsewhere = await new_order(vault), await new_order(vault)
+        gone = await put(vault, elsewhere)
+        await house.back_up(vault)
+        early = house.state
+        left, left_fax = await put(vault, order), await take(vault, fax)
+        await shred_it(vault, gone)
+        await house.publish_log(vault)
+        unsaid, unsaid_fax = await put(vault, order), await take(vault, fax)
+        async with connection(vault.pool) as conn:
+            whole = await take_state(conn)
+    house.state = early
+    async with house.restored() as done:
+        assert states(done) == {left: "lost", left_fax: "lost", gone: "shredded"}
+        assert "brings none of them back" in str(done.refused)
+    async with house.restored(leave_unknown=True) as done:
+        assert done.refused is None
+    async with clocked(house.config) as (vault, _):
+        await house.publish(vault)
+    house.state = whole
+    async with house.restored() as done:
+        assert "2 documents of uk cannot be brought back" in str(done.refused)
+    lost = {left: "left", left_fax: "left", unsaid: "lost", unsaid_fax: "lost"}
+    for again in range(2):
+        async with house.restored(leave_unknown=not again) as done:
+            found = dict.fromkeys(lost, "left") if again else lost
+            assert (done.refused, states(done)) == (None, found | {gone: "shredded"})
+            said = {line.document: str(line.detail) for line in done.documents}
+            for one in lost:
+                assert ("the seal of the restore of" in said[one]) or again
+                assert "knows of no shred, and its object stays" in said[one]
+        async with clocked(house.config) as (vault, clock):
+            clock.forward(days=1)
+            await finish(vault)
+            for one in (left, unsaid):
+                assert await custody(vault, one) == "stored"
+                with pytest.raises(DamagedError):
+                    await read(vault, one)
+                with pytest.raises(ConflictError, match="its certificate is issued once"):
+                    await certificate(vault, COMPLIANCE, one)
+            for one in (left_fax, unsaid_fax):
+                row = await shown(vault, one)
+                assert (row.custody, row.state) == (Custody.STORED, State.RECEIVED)
+            assert (await vault.keyring.verify(REGION)).findings == ()
+            assert await custody(vault, gone) == "sealed"
+            await house.publish(vault)
+    objects = Path(house.config.objects_uri(REGION).removeprefix("dir:")) / "documents"
+    assert {path.name for path in objects.iterdir()} == {str(one) for one in lost}

@@ -157,6 +157,7 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
         placed = [await hold(vault, documents=(kind,)) for _ in range(3)]
         resolved, withdrawn = await instruct(vault, "one"), await instruct(vault, "two")
         token, secret = await create_token(vault, OPERATOR, GRANT, label="desk")
+        staying, _ = await create_token(vault, OPERATOR, GRANT, label="desk two")
         revoked, opened = await envelope(vault), await envelope(vault)
         used = await agreed(vault, placed[0])
         declined, since, taken_back = [await ask(vault, one) for one in placed]
@@ -176,6 +177,7 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
         await resolve_instruction(vault, DPO, resolved)
         await withdraw_instruction(vault, DPO, withdrawn)
         await rename_token(vault, OPERATOR, token, "counter")
+        await rename_token(vault, OPERATOR, staying, "counter")
         await revoke_token(vault, OPERATOR, token)
         assert await forget_name(vault, OPERATOR, f"token:{token}")
         await revoke_credential(vault, ADMIN, revoked[0])

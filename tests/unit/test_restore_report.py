@@ -12,7 +12,7 @@ from vault.actions import follow
 from vault.actions.follow import Decision
 from vault.actions.recover import OrderLine
 from vault.actions.restore import Restored
-from vault.commands.restore_report import LINES_MAX, WIDTH, folded, restored_text
+from vault.commands.restore_report import LINES_MAX, WIDTH, folded, report, restored_text
 from vault.sql.restore import Line
 
 AT = datetime(2026, 11, 28, 3, 0, tzinfo=UTC)
@@ -45,6 +45,11 @@ def test_a_dry_run_ends_with_its_own_options() -> None:
     said = _told(leave_unknown=True, region="uk")
     assert said.endswith("To do this:\n  portvault restore --region uk --leave-unknown")
     assert "To do this" not in _told(dry_run=False)
+    args = Namespace(dry_run=True, leave_unknown=False, region=None, file=None)
+    refused = replace(_done("unknown"), region="sg", refused="x")
+    for both in ([_done("living"), refused], [refused, _done("living")]):
+        said = report(both, args)
+        assert said.count("To do this:") == said.count("  portvault restore --region uk") == 1
 
 
 def test_what_is_in_question_comes_first_with_what_to_do() -> None:

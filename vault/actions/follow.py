@@ -19,7 +19,7 @@ from vault.domain.access import Action
 from vault.domain.documents import Custody, Kind
 from vault.domain.holds import EVERY_CUSTOMER, Hold, Restriction, Targets, covers
 from vault.domain.order_events import AHEAD_MAX, DESK, OrderEvent, fold, parse_time_said
-from vault.domain.orders import ENDED, Order, Status
+from vault.domain.orders import END_NOT_KNOWN, ENDED, Order, Status
 from vault.domain.times import said_time
 from vault.sql import break_glass as break_glass_sql
 from vault.sql import documents as documents_sql
@@ -65,13 +65,14 @@ _Follow = Callable[[_Following, Learned], Awaitable[Decision | None]]
 async def follow(vault: Vault, conn: Connection, region: str) -> list[Decision]:
     """Do anew what was decided, in the caller's transaction; returns it all, in its order."""
     following = _Following(vault, conn, region)
-    found = list[Decision]()
+    followed = list[tuple[Learned, Decision | None]]()
     for item in await learned_sql.outcomes(conn, region, [*FOLLOWED, *LEFT]):
         action = Action(item.action)
         if action in LEFT:
-            found.append(_decision(item, *LEFT[action]))
-        elif (decision := await FOLLOWED[action](following, item)) is not None:
-            found.append(decision)
+            followed.append((item, _decision(item, *LEFT[action])))
+        else:
+            followed.append((item, await FOLLOWED[action](following, item)))
+    found = _last_said(followed)
     for item in await learned_sql.unanswered(conn, region, [*DOUBTED_UNANSWERED]):
         detail = "it was begun, and no record says whether it was done"
         found.append(_decision(item, DOUBTED, f"{detail}; ask who did it, and do it again"))
@@ -79,6 +80,34 @@ async def follow(vault: Vault, conn: Connection, region: str) -> list[Decision]:
     if await learned_sql.count(conn):
         await learned_sql.end_sessions(conn)
     return found
+
+
+def _last_said(followed: list[tuple[Learned, Decision | None]]) -> list[Decision]:
+    """Return one decision of all that were made of the same thing: what is true of it now."""
+    of_thing = dict[tuple[str, str], list[tuple[Learned, Decision | None]]]()
+    for item, decision in followed:
+        place = (_ABOUT.get(Action(item.action), item.action), _subject(item))
+        of_thing.setdefault(place, []).append((item, decision))
+    stand = list[Decision | None]()
+    for said in of_thing.values():
+        ends = [decision for item, decision in said if item.action in _ENDS]
+        begins = [decision for item, decision in said if item.action in _BEGINS]
+        # What was ended needs nothing of what came before; what is to be made anew is made as it
+        # is to be.
+        known = [decision for _, decision in said if decision is not None]
+        stand += (ends or begins or known)[-1:]
+    kept = {id(decision) for decision in stand}
+    return [decision for _, decision in followed if decision is not None and id(decision) in kept]
+
+
+def _subject(item: Learned) -> str:
+    """Return what a decision is about, by whichever member of its record names it."""
+    action = Action(item.action)
+    if _ABOUT.get(action) not in ("token", "envelope"):
+        return _thing(item)
+    named = item.principal if action is Action.BREAK_GLASS_OPEN else item.reason or "-"
+    # Who makes one says its role before it.
+    return named.rpartition(" ")[2]
 
 
 def doubts(decisions: list[Decision]) -> str | None:
@@ -232,7 +261,18 @@ async def _move_order(at: _Following, item: Learned) -> Decision | None:
     source = item.principal.removeprefix("carrier:") if carrier else DESK
     when = max(occurred_at or await _latest(at.conn, item, order, status), order.created_at)
     await settle(at.vault, at.conn, order, OrderEvent(source, str(item.intent), status, when))
-    return _decision(item, AGAIN, f"it is {status} again, as of {when:%Y-%m-%d %H:%M} UTC")
+    stands = await orders_sql.find(at.conn, order.id) or order
+    said = f"it is {status} again, as of {when:%Y-%m-%d %H:%M} UTC"
+    if stands.status is not status:
+        said = f"it is {stands.status} again, which came after {status}"
+    if END_NOT_KNOWN not in (stands.not_known or ()):
+        return _decision(item, AGAIN, said)
+    return _decision(
+        item,
+        LOST,
+        f"{said}; a carrier said before that it had ended, and not when. Its documents are kept "
+        f"until somebody says so: `portvault order complete {order.id}`, or cancel",
+    )
 
 
 async def _latest(conn: Connection, item: Learned, order: Order, status: Status) -> datetime:
@@ -310,6 +350,34 @@ LEFT: dict[Action, tuple[str, str]] = {
     Action.TOKEN_RENAME: (LOST, "its name is not in the log: rename it again"),
     Action.BREAK_GLASS_SEAL: (LOST, "its envelope opens nothing any more: seal a new one"),
 }
+#: Actions that change the same of a thing, so that the last one says how it is.
+_ABOUT = {
+    Action.HOLD_PLACE: "hold",
+    Action.HOLD_RELEASE: "hold",
+    Action.DOCUMENT_RESTRICT: "restriction",
+    Action.DOCUMENT_UNRESTRICT: "restriction",
+    Action.ORDER_CHANGE: "status",
+    Action.ORDER_EVENT: "status",
+    Action.INSTRUCTION_GIVE: "instruction",
+    Action.INSTRUCTION_RESOLVE: "instruction",
+    Action.INSTRUCTION_WITHDRAW: "instruction",
+    Action.TOKEN_CREATE: "token",
+    Action.TOKEN_RENAME: "token",
+    Action.TOKEN_REVOKE: "token",
+    Action.BREAK_GLASS_SEAL: "envelope",
+    Action.BREAK_GLASS_OPEN: "envelope",
+    Action.BREAK_GLASS_REVOKE: "envelope",
+}
+#: What ends a thing, and what begins one.
+_ENDS = frozenset(
+    {
+        Action.HOLD_RELEASE,
+        Action.INSTRUCTION_WITHDRAW,
+        Action.TOKEN_REVOKE,
+        Action.BREAK_GLASS_REVOKE,
+    }
+)
+_BEGINS = frozenset({Action.INSTRUCTION_GIVE, Action.TOKEN_CREATE, Action.BREAK_GLASS_SEAL})
 #: What keeps documents, so that it is in doubt where nobody knows whether it was done.
 DOUBTED_UNANSWERED = frozenset(
     {

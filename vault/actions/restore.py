@@ -144,12 +144,16 @@ def _why_refused(restored: Restored) -> str | None:
     count = restored.count("unknown") + restored.count("lost")
     if not count:
         return None
-    were = "1 document of {} was" if count == 1 else f"{count} documents of {{}} were"
+    what = "1 document" if count == 1 else f"{count} documents"
+    ends = (
+        "; its seal destroys the root key that the keys of those that are lost hang on in a later "
+        "backup, which brings none of them back then"
+    )
     return (
-        f"{were.format(restored.region)} stored after this backup and cannot be brought back from "
-        f"the bucket, so nothing in {restored.region} was changed; restore a later backup, or "
-        "replay its WAL; `--leave-unknown` goes on without what cannot be brought back, and keeps "
-        "what there is of it"
+        f"{what} of {restored.region} cannot be brought back with what the backup and the bucket "
+        f"have, so nothing in {restored.region} was changed; restore a later backup, or replay its "
+        "WAL; `--leave-unknown` goes on without what cannot be brought back, and keeps what there "
+        f"is of it{ends if restored.count('lost') else ''}"
     )
 
 
@@ -166,6 +170,7 @@ async def _reconcile(access: Access, conn: Connection, region: str) -> Restored:
     await restore_sql.shred_without_key(conn, region, generation, vault.clock())
     await restore_sql.end_faxes_without_key(conn, region, generation, vault.clock())
     await details_sql.set_gone_without_key(conn, region, vault.clock())
+    await restore_sql.set_left(conn, region, vault.clock())
     await _keep_objects(vault, conn, region)
     recovered = await recover(access, conn, region, generation)
     faxes = await recover_faxes(access, conn, region, generation)

@@ -20,7 +20,7 @@ from vault.app import attached, login, open_vault
 from vault.commands.database import database_errors
 from vault.commands.operator import operator, regions_of
 from vault.commands.output import show
-from vault.commands.restore_report import restored_text
+from vault.commands.restore_report import report
 from vault.config import Config, load_config
 from vault.errors import ConfigurationError
 from vault.migrate import migrate, migrate_as, pending
@@ -71,7 +71,7 @@ async def restore(args: argparse.Namespace) -> None:
             await migrate(dsn)
             done = await each_region(config, dsn, args)
     shown = [asdict(item) for item in done]
-    show(shown, "\n\n".join(restored_text(item, args) for item in done), as_json=args.json)
+    show(shown, report(done, args), as_json=args.json)
     if refused := [item.refused for item in done if item.refused]:
         raise RestoreRefusedError("; ".join(refused))
 

@@ -23,8 +23,9 @@ INLINE_MAX = 32
 IN_QUESTION = {
     "unknown": "bring its object back into the bucket and begin again, or restore a later backup, "
     "or leave it with `--leave-unknown`",
-    "lost": "stored after the tree's last copy: restore a later backup, or replay more WAL, or "
-    "leave it with `--leave-unknown`",
+    "lost": "its key is in no copy that is here: restore a later backup, or replay more WAL. With "
+    "`--leave-unknown` it is left, and no later backup brings it back: the seal of the restore "
+    "destroys the root key that its key hangs on there",
 }
 _STATES = {
     **IN_QUESTION,
@@ -35,15 +36,29 @@ _STATES = {
     "shredded": "gone, and stays so",
     "sealed": "gone, and stays so",
 }
-_LEFT = (
-    "left behind, as asked: its key and object stay where they are, no restore asks about it "
-    "again, and one that can brings it back"
-)
+_LEFT = {
+    "unknown": "left behind, as asked: its key and object stay where they are, no restore asks "
+    "about it again, and one that can brings it back",
+    "lost": "left behind, as asked: its object stays, and no restore asks about it again. A later "
+    "backup has its key, and cannot open it any more after the seal of this restore: if there may "
+    "be one, restore that one instead",
+}
 _ORDER = tuple(_STATES)
 _DECISIONS = (DOUBTED, LOST)
 _COMMAND = re.compile(r"`([^`]+)`[,.;]?(?: (?=\S))?")
 _OPTION = re.compile(r"(--[\w-]+) (?!-)")
 _HARD_SPACE = "\N{NO-BREAK SPACE}"
+
+
+def report(done: Sequence[Restored], args: argparse.Namespace) -> str:
+    """Return what is said of all regions; what is to be run next names none that is refused."""
+    alone = args.region is None and any(item.refused for item in done)
+    return "\n\n".join(
+        restored_text(
+            item, argparse.Namespace(**{**vars(args), "region": item.region}) if alone else args
+        )
+        for item in done
+    )
 
 
 def restored_text(done: Restored, args: argparse.Namespace) -> str:
@@ -169,7 +184,7 @@ def _documents(lines: Iterable[Line], *, left: bool = False) -> str:
     parts = list[str]()
     for state, found in groupby(lines, key=lambda line: line.state):
         blocks = [_document(line) for line in found]
-        said = _LEFT if left and state in IN_QUESTION else _STATES[state]
+        said = _LEFT.get(state, _STATES[state]) if left else _STATES[state]
         parts.append(_capped(folded(f"{state} ({len(blocks)}): {said}"), blocks))
     return "\n\n".join(parts)
 

@@ -126,7 +126,7 @@ async def next_documents(
     """Return documents in custody, by their ids."""
     rows = await conn.fetch(
         """
-        select id from document where region = $1 and custody = 'stored'
+        select id from document where region = $1 and custody = 'stored' and left_at is null
             and ($2::uuid is null or id > $2) order by id limit $3
         """,
         region,
@@ -140,7 +140,7 @@ async def next_faxes(conn: Connection, region: str, after: UUID | None, limit: i
     """Return faxes in custody, by their ids."""
     rows = await conn.fetch(
         """
-        select id from fax where region = $1 and custody = 'stored'
+        select id from fax where region = $1 and custody = 'stored' and left_at is null
             and ($2::uuid is null or id > $2) order by id limit $3
         """,
         region,

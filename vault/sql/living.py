@@ -7,10 +7,11 @@ from vault.sql.connection import Connection
 
 # A fax's row does not name its scope: of faxes all are asked about, and only those in custody.
 _UNKEYED = """
-    select d.id from document d where d.region = $1 and d.custody = 'stored' {of_order}
+    select d.id from document d where d.region = $1 and d.custody = 'stored' and d.left_at is null
+        {of_order}
         and not exists (select from data_key k where k.id = d.id)
     union all
-    select f.id from fax f where f.region = $1 and f.custody = 'stored'
+    select f.id from fax f where f.region = $1 and f.custody = 'stored' and f.left_at is null
         and not exists (select from data_key k where k.id = f.id)
     union all
     select o.id from porting_order o where o.region = $1 and o.details is not null {of_id}

@@ -13,6 +13,14 @@ LEFT = "left"
 #: The actions whose completed outcomes say that a key left the tree.
 SHREDS = "('document.shred', 'fax.deliver', 'fax.fail', 'fax.expire')"
 
+# What is said of a row whose key is in no copy of the tree, and of which no shred is recorded.
+_NO_KEY = """coalesce((
+    select 'the seal of the restore of ' || to_char(max(r.at) at time zone 'UTC', 'YYYY-MM-DD')
+        || ' destroyed the root key that it hung on'
+    from learned n join access_record r on r.id = n.record
+    where r.region = $1 and r.action = 'keys.restore' and r.reason is null
+        and r.phase = 'outcome' and r.result = 'completed'), 'its key is in no copy of the tree')
+    || '; the log knows of no shred, and its object stays'"""
 # An upload that was there already has no size in its outcome: nothing was stored under its id.
 # Every document that a row, a key or the log knows of, and what is left of it. A key that has its
 # scope's id is no document's: it is that of an order's details, or of the index of numbers.
@@ -29,7 +37,7 @@ _LINES = f"""
             case when f.id is null then coalesce(d.kind, said.kind) else 'fax' end kind,
             coalesce(d.custody, f.custody) custody, coalesce(d.recovered_at, f.recovered_at)
             recovered_at, coalesce(d.shred_reason, f.result) shred_reason,
-            k.id is not null has_key, o.id is not null has_object,
+            k.id is not null has_key, o.id is not null has_object, {_NO_KEY} no_key,
             exists (select from access_record r where r.document = known.id
                 and r.action in {SHREDS} and r.phase = 'outcome'
                 and r.result = 'completed' and r.reason is null) was_shredded,
@@ -49,6 +57,8 @@ _LINES = f"""
         where known.id is not null)
     select id document, order_id "order", kind,
         case
+            when custody = 'stored' and not has_key and left_at is not null then 'left'
+            when custody = 'stored' and not has_key then 'lost'
             when custody = 'stored' and not has_object then 'missing'
             when recovered_at is not null and custody = 'stored' then 'recovered'
             when custody = 'stored' then 'living'
@@ -59,6 +69,8 @@ _LINES = f"""
             else 'lost'
         end state,
         case
+            when custody = 'stored' and not has_key then coalesce('a restore left it behind on '
+                || to_char(left_at at time zone 'UTC', 'YYYY-MM-DD') || '; ', '') || no_key
             when custody = 'stored' and not has_object then 'its object is not in the bucket'
             when recovered_at is not null and custody = 'stored' and kind <> 'fax' then 'stored '
                 'after the backup: it is here again, but its file name is not known'
@@ -145,7 +157,11 @@ async def note_anew(conn: Connection, region: str, generation: int) -> None:
 async def shred_without_key(
     conn: Connection, region: str, generation: int, now: datetime
 ) -> list[UUID]:
-    """Mark stored documents shredded that have no key any more, as the log says where it does."""
+    """
+    Mark stored documents shredded that have no key, where the log or the tree says they were.
+
+    A key that is only missing is no shred: the generation that it hung on may have died.
+    """
     rows = await conn.fetch(
         """
         with gone as (
@@ -163,6 +179,8 @@ async def shred_without_key(
             order by o.document, o.at) r on r.document = s.id
         where s.region = $1 and s.custody = 'stored' and d.id = s.id
             and not exists (select from data_key k where k.id = s.id)
+            and (r.at is not null
+                or exists (select from key_gone g where g.region = $1 and g.id = s.id))
         returning d.id),
         forgotten as (delete from idempotency where resource in (select id from gone))
         select id from gone
@@ -177,7 +195,7 @@ async def shred_without_key(
 async def end_faxes_without_key(
     conn: Connection, region: str, generation: int, now: datetime
 ) -> None:
-    """Bring faxes to their end that have no key any more: as the log says, or else as expired."""
+    """Bring faxes to their end that have no key, as the log says; where only the tree: expired."""
     await conn.execute(
         f"""
         update fax f set custody = 'shredded', metadata = null, fingerprint = null,
@@ -191,11 +209,28 @@ async def end_faxes_without_key(
             order by document, at) r on r.document = s.id
         where s.region = $1 and s.custody = 'stored' and f.id = s.id
             and not exists (select from data_key k where k.id = s.id)
+            and (r.at is not null
+                or exists (select from key_gone g where g.region = $1 and g.id = s.id))
         """,
         region,
         generation,
         now,
     )
+
+
+async def set_left(conn: Connection, region: str, now: datetime) -> None:
+    """Say of what has a row and no key that it is left behind, and of what is here again not."""
+    for table in ("document", "fax"):
+        await conn.execute(
+            f"""
+            update {table} t set left_at = case when k.id is null then $2::timestamptz end
+            from {table} s left join data_key k on k.id = s.id
+            where s.region = $1 and s.custody = 'stored' and t.id = s.id
+                and (s.left_at is null) = (k.id is null)
+            """,
+            region,
+            now,
+        )
 
 
 async def keep_objects(conn: Connection, found: Sequence[tuple[str, int]], *, first: bool) -> None:
