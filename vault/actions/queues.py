@@ -23,7 +23,7 @@ REMEDIES: Mapping[str, str] = {
     "review": f"{_WORKER}; until it has judged them anew, documents go by their earlier time",
     "order-details": f"{_WORKER}; names and numbers are kept for longer than they should be",
     "purge": f"{_WORKER} of the store; nothing opens those objects, and they may still be there",
-    "fax-purge": f"{_WORKER} of the store; nothing opens those objects, and they may still be there",
+    "fax-purge": f"{_WORKER} of the store; nothing opens those objects, they may still be there",
     "certify": f"{_WORKER}; nobody has a certificate of what was destroyed",
     "number-index": f"{_WORKER}; orders may not be found by their numbers",
     "deliver": f"{_WORKER}; the endpoint was not told (`portvault signal list`)",
