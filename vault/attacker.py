@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 KEY, NONCE = 32, 12
 #: A wrap: version, nonce, key and tag; and how far behind a document's id a row may have it.
 _WRAP, _NEAR = 1 + NONCE + KEY + 16, 200
+#: A page of PostgreSQL's WAL, and its header: a segment's first page has the longer one.
+_PAGE, _FIRST_HEADER, _HEADER = 8192, 40, 24
 
 
 class Attacker:
@@ -79,7 +81,7 @@ class Attacker:
         Where the id of an object stands beside a scope's, whatever follows may be a wrap of it,
         under any key that the scope ever had. Returns how many places there are.
         """
-        count = 0
+        wal, count = without_headers(wal), 0
         for document in self._objects:
             at = wal.find(document.bytes)
             while at >= 0:
@@ -155,6 +157,12 @@ class Attacker:
                     if content is not None:
                         found[document] = content
         return found
+
+
+def without_headers(wal: bytes) -> bytes:
+    """Return what a segment of WAL holds, in one piece where it crosses from page to page."""
+    rest = range(_PAGE, len(wal), _PAGE)
+    return wal[_FIRST_HEADER:_PAGE] + b"".join(wal[at + _HEADER : at + _PAGE] for at in rest)
 
 
 def _frames(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -21,6 +21,8 @@ from vault.errors import VaultError
 
 ARCHIVE_SECONDS = 60.0
 RECOVERY_SECONDS = 60.0
+#: How the name of a segment ends that is not all there yet.
+_COMING = ".coming"
 
 
 class Backups:
@@ -42,12 +44,19 @@ class Backups:
         conn = await asyncpg.connect(dsn)
         try:
             await conn.execute("alter system set archive_mode = on")
-            command = f"test -f {self.archive}/%f || cp %p {self.archive}/%f"
+            segment = f"{self.archive}/%f"
+            # Whoever looks for it meanwhile finds all of it, or nothing.
+            copy = f"cp %p {segment}{_COMING} && mv {segment}{_COMING} {segment}"
+            command = f"test -f {segment} || {{ {copy}; }}"
             await conn.execute(f"alter system set archive_command = '{command}'")
         finally:
             await conn.close()
         await self.server.stop()
         return await self.server.start()
+
+    def segments(self) -> list[Path]:
+        """Return the files of the archive that are all there, the oldest first."""
+        return sorted(path for path in self.archive.iterdir() if path.suffix != _COMING)
 
     async def take_dump(self, dsn: str) -> None:
         """Dump the database."""

@@ -20,7 +20,7 @@ from vault.actions.orders import create_order, show_order
 from vault.actions.receive import Upload
 from vault.actions.seal import seal
 from vault.app import open_vault
-from vault.attacker import Attacker
+from vault.attacker import Attacker, without_headers
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.documents import Kind
@@ -52,7 +52,7 @@ async def attack(
     backups.keep_objects()
     for bucket in backups.bucket_copies(REGION):
         attacker.take_bucket(bucket)
-    for segment in sorted(backups.archive.iterdir()):
+    for segment in backups.segments():
         assert attacker.take_wal(segment.read_bytes()) >= 0
     attacker.take_custodian(config.signing_key_path.parent)
     attacker.learn()
@@ -113,9 +113,10 @@ async def test_an_order_that_was_rolled_back_opens_nothing_after_a_seal(tmp_path
                 # What the attacker looks for beside the id of its scope in the WAL.
                 attacker.look_for(order, order)
                 await attacker.take_database(dsn)
-                segments = [path.read_bytes() for path in sorted(backups.archive.iterdir())]
+                segments = [path.read_bytes() for path in backups.segments()]
                 for segment in segments:
                     attacker.take_wal(segment)
+                segments = [without_headers(segment) for segment in segments]
                 attacker.take_custodian(config.signing_key_path.parent)
                 attacker.learn()
                 assert details_in(attacker, segments, order) is found, point
@@ -181,3 +182,37 @@ async def test_an_upload_that_was_rolled_back_opens_nothing_after_a_seal(
         await owner.close()
     finally:
         await backups.server.stop()
+
+
+@pytest.mark.parametrize("on_first", [10, 20])
+def test_what_crosses_a_page_of_the_wal_is_found(on_first: int) -> None:
+    """The next page begins with a header, in the middle of an id."""
+    attacker, document, order = Attacker(REGION), UUID(int=3**80), UUID(int=5**55)
+    attacker.look_for(document, order)
+    record = document.bytes + order.bytes + bytes(range(1, 100))
+    first = (bytes(40) + bytes(8192))[: 8192 - on_first] + record[:on_first]
+    assert attacker.take_wal(first + b"\xff" * 24 + record[on_first:] + bytes(200)) == 1
+
+
+async def test_a_segment_of_the_archive_is_all_there(tmp_path: Path) -> None:
+    """However slowly it comes: its name is there when all of it is."""
+    tmp_path.chmod(0o711)
+    (tmp_path / "home").mkdir(mode=0o711)
+    backups = Backups(tmp_path / "home", tmp_path / "backups")
+    dsn = await backups.begin()
+    try:
+        owner = await asyncpg.connect(dsn)
+        said = await owner.fetchval("show archive_command")
+        await owner.execute(f"alter system set archive_command = '{slowly(said)}'")
+        await owner.execute("select pg_reload_conf()")
+        await owner.close()
+        await backups.mark(dsn, "a")
+        assert {path.stat().st_size for path in backups.segments()} == {16 << 20}
+    finally:
+        await backups.server.stop()
+
+
+def slowly(command: str) -> str:
+    """Return the command with a `cp` that has half of the file there for a second."""
+    half = 'cp() { head -c 8000000 "$1" > "$2"; sleep 1; command cp "$1" "$2"; };'
+    return f"{half} {command}"
