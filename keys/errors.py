@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+CUSTODIAN_CHANGED = (
+    "where `custodian` was changed, set `custodian_before` to the one that holds the keys"
+)
+
 
 class KeysError(Exception):
     """The key hierarchy cannot do this."""
@@ -24,7 +28,8 @@ class KeyMissingError(KeysError):
     def __init__(self, custodian: str, region: str, generation: int) -> None:
         super().__init__(
             f"{custodian} holds no root key of generation {generation} of {region} and does not "
-            "say that it was destroyed: bring it back, or see that it is the right custodian"
+            "say that it was destroyed: bring it back, or see that it is the right custodian; "
+            f"{CUSTODIAN_CHANGED}"
         )
 
 

@@ -36,6 +36,7 @@ from keys.passed_over import PassedOver
 from keys.planting import FIRST_EPOCH, add_scope
 from keys.repair import Inside, Mend, Repair, Shredded, damaged_canaries
 from keys.restore import Merged, Restore
+from keys.returned import destroy_elsewhere
 from keys.rows import AWAY, Connection, Pool
 from keys.seal import Seal, SealResult
 from keys.status import KeyStatus, Walk, look_at_leaves, seal_overdue, status, walk
@@ -92,7 +93,7 @@ class Keyring:
             await self._seal(region).mirror()
         if head is None:
             return
-        await self._seal(region).destroy_returned()
+        await self.destroy_returned(region)
         # Another process may have sealed since the row was read; then there is nothing to learn.
         with suppress(StaleScopeError):
             await self._root_key(region, head)
@@ -237,10 +238,11 @@ class Keyring:
             self.forget()
 
     async def destroy_returned(self, region: str) -> list[int]:
-        """Destroy the region's root keys that were destroyed and came back; returns which."""
+        """Destroy root keys of the region that came back, to any region's custodian; which."""
         self._require(region)
         try:
-            return await self._seal(region).destroy_returned()
+            found = await self._seal(region).destroy_returned()
+            return sorted({*found, *await destroy_elsewhere(self._custodians, region)})
         except AWAY as error:
             raise KeysUnavailableError from error
 

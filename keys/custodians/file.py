@@ -23,6 +23,7 @@ from keys.custodians.file_marker import Marker, new_marker, sealing_key
 from keys.custodians.file_survey import Survey, damaged, decode, encode, survey
 from keys.custodians.secret_file import read_secret
 from keys.errors import (
+    CUSTODIAN_CHANGED,
     CustodianConfigurationError,
     CustodianUnavailableError,
     KeyDestroyedError,
@@ -129,7 +130,8 @@ class FileCustodian:
         found = self._survey()
         if found.marker is None:
             raise CustodianUnavailableError(
-                f"{self.name} holds no root keys: mount its disk, or bring the keys back"
+                f"{self.name} holds no root keys: mount its disk, or bring the keys back; "
+                f"{CUSTODIAN_CHANGED}"
             )
         if found.destroyed(region, generation):
             raise KeyDestroyedError
@@ -180,7 +182,7 @@ class FileCustodian:
 
     def _survey(self) -> Survey:
         """Look; raises where all that was here before is gone, or is another custodian's."""
-        found = survey(self.name, self._directories)
+        found = survey(self.name, self._directories, self._seen_id)
         if self._seen_id is None:
             self._seen_id = found.marker.id if found.marker else None
         elif found.marker is None:

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from keys.custodians.file_marker import FILE_NAME, Marker, decode_marker
+from keys import wrap
+from keys.custodians.file_marker import FILE_NAME, LostMarkerError, Marker, decode_marker
 from keys.errors import CustodianConfigurationError, CustodianUnavailableError
 from keys.private_file import is_private, sync_directory, write_private
 
@@ -61,12 +62,18 @@ class KeyDirectory:
         path = self.path / FILE_NAME
         data = self._read(path)
         if data is not None:
-            return decode_marker(data, path)
+            marker = decode_marker(data)
+            if marker is None:
+                raise LostMarkerError(path, "is damaged or from a later release", bare=self._bare())
+            return marker
         if any(self.listed()):
-            raise CustodianConfigurationError(
-                f"{self.path} holds root keys and no {FILE_NAME}: bring that file back"
-            )
+            raise LostMarkerError(path, "is missing beside root keys", bare=self._bare())
         return None
+
+    def _bare(self) -> bool:
+        """Whether keys lie here, and none of them under a passphrase."""
+        sizes = [self._key(*key).lstat().st_size for key in self.listed()]
+        return bool(sizes) and all(size == wrap.KEY_BYTES for size in sizes)
 
     def begin(self, marker: Marker) -> Marker:
         """Make the directory and its marker; returns the one that stands there."""

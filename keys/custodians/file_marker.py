@@ -46,8 +46,29 @@ class Marker:
         return json.dumps(shown, sort_keys=True).encode() + b"\n"
 
 
-def decode_marker(data: bytes, path: Path) -> Marker:
-    """Read what `encode` wrote."""
+class LostMarkerError(CustodianConfigurationError):
+    """A directory's marker is missing or damaged; says what to write where no copy is left."""
+
+    def __init__(self, path: Path, what: str, *, bare: bool, line: str = "") -> None:
+        self._of, self._bare = (path, what), bare
+        text = (
+            f"{path} {what}: bring it back from another directory of this custodian or from a "
+            "copy; it holds no secret"
+        )
+        if bare and line:
+            text += (
+                ". If there is none: the keys there lie under no passphrase, so write "
+                f"{line} into it"
+            )
+        super().__init__(text)
+
+    def with_line(self, marker: Marker) -> "LostMarkerError":
+        """Say it with the line that is enough for keys that lie under no passphrase."""
+        return LostMarkerError(*self._of, bare=self._bare, line=marker.encode().decode().strip())
+
+
+def decode_marker(data: bytes) -> Marker | None:
+    """Read what `encode` wrote; None where it is none."""
     try:
         marker = Marker(**json.loads(data))
         bytes.fromhex(marker.check)
@@ -55,15 +76,17 @@ def decode_marker(data: bytes, path: Path) -> Marker:
             return marker
     except (ValueError, TypeError):
         pass
-    raise CustodianConfigurationError(
-        f"{path} is damaged or from a later release: bring it back from another directory of this "
-        "custodian or from a copy; it holds no secret"
-    )
+    return None
+
+
+def new_id() -> str:
+    """Return an id that no custodian has."""
+    return os.urandom(ID_BYTES).hex()
 
 
 def new_marker(passphrase_file: Path | None) -> Marker:
     """Make the marker of a new custodian."""
-    identity = os.urandom(ID_BYTES).hex()
+    identity = new_id()
     if passphrase_file is None:
         return Marker(identity)
     bare = Marker(identity, COST, BLOCK, PARALLEL)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from keys import wrap
 from keys.custodians.file_directory import KeyDirectory, Mark
-from keys.custodians.file_marker import Marker
+from keys.custodians.file_marker import LostMarkerError, Marker, new_id
 from keys.errors import CustodianConfigurationError, CustodianUnavailableError, IntegrityError
 
 NOTHING = "holds nothing"
@@ -111,12 +111,19 @@ class Survey:
         return found
 
 
-def survey(name: str, directories: Sequence[KeyDirectory]) -> Survey:
-    """Look at every directory."""
-    found = Survey(name)
+def survey(name: str, directories: Sequence[KeyDirectory], known_id: str | None = None) -> Survey:
+    """
+    Look at every directory; `known_id` is the custodian's, where it was seen before.
+
+    Raises `CustodianConfigurationError` where a marker is lost, or another custodian's.
+    """
+    found, lost = Survey(name), list[LostMarkerError]()
     for directory in directories:
         try:
             marker = directory.marker()
+        except LostMarkerError as error:
+            lost.append(error)
+            continue
         except OSError as error:
             found.lose(directory, error)
             continue
@@ -130,6 +137,8 @@ def survey(name: str, directories: Sequence[KeyDirectory]) -> Survey:
             )
         found.marker = marker
         found.present.append(directory)
+    if lost:
+        raise lost[0].with_line(found.marker or Marker(known_id or new_id()))
     return found
 
 

@@ -1,5 +1,6 @@
 """Custodians in trouble: disks that are gone, tokens that vanish, and a vault that goes on."""
 
+import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from keys.errors import (
     CustodianConfigurationError,
     CustodianUnavailableError,
     KeyDestroyedError,
+    KeyMissingError,
 )
 from tests.fixtures_custodians import Token
 from tests.fixtures_server import OPERATOR, serving
@@ -115,6 +117,54 @@ async def test_others_may_not_look(tmp_path: Path) -> None:
     secret.write_text("four five six\n")
     with pytest.raises(CustodianConfigurationError, match="passphrase"):
         await open_custodian(address).check()
+
+
+@pytest.mark.parametrize("junk", [None, b"", b"[]", b'{"id": "00", "v": 1}'])
+async def test_a_marker_that_is_lost_is_written_by_hand(tmp_path: Path, junk: bytes | None) -> None:
+    """The error has the line, where no passphrase needs more, with the id that is known."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    marker, key = one / "custodian.json", wrap.new_key()
+    custodian = open_custodian(f"file:{one}")
+    await custodian.create(REGION, 1)
+    wrapped = await custodian.wrap(REGION, 1, key, CONTEXT)
+    before = marker.read_bytes()
+    for asked, known in (
+        (custodian, before),
+        (open_custodian(f"file:{one},{shutil.copytree(one, two)}"), before),
+        (open_custodian(f"file:{one}"), None),
+    ):
+        marker.unlink()
+        if junk is not None:
+            marker.write_bytes(junk)
+            marker.chmod(0o600)
+        with pytest.raises(CustodianConfigurationError, match="from a copy") as refused:
+            await asked.check()
+        line = re.search(r'write (\{"id": "[0-9a-f]{32}", "v": 1\}) into it', str(refused.value))
+        assert line is not None
+        assert known in {None, line[1].encode() + b"\n"}
+        marker.write_text(line[1])
+        marker.chmod(0o600)
+        await asked.check()
+        assert await asked.unwrap(REGION, 1, wrapped, CONTEXT) == key
+        marker.write_bytes(before)
+    (tmp_path / "secret").touch(mode=0o600)
+    (tmp_path / "secret").write_text("one two three\n")
+    custodian = open_custodian(f"file:{tmp_path}/sealed?passphrase-file={tmp_path}/secret")
+    await custodian.create(REGION, 1)
+    (tmp_path / "sealed" / "custodian.json").write_bytes(b"junk")
+    with pytest.raises(CustodianConfigurationError, match="from a copy") as refused:
+        await custodian.check()
+    assert "write {" not in str(refused.value)
+
+
+async def test_a_custodian_that_was_changed_names_the_one_before(tmp_path: Path) -> None:
+    """Where the new one is empty, and where it has keys of others, the error says what to set."""
+    for region in (None, "sg"):
+        custodian = open_custodian(f"file:{tmp_path}/new")
+        if region is not None:
+            await custodian.create(region, 1)
+        with pytest.raises((CustodianUnavailableError, KeyMissingError), match="custodian_before"):
+            await custodian.unwrap(REGION, 1, bytes(60), CONTEXT)
 
 
 async def test_a_token_that_is_lost_comes_back(token: Token) -> None:

@@ -159,11 +159,40 @@ async def test_doctor_destroys_what_came_back(tmp_path: Path, database: str) -> 
     shutil.copy2(tmp_path / "copy", file)
     status, out, _ = await vault.run("doctor", "--json")
     assert status == 1
-    assert "generations 1 of uk had come back" in out
+    assert "root key of generation 1 of uk had come back" in out
     assert not file.exists()
     _, out, _ = await vault.run("doctor", "--json")
     verdicts = {row["check"]: row["verdict"] for row in json.loads(out)}
     assert verdicts["custodian uk"] == "warn"
+
+
+async def test_one_that_comes_back_where_the_region_was_before(
+    tmp_path: Path, database: str
+) -> None:
+    """A directory that another region uses still is looked at, by `doctor` and each start."""
+    vault = VaultProcess(tmp_path / "home", database=database, regions="uk,sg")
+    vault.home.mkdir(mode=0o700)
+    old, new = tmp_path / "home-keys", tmp_path / "new"
+    await vault.json("keys", "status")
+    file = old / "uk-1.key"
+    shutil.copy2(file, tmp_path / "copy")
+    moved = f'[region.uk]\ncustodian = "file:{new}"\n'
+    (vault.home / "portvault.toml").write_text(moved)
+    status, _, says = await vault.run("keys", "status")
+    assert (status != 0, "custodian_before" in says) == (True, True)
+    (vault.home / "portvault.toml").write_text(moved + f'custodian_before = "file:{old}"\n')
+    await vault.json("keys", "rotate-custodian", "--region", "uk")
+    assert not file.exists()
+    (vault.home / "portvault.toml").write_text(moved)
+    shutil.copy2(tmp_path / "copy", file)
+    status, out, _ = await vault.run("doctor", "--json")
+    assert (status, file.exists()) == (1, False)
+    assert "root key of generation 1 of uk had come back to a custodian where" in out
+    shutil.copy2(tmp_path / "copy", file)
+    status, _, says = await vault.run("keys", "status")
+    assert (status, file.exists()) == (0, False)
+    assert f"generation 1 of uk came back to file:{old}" in says
+    assert (old / "sg-1.key").exists()
 
 
 @pytest.mark.parametrize("owner", [0, 65534], ids=["root", "nobody"])

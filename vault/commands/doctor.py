@@ -17,10 +17,12 @@ import asyncpg
 from keys import generations
 from keys.custodians.moving import MovingCustodian
 from keys.errors import (
+    CUSTODIAN_CHANGED,
     ForeignKeysError,
     KeysError,
 )
 from keys.mirror_rows import progress
+from keys.returned import destroy_elsewhere
 from keys.status import seal_overdue
 from vault.actions.queues import queues_of
 from vault.adapters.postgres_cluster import is_confined
@@ -332,26 +334,32 @@ async def _seal(region: str, waiting: float) -> tuple[str, str]:
 async def check_custodian(config: Config, region: str, known: Known) -> tuple[str, str]:
     """Look whether a region's custodian has the root key that the database names."""
     tree = known.trees.get(region)
-    custodian = open_region_custodian(config, region)
+    custodians = {each: open_region_custodian(config, each) for each in config.regions}
+    custodian = custodians[region]
     try:
         await custodian.check()
         living, returned = await custodian.generations(region), await custodian.returned(region)
         for generation in returned:
             await custodian.destroy(region, generation)
+        elsewhere = await destroy_elsewhere(custodians, region)
         moved = isinstance(custodian, MovingCustodian) and await custodian.is_moved(region)
     finally:
-        await custodian.close()
-    if returned:
+        for each in custodians.values():
+            await each.close()
+    if returned or elsewhere:
+        where = custodian.name if returned else "a custodian where the region was before"
+        numbers = sorted({*returned, *elsewhere})
+        said = "key of generation" if len(numbers) == 1 else "keys of generations"
         return "fail", (
-            f"the destroyed root keys of generations {', '.join(map(str, returned))} of {region} "
-            f"had come back to {custodian.name}, and opened what was sealed; they were destroyed "
-            "again just now: find the copy that they came from, and who made it"
+            f"the destroyed root {said} {', '.join(map(str, numbers))} of {region} had come back "
+            f"to {where}, and opened what was sealed; just now destroyed again: find the copy "
+            "that was used, and who made it"
         )
     if tree is not None and tree not in living:
         return "fail", (
             f"{custodian.name} has no root key of generation {tree}, under which all of {region} "
-            "lies: mount its disk or bring its keys back; where the database is from a backup or a "
-            "late standby, `portvault restore --dry-run`"
+            f"lies: mount its disk or bring its keys back; {CUSTODIAN_CHANGED}; where the database "
+            "is from a backup or a late standby, `portvault restore --dry-run`"
         )
     foreign = [generation for generation in living if (region, generation) not in known.named]
     if foreign and tree is None and region in known.mirrors:
