@@ -30,6 +30,7 @@ from vault.actions.certify import certify
 from vault.actions.fax_ending import deliver_fax, fail_fax
 from vault.actions.fax_reading import describe_fax, open_fax
 from vault.actions.faxes import Incoming, receive_fax
+from vault.actions.look import PARTS
 from vault.actions.order_events import take_event
 from vault.actions.orders import show_order
 from vault.actions.purge import purge_shredded
@@ -47,7 +48,9 @@ from vault.domain.documents import Custody
 from vault.domain.faxes import UNKNOWN_NUMBER, Fax, State
 from vault.domain.orders import END_NOT_KNOWN, Status
 from vault.errors import ConflictError, ShreddedError
+from vault.sql import damage as damage_sql
 from vault.sql.connection import connection
+from vault.sql.damage import Look
 
 GATEWAY = Principal("gateway", "fax-gateway", frozenset({REGION}))
 
@@ -220,19 +223,27 @@ async def test_what_was_left_behind_is_not_asked_about_again(house: House) -> No
     """The log remembers it, whatever backup is restored next; it comes back once it can."""
     async with clocked(house.config) as (vault, _):
         order = await new_order(vault)
+        async with connection(vault.pool) as conn:
+            look = Look(PARTS[-1], None, vault.clock(), vault.clock())
+            await damage_sql.set_look(conn, REGION, look)
         await house.back_up(vault)
         document = await put(vault, order)
         await house.publish(vault)
         lost = await put(vault, order)
         await house.publish_log(vault)
+        await put(vault, order)
     path = Path(house.config.objects_uri(REGION).removeprefix("dir:")) / f"documents/{document}"
     kept = path.read_bytes()
     path.unlink()
     async with house.restored() as done:
         assert "cannot be brought back" in (done.refused or "")
+        # What was answered and not yet published: only its object is left.
+        assert done.unknown_objects == 1
     async with house.restored(leave_unknown=True) as done:
         assert states(done) == {document: "unknown", lost: "lost"}
     async with clocked(house.config) as (vault, _):
+        async with connection(vault.pool) as conn:
+            assert await damage_sql.look_of(conn, REGION) is None
         await house.publish(vault)
     async with house.restored() as done:
         assert (done.refused, states(done)) == (None, {document: "left", lost: "left"})

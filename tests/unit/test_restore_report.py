@@ -61,6 +61,12 @@ def test_what_is_in_question_comes_first_with_what_to_do() -> None:
     assert any(line.startswith("lost (1): ") for line in lines)
 
 
+def test_objects_that_nothing_knows_are_counted() -> None:
+    """They are said where there are any, and only there."""
+    assert "nothing knows" not in _told()
+    assert "3 that nothing knows" in _told(replace(_done("living"), unknown_objects=3))
+
+
 @pytest.mark.parametrize("count", [1, 250])
 def test_no_line_is_wider_than_a_terminal(count: int) -> None:
     """Whatever a restore may say of whatever it finds, with ids as long as they are."""

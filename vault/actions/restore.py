@@ -24,6 +24,7 @@ from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import OBJECTS_PREFIX
 from vault.domain.records import Record
+from vault.sql import damage as damage_sql
 from vault.sql import learned as learned_sql
 from vault.sql import log as log_sql
 from vault.sql import log_trim as trim_sql
@@ -54,6 +55,8 @@ class Restored:
     decisions: tuple[Decision, ...] = ()
     orders: tuple[OrderLine, ...] = ()
     documents: tuple[Line, ...] = ()
+    #: Objects that no row, no key and no record of the log knows.
+    unknown_objects: int = 0
 
     def count(self, state: str) -> int:
         """Return how many documents are in a state."""
@@ -161,6 +164,7 @@ async def _reconcile(access: Access, conn: Connection, region: str) -> Restored:
     vault = access.vault
     merged = await vault.keyring.restore(conn, region)
     await learned_sql.begin(conn)
+    await damage_sql.forget_look(conn, region)
     known = await log_sql.latest_checkpoint(conn, region)
     records = await adopt_published(vault, conn, region)
     again = await restore_sql.shredded_by_log(conn, region)
@@ -189,6 +193,9 @@ async def _reconcile(access: Access, conn: Connection, region: str) -> Restored:
         tuple(decisions),
         recovered.orders,
         tuple(_explained(line, details.get(line.document)) for line in documents),
+        await restore_sql.unknown_objects(
+            conn, OBJECTS_PREFIX, [line.document for line in documents]
+        ),
     )
 
 

@@ -152,6 +152,12 @@ def _summary(done: Restored, *, dry: bool) -> str:
             f"{len(tree.passed_over)} segments of the key tree in the bucket do not verify, such "
             f"as {tree.passed_over[0]}"
         )
+    if done.unknown_objects:
+        facts["objects"] = (
+            f"{done.unknown_objects} that nothing knows: stored just before the loss, or cut "
+            "short; without its key none of them opens. Whoever had an answer that the log does "
+            "not know stores it again"
+        )
     shown = [f"{done.region}: {verb}"]
     for name, said in facts.items():
         first, *more = _lines(said, " " * 15)

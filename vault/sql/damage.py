@@ -55,6 +55,11 @@ async def set_look(conn: Connection, region: str, look: Look) -> None:
     )
 
 
+async def forget_look(conn: Connection, region: str) -> None:
+    """Have the look begin anew: what it looked at was another state."""
+    await conn.execute("delete from damage_look where region = $1", region)
+
+
 async def note(conn: Connection, damages: Sequence[Damage], now: datetime) -> None:
     """Keep what was found, or say that it was seen again."""
     for item in damages:

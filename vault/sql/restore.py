@@ -253,6 +253,21 @@ async def lines(conn: Connection, region: str, prefix: str) -> list[Line]:
     return [Line(**dict(row)) for row in rows]
 
 
+async def unknown_objects(conn: Connection, prefix: str, documents: Sequence[UUID]) -> int:
+    """Return how many of the objects are of none of these, and of no upload that has a row."""
+    count: int = await conn.fetchval(
+        """
+        select count(*) from found_object o
+        where not exists (select from unnest($2::uuid[]) known (id)
+                          where o.id = $1 || known.id::text)
+            and not exists (select from document d where o.id = $1 || d.id::text)
+        """,
+        prefix,
+        list(documents),
+    )
+    return count
+
+
 async def forget_receiving(conn: Connection, documents: Sequence[UUID]) -> None:
     """Drop the rows of uploads that did end, so that nobody sweeps up what they brought."""
     await conn.execute(
