@@ -28,7 +28,10 @@ from vault.wording import worded
 
 FAILED, MISSING, FORBIDDEN, UNAVAILABLE = 1, 3, 4, 5
 _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
-    ((errors.NotFoundError, errors.ShreddedError, KeyDestroyedError), MISSING),
+    (
+        (errors.NotFoundError, errors.ShreddedError, errors.LeftBehindError, KeyDestroyedError),
+        MISSING,
+    ),
     ((errors.ForbiddenError, errors.UnauthenticatedError), FORBIDDEN),
     ((errors.UnavailableError, CustodianUnavailableError, KeysUnavailableError), UNAVAILABLE),
 )

@@ -47,6 +47,10 @@ class ShreddedError(VaultError):
     """The document was shredded."""
 
 
+class LeftBehindError(VaultError):
+    """A restore left it behind: nobody shredded it, and its key is no more."""
+
+
 class TooLargeError(VaultError):
     """The document is over the size limit."""
 

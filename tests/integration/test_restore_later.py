@@ -8,7 +8,6 @@ from uuid import UUID
 
 import pytest
 
-from keys.damage import DamagedError
 from tests.fixtures_server import PORTING
 from tests.fixtures_telefax import CALLEE, CALLER
 from tests.restore_house import REGION, House, read, shred_it, states
@@ -32,6 +31,7 @@ from vault.actions.fax_reading import describe_fax, open_fax
 from vault.actions.faxes import Incoming, receive_fax
 from vault.actions.look import PARTS
 from vault.actions.order_events import take_event
+from vault.actions.order_numbers import read_numbers
 from vault.actions.orders import show_order
 from vault.actions.purge import purge_shredded
 from vault.actions.read import describe
@@ -47,7 +47,7 @@ from vault.domain.carriers import CarrierEvent
 from vault.domain.documents import Custody
 from vault.domain.faxes import UNKNOWN_NUMBER, Fax, State
 from vault.domain.orders import END_NOT_KNOWN, Status
-from vault.errors import ConflictError, ShreddedError
+from vault.errors import ConflictError, LeftBehindError, ShreddedError
 from vault.sql import damage as damage_sql
 from vault.sql.connection import connection
 from vault.sql.damage import Look
@@ -331,6 +331,7 @@ async def test_a_key_that_died_with_its_generation_is_lost_and_never_called_shre
         await house.back_up(vault)
         early = house.state
         left, left_fax = await put(vault, order), await take(vault, fax)
+        later = await new_order(vault)
         await shred_it(vault, gone)
         await house.publish_log(vault)
         unsaid, unsaid_fax = await put(vault, order), await take(vault, fax)
@@ -361,13 +362,18 @@ async def test_a_key_that_died_with_its_generation_is_lost_and_never_called_shre
             await finish(vault)
             for one in (left, unsaid):
                 assert await custody(vault, one) == "stored"
-                with pytest.raises(DamagedError):
+                with pytest.raises(LeftBehindError, match="nobody shredded it"):
                     await read(vault, one)
+                assert (await describe(vault, PORTING, one)).filename is None
                 with pytest.raises(ConflictError, match="its certificate is issued once"):
                     await certificate(vault, COMPLIANCE, one)
             for one in (left_fax, unsaid_fax):
                 row = await shown(vault, one)
-                assert (row.custody, row.state) == (Custody.STORED, State.RECEIVED)
+                assert (row.custody, row.ended_at) == (Custody.STORED, None)
+                with pytest.raises(LeftBehindError):
+                    await fetch(vault, one)
+            with pytest.raises(LeftBehindError, match="nobody shredded them"):
+                await read_numbers(vault, PORTING, later, purpose="verify-identity", reference=None)
             assert (await vault.keyring.verify(REGION)).findings == ()
             assert await custody(vault, gone) == "sealed"
             await house.publish(vault)

@@ -12,7 +12,7 @@ from keys.stream import DataKey
 from vault.actions.access import Access, own_regions, recorded
 from vault.actions.fax_ending import queue_damaged
 from vault.actions.outgoing import Outgoing
-from vault.actions.stored_object import Stored, lost_key, open_metadata, open_object
+from vault.actions.stored_object import Stored, open_metadata, open_object, without_key
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Purpose
 from vault.domain.documents import Custody
@@ -106,7 +106,7 @@ class _Attempt:
                     raise ShreddedError("the fax was shredded")
                 if self._alone and opened.fax.next_attempt_at > self._now:
                     raise ConflictError("another attempt to deliver this fax is under way")
-                raise lost_key(opened.fax.region, self._fax)
+                raise without_key(opened.fax)
             try:
                 return opened.fax, await access.unwrap(opened.key, order=None)
             except StaleScopeError:

@@ -23,6 +23,7 @@ from vault.domain.fax_numbers import clean_facts
 from vault.domain.faxes import Channel
 from vault.errors import (
     ConflictError,
+    LeftBehindError,
     MailDeferredError,
     MailRefusedError,
     NotFoundError,
@@ -76,7 +77,7 @@ async def _try(vault: Vault, identity: UUID) -> None:
     """Send one fax, and record what became of it."""
     try:
         said = await _send(vault, identity)
-    except (ShreddedError, NotFoundError):
+    except (ShreddedError, LeftBehindError, NotFoundError):
         return
     except MailRefusedError as error:
         await _fail(vault, identity, str(error), final=True)

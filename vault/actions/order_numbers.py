@@ -9,8 +9,9 @@ from vault.actions.access import recorded
 from vault.actions.number_index import opened
 from vault.context import Vault
 from vault.domain.access import Action, Principal
+from vault.domain.orders import DETAILS_NOT_KNOWN
 from vault.domain.receipts import encode_receipt, receipt_of
-from vault.errors import ConflictError, NotFoundError, ShreddedError
+from vault.errors import ConflictError, LeftBehindError, NotFoundError, ShreddedError
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection
 
@@ -60,6 +61,10 @@ async def read_numbers(
                 raise NotFoundError
             with suppress(StaleScopeError):
                 details = await opened(access, order, wrapped)
+                if details is None and DETAILS_NOT_KNOWN in (order.not_known or ()):
+                    raise LeftBehindError(
+                        "a restore lost the order's numbers; nobody shredded them"
+                    )
                 if details is None:
                     raise ShreddedError("the order's details were shredded: its numbers are gone")
                 access.size_bytes = sum(map(len, details.numbers))

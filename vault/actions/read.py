@@ -18,13 +18,19 @@ from vault.actions.approvals import is_approved, use
 from vault.actions.outgoing import Outgoing
 from vault.actions.published_first import wait_published
 from vault.actions.standing import Standing, standing_of
-from vault.actions.stored_object import Stored, lost_key, open_metadata, open_object
+from vault.actions.stored_object import Stored, open_metadata, open_object, without_key
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Custody, Document
 from vault.domain.receipts import encode_receipt, receipt_of
-from vault.errors import ConflictError, NotFoundError, RestrictedError, ShreddedError
+from vault.errors import (
+    ConflictError,
+    LeftBehindError,
+    NotFoundError,
+    RestrictedError,
+    ShreddedError,
+)
 from vault.sql import documents as documents_sql
 from vault.sql.connection import connection, transaction
 
@@ -126,7 +132,7 @@ async def describe(vault: Vault, principal: Principal, identity: UUID) -> Descri
             return Description(document, None, standing)
         try:
             document, key = await _unwrap(access, identity)
-        except ShreddedError:
+        except (ShreddedError, LeftBehindError):
             return Description(document, None, standing)
         return Description(document, open_filename(key, document), standing)
 
@@ -138,7 +144,7 @@ async def _unwrap(access: Access, identity: UUID) -> tuple[Document, DataKey]:
             raise NotFoundError
         if found.key is None and found.document.custody is Custody.STORED:
             # It was not shredded: that would have taken its key and said so in one commit.
-            raise lost_key(found.document.region, identity)
+            raise without_key(found.document)
         if found.key is None:
             raise ShreddedError
         try:

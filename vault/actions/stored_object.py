@@ -18,7 +18,7 @@ from keys.stream import HEADER_BYTES, DataKey, ciphertext_size
 from vault.context import Vault
 from vault.domain.documents import Document, metadata_context, object_name, stream_context
 from vault.domain.faxes import Fax
-from vault.errors import ObjectMissingError
+from vault.errors import LeftBehindError, ObjectMissingError
 
 T = TypeVar("T")
 
@@ -58,6 +58,16 @@ def damaged(damage: Damage) -> DamagedError:
 def lost_key(region: str, identity: UUID) -> DamagedError:
     """Return the error for a key that is not there, of something that was not shredded."""
     return damaged(damage.lost(region, identity))
+
+
+def without_key(thing: Document | Fax) -> DamagedError | LeftBehindError:
+    """Return the error for what is in custody and has no key: a restore left it, or it was lost."""
+    if thing.left_at is None:
+        return lost_key(thing.region, thing.id)
+    return LeftBehindError(
+        f"a restore left this behind on {thing.left_at:%Y-%m-%d}: nobody shredded it, and the root "
+        "key that its key hung on was destroyed by the seal of a restore"
+    )
 
 
 def open_metadata(key: DataKey, stored: Stored, decode: Callable[[bytes], T]) -> T:

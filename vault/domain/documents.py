@@ -98,6 +98,8 @@ class Document:
     #: When a restore brought it back without its row, and what of it is not known since.
     recovered_at: datetime | None = None
     not_known: list[str] | None = None
+    #: When a restore left it behind, whose seal, or one before it, destroyed what its key hung on.
+    left_at: datetime | None = None
 
 
 def correction_of(document: UUID, kind: Kind) -> str:

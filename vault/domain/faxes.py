@@ -95,6 +95,8 @@ class Fax:
     #: When a restore brought it back without its row, and what of it is not known since.
     recovered_at: datetime | None = None
     not_known: list[str] | None = None
+    #: When a restore left it behind, whose seal, or one before it, destroyed what its key hung on.
+    left_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ CUSTOMER_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 UNKNOWN_CUSTOMER = "?"
 #: Stands in `not_known` of an order that may have ended, which a restore could not tell.
 END_NOT_KNOWN = "ended_at"
+#: Stands there of an order whose details nobody forgot, and whose key a restore did not find.
+DETAILS_NOT_KNOWN = "details"
 REFERENCE_LENGTH_MAX = 128
 CARRIER_LENGTH_MAX = 100
 

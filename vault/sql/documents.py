@@ -21,7 +21,8 @@ COLUMNS = """
     d.id, d.region, d.order_id, d.kind, d.custody, d.media_type, d.size_bytes, d.stream_header,
     d.metadata, d.received_at, d.stored_at, d.shredded_at, d.shred_reason, d.shredded_by,
     d.last_generation, d.purged_at, d.purged_versions, d.sealed_at, d.shred_ground, d.restricted_at,
-    d.retention_row, d.reviewed, d.shred_approved_by, d.replaced_by, d.recovered_at, d.not_known
+    d.retention_row, d.reviewed, d.shred_approved_by, d.replaced_by, d.recovered_at, d.not_known,
+    d.left_at
 """
 _HELD = covering_document("d.id", "d.order_id", "d.region", "o.customer")
 

@@ -118,12 +118,25 @@ async def set_gone(conn: Connection, orders: Sequence[UUID], now: datetime) -> N
 
 
 async def set_gone_without_key(conn: Connection, region: str, now: datetime) -> None:
-    """Say of details that have no key any more, after a restore, that they are gone."""
+    """Say of details that have no key any more, after a restore, that they are gone, or lost."""
     rows = await conn.fetch(
         """
-        select id from porting_order o where region = $1 and details is not null
+        select id, exists (select from key_gone g where g.region = $1 and g.id = o.id)
+            or exists (select from access_record r where r."order" = o.id
+                and r.action = 'order.forget' and r.phase = 'outcome'
+                and r.result = 'completed' and r.reason is null) forgotten
+        from porting_order o where region = $1 and details is not null
             and not exists (select from data_key k where k.id = o.id)
         """,
         region,
     )
     await set_gone(conn, [row["id"] for row in rows], now)
+    await conn.execute(
+        """
+        update porting_order set recovered_at = coalesce(recovered_at, $2),
+            not_known = coalesce(not_known, '{}') || '{details}'
+        where id = any($1)
+        """,
+        [row["id"] for row in rows if not row["forgotten"]],
+        now,
+    )

@@ -83,6 +83,7 @@ TYPES = (
     ProblemType("conflict", 409, "Conflict", (errors.ConflictError,)),
     ProblemType("legal-floor", 409, "Kept by the retention policy", (errors.FloorError,)),
     ProblemType("shredded", 410, "Shredded", (errors.ShreddedError, KeyDestroyedError)),
+    ProblemType("left-behind", 410, "Left behind by a restore", (errors.LeftBehindError,)),
     TOO_LARGE,
     UNSUPPORTED,
     EXPECTATION,
