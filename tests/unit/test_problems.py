@@ -33,6 +33,7 @@ UNANSWERED = {
     keys_errors.StandbyBehindError,
     keys_errors.SealOverdueError,
     keys_errors.RestoreRefusedError,
+    keys_errors.ForeignKeysError,
     migrate.MigrationError,
 }
 #: Where errors are raised to the terminal alone.
