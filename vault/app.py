@@ -241,7 +241,7 @@ async def serve(config: Config) -> None:
     from vault.mail.listener import listening
     from vault.warm import warm
     from vault.web.listening import open_account, serving
-    from vault.worker import work
+    from vault.worker import work, write_last
 
     keep_pages()
     warm()
@@ -249,6 +249,7 @@ async def serve(config: Config) -> None:
         await migrate(owner)
         async with (
             open_vault(config, dsn=login(config)) as vault,
+            _ending(vault, write_last if config.worker else None),
             serving(config, vault, connections := open_account(config)) as address,
             listening(vault, connections),
         ):
@@ -267,16 +268,27 @@ async def serve(config: Config) -> None:
             await _until_stopped(*steps)
 
 
+@asynccontextmanager
+async def _ending(
+    vault: Vault, last: Callable[[Vault], Coroutine[Any, Any, None]] | None
+) -> AsyncIterator[None]:
+    """Do what comes last, once the block has ended without an error."""
+    yield
+    if last is not None:
+        await last(vault)
+
+
 async def work_only(config: Config) -> None:
     """Run the reconcilers without a server, until a signal asks to stop."""
     from vault.warm import warm
-    from vault.worker import work
+    from vault.worker import work, write_last
 
     warm()
     async with open_vault(config) as vault:
         await _start_grace(vault)
         look_less()
         await _until_stopped(work(vault))
+        await write_last(vault)
 
 
 async def _start_grace(vault: Vault) -> None:

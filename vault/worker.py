@@ -36,6 +36,8 @@ from vault.errors import VaultError
 log = logging.getLogger(__name__)
 
 BACK_OFF_SECONDS = 5.0
+#: What a clean stop takes at most to write what came last into the buckets.
+STOP_SECONDS = 4.0
 #: Between two steps of the look at rest.
 LOOK_SECONDS = 30.0
 
@@ -71,6 +73,9 @@ async def _mirror(vault: Vault, region: str) -> int:
     return 0
 
 
+_LAST = (("sequence", sequence_log), ("publish", publish_log), ("mirror", _mirror))
+
+
 def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
     """Return what the worker does, with this configuration's intervals."""
     return (
@@ -97,6 +102,20 @@ def reconcilers(vault: Vault) -> tuple[Reconciler, ...]:
         Reconciler("interrupted", close_interrupted, 60.0),
         Reconciler("look", look_at_rest, LOOK_SECONDS),
     )
+
+
+async def write_last(vault: Vault) -> None:
+    """Bring the buckets up to date before a clean stop, for `STOP_SECONDS` at most."""
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            for region in vault.config.regions:
+                for name, step in _LAST:
+                    try:
+                        await step(vault, region)
+                    except Exception:
+                        log.exception("%s in %s before the end", name, region)
+    except TimeoutError:
+        log.warning("the buckets lack what came last: there was no time to write it at the stop")
 
 
 async def work(vault: Vault) -> None:

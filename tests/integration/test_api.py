@@ -196,6 +196,13 @@ async def test_a_closed_order_takes_no_more(api: Api, passport: bytes) -> None:
     assert (await api.put(order, passport))[0] == 409
     status, problem, _ = await api.call("PATCH", f"/v1/orders/{order}", json={"status": "ported"})
     assert (status, problem["title"]) == (409, "Conflict")
+    order = await api.order()
+    path = f"/v1/orders/{order}"
+    assert (await api.call("PATCH", path, json={"status": "ported"}))[0] == 200
+    status, problem = await api.put(order, passport)
+    assert (status, "move it to exception" in problem["detail"]) == (409, True)
+    assert (await api.call("PATCH", path, json={"status": "exception"}))[0] == 200
+    assert (await api.put(order, passport))[0] == 201
 
 
 async def test_numbers_must_be_e164(api: Api) -> None:

@@ -22,6 +22,18 @@ async def test_status_tells_what_an_operator_asks(vault_process: VaultProcess) -
     assert "flash" in out
 
 
+async def test_a_clean_stop_writes_what_came_last_into_the_bucket(
+    vault_process: VaultProcess,
+) -> None:
+    """The tree's copy has the key of what was put just before, however long the interval is."""
+    vault = vault_process
+    await scan_of(vault, await token_of(vault, "porting"))
+    copies = vault.home / "objects" / "uk" / "keys"
+    before = set(copies.rglob("*"))
+    assert await vault.stop() == 0
+    assert set(copies.rglob("*")) > before
+
+
 async def test_verify_opens_every_key_and_names_what_does_not(vault_process: VaultProcess) -> None:
     """A wrap that was damaged in the database is found and named."""
     vault = vault_process

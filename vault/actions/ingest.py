@@ -61,7 +61,10 @@ async def ingest(
             await once.check(vault, _bounded(vault, upload.body))
             return await _find(vault, announced.earlier)
         if not announced.accepted:
-            raise ConflictError("the order is closed; it takes no more documents")
+            raise ConflictError(
+                "the order is closed; it takes no more documents. One that was ported is reopened "
+                "by its reversal (move it to exception); else open a new order"
+            )
         return await receive(vault, access, upload, kind=kind, scope=order, once=once)
 
 
