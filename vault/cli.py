@@ -11,8 +11,10 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 from keys.errors import (
@@ -124,12 +126,22 @@ def _say(error: Exception) -> int:
     text = str(error) if known else f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    print(f"portvault: {worded(' '.join(text.split()))}", file=sys.stderr)
+    print(_shown(f"portvault: {worded(' '.join(text.split()))}"), file=sys.stderr)
     # What a script is to tell apart says so itself.
     status: int | None = getattr(error, "exit_status", None)
     if status is not None:
         return status
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), FAILED)
+
+
+def _shown(line: str) -> str:
+    """Return what goes wrong: on a terminal as lines that fit it, for a script as one line."""
+    if not sys.stderr.isatty():
+        return line
+    with suppress(OSError):
+        if width := os.get_terminal_size(sys.stderr.fileno()).columns:
+            return textwrap.fill(line, width, break_on_hyphens=False, break_long_words=False)
+    return line
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import re
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +51,24 @@ def said() -> Iterator[tuple[str, str]]:
                 for one in ast.walk(node):
                     if isinstance(one, ast.Constant) and isinstance(one.value, str):
                         yield f"{name}:{one.lineno}", one.value
+
+
+def test_an_error_fits_the_terminal_and_is_one_line_elsewhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People read lines of their terminal's width; a script reads one."""
+    long = "what is wrong and what to do about it " * 9
+    _say(InvalidRequestError(long))
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    outside, inside = os.openpty()
+    termios.tcsetwinsize(inside, (24, 72))
+    with os.fdopen(inside, "w", buffering=1) as terminal, os.fdopen(outside, "rb", 0) as seen:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        _say(InvalidRequestError(long))
+        lines = seen.read(4096).decode().splitlines()
+    assert len(lines) > 4
+    assert max(map(len, lines)) <= 72
+    assert " ".join(lines) == f"portvault: {long.strip()}"
 
 
 def test_no_problem_on_the_terminal_speaks_http() -> None:
