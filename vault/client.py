@@ -214,10 +214,15 @@ async def check(response: aiohttp.ClientResponse) -> None:
 async def call(http: aiohttp.ClientSession, method: str, path: str, **options: Any) -> Any:
     """Call and return the JSON answer; a token never follows a redirect."""
     async with http.request(method, path, allow_redirects=False, **options) as response:
-        await check(response)
-        if response.content_type != "application/json":
-            raise _no_vault(response)
-        return await response.json()
+        return await json_of(response)
+
+
+async def json_of(response: aiohttp.ClientResponse) -> Any:
+    """Return the JSON that was answered; raises what a problem means."""
+    await check(response)
+    if response.content_type != "application/json":
+        raise _no_vault(response)
+    return await response.json()
 
 
 def _no_vault(response: aiohttp.ClientResponse) -> VaultError:

@@ -236,6 +236,8 @@ def test_a_word_that_is_no_id_says_so(name: str, argument: argparse.Action) -> N
         "order",
         "nonsense",
         "get ID",
+        f"put scan.jpg --order {AN_ID} --kind nonsense",
+        f"correct {AN_ID} --kind nonsense",
         "put scan.jpg --kind passport",
         "token create --role king --region uk",
         "token create --role porting --region uk --days 0",

@@ -19,7 +19,7 @@ from vault.actions.read import describe, open_content
 from vault.actions.receive import Pace, Upload
 from vault.actions.standing import standing_of
 from vault.config import Config
-from vault.domain.documents import parse_kind
+from vault.domain.documents import EARLIER, Kind, parse_kind
 from vault.domain.media import readable
 from vault.domain.orders import Status
 from vault.domain.receipts import HEADER as RECEIPT
@@ -136,7 +136,7 @@ async def ingest_document(request: web.Request) -> web.Response:
     vault = vault_of(request)
     kind = parse_kind(request.query.get("kind", ""))
     if kind is None:
-        raise InvalidRequestError("say what it is: ?kind=passport, national_id, loa, …")
+        raise InvalidRequestError(f"say what it is: ?kind={', '.join(Kind)}")
     upload = Upload(
         body=upload_body(request, vault.config),
         media_type=request.headers.get(hdrs.CONTENT_TYPE),
@@ -144,6 +144,7 @@ async def ingest_document(request: web.Request) -> web.Response:
         size_bytes=request.content_length,
         sha256=content_digest(request.headers.getall("Content-Digest", [])),
     )
+    began_at = vault.clock()
     document = await ingest(
         vault,
         principal_of(request),
@@ -156,8 +157,10 @@ async def ingest_document(request: web.Request) -> web.Response:
     shown = document_json(document, standing, filename=upload.filename)
     # None is made unless it is sent, and none is kept: it would tell the content without a key.
     shown["digest"] = "checked" if upload.sha256 is not None else "none"
-    location = {hdrs.LOCATION: f"/v1/documents/{document.id}"}
-    return await answer(request, shown, status=201, headers=location)
+    headers: dict[str, str] = {hdrs.LOCATION: f"/v1/documents/{document.id}"}
+    if document.received_at < began_at:
+        headers[EARLIER] = "?1"
+    return await answer(request, shown, status=201, headers=headers)
 
 
 async def upload_body(request: web.Request, config: Config) -> AsyncIterator[bytes]:

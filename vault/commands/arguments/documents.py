@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vault.commands.arguments.tree import Tree, identity
+from vault.commands.arguments.tree import Tree, identity, kind
 from vault.domain.access import Purpose
 from vault.domain.documents import Kind
 from vault.domain.kept_words import SHRED_REASONS
@@ -18,7 +18,7 @@ def add_documents(tree: Tree) -> None:
     )
     put.add_argument("file", type=Path, nargs="+", metavar="FILE")
     put.add_argument("--order", type=identity, required=True)
-    put.add_argument("--kind", required=True, help=", ".join(Kind))
+    put.add_argument("--kind", type=kind, required=True, help=", ".join(Kind))
     put.add_argument("--digest", action="store_true", help="send Content-Digest (SHA-256)")
     put.add_argument(
         "--again",
@@ -82,7 +82,7 @@ def add_documents(tree: Tree) -> None:
         "portvault correct ID --kind passport",
     )
     correct.add_argument("document", type=identity, metavar="DOCUMENT")
-    correct.add_argument("--kind", required=True, help="passport, national_id, loa, …")
+    correct.add_argument("--kind", type=kind, required=True, help=", ".join(Kind))
     correct.add_argument(
         "--approval",
         type=identity,

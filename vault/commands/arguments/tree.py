@@ -4,6 +4,8 @@ import argparse
 from typing import Any
 from uuid import UUID
 
+from vault.domain.documents import ALIASES, Kind, parse_kind
+
 _AN_ID = "4f9c2a71-08d3-4c55-9b1e-6a7d20f3c8e4"
 COUNT_MAX = 36500  # A hundred years, where it counts days.
 
@@ -66,6 +68,15 @@ def count(text: str) -> int:
     if not 1 <= number <= COUNT_MAX:
         raise argparse.ArgumentTypeError(f"it must be a whole number from 1 to {COUNT_MAX}")
     return number
+
+
+def kind(text: str) -> str:
+    """Return a kind or an alias as it was written; for `type=`."""
+    if parse_kind(text) is None:
+        raise argparse.ArgumentTypeError(
+            f"there is no kind {text!r}: {', '.join(Kind)}, or as carriers say {', '.join(ALIASES)}"
+        )
+    return text
 
 
 def identity(text: str) -> str:
