@@ -68,6 +68,8 @@ async def carriers(config: Config) -> AsyncIterator[Carriers]:
         telnyx_public_key=PUBLIC,
         twilio_auth_token=TOKEN,
         bandwidth_credentials=CREDENTIALS,
+        # A thousand events of one order wait for its row, on a slow machine for longer.
+        database_timeout_seconds=30.0,
     )
     async with open_vault(settings, dsn=config.database) as vault, serving(vault) as api:
         yield Carriers(vault, api)

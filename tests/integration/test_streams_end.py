@@ -133,7 +133,13 @@ class Scene:
 @asynccontextmanager
 async def scene_of(config: Config, **settings: Any) -> AsyncIterator[Scene]:
     """Serve from two processes' worth of vaults on one database."""
-    patient = replace(config, key_cache_seconds=10.0, record_timeout_seconds=10.0, **settings)
+    patient = replace(
+        config,
+        key_cache_seconds=10.0,
+        record_timeout_seconds=10.0,
+        database_timeout_seconds=30.0,
+        **settings,
+    )
     async with AsyncExitStack() as stack:
         opened = []
         for _ in range(2):

@@ -1,12 +1,22 @@
 """No revival: once sealed, no collection of database states and root keys opens a document."""
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID
+
+import pytest
 
 from tests.fixtures_server import OPERATOR, Api
 from vault.actions.seal import mark_sealed, seal
 from vault.attacker import Attacker
+from vault.config import Config
 from vault.context import Vault
+
+
+@pytest.fixture
+def config(config: Config) -> Config:
+    """Have the database answer in its own time: how long seals and uploads take is not tested."""
+    return replace(config, record_timeout_seconds=30.0, database_timeout_seconds=30.0)
 
 
 async def attack(vault: Vault, attacker: Attacker) -> dict[UUID, bytes]:
