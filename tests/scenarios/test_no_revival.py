@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from tests.fixtures_server import OPERATOR, Api
@@ -11,6 +12,21 @@ from vault.actions.seal import mark_sealed, seal
 from vault.attacker import Attacker
 from vault.config import Config
 from vault.context import Vault
+
+#: Refuses every commit that leaves a stored document without its key: a seal would stop at it.
+WHOLE = """
+    create function whole() returns trigger language plpgsql as $$
+    begin
+        if exists (select from document d where d.id = coalesce(new.id, old.id)
+            and d.custody = 'stored' and not exists (select from data_key k where k.id = d.id))
+        then raise exception 'half'; end if;
+        return null;
+    end $$;
+    create constraint trigger whole after insert or update on document
+        deferrable initially deferred for each row execute function whole();
+    create constraint trigger whole after insert or delete on data_key
+        deferrable initially deferred for each row execute function whole();
+"""
 
 
 @pytest.fixture
@@ -52,6 +68,8 @@ async def test_seals_and_uploads_at_once_lose_nothing(
 ) -> None:
     """Seals between, during and after uploads and shreds leave every living document readable."""
     order, small, going = await api.order(), passport[:50_000], True
+    owner = await asyncpg.connect(vault.config.database)
+    await owner.execute(WHOLE)
 
     async def seals() -> int:
         count = 0
@@ -78,6 +96,9 @@ async def test_seals_and_uploads_at_once_lose_nothing(
     assert await sealing > 1
     for document in kept:
         assert await api.get(document) == (200, small)
+    with pytest.raises(asyncpg.RaiseError, match="half"):
+        await owner.execute("delete from data_key where id = $1", UUID(kept[0]))
+    await owner.close()
 
 
 async def test_the_tree_grows_past_a_page(vault: Vault, api: Api, passport: bytes) -> None:
