@@ -6,6 +6,7 @@ who may call it.
 """
 
 import asyncio
+import re
 import statistics
 import time
 from typing import Any
@@ -18,10 +19,14 @@ from tests.integration.test_everything_is_recorded import BODY, ROLES, address, 
 from vault.actions.publish import publish_log
 from vault.actions.sequence import sequence_log
 from vault.commands.arguments import make_parser
+from vault.commands.client import order_list
 from vault.commands.log_proofs import verify
+from vault.commands.retention import plan
+from vault.commands.signals import listed
 from vault.context import Vault
 from vault.domain.access import BREAK_GLASS_ROLES, READERS, Role
 from vault.domain.approvals import APPROVERS
+from vault.errors import VaultError
 from vault.web.routes import ROUTES
 from vault.web.schemas import SCHEMAS
 
@@ -145,6 +150,29 @@ async def test_every_role_is_told_no_where_it_may_not(
             if response.status != 401:
                 wrong.append((name, "nobody", response.status))
     assert wrong == []
+
+
+async def test_the_terminal_says_that_nothing_is_there_and_who_may(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No headings over nothing, what a number looks like, and whose act it is."""
+    monkeypatch.setenv("PORTVAULT_SERVER", api.url)
+    find = "order find --region uk --number"
+    for role, run, line in [
+        ("porting", order_list, f"{find} +442079460501"),
+        ("porting", plan, "retention plan --until 2100-01-01"),
+        ("admin", listed, "signal list"),
+    ]:
+        monkeypatch.setenv("PORTVAULT_TOKEN", api.tokens[role])
+        await run(make_parser().parse_args(line.split()))
+        assert capsys.readouterr().out == "nothing found\n"
+    for role, line, says in [
+        ("porting", f"{find} 02079460501", "number, as +442079460123"),
+        ("admin", f"{find} +442079460501", "this is for porting"),
+    ]:
+        monkeypatch.setenv("PORTVAULT_TOKEN", api.tokens[role])
+        with pytest.raises(VaultError, match=re.escape(says)):
+            await order_list(make_parser().parse_args(line.split()))
 
 
 async def test_ten_thousand_guesses_open_nothing(api: Api) -> None:

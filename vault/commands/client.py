@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vault.client import call, session
-from vault.commands.output import facts, marked, show, time_text
+from vault.commands.output import NOTHING, facts, marked, show, time_text
 from vault.domain.orders import ENDED, TRANSITIONS, Status
 
 ORDERS_PAGE = 200
@@ -52,7 +52,8 @@ async def order_list(args: argparse.Namespace) -> None:
             found += page["data"]
             if (cursor := page["next_cursor"]) is None:
                 break
-    show(found, marked([_order_row(order) for order in found], _ORDER_COLUMNS), as_json=args.json)
+    shown = [_order_row(order) for order in found]
+    show(found, marked(shown, _ORDER_COLUMNS) if found else NOTHING, as_json=args.json)
     for word, why in _UNOPENED.items():
         if number := sum(order["details"] == word for order in found):
             print(f"portvault: of {number} orders nothing is opened: {why}", file=sys.stderr)

@@ -12,6 +12,8 @@ from typing import Any, Self
 from vault.domain.names import called
 from vault.domain.times import said_time
 
+#: What is said where a list is empty.
+NOTHING = "nothing found"
 #: Narrower than this a last column is not wrapped.
 LAST_COLUMN_MIN = 24
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)")

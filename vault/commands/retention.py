@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from vault.client import call, session
-from vault.commands.output import facts, marked, show, table
+from vault.commands.output import NOTHING, facts, marked, show, table
 
 _PAGE = 200
 _HOLD_COLUMNS = (
@@ -54,7 +54,7 @@ async def plan(args: argparse.Namespace) -> None:
         for row in rows[: args.limit]
     ]
     columns = ("due_at", "document", "order", "kind", "region", "state", "row")
-    show(rows[: args.limit], table(shown, columns), as_json=args.json)
+    show(rows[: args.limit], table(shown, columns) if shown else NOTHING, as_json=args.json)
 
 
 async def policy(args: argparse.Namespace) -> None:

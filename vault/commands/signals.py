@@ -4,7 +4,7 @@ import argparse
 from urllib.parse import quote
 
 from vault.client import call, session
-from vault.commands.output import show, table
+from vault.commands.output import NOTHING, show, table
 
 _COLUMNS = ("id", "endpoint", "region", "type", "at", "state", "attempts", "last_failure")
 
@@ -14,7 +14,8 @@ async def listed(args: argparse.Namespace) -> None:
     query = {"limit": str(args.limit), **({"state": args.state} if args.state else {})}
     async with session() as http:
         page = await call(http, "GET", "/v1/signals", params=query)
-    show(page["data"], table(page["data"], _COLUMNS), as_json=args.json)
+    rows = page["data"]
+    show(rows, table(rows, _COLUMNS) if rows else NOTHING, as_json=args.json)
 
 
 async def replay(args: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from vault.domain.access import (
     REGIONAL,
     Action,
     Principal,
+    Role,
 )
 from vault.domain.documents import Custody
 from vault.domain.placement import Placements
@@ -173,7 +174,14 @@ def _role(principal: Principal, action: Action, case: Circumstances) -> Decision
             "`portvault approval request`, and name the approval in Access-Approval, together with "
             "the purpose and reference that were agreed to",
         )
-    return _deny(Reason.ROLE, f"the role {principal.role} may not do this")
+    may = [role.value for role in Role if action in ALLOWED.get(role, ())]
+    agreed = [role.value for role in Role if action in APPROVED_ONLY.get(role, ())]
+    who = "; ".join(
+        f"{said} {', '.join(roles)}"
+        for said, roles in (("this is for", may), ("with an approval", agreed))
+        if roles
+    )
+    return _deny(Reason.ROLE, f"the role {principal.role} may not do this; {who}".rstrip("; "))
 
 
 def _need_to_know(principal: Principal, action: Action, case: Circumstances) -> Decision | None:

@@ -115,7 +115,7 @@ def check_customer(text: str) -> str:
 def check_number(number: str) -> str:
     """Return the number if it is valid E.164, or raise `InvalidRequestError`."""
     if not _is_e164(number):
-        raise InvalidRequestError("number is not a valid E.164 telephone number")
+        raise InvalidRequestError("number is not a valid E.164 telephone number, as +442079460123")
     return number
 
 
