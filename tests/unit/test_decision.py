@@ -323,3 +323,13 @@ def test_names_are_for_who_reads(role: str) -> None:
 def fields(case: Circumstances) -> dict:
     """Return the circumstances by name."""
     return {name: getattr(case, name) for name in Circumstances.__dataclass_fields__}
+
+
+def test_a_restriction_says_who_lifts_it_and_what_reads_still() -> None:
+    """With the command, and each purpose that reads what is restricted."""
+    who = Principal("token:x", Role.PORTING, frozenset({"uk"}))
+    case = Circumstances(**{**fields(READ), "restricted": True})
+    made = decide(RULES, who, Action.DOCUMENT_READ, case)
+    still = [name for name, one in RULES.purposes.items() if one.restricted]
+    assert made.reason is Reason.RESTRICTED
+    assert all(word in (made.detail or "") for word in (*still, "dpo", "`portvault unrestrict"))

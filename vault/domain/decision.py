@@ -246,7 +246,13 @@ def _state(rules: Rules, case: Circumstances) -> Decision | None:
         return _deny(Reason.NOT_STORED, "the document is not stored")
     rule = rules.purposes.get(case.purpose or "")
     if case.restricted and not (rule and rule.restricted):
-        return _deny(Reason.RESTRICTED, "its processing is restricted: it is kept, but not read")
+        still = ", ".join(name for name, one in rules.purposes.items() if one.restricted)
+        return _deny(
+            Reason.RESTRICTED,
+            "its processing is restricted: it is kept, but not read"
+            f"{f', other than for {still}' if still else ''}, until the dpo lifts that with "
+            "`portvault unrestrict ID --reason WHY`",
+        )
     return None
 
 
