@@ -19,6 +19,7 @@ from vault.context import Vault
 from vault.domain.number_index import Mark, macs
 from vault.domain.orders import Order
 from vault.migrate import migrations_directory
+from vault.sql import learned as learned_sql
 from vault.sql import number_index as index_sql
 from vault.sql import restore as restore_sql
 from vault.sql.connection import transaction
@@ -211,14 +212,14 @@ async def test_only_ones_own_orders_are_found(vault: Vault, api: Api) -> None:
 async def test_what_is_no_number_or_region_is_refused(api: Api) -> None:
     """The refusal says what is wrong, and does not repeat the number."""
     wrongs: tuple[dict[str, str | None], ...] = (
-        {"number": "02079460123"},
+        {"number": "02079461599"},
         {"number": ""},
         {"region": None},
     )
     for wrong in wrongs:
         status, problem, _ = await api.call("POST", SEARCH, json={**WANTED, **wrong})
         assert status == 422
-        assert "7946" not in problem["detail"]
+        assert "1599" not in problem["detail"]
 
 
 async def test_the_record_of_a_search_holds_no_number(vault: Vault, api: Api) -> None:
@@ -308,6 +309,7 @@ async def test_a_restore_knows_keys_that_are_no_documents(vault: Vault) -> None:
     key, _ = await index_key(vault, "uk")
     async with transaction(vault.pool) as conn:
         await restore_sql.keep_objects(conn, [], first=True)
+        await learned_sql.begin(conn)
         assert await restore_sql.lines(conn, "uk", "documents/") == []
         assert await restore_sql.unknown_index_keys(conn, "uk") == []
         await conn.execute("delete from number_index")
