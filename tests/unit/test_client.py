@@ -5,13 +5,16 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.certificates import Authority
 from vault.client import call, server_address, session
-from vault.commands.client import _order_row
+from vault.commands.client import _order_row, kept_by
 from vault.errors import ConfigurationError, UnavailableError
+
+NOON = "2026-11-28T12:00:00Z"
 
 
 @pytest.mark.parametrize(
@@ -98,3 +101,34 @@ def test_a_damaged_order_is_marked_in_the_list() -> None:
     order = dict.fromkeys((*names, "number_count")) | {"created_at": "2026-01-01T00:00:00Z"}
     shown = {word: _order_row({**order, "details": word})["number"] for word in ("gone", "damaged")}
     assert shown == {"gone": "-", "damaged": "damaged"}
+
+
+@pytest.mark.parametrize(
+    "document, said",
+    [
+        ({"held": False, "holds": [], "restriction": None}, (None, None)),
+        ({"held": True, "holds": [], "restriction": None}, ("not for your role to see", None)),
+        (
+            {
+                "held": True,
+                "holds": [{"id": "one"}, {"id": "two"}],
+                "restriction": {"reason": "contested", "by": "token:1", "since": NOON},
+            },
+            ("one, two", "since 2026-11-28T12:00:00Z, by token:1: contested"),
+        ),
+        (
+            {
+                "held": False,
+                "holds": [],
+                "restriction": {"reason": None, "by": None, "since": NOON},
+            },
+            (None, "since 2026-11-28T12:00:00Z"),
+        ),
+    ],
+)
+def test_what_keeps_a_document_is_said(
+    document: dict[str, Any], said: tuple[str | None, str | None]
+) -> None:
+    """Holds and a restriction stand in a line each, without what is not for the reader."""
+    kept = kept_by(document)
+    assert (kept["holds"], kept["restriction"]) == said

@@ -174,7 +174,21 @@ async def document_show(args: argparse.Namespace) -> None:
     async with session() as http:
         document = await call(http, "GET", f"/v1/documents/{quote(args.document, safe='')}")
     why = {f"retention_{name}": value for name, value in document.get("retention", {}).items()}
-    show(document, facts({**document, **why}), as_json=args.json)
+    show(document, facts({**document, **kept_by(document), **why}), as_json=args.json)
+
+
+def kept_by(document: dict[str, Any]) -> dict[str, str | None]:
+    """Return what holds and restricts a document, a sentence each."""
+    holds = ", ".join(hold["id"] for hold in document["holds"])
+    if document["held"] and not holds:
+        holds = "not for your role to see"
+    restricted = None
+    if found := document["restriction"]:
+        restricted = f"since {time_text(found['since'])}"
+        # Who and why are for those who may read holds.
+        if found["reason"] is not None:
+            restricted += f", by {found.get('by_name') or found['by']}: {found['reason']}"
+    return {"holds": holds or None, "restriction": restricted}
 
 
 async def document_shred(args: argparse.Namespace) -> None:

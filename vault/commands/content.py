@@ -19,7 +19,6 @@ import aiohttp
 
 from vault.client import check, json_of, session, token
 from vault.commands.output import Progress, fitted, show
-from vault.domain.documents import EARLIER
 from vault.domain.media import HEAD_BYTES, by_signature, readable
 from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, UnavailableError, VaultError
@@ -57,24 +56,24 @@ async def put(args: argparse.Namespace) -> None:
     target = f"/v1/orders/{quote(args.order, safe='')}/documents?kind={quote(args.kind)}"
     if len(args.file) == 1:
         (path,) = args.file
-        document, earlier = await _put(path, target, readable(path.name), args)
+        document = await _put(path, target, readable(path.name), args)
         if not args.json and sys.stderr.isatty():
-            print(_accepted(path, document, earlier=earlier), file=sys.stderr)
+            print(_accepted(path, document), file=sys.stderr)
         show(document, document["id"], as_json=args.json)
         return
     results, failures = list[dict[str, Any]](), list[Exception]()
     for number, path in enumerate(args.file, start=1):
         what = f"{number}/{len(args.file)} {readable(path.name)}"
         try:
-            document, earlier = await _put(path, target, what, args)
+            document = await _put(path, target, what, args)
         except (VaultError, OSError) as error:
             failures.append(error)
             results.append({"file": str(path), "result": "failed", "detail": str(error)})
             said = str(error).removeprefix(f"{readable(str(path))}: ")
             line = f"{'failed':36}  {readable(path.name)}: {said}"
         else:
-            results.append({"file": str(path), "result": "accepted", "document": document})
-            line = f"{document['id']}  {_accepted(path, document, earlier=earlier)}"
+            results.append({"file": str(path), "result": _result(document), "document": document})
+            line = f"{document['id']}  {_accepted(path, document)}"
         if not args.json:
             print(fitted(line), flush=True)
     if args.json:
@@ -83,24 +82,25 @@ async def put(args: argparse.Namespace) -> None:
         raise SomeFailedError(len(failures), len(args.file))
 
 
-def _accepted(path: Path, document: dict[str, Any], *, earlier: bool) -> str:
+def _result(document: dict[str, Any]) -> str:
+    return "was there already" if document["earlier"] else "accepted"
+
+
+def _accepted(path: Path, document: dict[str, Any]) -> str:
     """Return what became of a file: what it was recognised as, and how long it is kept."""
     due_at = document.get("retention", {}).get("due_at")
     until = f"kept until {due_at[:10]}" if due_at else "kept while its order is open"
     return (
-        f"{readable(path.name)}: {'was there already' if earlier else 'accepted'} as "
-        f"{document['media_type']}, "
+        f"{readable(path.name)}: {_result(document)} as {document['media_type']}, "
         f"{document['size_bytes']} bytes, digest {document['digest']}, {until}"
     )
 
 
-async def _put(
-    path: Path, target: str, what: str, args: argparse.Namespace
-) -> tuple[dict[str, Any], bool]:
+async def _put(path: Path, target: str, what: str, args: argparse.Namespace) -> dict[str, Any]:
     """
     Upload a file; where it is sent again, at once or by another run, it is kept once.
 
-    Returns the document, and whether it was there before this run.
+    Returns the document; `earlier` is true of one that was there before this run.
     """
     with _file_errors(path):
         if not path.is_file():
@@ -124,8 +124,9 @@ async def _put(
                             target, data=body, headers=headers, allow_redirects=False
                         ) as response:
                             document: dict[str, Any] = await json_of(response)
-                        earlier = EARLIER in response.headers and wait_seconds == RETRY_SECONDS[0]
-                        return document, earlier
+                        # What an attempt of this run had brought is not there from before.
+                        document["earlier"] &= wait_seconds == RETRY_SECONDS[0]
+                        return document
             except UnavailableError:
                 if wait_seconds is None:
                     raise

@@ -116,8 +116,6 @@ def parse_kind(text: str) -> Kind | None:
         return None
 
 
-#: The header of an upload's answer where an earlier one under the same key had brought it.
-EARLIER = "Content-Earlier"
 OBJECTS_PREFIX = "documents/"
 
 

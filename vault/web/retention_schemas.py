@@ -91,6 +91,8 @@ RETENTION_SCHEMAS: dict[str, Any] = {
             "filename": MAYBE_STRING,
             #: Of an upload's answer: whether its Content-Digest was checked. None is kept.
             "digest": one_of(("checked", "none")),
+            #: And whether an earlier upload under the same Idempotency-Key had brought it.
+            "earlier": BOOLEAN,
             "shred_reason": MAYBE_STRING,
             "shred_ground": MAYBE_STRING,
             "shred_approved_by": MAYBE_STRING,
