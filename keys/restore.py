@@ -4,8 +4,10 @@ Restore: put the newest tree that is known into a database that was rolled back.
 Two states of a region's tree are merged, in the caller's transaction: the database's, which may be
 an old backup or a standby that lagged, and the mirror's. The one of the later generation stands,
 because a generation only dies once the mirror holds its successor. Of one generation, the shape
-with the later revision stands, with the data keys of both less those that left the tree in either.
-So keys are never taken back to the past, and what was shredded stays so.
+with the later revision stands. The data keys of both stay, less those that left the tree in either,
+where their scope has the epoch that they are wrapped under: epochs are random, and a scope that
+something was shredded of gets another before that counts. So keys are never taken back to the past,
+what was shredded stays so, and a row that a segment was written without comes back with a backup.
 
 The bucket is not trusted: a segment's rows are copied while it is authenticated, in a step that is
 undone when it does not verify, and its header is followed only then.
@@ -74,13 +76,10 @@ class Restore:
         head = await self._choose(database, header)
         await restore_rows.reduce(conn, header.root)
         if head == "mirror":
-            same = database is not None and database.generation == header.generation
             tree = Tree(header.generation, header.root, header.root_wrap, header.revision)
-            await restore_rows.replace_tree(conn, region, tree, merge_keys=same)
-        elif database is not None and database.generation == header.generation:
-            await restore_rows.add_keys(conn, region)
+            await restore_rows.replace_tree(conn, region, tree)
         else:
-            await restore_rows.drop_gone(conn, region)
+            await restore_rows.add_keys(conn, region)
         # Generations that only the lost timeline knew are to be destroyed by the next seal, too.
         living = await self._custodian.generations(region)
         await restore_rows.settle(conn, region, header.number, living)

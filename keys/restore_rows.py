@@ -116,8 +116,8 @@ async def counts(conn: Connection, region: str) -> tuple[int, int, int]:
     return (row["keys"], row["taken"], row["dropped"]) if row else (0, 0, 0)
 
 
-async def replace_tree(conn: Connection, region: str, head: Tree, *, merge_keys: bool) -> None:
-    """Put the mirror's tree in place of the database's; `merge_keys` keeps keys only that has."""
+async def replace_tree(conn: Connection, region: str, head: Tree) -> None:
+    """Put the mirror's tree in place of the database's, with the data keys of both."""
     await conn.execute("set constraints all deferred")
     for table in ("data_key", "key_scope", "key_node"):
         await conn.execute(f"delete from {table} where region = $1", region)
@@ -162,11 +162,10 @@ async def replace_tree(conn: Connection, region: str, head: Tree, *, merge_keys:
         insert into data_key (id, region, scope, scope_epoch, wrap)
         select o.id, $1, o.scope, o.scope_epoch, o.wrap
         from own_key o join key_scope s on s.id = o.scope and s.epoch = o.scope_epoch
-        where $2 and not exists (select from found_gone g where g.id = o.id)
+        where not exists (select from found_gone g where g.id = o.id)
             and not exists (select from new_key n where n.id = o.id)
         """,
         region,
-        merge_keys,
     )
     await add_keys(conn, region)
 
@@ -183,11 +182,6 @@ async def add_keys(conn: Connection, region: str) -> None:
         """,
         region,
     )
-    await drop_gone(conn, region)
-
-
-async def drop_gone(conn: Connection, region: str) -> None:
-    """Drop the data keys that left the tree on whatever timeline the mirror saw."""
     await conn.execute(
         "delete from data_key where region = $1 and id in (select id from found_gone)", region
     )

@@ -59,8 +59,8 @@ transport_maps = inline:{{ {{ fax.test = smtp:[127.0.0.1]:{listener} }} }}
 relay_domains = fax.test
 smtp_tls_security_level = {smtp_tls}
 smtp_tls_CAfile = {home}/cert.pem
-minimal_backoff_time = 1s
-maximal_backoff_time = 2s
+minimal_backoff_time = 3s
+maximal_backoff_time = 4s
 queue_run_delay = 1s
 """
 MASTER = """

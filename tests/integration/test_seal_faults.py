@@ -1,9 +1,10 @@
 """A seal that fails at any call, before or after it took effect, loses and reveals nothing."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from keys import mirror as mirror_module
@@ -139,19 +140,44 @@ async def test_a_row_lost_in_the_middle_of_a_seal_keeps_the_old_generation(house
         await house.keyring.seal(REGION)
     assert house.faults.broken == "bucket.put"
     house.faults.arm(None)
-    (row,) = await house.pool.fetch("delete from data_key where id = $1 returning *", kept)
+    rows = await house.pool.fetch("delete from data_key where id = $1 returning *", kept)
     living = await house.custodian.generations(REGION)
     assert len(living) == 2
     with pytest.raises(DamagedError, match=f"{kept} in {REGION} is missing"):
         await house.keyring.seal(REGION)
     assert await house.custodian.generations(REGION) == living
-    names = ("id", "region", "scope", "scope_epoch", "wrap")
-    await house.pool.copy_records_to_table(
-        "data_key", records=[tuple(row[name] for name in names)], columns=names
-    )
+    await _keep_again(house, rows)
     await house.keyring.seal(REGION)
     assert gone in await house.sealed()
     await house.check()
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
+async def test_a_row_that_no_segment_had_comes_back_with_a_backup(
+    house: House, beside: bool
+) -> None:
+    """A seal of other documents goes on without it; what a backup has of it opens, and is kept."""
+    (other,) = await house.put()
+    await house.keyring.mirror(REGION)
+    (kept,) = await house.put(beside=other if beside else None)
+    rows = await house.pool.fetch("delete from data_key where id = $1 returning *", kept)
+    await house.keyring.seal(REGION, force=True)
+    await house.keyring.seal(REGION, force=True)
+    await _keep_again(house, rows)
+    async with house.pool.acquire() as conn, conn.transaction():
+        # As in a backup of before the seals: of an earlier generation than the mirror.
+        await conn.execute("update key_tree set generation = 1")
+        done = await house.keyring.restore(conn, REGION)
+    assert (done.source, done.keys, done.keys_dropped) == ("mirror", 2, 0)
+    await house.keyring.seal(REGION)
+    await house.check()
+
+
+async def _keep_again(house: House, rows: Sequence[asyncpg.Record]) -> None:
+    names = ("id", "region", "scope", "scope_epoch", "wrap")
+    await house.pool.copy_records_to_table(
+        "data_key", records=[tuple(row[name] for name in names) for row in rows], columns=names
+    )
 
 
 async def _calls_beside_the_segment(house: House) -> set[str]:
