@@ -34,7 +34,7 @@ from keys.mirror import Bucket, Mirror
 from keys.mirror_rows import look
 from keys.passed_over import PassedOver
 from keys.planting import FIRST_EPOCH, add_scope
-from keys.repair import Inside, Mend, Repair, Shredded, damaged_canaries
+from keys.repair import BackupKeys, Inside, Mend, Repair, Shredded, damaged_canaries
 from keys.restore import Merged, Restore
 from keys.returned import destroy_elsewhere
 from keys.rows import AWAY, Connection, Pool
@@ -65,9 +65,8 @@ class Keyring:
         cache_seconds: float,
         cache_entries: int = 4096,
     ) -> None:
-        self._pool = pool
-        self._custodians = custodians
-        self._buckets, self._living, self._standbys = buckets, living, standbys
+        self._pool, self._custodians, self._buckets = pool, custodians, buckets
+        self._living, self._standbys = living, standbys
         self._refused = set[str]()
         #: What lies in the regions' buckets and does not verify.
         self.passed_over = PassedOver()
@@ -346,11 +345,12 @@ class Keyring:
         *,
         dry_run: bool,
         inside: Inside | None = None,
+        backup: BackupKeys | None = None,
     ) -> list[Mend]:
         """Mend the region's tree from its mirror, and the mirror from the tree."""
         mirror, custodian = self._mirror(region), self._custodians[region]
         try:
-            repair = Repair(self._seal(region), mirror, custodian, region, shredded)
+            repair = Repair(self._seal(region), mirror, custodian, region, shredded, backup)
             return await repair.run(dry_run=dry_run, inside=inside)
         except AWAY as error:
             raise KeysUnavailableError from error

@@ -1,18 +1,19 @@
 """
 Repair: put back what is damaged in a key tree, from the copy of it that is sound.
 
-The database's rows are mended from the mirror's segments, the mirror from the database. Nothing is
-believed for where it lies: a copy is taken only when it opens, under the keys that stand above it
-now, in the very place and at the very epoch that the row has now. So no copy from before a seal
-fits, and what was shredded has no place that it could fit in; that a key left the tree is asked of
-the tree, of the mirror and of the caller's log besides.
+The database's rows are mended from the mirror's segments, the mirror from the database, and a data
+key that no segment has from a backup, where the caller names one. Nothing is believed for where it
+lies: a copy is taken only when it opens, under the keys that stand above it now, in the very place
+and at the very epoch that the row has now. So no copy from before a seal fits, and what was
+shredded has no place that it could fit in; that a key left the tree is asked of the tree, of the
+mirror and of the caller's log besides.
 
 One transaction, under the region's seal lock; the mirror is written anew after it, and only from a
 tree all of which opens.
 """
 
 import os
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -35,11 +36,29 @@ from keys.segment import Gone, Header, check_used
 from keys.status import walk
 from keys.tree import Node, WrappedKey, node_key, open_path
 
+#: What is left where neither mirror nor backup has a data key as it was last wrapped.
+_LEFT_TO_DO = (
+    "Where there is none: `portvault restore` of a base backup with its WAL up to the damage, or "
+    "shred what it is the key of, as lost (a document that the retention policy keeps needs an "
+    "approval of document.mistake: `portvault approval request`)"
+)
+_NOT_IN_BACKUP = "neither the mirror nor the backup has it: name a later backup"
+_TOO_OLD = (
+    "the backup is too old for this row: since then a seal gave its scope another key, and nothing "
+    "opens what was wrapped before. Name a later backup, from before the damage"
+)
+_NOT_ITS_OWN = (
+    "what the backup has as this row does not open under its scope: it was damaged or altered "
+    "there, too. Name another backup"
+)
 #: A tree is no deeper; each level that is mended may show damage below it.
 LEVELS_MAX = 12
 
 #: Says which of these keys' things were shredded, whatever their rows say.
 Shredded = Callable[[Connection, Collection[UUID]], Awaitable[set[UUID]]]
+#: Returns the data keys of a region that a backup has of those sought, as nobody vouches for them;
+#: None for one that the backup has and that cannot be read.
+BackupKeys = Callable[[str, Collection[UUID]], Awaitable[Mapping[UUID, WrappedKey | None]]]
 #: Looks at what hangs on the tree, in the transaction of a dry run.
 Inside = Callable[[Connection], Awaitable[None]]
 
@@ -66,10 +85,16 @@ class Repair:
     """The repair of one region's tree."""
 
     def __init__(
-        self, seal: Seal, mirror: Mirror, custodian: Custodian, region: str, shredded: Shredded
+        self,
+        seal: Seal,
+        mirror: Mirror,
+        custodian: Custodian,
+        region: str,
+        shredded: Shredded,
+        backup: BackupKeys | None = None,
     ) -> None:
         self._seal, self._mirror, self._custodian = seal, mirror, custodian
-        self._region, self._shredded = region, shredded
+        self._region, self._shredded, self._backup = region, shredded, backup
 
     async def run(self, *, dry_run: bool, inside: Inside | None = None) -> list[Mend]:
         """
@@ -170,26 +195,58 @@ class Repair:
         keys = {item for item in wanted if isinstance(item, UUID)}
         copies.gone |= await data_keys.gone_among(conn, self._region, list(keys))
         copies.gone |= await self._shredded(conn, keys)
-        mends = []
+        mends, left = list[Mend](), dict[UUID, Damage]()
         for item in damages:
             identity = _id_of(item)
             if identity in copies.gone:
                 mends.append(Mend(item, False, "it was shredded, and is not put back"))
                 continue
-            mended = False
             for copy in copies.rows.get(identity, []) if identity is not None else []:
-                try:
-                    mended = await self._put_back(conn, head, root_key, copy)
-                except (IntegrityError, StaleScopeError):
-                    continue
-                if mended:
+                if await self._put_back(conn, head, root_key, copy):
+                    mends.append(Mend(item, True, "taken from the mirror"))
                     break
-            mends.append(
-                Mend(item, mended, "taken from the mirror" if mended else tree_remedy(item))
-            )
+            else:
+                if self._backup is not None and isinstance(identity, UUID):
+                    left[identity] = item
+                else:
+                    mends.append(Mend(item, False, tree_remedy(item)))
+        if self._backup is not None and left:
+            kept = await self._backup(self._region, left)
+            for identity, item in left.items():
+                mends.append(await self._from_backup(conn, head, root_key, item, kept, identity))
         return mends
 
+    async def _from_backup(
+        self,
+        conn: Connection,
+        head: Tree,
+        root_key: bytes,
+        item: Damage,
+        kept: Mapping[UUID, WrappedKey | None],
+        identity: UUID,
+    ) -> Mend:
+        """Put back a data key that the mirror has no copy of, where the backup's opens."""
+        if identity not in kept:
+            return Mend(item, False, f"{_NOT_IN_BACKUP}. {_LEFT_TO_DO}")
+        copy = kept[identity]
+        if copy is not None:
+            if await self._put_back(conn, head, root_key, copy):
+                return Mend(item, True, "taken from the backup, where it opens under its scope")
+            path = await nodes.scope_path(conn, self._region, copy.scope)
+            if path is None or path.scope.epoch != copy.scope_epoch:
+                return Mend(item, False, f"{_TOO_OLD}. {_LEFT_TO_DO}")
+        return Mend(item, False, f"{_NOT_ITS_OWN}. {_LEFT_TO_DO}")
+
     async def _put_back(
+        self, conn: Connection, head: Tree, root_key: bytes, copy: Node | WrappedKey
+    ) -> bool:
+        """Put a copy into its place; False when it is not what belongs there."""
+        try:
+            return await self._put_in_place(conn, head, root_key, copy)
+        except (IntegrityError, StaleScopeError):
+            return False
+
+    async def _put_in_place(
         self, conn: Connection, head: Tree, root_key: bytes, copy: Node | WrappedKey
     ) -> bool:
         """Put a copy into its place; False, or an error, when it is not what belongs there."""
@@ -271,9 +328,8 @@ def tree_remedy(item: Damage) -> str:
     """Return what is to be done about what no copy mends, of whatever table of the tree."""
     if item.table == "data_key":
         return (
-            "the mirror has no copy that opens: `portvault restore` of a backup from before the "
-            "damage, with its WAL, or shred what it is the key of (a document that the retention "
-            "policy keeps needs an approval of document.mistake: `portvault approval request`)"
+            "the mirror has no copy that opens. `portvault repair --backup FILE` takes it from a "
+            f"backup that has it as it was last wrapped. {_LEFT_TO_DO}"
         )
     return "the mirror has no copy that fits: `portvault restore` of the last backup, with its WAL"
 

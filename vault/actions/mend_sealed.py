@@ -1,11 +1,11 @@
 """
-What is sealed in a row and damaged, taken from a backup: it is believed for what it opens under.
+What is sealed and damaged or lost, taken from a backup: it is believed for what it opens under.
 
 A backup is input from outside. The key above stands in the tree as it is now, and the place is part
 of what is sealed, so nothing but what the vault itself had sealed for this row ever opens.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -39,6 +39,11 @@ class Backup(Protocol):
     async def row(self, table: str, identity: UUID) -> Mapping[str, bytes] | None:
         """Return the columns of a row that are not null; None where it has no such row."""
 
+    async def rows(
+        self, table: str, identities: Collection[UUID]
+    ) -> Mapping[UUID, Mapping[str, bytes]]:
+        """Return the columns that are not null of those rows that it has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -66,6 +71,26 @@ async def sealed_in(vault: Vault, backup: Backup, item: Damage) -> Found | None:
     except (ValueError, IntegrityError, StaleScopeError):
         return None
     return Found(value, changed)
+
+
+async def keys_in(
+    backup: Backup, region: str, wanted: Collection[UUID]
+) -> dict[UUID, WrappedKey | None]:
+    """
+    Return the data keys that a backup has of those sought, in this region, None for an unreadable.
+
+    The keyring puts one back only where it opens; that nothing of it was shredded it asks, too.
+    """
+    rows = await backup.rows("data_key", wanted)
+    return {identity: _wrapped(region, identity, row) for identity, row in rows.items()}
+
+
+def _wrapped(region: str, identity: UUID, row: Mapping[str, bytes]) -> WrappedKey | None:
+    try:
+        scope, epoch = UUID(row["scope"].decode()), int(row["scope_epoch"])
+        return WrappedKey(identity, region, scope, epoch, _bytes_of(row["wrap"]))
+    except (KeyError, ValueError):
+        return None
 
 
 def _bytes_of(text: bytes) -> bytes:

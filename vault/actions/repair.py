@@ -3,15 +3,17 @@ Repair: mend what is damaged at rest from what is sound, and say of the rest wha
 
 The key tree and its mirror mend each other (`keys/repair.py`); a row's stream header is taken from
 its object, where that opens; what an order is found by is made anew from its details. Of a
-document's object there is no second copy here, of sealed names and details one in a backup
-(`mend_sealed.py`); tiles of the published log are written anew from a database whose log is the
-signed one. Whatever was shredded, by its row or by the log, is left as it is.
+document's object there is no second copy here; of sealed names and details, and of a data key that
+no segment of the mirror has, one may be in a backup (`mend_sealed.py`); tiles of the published log
+are written anew from a database whose log is the signed one. Whatever was shredded, by its row or
+by the log, is left as it is.
 """
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import cast
 from uuid import UUID
 
@@ -24,7 +26,7 @@ from vault.actions.access import Access, recorded
 from vault.actions.bucket import PREFIX
 from vault.actions.look import whole_look
 from vault.actions.look_log import mend_checkpoint, mend_log
-from vault.actions.mend_sealed import SEALED, Backup, sealed_in
+from vault.actions.mend_sealed import SEALED, Backup, keys_in, sealed_in
 from vault.actions.published import require_not_behind
 from vault.actions.stored_object import Stored, open_object
 from vault.context import Vault
@@ -92,7 +94,8 @@ async def repair(
     """
     Look at everything of a region, and mend what can be; with `dry_run` only say what would be.
 
-    What is sealed in a row, and has no other copy here, is taken from `backup` where it opens.
+    What is sealed in a row, or is the row of a data key, and has no other copy here, is taken from
+    `backup` where it opens.
     Either way what was found is noted for the doctor, and what is sound by now is forgotten.
     Raises `RolledBackError` where the database is behind the bucket: that is a restore's to mend.
     """
@@ -114,7 +117,13 @@ async def repair(
             undone = replace(vault, pool=pool, keyring=vault.keyring.over(pool))
             beside.extend(await _mend_beside(undone, region, backup, dry_run=True))
 
-        mends = await vault.keyring.repair(region, _shredded, dry_run=dry_run, inside=inside)
+        mends = await vault.keyring.repair(
+            region,
+            _shredded,
+            dry_run=dry_run,
+            inside=inside,
+            backup=partial(keys_in, backup) if backup is not None else None,
+        )
         if not dry_run:
             if lost:
                 # Only now: the mirror, too, has shown that the database is not behind.

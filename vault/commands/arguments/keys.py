@@ -35,7 +35,7 @@ def add_keys(tree: Tree) -> None:
     repair.add_argument(
         "--backup",
         metavar="FILE",
-        help="take sealed names and details from this backup, where they open",
+        help="take sealed names, details and lost keys from this backup, where they open",
     )
     rotate = keys.command(
         "rotate-custodian",
