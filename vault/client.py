@@ -36,8 +36,19 @@ class IncidentError(VaultError):
     """The vault failed at this call in a way that it did not foresee; try again."""
 
 
+class EndedBeforeError(ConflictError):
+    """What was sent under this Idempotency-Key before has ended; the vault kept nothing of this."""
+
+    def __init__(self, message: str, earlier: str | None, *, lost: bool) -> None:
+        """Say which document or fax it was, and whether a restore left it behind."""
+        super().__init__(message)
+        self.earlier, self.lost = earlier, lost
+
+
 #: The type of the problem that what was asked for is damaged at rest.
 DAMAGED = "urn:portvault:problem:damaged"
+#: The type of the problem that what an Idempotency-Key brought has ended.
+KEY_ENDED = "urn:portvault:problem:key-ended"
 _ERRORS: dict[int, type[VaultError]] = {
     401: UnauthenticatedError,
     403: ForbiddenError,
@@ -208,6 +219,9 @@ async def check(response: aiohttp.ClientResponse) -> None:
     if problem.get("type") == DAMAGED:
         # Trying again does not help, whatever the status says in general.
         raise VaultError(detail)
+    if problem.get("type") == KEY_ENDED:
+        earlier = problem.get("fax") or problem.get("document")
+        raise EndedBeforeError(detail, earlier, lost=problem.get("state") == "left-behind")
     raise _ERRORS.get(response.status, InvalidRequestError)(detail)
 
 

@@ -21,6 +21,11 @@ _WORDS = (
         "what this Idempotency-Key made is gone; use another key to send it again",
         "what came of this file within the day is gone; put it --again to keep it anew",
     ),
+    (
+        "or is to be kept anew, send it with another Idempotency-Key",
+        "or is to be kept anew, put it --again",
+    ),
+    ("Send the document with another Idempotency-Key", "Put it --again"),
     ("Idempotency-Key", "request key"),
     ("POST /v1/approvals", "`portvault approval request`"),
 )

@@ -90,7 +90,7 @@ async def test_many_at_once_ask_for_the_same_end(faxes: Faxes, fax: bytes) -> No
 
 
 async def test_the_same_fax_sent_twice_is_one(api: Api, faxes: Faxes, fax: bytes) -> None:
-    """With one Idempotency-Key there is one fax, at once or later, and no other."""
+    """With one Idempotency-Key there is one fax, at once or later, and no other after its end."""
     key = {"Idempotency-Key": "host:fax00001.tif:000000012"}
     answers = await asyncio.gather(*(faxes.send(fax, headers=key) for _ in range(5)))
     assert {status for status, _ in answers} == {201}
@@ -98,7 +98,7 @@ async def test_the_same_fax_sent_twice_is_one(api: Api, faxes: Faxes, fax: bytes
     identity = answers[0][1]["id"]
     await faxes.act(identity, "deliver")
     status, body = await faxes.send(fax, headers=key)
-    assert (status, body["id"], body["state"]) == (201, identity, "delivered")
+    assert (status, body["fax"], body["state"]) == (409, identity, "delivered")
     assert (await faxes.send(fax[:-1], headers=key))[0] == 422
     assert (await faxes.send(fax, headers={"Idempotency-Key": "a b"}))[0] == 422
     _, page, _ = await api.call("GET", "/v1/faxes", role="fax-gateway")

@@ -225,3 +225,21 @@ async def test_two_runs_at_once_hand_each_fax_over_once(
     assert sorted(fax for run in runs for fax in run["sent"]) == sorted(faxes)
     assert [run["failed"] for run in runs] == [[], [], []]
     assert sorted(job["jobtag"] for job in fax_server.jobs()) == sorted(faxes)
+
+
+async def test_a_fax_that_has_ended_is_not_kept_by_the_hook_for_ever(
+    vault: VaultProcess, hylafax: HylaFax, fax: bytes
+) -> None:
+    """The hook that runs again after its fax was delivered gets the receipt, and no note stays."""
+    token = await token_of(vault, "fax-gateway")
+    path = hylafax.receive(fax, "fax60001.tif")
+    command = ("fax", "received", "--to", CALLED, str(path), "ttyS0", "61", "")
+    first = await vault.json(*command, **token)
+    async with aiohttp.ClientSession() as http:
+        secret = {"Authorization": f"Bearer {token['PORTVAULT_TOKEN']}"}
+        target = f"{vault.url}/v1/faxes/{first['id']}/actions/deliver"
+        async with http.post(target, headers=secret) as answer:
+            assert answer.status == 200
+    again = await vault.json(*command, **token)
+    assert (again["id"], again["state"]) == (first["id"], "delivered")
+    assert not list(hylafax.spool.glob("recvq/*.portvault"))

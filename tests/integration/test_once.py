@@ -1,15 +1,20 @@
 """One Idempotency-Key is one request: the same again is known, and other content is refused."""
 
+import asyncio
+import base64
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
+from yarl import URL
 
 from tests.fixtures_server import OPERATOR, Api
-from tests.fixtures_telefax import Faxes, tiff
+from tests.fixtures_telefax import CALLEE, CALLER, Faxes, tiff
 from tests.integration.test_fax_listener import listener, mail
 from vault.actions.once import KEPT, forget_claims
+from vault.actions.purge import purge_faxes, purge_shredded
 from vault.actions.seal import seal
 from vault.actions.shred import Ground, shred
 from vault.config import Config
@@ -17,6 +22,7 @@ from vault.context import Vault
 from vault.domain.access import Principal
 from vault.migrate import migrations_directory
 from vault.sql import order_details as details_sql
+from vault.web.problems import BASE
 
 KEY = {"Idempotency-Key": "scan-1"}
 DPO = Principal("token:dpo", "dpo", frozenset({"uk"}))
@@ -87,7 +93,7 @@ async def test_a_key_of_one_thing_is_no_key_of_another(
 
 
 async def test_a_claim_goes_with_what_it_made(api: Api, vault: Vault, passport: bytes) -> None:
-    """A shredded document and an order without details leave no claim; nor does a day."""
+    """A shredded document leaves a key without a MAC, an order without details and a day none."""
     fields = {"region": "uk", "customer": "acme", "numbers": ["+442079460123"]}
     _, order, _ = await api.call("POST", "/v1/orders", json=fields, headers=KEY)
     documents = []
@@ -96,9 +102,9 @@ async def test_a_claim_goes_with_what_it_made(api: Api, vault: Vault, passport: 
         _, document = await api.put(order["id"], passport, **key)
         documents.append(uuid.UUID(document["id"]))
     await shred(vault, DPO, documents[0], "wrong-document", Ground.MISTAKE)
-    rows = "select key from idempotency order by key"
-    left = [row["key"] for row in await vault.pool.fetch(rows)]
-    assert left == ["document-1", "document-2", "scan-1"]
+    rows = "select key, fingerprint is not null told from idempotency order by key"
+    left = dict(map(tuple, await vault.pool.fetch(rows)))
+    assert left == {"document-0": False, "document-1": True, "document-2": True, "scan-1": True}
     await vault.pool.execute(
         "update idempotency set created_at = created_at - $1::interval where key = 'document-1'",
         KEPT,
@@ -108,11 +114,14 @@ async def test_a_claim_goes_with_what_it_made(api: Api, vault: Vault, passport: 
     await shred(vault, DPO, documents[2], "wrong-document", Ground.MISTAKE)
     async with vault.pool.acquire() as conn:
         await details_sql.set_gone(conn, [uuid.UUID(order["id"])], vault.clock())
-    assert await vault.pool.fetch(rows) == []
+    left = dict(map(tuple, await vault.pool.fetch(rows)))
+    assert left == {"document-0": False, "document-2": False}
+    later = replace(vault, clock=lambda: vault.clock() + KEPT)
+    assert await forget_claims(later, "uk") == 2
 
 
 async def test_other_content_of_a_fax_under_a_key_is_refused(vault: Vault, faxes: Faxes) -> None:
-    """While a fax is in custody its content counts; afterwards what its receipt still says."""
+    """While a fax is in custody its content counts; afterwards nothing is taken for it."""
     identity = await faxes.taken(ONE, headers=KEY)
     assert await faxes.taken(ONE, headers=KEY) == identity
     assert (await faxes.send(OTHER, headers=KEY))[0] == 422
@@ -120,12 +129,143 @@ async def test_other_content_of_a_fax_under_a_key_is_refused(vault: Vault, faxes
     assert (await faxes.send(ONE, headers=KEY, commid="2"))[0] == 422
     await faxes.act(identity, "deliver")
     assert await vault.pool.fetchval("select fingerprint from fax") is None
-    assert await faxes.taken(ONE, headers=KEY) == identity
-    assert (await faxes.send(tiff({}, {}), headers=KEY))[0] == 422
+    for data in (ONE, OTHER):
+        assert (await faxes.send(data, headers=KEY))[0] == 409
+    for refused in (
+        await faxes.send(tiff({}, {}), headers=KEY),
+        await faxes.send(ONE, headers=KEY, to="+442079461123"),
+        await faxes.send(ONE, headers=KEY, direction="outbound"),
+    ):
+        assert (refused[0], refused[1]["type"]) == (422, f"{BASE}key-reused")
     assert await vault.pool.fetchval("select count(*) from fax") == 1
     later = replace(vault, clock=lambda: vault.clock() + KEPT)
     assert await forget_claims(later, "uk") == 1
     assert await faxes.taken(ONE, headers=KEY) != identity
+
+
+async def test_after_its_end_no_fax_is_taken_for_another(vault: Vault, faxes: Faxes) -> None:
+    """Of the same shape as one that has ended, a fax is refused with how that one ended."""
+    ends: tuple[tuple[str, dict[str, Any], str], ...] = (
+        ("deliver", {"result": "ok"}, "delivered"),
+        ("fail", {"reason": "busy", "final": True}, "failed"),
+    )
+    for number, (action, fields, state) in enumerate(ends):
+        key = {"Idempotency-Key": f"fax-{number}"}
+        identity = await faxes.taken(ONE, headers=key)
+        await faxes.act(identity, action, **fields)
+        _, receipt = await faxes.show(identity)
+        # Two at once, the same and another; none of them may pass.
+        answers = await asyncio.gather(
+            *(faxes.send(data, headers=key) for data in (OTHER, ONE, OTHER))
+        )
+        for status, body in answers:
+            assert (status, body["type"]) == (409, f"{BASE}key-ended")
+            assert (body["fax"], body["state"], body["result"]) == (
+                identity,
+                state,
+                receipt["result"],
+            )
+            assert body["ended_at"] == receipt["ended_at"]
+            assert identity in body["detail"]
+            assert "another Idempotency-Key" in body["detail"]
+        new = key | {"Idempotency-Key": f"other-{number}"}
+        taken = await faxes.taken(OTHER, headers=new)
+        assert (await faxes.content(taken))[1] == OTHER
+        await faxes.act(taken, "deliver")
+    # Nothing of what was refused is kept: no row, no key, no object.
+    assert await vault.pool.fetchval("select count(*) from fax") == 4
+    kept = "select count(*) from data_key where id not in (select id from porting_order)"
+    assert await vault.pool.fetchval(kept) == 0
+    await purge_faxes(vault, "uk")
+    assert [item async for item in vault.stores["uk"].list("documents/")] == []
+
+
+async def test_a_fax_that_expired_or_was_left_behind_is_told_apart(
+    vault: Vault, faxes: Faxes
+) -> None:
+    """What a restore left behind was not taken care of, and the refusal does not say so."""
+    identity = uuid.UUID(await faxes.taken(ONE, headers=KEY))
+    await vault.pool.execute("delete from data_key where id = $1", identity)
+    await vault.pool.execute("update fax set left_at = now() where id = $1", identity)
+    status, body = await faxes.send(ONE, headers=KEY)
+    assert (status, body["type"], body["state"]) == (409, f"{BASE}key-ended", "left-behind")
+    assert "taken care of" not in body["detail"]
+
+
+async def test_after_its_end_no_document_is_taken_for_another(
+    api: Api, vault: Vault, passport: bytes
+) -> None:
+    """A key whose document was shredded brings nothing new for a day, after a seal too."""
+    order, other_order = await api.order(), await api.order()
+    _, stored = await api.put(order, passport, **KEY)
+    identity = uuid.UUID(stored["id"])
+    await shred(vault, DPO, identity, "wrong-document", Ground.MISTAKE)
+    for _ in range(2):
+        answers = await asyncio.gather(
+            *(api.put(order, data, **KEY) for data in (passport, altered(passport), passport))
+        )
+        _, shown, _ = await api.call("GET", f"/v1/documents/{identity}")
+        for status, body in answers:
+            assert (status, body["type"]) == (409, f"{BASE}key-ended")
+            assert (body["document"], body["state"]) == (str(identity), shown["custody"])
+            assert body["ended_at"] == shown["beyond_use_since"]
+            assert body["result"] == shown["shred_reason"] == "wrong-document"
+            assert "another Idempotency-Key" in body["detail"]
+        for refused in (
+            await api.put(order, passport[:-1], **KEY),
+            await api.put(other_order, passport, **KEY),
+        ):
+            assert (refused[0], refused[1]["type"]) == (422, f"{BASE}key-reused")
+        await purge_shredded(vault, "uk")
+        await seal(vault, OPERATOR, "uk", force=True)
+    fields = {"region": "uk", "customer": "acme", "numbers": ["+442079460123"]}
+    assert (await api.call("POST", "/v1/orders", json=fields, headers=KEY))[0] == 422
+    assert await vault.pool.fetchval("select count(*) from document") == 1
+    assert [item async for item in vault.stores["uk"].list("documents/")] == []
+    assert (await api.put(order, passport, **{"Idempotency-Key": "scan-2"}))[0] == 201
+    later = replace(vault, clock=lambda: vault.clock() + KEPT)
+    await forget_claims(later, "uk")
+    assert (await api.put(order, passport, **KEY))[0] == 201
+
+
+async def test_what_is_cut_in_the_middle_is_told_of_nothing_that_ended(
+    api: Api, vault: Vault, faxes: Faxes, passport: bytes
+) -> None:
+    """A body that ends early, or is not what its digest says, says that, and not how it ended."""
+    order = await api.order()
+    _, stored = await api.put(order, passport, **KEY)
+    await shred(vault, DPO, uuid.UUID(stored["id"]), "wrong-document", Ground.MISTAKE)
+    await faxes.act(await faxes.taken(ONE, headers=KEY), "deliver")
+    wrong = {"Content-Digest": f"sha-256=:{base64.b64encode(bytes(32)).decode()}:"}
+    for status, body in (
+        await api.put(order, passport, **KEY, **wrong),
+        await faxes.send(ONE, headers=KEY | wrong),
+    ):
+        assert (status, body["type"]) == (422, f"{BASE}digest-mismatch")
+    said = f"direction=inbound&from=%2B{CALLER[1:]}&to=%2B{CALLEE[1:]}"
+    for target, data, role in (
+        (f"/v1/orders/{order}/documents?kind=passport", passport, "porting"),
+        (f"/v1/faxes?{said}", ONE, "fax-gateway"),
+    ):
+        token = api.tokens[role]
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(api.url).port)
+        head = (
+            f"POST {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+            f"Idempotency-Key: scan-1\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        writer.write(head.encode() + data[: len(data) // 2])
+        await asyncio.sleep(0.3)
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert b"key-ended" not in answer
+        writer.close()
+    # What was cut is recorded as such, soon after.
+    cut = "select count(*) from access_record where phase = 'outcome' and result <> 'completed'"
+    async with asyncio.timeout(10):
+        while await vault.pool.fetchval(cut) < 4:
+            await asyncio.sleep(0.05)
+    assert await vault.pool.fetchval("select count(*) from document") == 1
+    assert await vault.pool.fetchval("select count(*) from fax") == 1
 
 
 async def test_a_mail_is_what_it_contains(config: Config) -> None:

@@ -23,7 +23,7 @@ from keys.stream import HEADER_BYTES, Encryptor, ciphertext_size
 from vault.actions.access import Access, recorded, served
 from vault.actions.fax_check import check_fax, fax_too_large
 from vault.actions.fax_scopes import new_fax_key, rewrap_fax_key
-from vault.actions.once import KeyReusedError, begin_mac, check_key
+from vault.actions.once import LEFT, KeyEndedError, KeyReusedError, begin_mac, check_key, key_ended
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Custody, metadata_context, object_name, stream_context
@@ -99,8 +99,10 @@ async def receive_fax(
     Take a fax into custody; durable and readable when this returns, however often it is sent.
 
     With `more_keys` the fax is known if it is in custody under any of the keys, and takes the first
-    one that nothing else came under: others choose them, so a receipt that looks alike is not
-    enough. Raises `KeyReusedError` when there is none.
+    one that nothing else came under: others choose them, so an earlier fax that has ended is
+    passed over. Raises `KeyReusedError` when there is none, or when another fax came under
+    `idempotency_key`; `KeyEndedError` when what came under it has ended, and its receipt shows no
+    difference.
     """
     check_key(idempotency_key)
     asked = _asked(vault, principal, incoming)
@@ -299,10 +301,10 @@ class _Same:
         mac.update(self.data)
         return mac.digest()
 
-    async def of(self, vault: Vault, earlier: ClaimedFax) -> bool:
-        """Whether the earlier fax is this one; after its end, whether its receipt says so."""
+    async def of(self, vault: Vault, earlier: ClaimedFax) -> bool | None:
+        """Whether the earlier fax is this one; None where it has ended and its receipt agrees."""
         if earlier.fingerprint is None or earlier.wrapped is None:
-            return _receipt(earlier.fax) == self._receipt()
+            return None if _receipt(earlier.fax) == self._receipt() else False
         key = await vault.keyring.open_key(earlier.wrapped)
         return hmac.compare_digest(self.mac(key), earlier.fingerprint)
 
@@ -395,17 +397,29 @@ async def _give_back(vault: Vault, access: Access, new: NewFax, same: _Same) -> 
     if new.idempotent:
         found = await _claimed(vault, new.claim.principal, [new.claim.key], same)
         if (earlier := found.get(new.claim.key)) is not None:
-            if not earlier.same:
-                raise KeyReusedError
-            return earlier.fax
+            if earlier.same:
+                return earlier.fax
+            raise KeyReusedError if earlier.same is not None else _ended(earlier.fax)
     raise ConflictError("the fax took too long to be stored; send it again")
+
+
+def _ended(fax: Fax) -> KeyEndedError | KeyReusedError:
+    if fax.left_at is not None:
+        return key_ended(
+            "fax", fax.id, state=LEFT, ended_at=fax.left_at, result=fax.result, lost=True
+        )
+    if fax.ended_at is not None:
+        return key_ended(
+            "fax", fax.id, state=fax.state.value, ended_at=fax.ended_at, result=fax.result
+        )
+    return KeyReusedError()
 
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
     fax: Fax
-    #: As far as can be told: of a fax that has ended by its receipt alone.
-    same: bool
+    #: None where it cannot be told: the fax has ended, and its receipt shows no difference.
+    same: bool | None
     in_custody: bool
 
 

@@ -5,19 +5,35 @@ The order's region is known or looked up; then one commit records the intent and
 upload, if the order takes it. How its bytes come into custody is told in `receive`.
 """
 
+import hashlib
+import hmac
 import time
 import unicodedata
 from collections.abc import AsyncIterator
 from uuid import UUID
 
 from vault.actions.access import recorded
-from vault.actions.once import Once
+from vault.actions.once import (
+    LEFT,
+    KeyEndedError,
+    KeyReusedError,
+    NoLongerComparableError,
+    Once,
+    key_ended,
+)
 from vault.actions.receive import Upload, receive, too_large
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Document, Kind
+from vault.domain.media import HEAD_BYTES
 from vault.domain.records import Record
-from vault.errors import ConflictError, InvalidRequestError, NotFoundError
+from vault.errors import (
+    ConflictError,
+    DigestMismatchError,
+    InvalidRequestError,
+    NotFoundError,
+    TruncatedUploadError,
+)
 from vault.sql import documents as documents_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection
@@ -35,7 +51,13 @@ async def ingest(
     *,
     idempotency_key: str | None = None,
 ) -> Document:
-    """Take the upload into custody; durable and readable when this returns."""
+    """
+    Take the upload into custody; durable and readable when this returns.
+
+    Where the Idempotency-Key brought a document that lives, that one is returned. Raises
+    `KeyReusedError` where this is another one, and `KeyEndedError` where the earlier one has ended
+    and its row shows no difference.
+    """
     asked = ["document", str(order), kind.value, upload.media_type, upload.filename]
     once = Once(principal, idempotency_key, asked)
     identity, announced = vault.new_id(), Announced(accepted=False)
@@ -58,7 +80,10 @@ async def ingest(
         begin=begin,
     ) as access:
         if announced.earlier:
-            await once.check(vault, _bounded(vault, upload.body))
+            try:
+                await once.check(vault, _bounded(vault, upload.body))
+            except NoLongerComparableError:
+                raise await _refusal(vault, principal, order, upload, announced.earlier) from None
             return await _find(vault, announced.earlier)
         if not announced.accepted:
             raise ConflictError(
@@ -66,6 +91,47 @@ async def ingest(
                 "by its reversal (move it to exception); else open a new order"
             )
         return await receive(vault, access, upload, kind=kind, scope=order, once=once)
+
+
+async def _refusal(
+    vault: Vault, principal: Principal, order: UUID, upload: Upload, resource: UUID
+) -> KeyEndedError | KeyReusedError:
+    """
+    Return why an upload is not taken whose Idempotency-Key brought a document without data key.
+
+    The body is read to its end, and not kept: what the row of the earlier document still says (its
+    order, media type and size) may tell the two apart. Its kind may not: that can be corrected.
+    """
+    try:
+        earlier = await _find(vault, resource)
+    except NotFoundError:
+        # It is no document.
+        return KeyReusedError()
+    head, size, digest = b"", 0, hashlib.sha256()
+    async for chunk in _bounded(vault, upload.body):
+        head += chunk[: HEAD_BYTES - len(head)]
+        size += len(chunk)
+        digest.update(chunk)
+    if upload.size_bytes is not None and size != upload.size_bytes:
+        raise TruncatedUploadError
+    if upload.sha256 is not None and not hmac.compare_digest(digest.digest(), upload.sha256):
+        raise DigestMismatchError
+    media_type = await vault.sniffer.sniff(head, sender=principal.id) if head else None
+    if (order, size, media_type) != (earlier.order_id, earlier.size_bytes, earlier.media_type):
+        return KeyReusedError()
+    if earlier.left_at is not None:
+        return key_ended(
+            "document", earlier.id, state=LEFT, ended_at=earlier.left_at, result=None, lost=True
+        )
+    if earlier.shredded_at is not None:
+        return key_ended(
+            "document",
+            earlier.id,
+            state=earlier.custody.value,
+            ended_at=earlier.shredded_at,
+            result=earlier.shred_reason,
+        )
+    return KeyReusedError()
 
 
 async def _bounded(vault: Vault, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

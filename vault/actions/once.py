@@ -5,12 +5,16 @@ What tells one request from another is a MAC over what was asked and over the co
 data key of what the first request made. So it can be compared while that lives, without the content
 being kept twice, and says nothing to anybody once that key is destroyed. The MAC goes with its
 resource, at the latest `KEPT` after it was made.
+
+The Idempotency-Key of a document or fax is remembered for `KEPT` even when that has ended. Whether
+a request that comes under it then is the same cannot be told any more: it is refused with
+`KeyEndedError`, which says how the earlier one ended, so that no other content is taken for it.
 """
 
 import hmac
 import json
 import re
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,6 +24,7 @@ from keys.errors import StaleScopeError
 from keys.keyring import DataKey
 from vault.context import Vault
 from vault.domain.access import Principal
+from vault.domain.times import said_time
 from vault.errors import ConflictError, InvalidRequestError, VaultError
 from vault.sql import idempotency
 from vault.sql.connection import Connection, connection
@@ -30,11 +35,60 @@ ATTEMPTS = 5
 KEPT = timedelta(hours=24)
 KEY_PATTERN = re.compile(r"[!-~]{1,128}")
 _PURPOSE = "idempotency"
+#: How a document or a fax ended that a restore left behind.
+LEFT = "left-behind"
 _LENGTH_BYTES = 8
 
 
 class KeyReusedError(VaultError):
     """This Idempotency-Key was used for another request."""
+
+
+class NoLongerComparableError(KeyReusedError):
+    """What this Idempotency-Key made has no data key, so no content can be compared with it."""
+
+
+class KeyEndedError(ConflictError):
+    """What came under this Idempotency-Key has ended; whether this is the same cannot be told."""
+
+    def __init__(self, message: str | None = None, *, told: Mapping[str, str | None]) -> None:
+        """Say what is still known of the earlier one: `told` are members of the problem."""
+        super().__init__(message)
+        self.told = told
+
+
+def key_ended(
+    noun: str,
+    identity: UUID,
+    *,
+    state: str,
+    ended_at: datetime,
+    result: str | None,
+    lost: bool = False,
+) -> KeyEndedError:
+    """
+    Return the refusal of a request whose Idempotency-Key brought what has ended since.
+
+    `noun` is `document` or `fax`, `state` how the earlier one ended, `result` why, as its receipt
+    says it. `lost` is true of what a restore left behind, which nobody took care of.
+    """
+    why = f" ({result})" if result else ""
+    advice = (
+        f"Send the {noun} with another Idempotency-Key"
+        if lost
+        else f"If this is the same {noun}, it was taken care of; if it is another, or is to be "
+        "kept anew, send it with another Idempotency-Key"
+    )
+    return KeyEndedError(
+        f"{noun} {identity} came under this Idempotency-Key and has ended: {state} at "
+        f"{said_time(ended_at)}{why}. {advice}. Nothing of this request was kept",
+        told={
+            noun: str(identity),
+            "state": state,
+            "ended_at": ended_at.isoformat().replace("+00:00", "Z"),
+            "result": result,
+        },
+    )
 
 
 def check_key(key: str | None) -> None:
@@ -76,7 +130,8 @@ class Once:
         """
         Raise `KeyReusedError` unless the key's first request asked the same, with the same content.
 
-        The content is read to its end, and not kept.
+        The content is read to its end, and not kept. Raises `NoLongerComparableError`, before it
+        reads any content, where what the first request made has no data key any more.
         """
         key, fingerprint = await self._opened(vault)
         mac = begin_mac(key, self.asked)
@@ -91,12 +146,12 @@ class Once:
             async with connection(vault.pool) as conn:
                 row = await idempotency.find(conn, self.principal.id, self.key or "")
             if row is None:
-                # It was shredded, or a day went by, since the key was looked up.
+                # A day went by, or an order lost its details, since the key was looked up.
                 raise ConflictError(
                     "what this Idempotency-Key made is gone; use another key to send it again"
                 )
             if row.wrapped is None or row.fingerprint is None:
-                raise KeyReusedError
+                raise NoLongerComparableError
             with suppress(StaleScopeError):
                 return await vault.keyring.open_key(row.wrapped), row.fingerprint
         raise ConflictError("the region's keys are being sealed; try again")

@@ -18,11 +18,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from vault.client import IncidentError, call, check, session
+from vault.client import EndedBeforeError, IncidentError, call, check, session
 from vault.commands.output import facts, marked, show
 from vault.domain.fax_numbers import ANONYMOUS, clean_facts, read_number
 from vault.domain.media import HEAD_BYTES, by_signature
@@ -147,7 +147,14 @@ async def _send(
         "Idempotency-Key": key,
     }
     target = f"/v1/faxes?{urlencode(query)}"
-    fax: dict[str, Any] = await call(http, "POST", target, data=data, headers=headers)
+    fax: dict[str, Any]
+    try:
+        fax = await call(http, "POST", target, data=data, headers=headers)
+    except EndedBeforeError as error:
+        # `_key` is no other file's, so this is the fax that has ended, and its receipt the answer.
+        if error.lost or error.earlier is None:
+            raise
+        fax = await call(http, "GET", f"/v1/faxes/{quote(error.earlier, safe='')}")
     return fax
 
 

@@ -138,7 +138,8 @@ async def set_shredded(
     """Put documents beyond use; their data keys must go in the same transaction."""
     rows = await conn.fetch(
         f"""
-        with forgotten as (delete from idempotency where resource = any($1))
+        with forgotten as (
+            update idempotency set fingerprint = null where resource = any($1))
         update document d set custody = 'shredded', shredded_at = $4, shred_reason = s.reason,
             retention_row = s.rule, shred_ground = $5, shredded_by = $6, last_generation = $7,
             reviewed = $8, metadata = null

@@ -182,7 +182,8 @@ async def shred_without_key(
             and (r.at is not null
                 or exists (select from key_gone g where g.region = $1 and g.id = s.id))
         returning d.id),
-        forgotten as (delete from idempotency where resource in (select id from gone))
+        forgotten as (
+            update idempotency set fingerprint = null where resource in (select id from gone))
         select id from gone
         """,
         region,

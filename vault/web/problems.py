@@ -26,11 +26,11 @@ from keys.errors import (
     StaleScopeError,
 )
 from vault import errors
-from vault.actions.once import KeyReusedError
+from vault.actions.once import KeyEndedError, KeyReusedError
 from vault.domain.access import PurposeError
 from vault.domain.placement import PlacementError
 from vault.unsent import reset
-from vault.web.shapes import ID, STRING, enumeration, structure
+from vault.web.shapes import ID, MAYBE_STRING, STRING, TIME, enumeration, structure
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ TYPES = (
     ProblemType("not-found", 404, "Not found", (errors.NotFoundError,)),
     ProblemType("method-not-allowed", 405, "Method not allowed"),
     ProblemType("conflict", 409, "Conflict", (errors.ConflictError,)),
+    ProblemType("key-ended", 409, "Idempotency-Key of what has ended", (KeyEndedError,)),
     ProblemType("legal-floor", 409, "Kept by the retention policy", (errors.FloorError,)),
     ProblemType("shredded", 410, "Shredded", (errors.ShreddedError, KeyDestroyedError)),
     ProblemType("left-behind", 410, "Left behind by a restore", (errors.LeftBehindError,)),
@@ -144,8 +145,12 @@ PROBLEM_SCHEMAS: dict[str, Any] = {
         },
         {
             "incident": {**ID, "description": "Under which the operator's log has it."},
-            "document": {**ID, "description": "The document that was shredded."},
+            "document": {**ID, "description": "The document that was shredded, or has ended."},
             "certificate": {**STRING, "description": "Where its certificate is."},
+            "fax": {**ID, "description": "The fax that has ended."},
+            "state": {**STRING, "description": "How the document or fax ended."},
+            "ended_at": {**TIME, "description": "When the document or fax ended."},
+            "result": {**MAYBE_STRING, "description": "Why, as its receipt says it."},
             "regions": {
                 "type": "object",
                 "description": "The parts of each region that are away.",
@@ -227,8 +232,10 @@ def _damaged(method: str) -> web.Response:
 
 
 def _tombstone(request: web.Request, error: Exception) -> dict[str, object]:
-    """Return what is left of a shredded document: where its certificate is."""
+    """Return what is left of what has ended: of a shredded document where its certificate is."""
     identity = request.match_info.get("id")
+    if isinstance(error, KeyEndedError):
+        return dict(error.told)
     if not isinstance(error, errors.ShreddedError) or identity is None:
         return {}
     if not request.path.startswith("/v1/documents/"):
