@@ -6,6 +6,7 @@ Commands are imported when they run, so that help and client commands start at o
 
 import argparse
 import asyncio
+import functools
 import importlib
 import logging
 import os
@@ -99,7 +100,9 @@ def _runner(name: str) -> Callable[[Coroutine[Any, Any, None]], None]:
         return asyncio.run
     import uvloop
 
-    return uvloop.run
+    from vault.warm import ServerLoop
+
+    return functools.partial(uvloop.run, loop_factory=ServerLoop)
 
 
 async def _stoppable(

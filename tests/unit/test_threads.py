@@ -1,5 +1,7 @@
 """Threads are there before they are needed: the system may have none to give by then."""
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -9,6 +11,28 @@ from tests.fixtures_server import in_pieces
 from vault.adapters.directory import THREADS, DirectoryStore
 from vault.adapters.threads import running_threads
 from vault.errors import ConfigurationError
+
+#: A server that reaches the limit of tasks while it serves, as an account that is not exempt.
+STOPPED = """
+import asyncio, os, resource, sys
+from vault import cli, warm
+async def serve():
+    warm.warm()
+    await asyncio.to_thread(os.getpid)
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    try:
+        threading.Thread(target=print).start()
+    except RuntimeError:
+        print("no thread")
+    await asyncio.to_thread(print, "last")
+import threading
+cli._runner("operator.run_server")(serve())
+print("stopped")
+"""
 
 
 def refuse(self: threading.Thread) -> None:
@@ -49,3 +73,10 @@ def test_threads_that_cannot_start_are_said_so(monkeypatch: pytest.MonkeyPatch) 
     for thread in set(threading.enumerate()) - before:
         thread.join(timeout=10)
     assert set(threading.enumerate()) <= before
+
+
+def test_a_server_stops_where_no_thread_can_be_started() -> None:
+    """With the limit of tasks reached the loop ends as ever, its threads with it."""
+    command = [sys.executable, "-c", STOPPED]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "no thread\nlast\nstopped\n"), done.stderr
