@@ -12,10 +12,8 @@ import logging
 import os
 import signal
 import sys
-import textwrap
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any
 
 from keys.errors import (
@@ -26,6 +24,7 @@ from keys.errors import (
 )
 from vault import errors
 from vault.commands.arguments import make_parser
+from vault.commands.output import tell
 from vault.process import hear_signals, protect_memory, stop_signals
 from vault.wording import worded
 
@@ -66,10 +65,9 @@ def _warn_of_python() -> None:
     if (running := sys.version_info[:2]) in TESTED:
         return
     versions = [f"{major}.{minor}" for major, minor in (*TESTED, running)]
-    print(
+    tell(
         f"portvault: warning: this is Python {versions.pop()}; Portvault is tested with Python"
-        f" {' and '.join(versions)} only",
-        file=sys.stderr,
+        f" {' and '.join(versions)} only"
     )
 
 
@@ -129,22 +127,12 @@ def _say(error: Exception) -> int:
     text = str(error) if known else f"{type(error).__name__}: {error}"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    print(_shown(f"portvault: {worded(' '.join(text.split()))}"), file=sys.stderr)
+    tell(f"portvault: {worded(' '.join(text.split()))}")
     # What a script is to tell apart says so itself.
     status: int | None = getattr(error, "exit_status", None)
     if status is not None:
         return status
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), FAILED)
-
-
-def _shown(line: str) -> str:
-    """Return what goes wrong: on a terminal as lines that fit it, for a script as one line."""
-    if not sys.stderr.isatty():
-        return line
-    with suppress(OSError):
-        if width := os.get_terminal_size(sys.stderr.fileno()).columns:
-            return textwrap.fill(line, width, break_on_hyphens=False, break_long_words=False)
-    return line
 
 
 if __name__ == "__main__":

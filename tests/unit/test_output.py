@@ -1,7 +1,13 @@
 """What the terminal shows: tables that fit it, and times in one form."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
+import termios
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +20,8 @@ ROWS = [
     {"verdict": "warn", "check": "custodian uk", "detail": WORDS},
     {"verdict": "ok", "check": "home", "detail": "there"},
 ]
+ROOT = Path(__file__).parents[2]
+TELLING = "import sys; from vault.commands.output import tell; tell(sys.argv[1])"
 COLUMNS = ("verdict", "check", "detail")
 MANY = tuple(f"column_{n}" for n in range(9))
 
@@ -105,3 +113,35 @@ def test_json_and_tables_say_no_words_of_python(capsys: pytest.CaptureFixture[st
     show({"at": at, "on": True}, "", as_json=True)
     assert json.loads(capsys.readouterr().out) == {"at": "2026-03-01T02:05:06.000700Z", "on": True}
     assert table([{"on": True, "off": False}], ("on", "off")).split() == ["on", "off", "yes", "no"]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("kind", ["warning: ", "", "of 3 orders nothing is opened: "])
+def test_what_is_said_beside_an_answer_fits_the_terminal(width: int, kind: str) -> None:
+    """A warning is wrapped as an error is, on the terminal of standard error alone."""
+    said = f"portvault: {kind}{WORDS}; see {ID}"
+    ours, theirs = pty.openpty()
+    try:
+        termios.tcsetwinsize(theirs, (24, width))
+        command = [sys.executable, "-c", TELLING, said]
+        piped = subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, stderr=theirs, stdout=subprocess.DEVNULL)
+        shown = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert piped.stderr == f"{said}\n"
+    assert max(map(len, shown.splitlines())) <= width
+    assert shown.split() == said.split()
+    assert (shown.count("\n") == 1) == (len(said) <= width)
+
+
+def test_nothing_else_is_written_to_standard_error() -> None:
+    """Every command says what it says beside its answer by that one function."""
+    found = [
+        path.name
+        for path in (ROOT / "vault/commands").rglob("*.py")
+        if path.name != "output.py" and "file=sys.stderr" in path.read_text()
+    ]
+    assert found == []
+    assert "file=sys.stderr" not in (ROOT / "vault/cli.py").read_text()

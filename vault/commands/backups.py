@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
@@ -19,7 +18,7 @@ from vault.adapters.postgres_tools import run_tool
 from vault.app import attached, login, open_vault
 from vault.commands.database import database_errors
 from vault.commands.operator import operator, regions_of
-from vault.commands.output import show
+from vault.commands.output import show, tell
 from vault.commands.restore_report import report
 from vault.config import Config, load_config
 from vault.errors import ConfigurationError
@@ -53,7 +52,7 @@ async def backup(args: argparse.Namespace) -> None:
 async def _recorded(config: Config, dsn: str) -> AsyncIterator[None]:
     """Record the backup; a schema that waits for migrations cannot take records of this release."""
     if await pending(dsn):
-        print("the schema is older than this release: not recorded in the log", file=sys.stderr)
+        tell("the schema is older than this release: not recorded in the log")
         yield
         return
     async with open_vault(config, dsn=login(config)) as vault, backed_up(vault, operator(config)):

@@ -1,13 +1,12 @@
 """Commands for those who use the vault: orders and documents, by its HTTP API."""
 
 import argparse
-import sys
 from collections import deque
 from typing import Any
 from urllib.parse import quote
 
 from vault.client import call, session
-from vault.commands.output import NOTHING, facts, marked, show, time_text
+from vault.commands.output import facts, marked, show, tell, time_text
 from vault.domain.orders import ENDED, TRANSITIONS, Status
 
 ORDERS_PAGE = 200
@@ -29,7 +28,7 @@ async def order_create(args: argparse.Namespace) -> None:
 def _warn(order: dict[str, Any]) -> None:
     """Say on the terminal, beside the answer, what is likely a mistake."""
     for warning in order["warnings"]:
-        print(f"portvault: warning: {warning['detail']}", file=sys.stderr)
+        tell(f"portvault: warning: {warning['detail']}")
 
 
 async def order_list(args: argparse.Namespace) -> None:
@@ -53,12 +52,12 @@ async def order_list(args: argparse.Namespace) -> None:
             if (cursor := page["next_cursor"]) is None:
                 break
     shown = [_order_row(order) for order in found]
-    show(found, marked(shown, _ORDER_COLUMNS) if found else NOTHING, as_json=args.json)
+    show(found, marked(shown, _ORDER_COLUMNS), as_json=args.json)
     for word, why in _UNOPENED.items():
         if number := sum(order["details"] == word for order in found):
-            print(f"portvault: of {number} orders nothing is opened: {why}", file=sys.stderr)
+            tell(f"portvault: of {number} orders nothing is opened: {why}")
     if cursor is not None:
-        print(f"there are more: --cursor {cursor}", file=sys.stderr)
+        tell(f"there are more: --cursor {cursor}")
 
 
 _ORDER_COLUMNS = (

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import aiohttp
 
 from vault.client import check, json_of, session, token
-from vault.commands.output import Progress, fitted, show
+from vault.commands.output import Progress, fitted, show, tell
 from vault.domain.media import HEAD_BYTES, by_signature, readable
 from vault.domain.receipts import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, UnavailableError, VaultError
@@ -58,7 +58,7 @@ async def put(args: argparse.Namespace) -> None:
         (path,) = args.file
         document = await _put(path, target, readable(path.name), args)
         if not args.json and sys.stderr.isatty():
-            print(_accepted(path, document), file=sys.stderr)
+            tell(_accepted(path, document))
         show(document, document["id"], as_json=args.json)
         return
     results, failures = list[dict[str, Any]](), list[Exception]()

@@ -14,7 +14,6 @@ import os
 import re
 import socket
 import stat
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 
 from vault.client import EndedBeforeError, IncidentError, call, check, session
-from vault.commands.output import facts, marked, show
+from vault.commands.output import facts, marked, show, tell
 from vault.domain.fax_numbers import ANONYMOUS, clean_facts, read_number
 from vault.domain.media import HEAD_BYTES, by_signature
 from vault.errors import (
@@ -181,7 +180,7 @@ def _leave_note(path: Path, query: dict[str, str], key: str) -> None:
         with os.fdopen(os.open(note, flags, 0o600), "w", encoding="utf-8") as file:
             json.dump({"query": query, "key": key}, file)
     except OSError as error:
-        print(f"portvault: no note for `fax drain`: {error.strerror}", file=sys.stderr)
+        tell(f"portvault: no note for `fax drain`: {error.strerror}")
 
 
 async def drain(args: argparse.Namespace) -> None:
@@ -234,7 +233,7 @@ async def outbound(args: argparse.Namespace) -> None:
                 raise
             except VaultError as error:
                 # One that may not be read here holds up no other.
-                print(f"{fax}: {error}", file=sys.stderr)
+                tell(f"{fax}: {error}")
                 done = False
             if done is not None:
                 (sent if done else failed).append(fax)

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from keys.errors import IntegrityError
 from keys.handover import trust
 from vault.client import call, check, session
 from vault.commands.content import save
-from vault.commands.output import lines, show, table
+from vault.commands.output import lines, show, table, tell
 from vault.domain.proofs import check_proof
 from vault.domain.receipts import parse_receipt
 from vault.errors import InvalidRequestError, VaultError
@@ -88,7 +87,7 @@ async def search(args: argparse.Namespace) -> None:
             found += page["data"]
             cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else None
     if cursor is not None:
-        print(f"there are more than {args.limit}; see --limit", file=sys.stderr)
+        tell(f"there are more than {args.limit}; see --limit")
     columns: tuple[str, ...] = _SEARCH_COLUMNS
     if args.transfers:
         columns = _TRANSFER_COLUMNS

@@ -1,11 +1,13 @@
 """What commands print: text for people, or JSON with `--json`; and progress on a terminal."""
 
 import json
+import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
-from textwrap import wrap
+from textwrap import fill, wrap
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +25,20 @@ def show(answer: Any, text: str, *, as_json: bool, exact: bool = False) -> None:
     """Print an answer; text fits the terminal, unless it is to be copied exactly as it is."""
     said = text if exact else fitted(text)
     print(json.dumps(answer, indent=2, default=_plain) if as_json else said, flush=True)
+
+
+def tell(line: str) -> None:
+    """Say a line beside the answer, on standard error: wrapped on a terminal, else as one line."""
+    print(_beside(line), file=sys.stderr, flush=True)
+
+
+def _beside(line: str) -> str:
+    if not sys.stderr.isatty():
+        return line
+    with suppress(OSError):
+        if width := os.get_terminal_size(sys.stderr.fileno()).columns:
+            return fill(line, width, break_on_hyphens=False, break_long_words=False)
+    return line
 
 
 def fitted(text: str) -> str:
@@ -70,8 +86,10 @@ def table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
     Return rows as aligned columns under their names.
 
     On a terminal it fits: the last column is wrapped, or, where there is no room for that, each row
-    is a block of facts. Elsewhere each row is one line, however long.
+    is a block of facts. Elsewhere each row is one line, however long. No rows are a sentence.
     """
+    if not rows:
+        return NOTHING
     cells = [list(columns)] + [[_cell(row, name) for name in columns] for row in rows]
     widths = [max(len(line[n]) for line in cells) for n in range(len(columns))]
     first, width = sum(widths[:-1]) + 2 * (len(columns) - 1), _terminal_width()

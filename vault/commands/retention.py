@@ -1,12 +1,11 @@
 """Commands of retention, holds and restrictions, by the HTTP API."""
 
 import argparse
-import sys
 from typing import Any
 from urllib.parse import quote
 
 from vault.client import call, session
-from vault.commands.output import NOTHING, facts, marked, show, table
+from vault.commands.output import facts, marked, show, table, tell
 
 _PAGE = 200
 _HOLD_COLUMNS = (
@@ -43,18 +42,15 @@ async def plan(args: argparse.Namespace) -> None:
                 break
             query["cursor"] = page["next_cursor"]
         else:
-            print(f"there may be more than {args.limit}; see --limit", file=sys.stderr)
+            tell(f"there may be more than {args.limit}; see --limit")
     if unjudged:
-        print(
-            f"{unjudged} documents were not judged yet; the worker does that; ask again",
-            file=sys.stderr,
-        )
+        tell(f"{unjudged} documents were not judged yet; the worker does that; ask again")
     shown = [
         {**row, **{name: row["retention"][name] for name in ("due_at", "state", "row")}}
         for row in rows[: args.limit]
     ]
     columns = ("due_at", "document", "order", "kind", "region", "state", "row")
-    show(rows[: args.limit], table(shown, columns) if shown else NOTHING, as_json=args.json)
+    show(rows[: args.limit], table(shown, columns), as_json=args.json)
 
 
 async def policy(args: argparse.Namespace) -> None:
@@ -104,7 +100,7 @@ async def instruct(args: argparse.Namespace) -> None:
     async with session() as http:
         found = await call(http, "POST", "/v1/retention/instructions", json=fields)
     for conflict in found["conflicts"]:
-        print(f"conflict: {conflict}", file=sys.stderr)
+        tell(f"conflict: {conflict}")
     show(found, found["id"], as_json=args.json)
 
 

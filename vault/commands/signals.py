@@ -4,7 +4,7 @@ import argparse
 from urllib.parse import quote
 
 from vault.client import call, session
-from vault.commands.output import NOTHING, show, table
+from vault.commands.output import show, table
 
 _COLUMNS = ("id", "endpoint", "region", "type", "at", "state", "attempts", "last_failure")
 
@@ -15,7 +15,7 @@ async def listed(args: argparse.Namespace) -> None:
     async with session() as http:
         page = await call(http, "GET", "/v1/signals", params=query)
     rows = page["data"]
-    show(rows, table(rows, _COLUMNS) if rows else NOTHING, as_json=args.json)
+    show(rows, table(rows, _COLUMNS), as_json=args.json)
 
 
 async def replay(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from vault.actions.tokens import create_token, list_tokens, rename_token, revoke_token
 from vault.commands.database import opened
 from vault.commands.operator import operator
-from vault.commands.output import show, table
+from vault.commands.output import show, table, tell
 from vault.config import load_config
 from vault.domain.grants import Grant
 from vault.domain.people import named_person
@@ -59,7 +59,7 @@ async def token_create(args: argparse.Namespace) -> None:
         )
     made = {"id": str(identity), "token": secret, "role": args.role, "regions": sorted(regions)}
     if sys.stdout.isatty():
-        print("This is shown once; keep it in a file that only you can read.", file=sys.stderr)
+        tell("This is shown once; keep it in a file that only you can read.")
     show(made, secret, as_json=args.json)
 
 

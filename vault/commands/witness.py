@@ -3,14 +3,13 @@
 import argparse
 import asyncio
 import base64
-import sys
 import time
 from pathlib import Path
 
 import aiohttp
 
 from vault.client import call, check, session
-from vault.commands.output import show
+from vault.commands.output import show, tell
 from vault.errors import InvalidRequestError, UnavailableError
 from vault.witness import Witness
 
@@ -35,7 +34,7 @@ async def witness(args: argparse.Namespace) -> None:
         except UnavailableError as error:
             if args.once:
                 raise
-            print(f"portvault: {error}", file=sys.stderr, flush=True)
+            tell(f"portvault: {error}")
         if args.once:
             return
         await asyncio.sleep(args.interval)
@@ -47,7 +46,7 @@ async def _look(
     place = f"/v1/log/{region}"
     keys = await call(http, "GET", f"{place}/keys")
     if not made.trusts(region):
-        print(f"trusts {keys['key']} for {region} from now on", file=sys.stderr, flush=True)
+        tell(f"trusts {keys['key']} for {region} from now on")
         made.trust(region, keys["key"])
     async with http.get(f"{place}/checkpoint", allow_redirects=False) as response:
         await check(response)
