@@ -13,11 +13,12 @@ from vault.actions.publish import publish_log
 from vault.actions.read import open_content
 from vault.actions.restore import Restored, restore
 from vault.actions.sequence import sequence_log
-from vault.actions.shred import Ground, shred
+from vault.actions.shred import shred
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.approvals import Act, Terms
+from vault.domain.documents import Ground
 from vault.sql.connection import connection
 
 REGION = "uk"

@@ -235,7 +235,16 @@ async def test_content_is_not_poured_into_a_terminal(
     """Without a file, on a terminal, `get` refuses before it asks for anything."""
     outside, inside = pty.openpty()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "vault.cli", "get", UNKNOWN, "--purpose", "x", *output),
+        *(
+            sys.executable,
+            "-m",
+            "vault.cli",
+            "get",
+            UNKNOWN,
+            "--purpose",
+            "verify-identity",
+            *output,
+        ),
         env={**vault_process.environment, "PORTVAULT_TOKEN": "pv_x"},
         stdout=inside,
         stderr=asyncio.subprocess.PIPE,

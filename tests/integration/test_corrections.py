@@ -35,13 +35,13 @@ from vault.actions.orders import show_order
 from vault.actions.receive import Upload
 from vault.actions.restrict import restrict
 from vault.actions.retention import explain_retention
-from vault.actions.shred import Ground, shred
+from vault.actions.shred import shred
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.approvals import Act, Terms
 from vault.domain.certificate import Evidence, PolicyUsed, certificate_text
-from vault.domain.documents import Kind
+from vault.domain.documents import Ground, Kind
 from vault.errors import (
     ConflictError,
     FloorError,

@@ -16,10 +16,11 @@ from tests.integration.test_fax_listener import listener, mail
 from vault.actions.once import KEPT, forget_claims
 from vault.actions.purge import purge_faxes, purge_shredded
 from vault.actions.seal import seal
-from vault.actions.shred import Ground, shred
+from vault.actions.shred import shred
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
+from vault.domain.documents import Ground
 from vault.migrate import migrations_directory
 from vault.sql import order_details as details_sql
 from vault.web.problems import BASE

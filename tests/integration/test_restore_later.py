@@ -37,14 +37,13 @@ from vault.actions.purge import purge_shredded
 from vault.actions.read import describe
 from vault.actions.seal import mark_sealed
 from vault.actions.sequence import sequence_log
-from vault.actions.shred import Ground
 from vault.certificate_auditor import verify
 from vault.commands.doctor_expiry import ends_not_known
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import CARRIER_ROLE, Action, Principal
 from vault.domain.carriers import CarrierEvent
-from vault.domain.documents import Custody
+from vault.domain.documents import Custody, Ground
 from vault.domain.faxes import UNKNOWN_NUMBER, Fax, State
 from vault.domain.orders import END_NOT_KNOWN, Status
 from vault.errors import ConflictError, LeftBehindError, ShreddedError

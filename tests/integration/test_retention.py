@@ -35,12 +35,12 @@ from vault.actions.policy import apply_policy, in_force, policy_effect, start_gr
 from vault.actions.purge import purge_shredded
 from vault.actions.retention import explain_retention, plan_retention
 from vault.actions.sequence import sequence_log
-from vault.actions.shred import Ground, shred
+from vault.actions.shred import shred
 from vault.commands.doctor_policy import policy as doctors_policy
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.approvals import Act, Terms
-from vault.domain.documents import Kind
+from vault.domain.documents import Ground, Kind
 from vault.domain.orders import Status
 from vault.errors import (
     ClockError,

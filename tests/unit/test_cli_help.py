@@ -13,8 +13,14 @@ import pytest
 
 from vault.cli import main
 from vault.commands.arguments import SPEAKING, make_parser
+from vault.commands.arguments.signals import STATES
+from vault.domain.access import BREAK_GLASS_ROLES, Action, Purpose, Role
 from vault.domain.approvals import REASONS, Act
+from vault.domain.documents import Ground, Kind
+from vault.domain.kept_words import SHRED_REASONS
+from vault.domain.orders import PortType, Status
 from vault.domain.purposes import is_reference
+from vault.domain.regions import REGIONS
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {
@@ -254,3 +260,82 @@ def test_wrong_usage_exits_with_2(line: str, capsys: pytest.CaptureFixture[str])
     assert stopped.value.code == 2
     shown = capsys.readouterr()
     assert (shown.out, "error:" in shown.err) == ("", True)
+
+
+#: What each option with a closed list takes, whichever command has it: the domain's words.
+CLOSED: dict[str, tuple[str, ...]] = {
+    "kind": tuple(Kind),
+    "purpose": tuple(Purpose),
+    "region": REGIONS,
+    "located": REGIONS,
+    "act": tuple(Act),
+    "action": tuple(Action),
+    "ground": tuple(Ground),
+    "type": tuple(PortType),
+    "format": ("jsonl", "csv"),
+}
+#: Where the words are a command's own.
+CLOSED_THERE: dict[tuple[str, str], tuple[str, ...]] = {
+    ("token create", "role"): tuple(Role),
+    ("break-glass seal", "role"): tuple(BREAK_GLASS_ROLES),
+    ("order list", "status"): tuple(Status),
+    ("order find", "status"): tuple(Status),
+    ("order move", "status"): tuple(Status),
+    ("signal list", "state"): STATES,
+    ("shred", "reason"): (*SHRED_REASONS, "C-7"),
+    ("approval request", "reason"): (*REASONS, "C-7"),
+}
+#: Of the same names, and free: sentences without names, and a directory.
+FREE = {
+    *((name, "reason") for name in ("restrict", "unrestrict", "hold place", "hold release")),
+    ("log witness", "state"),
+}
+
+
+def closed() -> Iterator[tuple[str, argparse.Action, tuple[str, ...]]]:
+    """Yield each command's options whose values are a closed list, with that list."""
+    names = {*CLOSED, *(dest for _, dest in CLOSED_THERE)}
+    for name, parser in ALL.items():
+        for action in parser._actions:
+            here = (name, action.dest)
+            if words := CLOSED_THERE.get(here) or CLOSED.get(action.dest):
+                yield name, action, words
+            elif not isinstance(action, argparse._SubParsersAction):
+                assert action.choices is None, here
+                assert action.dest not in names or here in FREE, here
+
+
+def taken(parser: argparse.ArgumentParser, action: argparse.Action, text: str) -> bool:
+    """Whether the parser of a command takes this value of an option."""
+    try:
+        parser._check_value(action, parser._get_value(action, text))
+    except argparse.ArgumentError:
+        return False
+    return True
+
+
+def test_a_closed_list_is_known_at_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of its words is taken, another is refused with all of them, before anything is asked."""
+    seen = set()
+    for name, action, words in closed():
+        seen |= {action.dest, (name, action.dest)}
+        assert [word for word in words if not taken(ALL[name], action, word)] == [], name
+        if action.choices is not None:
+            assert {*action.choices} - {""} == {*words}, name
+        option = action.option_strings[-1:]
+        with pytest.raises(SystemExit) as stopped:
+            main([*name.split(), *(option or [AN_ID]), "no such word"])
+        assert stopped.value.code == 2
+        said = capsys.readouterr().err
+        assert [word for word in words if word not in said and word != "C-7"] == [], (name, said)
+    assert {*CLOSED, *CLOSED_THERE} <= seen
+
+
+def test_several_words_may_stand_with_commas() -> None:
+    """A token is for several regions and kinds; one that there is not is refused among them."""
+    create = ["token", "create", "--role", "porting", "--region"]
+    args = make_parser().parse_args([*create, "uk,sg", "--kind", "loa, invoice"])
+    assert (args.region, args.kind) == (["uk,sg"], ["loa, invoice"])
+    for wrong in (["uk,xx"], ["uk", "--kind", "loa,x"]):
+        with pytest.raises(SystemExit):
+            make_parser().parse_args([*create, *wrong])

@@ -8,7 +8,6 @@ itself is the business of `actions/expire.py`.
 """
 
 from dataclasses import replace
-from enum import StrEnum
 from uuid import UUID
 
 from vault.actions.access import Access, recorded
@@ -18,7 +17,7 @@ from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
-from vault.domain.documents import Custody, Document
+from vault.domain.documents import Custody, Document, Ground
 from vault.domain.kept_words import check_shred_reason
 from vault.domain.retention import Verdict, floor_sentence, judge
 from vault.domain.signals import SignalType, document_signal
@@ -36,17 +35,6 @@ from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
 from vault.sql.retention import Judged
-
-
-class Ground(StrEnum):
-    """Why somebody asks that a document is shredded; GDPR art. 17(1) where it has a letter."""
-
-    NOT_NEEDED = "no-longer-needed"
-    WITHDRAWN = "consent-withdrawn"
-    OBJECTION = "objection"
-    UNLAWFUL = "unlawfully-processed"
-    OBLIGATION = "legal-obligation"
-    MISTAKE = "sent-by-mistake"
 
 
 async def shred(

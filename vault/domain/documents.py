@@ -116,6 +116,17 @@ def parse_kind(text: str) -> Kind | None:
         return None
 
 
+class Ground(StrEnum):
+    """Why somebody asks that a document is shredded; GDPR art. 17(1) where it has a letter."""
+
+    NOT_NEEDED = "no-longer-needed"
+    WITHDRAWN = "consent-withdrawn"
+    OBJECTION = "objection"
+    UNLAWFUL = "unlawfully-processed"
+    OBLIGATION = "legal-obligation"
+    MISTAKE = "sent-by-mistake"
+
+
 OBJECTS_PREFIX = "documents/"
 
 

@@ -8,9 +8,9 @@ from aiohttp import web
 from vault.actions import hold, instruct, policy, restrict, retention
 from vault.actions.correct import correct_kind
 from vault.actions.cursor import encode_cursor
-from vault.actions.shred import Ground, shred
+from vault.actions.shred import shred
 from vault.actions.standing import standing_of
-from vault.domain.documents import Document, Kind, parse_kind
+from vault.domain.documents import Document, Ground, Kind, parse_kind
 from vault.domain.holds import Targets
 from vault.domain.policy import duration_text
 from vault.errors import ConfigurationError, InvalidRequestError

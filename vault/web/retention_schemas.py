@@ -5,9 +5,8 @@ from typing import Any
 from vault.actions.hold import HoldView
 from vault.actions.policy import Effect
 from vault.actions.retention import Explained, Planned
-from vault.actions.shred import Ground
 from vault.actions.standing import Standing
-from vault.domain.documents import Custody, Document
+from vault.domain.documents import Custody, Document, Ground
 from vault.domain.holds import Hold, Restriction
 from vault.domain.instructions import InstructionView
 from vault.domain.policy import duration_text

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from vault.actions.shred import Ground
 from vault.domain import (
     access,
     approvals,
@@ -16,7 +15,7 @@ from vault.domain import (
     retention,
     signals,
 )
-from vault.domain.documents import Kind
+from vault.domain.documents import Ground, Kind
 from vault.domain.names import ACTORS, called
 from vault.domain.records import PHASES
 from vault.domain.regions import REGIONS

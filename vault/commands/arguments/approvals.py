@@ -1,6 +1,6 @@
 """`portvault approval`."""
 
-from vault.commands.arguments.tree import Tree, count, identity
+from vault.commands.arguments.tree import Tree, count, identity, reason
 from vault.domain.access import Purpose
 from vault.domain.approvals import REASONS, Act
 from vault.domain.regions import REGIONS
@@ -24,7 +24,10 @@ def add_approvals(tree: Tree) -> None:
     request.add_argument("--subject", required=True, help="the id of what it is about")
     request.add_argument("--region", required=True, choices=REGIONS)
     request.add_argument(
-        "--reason", required=True, help=f"the number of a case, or one of {', '.join(REASONS)}"
+        "--reason",
+        type=reason(REASONS),
+        required=True,
+        help=f"the number of a case, or one of {', '.join(REASONS)}",
     )
     request.add_argument(
         "--purpose",

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from vault.commands.arguments.tree import Tree, identity, kind
+from vault.commands.arguments.tree import Tree, identity, kind, reason
 from vault.domain.access import Purpose
-from vault.domain.documents import Kind
+from vault.domain.documents import Ground, Kind
 from vault.domain.kept_words import SHRED_REASONS
 
 
@@ -33,7 +33,13 @@ def add_documents(tree: Tree) -> None:
         "portvault get ID --purpose verify-identity -o scan.jpg",
     )
     get.add_argument("document", type=identity, metavar="DOCUMENT")
-    get.add_argument("--purpose", required=True, help=", ".join(Purpose))
+    get.add_argument(
+        "--purpose",
+        required=True,
+        metavar="PURPOSE",
+        choices=[purpose.value for purpose in Purpose],
+        help=", ".join(Purpose),
+    )
     get.add_argument("--reference", help="the case, where the purpose needs one")
     get.add_argument(
         "--approval", type=identity, help="the approved disclosure, where the role needs one"
@@ -60,11 +66,15 @@ def add_documents(tree: Tree) -> None:
     shred.add_argument("document", type=identity, metavar="DOCUMENT")
     shred.add_argument(
         "--reason",
+        type=reason(SHRED_REASONS),
         required=True,
         help=f"a case's number, or one of {', '.join(SHRED_REASONS)}; it is kept for ever",
     )
     shred.add_argument(
-        "--ground", help="no-longer-needed (default), consent-withdrawn, objection, …"
+        "--ground",
+        metavar="GROUND",
+        choices=[ground.value for ground in Ground],
+        help=f"{', '.join(Ground)} ({Ground.NOT_NEEDED})",
     )
     shred.add_argument(
         "--approval",

@@ -37,9 +37,17 @@ def add_log(tree: Tree) -> None:
         "--principal", help="everything this one did: an id, a token's label, a person's name"
     )
     search.add_argument(
-        "--purpose", help=f"reads for one of {', '.join(Purpose)}, and whether bytes went out"
+        "--purpose",
+        metavar="PURPOSE",
+        choices=[purpose.value for purpose in Purpose],
+        help=f"reads for one of {', '.join(Purpose)}, and whether bytes went out",
     )
-    search.add_argument("--action", help=f"only this action: {', '.join(sorted(Action))}")
+    search.add_argument(
+        "--action",
+        metavar="ACTION",
+        choices=sorted(Action),
+        help=f"only this action: {', '.join(sorted(Action))}",
+    )
     search.add_argument("--refused", action="store_true", help="only refusals")
     search.add_argument(
         "--transfers",

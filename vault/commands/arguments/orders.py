@@ -76,7 +76,13 @@ def add_orders(above: Tree) -> None:
         "portvault order numbers ID --purpose submit-to-carrier",
     )
     numbers.add_argument("order", type=identity, metavar="ORDER")
-    numbers.add_argument("--purpose", required=True, help=", ".join(Purpose))
+    numbers.add_argument(
+        "--purpose",
+        required=True,
+        metavar="PURPOSE",
+        choices=[purpose.value for purpose in Purpose],
+        help=", ".join(Purpose),
+    )
     numbers.add_argument("--reference", help="the case, where the purpose needs one")
     correct = tree.command(
         "correct",
@@ -87,7 +93,12 @@ def add_orders(above: Tree) -> None:
     correct.add_argument("order", type=identity, metavar="ORDER")
     correct.add_argument("--number", action="append", help="all of them anew, E.164")
     correct.add_argument("--reference", help="the customer's own reference, or '' for none")
-    correct.add_argument("--type", help="full, partial, or '' for neither")
+    correct.add_argument(
+        "--type",
+        metavar="TYPE",
+        choices=[*(kind.value for kind in PortType), ""],
+        help="full, partial, or '' for neither",
+    )
     correct.add_argument("--losing-carrier", help="who has the numbers now")
     correct.add_argument("--gaining-carrier", help="who is to have them")
     correct.add_argument("--customer", help="whose it is, of one that a restore brought back")

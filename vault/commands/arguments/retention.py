@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vault.commands.arguments.tree import Tree, count, identity
+from vault.commands.arguments.tree import Tree, count, identity, kind
 from vault.domain.documents import Kind
 from vault.domain.regions import REGIONS
 
@@ -77,7 +77,7 @@ def _add_instructions(tree: Tree) -> None:
     instruct.add_argument("--region", required=True, choices=REGIONS)
     instruct.add_argument("--customer", required=True, help="the customer's id, not a name")
     instruct.add_argument("--keep", required=True, help='"P30D", or "at once"')
-    instruct.add_argument("--kind", help=f"{', '.join(Kind)}; without: all")
+    instruct.add_argument("--kind", type=kind, help=f"{', '.join(Kind)}; without: all")
     instruct.add_argument("--reference", help="the number of the case")
     listed = tree.command(
         "instructions",

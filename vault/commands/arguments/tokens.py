@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from vault.commands.arguments.tree import Tree, count, identity
+from vault.commands.arguments.tree import Tree, count, identity, several
 from vault.domain.access import Role
+from vault.domain.documents import Kind
 from vault.domain.regions import REGIONS
 
 
@@ -21,9 +22,20 @@ def add_tokens(tree: Tree) -> None:
         "portvault token create --role dpo --region uk --person staff-7 --label office",
     )
     create.add_argument("--role", required=True, choices=[role.value for role in Role])
-    create.add_argument("--region", required=True, action="append", help="one, or several: uk,sg")
+    create.add_argument(
+        "--region",
+        type=several(REGIONS),
+        required=True,
+        action="append",
+        help=f"one, or several: uk,sg; there are {', '.join(REGIONS)}",
+    )
     create.add_argument("--customer", action="append", help="only these customers (all)")
-    create.add_argument("--kind", action="append", help="only these kinds of documents (all)")
+    create.add_argument(
+        "--kind",
+        type=several(Kind),
+        action="append",
+        help=f"only these kinds of documents (all): {', '.join(Kind)}",
+    )
     create.add_argument("--located", choices=REGIONS, help="where it is used (its only region)")
     create.add_argument(
         "--certificate", type=Path, metavar="FILE", help="taken with this client certificate only"

@@ -1,10 +1,12 @@
 """Builds the tree of subcommands; each has an example, `--json` and `--verbose`."""
 
 import argparse
+from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import UUID
 
 from vault.domain.documents import ALIASES, Kind, parse_kind
+from vault.domain.purposes import is_reference
 
 _AN_ID = "4f9c2a71-08d3-4c55-9b1e-6a7d20f3c8e4"
 COUNT_MAX = 36500  # A hundred years, where it counts days.
@@ -77,6 +79,34 @@ def kind(text: str) -> str:
             f"there is no kind {text!r}: {', '.join(Kind)}, or as carriers say {', '.join(ALIASES)}"
         )
     return text
+
+
+def several(words: Iterable[str]) -> Callable[[str], str]:
+    """Return what takes one of these words, or several with commas between; for `type=`."""
+    known = tuple(words)
+
+    def check(text: str) -> str:
+        for word in (part.strip() for part in text.split(",")):
+            if word and word not in known:
+                raise argparse.ArgumentTypeError(f"there is no {word!r}: {', '.join(known)}")
+        return text
+
+    return check
+
+
+def reason(words: Iterable[str]) -> Callable[[str], str]:
+    """Return what takes one of these words, or the number of a case; for `type=`."""
+    known = tuple(words)
+
+    def check(text: str) -> str:
+        if text not in known and not is_reference(text):
+            raise argparse.ArgumentTypeError(
+                f"it is the number of a case, or one of {', '.join(known)}: it is kept, so it is "
+                "no sentence"
+            )
+        return text
+
+    return check
 
 
 def identity(text: str) -> str:
