@@ -1,5 +1,6 @@
 """`portvault keys`: what an operator sees of the trees, and the move to another custodian."""
 
+import asyncio
 from pathlib import Path
 
 from tests.command_line import SCAN, get, one_line, scan_of, token_of
@@ -32,6 +33,34 @@ async def test_a_clean_stop_writes_what_came_last_into_the_bucket(
     before = set(copies.rglob("*"))
     assert await vault.stop() == 0
     assert set(copies.rglob("*")) > before
+
+
+async def test_a_clean_stop_of_a_worker_writes_what_came_last_into_the_bucket(
+    tmp_path: Path,
+) -> None:
+    """A worker of its own does as the server does, that has none here."""
+    vault = VaultProcess(tmp_path / "home", worker="false", mirror_interval_seconds="3600")
+    await vault.start()
+    try:
+        worker = await vault.command("worker")
+        try:
+            copies = vault.home / "objects" / "uk" / "keys"
+            async with asyncio.timeout(60):
+                while not list(copies.rglob("*")):
+                    await asyncio.sleep(0.2)
+            await scan_of(vault, await token_of(vault, "porting"))
+            before = set(copies.rglob("*"))
+            await asyncio.sleep(1)
+            assert set(copies.rglob("*")) == before
+            worker.terminate()
+            async with asyncio.timeout(30):
+                assert await worker.wait() == 0
+        finally:
+            if worker.returncode is None:
+                worker.kill()
+        assert set(copies.rglob("*")) > before
+    finally:
+        await vault.stop()
 
 
 async def test_verify_opens_every_key_and_names_what_does_not(vault_process: VaultProcess) -> None:
