@@ -2,7 +2,7 @@
 Carriers' webhooks: their signatures and their own words, as their public documentation gives them.
 
 Pure. What is not of a porting order's status is `Ignored`, with a reason as a code; fields that are
-not known say nothing. `docs/decisions.md` says which parts could not be confirmed.
+not known say nothing. Decision 59 says which parts could not be confirmed.
 """
 
 import base64
