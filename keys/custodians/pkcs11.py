@@ -121,11 +121,15 @@ class Pkcs11Custodian:
         await self._run(self._destroy, region, generation)
 
     async def generations(self, region: str) -> list[int]:
-        """Return the living generations."""
+        """Return the living generations, and those up to the mark whose key lies here."""
         return (await self._seen(region)).living()
 
     async def returned(self, region: str) -> list[int]:
-        """Return nothing: a key below the mark is one that was not destroyed, as far as it says."""
+        """
+        Return nothing: one up to the mark may be there because its destroy was interrupted.
+
+        `generations` names it, and the rows of the tree tell what was destroyed.
+        """
         del region
         return []
 

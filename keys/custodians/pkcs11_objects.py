@@ -36,8 +36,14 @@ class Objects:
         return max((number for number, _ in self.marks), default=0)
 
     def living(self) -> list[int]:
-        """Return the generations whose key counts."""
-        return sorted(number for number in self.records if self.has_key(number))
+        """
+        Return the generations whose key counts, and those up to the mark that a key lies here of.
+
+        The latter are refused, marked or without a record; that they lie here their destroyer has
+        to know: a destroy was interrupted, or a copy of the token's files or keys came back.
+        """
+        counting = {number for number in self.records if self.has_key(number)}
+        return sorted(counting | {number for number in self.keys if number <= self.destroyed})
 
     def has_key(self, generation: int) -> bool:
         """Whether the generation has a key that counts, and was not marked."""

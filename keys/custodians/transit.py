@@ -125,9 +125,13 @@ class TransitCustodian:
                 f"{self.name} makes keys that nobody asked for: bao write "
                 f"{self._server.mount}/config/keys disable_upsert=true"
             )
-        for name in await self._names():
-            found = _NAME.fullmatch(name)
-            if found is None or found[2]:
+        names = await self._names()
+        ours = [(name, match) for name in names if (match := _NAME.fullmatch(name))]
+        marks = [(match[1], int(match[3])) for _, match in ours if match[2]]
+        for name, match in ours:
+            region, number = match[1], int(match[3])
+            # One up to the mark came back, or is to be destroyed: a refusal would let it lie.
+            if match[2] or any(each == region and number <= mark for each, mark in marks):
                 continue
             key = await self._server.call("GET", f"keys/{name}")
             if key.get("exportable") or key.get("allow_plaintext_backup"):

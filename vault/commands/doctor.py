@@ -7,6 +7,7 @@ import resource
 import shutil
 import stat
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +16,7 @@ from pathlib import Path
 import asyncpg
 
 from keys import generations
+from keys.custodian import Custodian
 from keys.custodians.moving import MovingCustodian
 from keys.errors import (
     CUSTODIAN_CHANGED,
@@ -24,6 +26,7 @@ from keys.errors import (
 from keys.mirror_rows import progress
 from keys.returned import destroy_elsewhere
 from keys.status import seal_overdue
+from keys.wrap import root_context
 from vault.actions.queues import queues_of
 from vault.adapters.postgres_cluster import is_confined
 from vault.adapters.recorder import APPLICATION
@@ -262,10 +265,16 @@ async def ask_state(
     """Ask what is to agree with the buckets and custodians; of an old schema only the trees."""
     empty = await conn.fetchval("select to_regclass('key_tree') is null")
     if not empty:
-        rows = await conn.fetch("select region, generation from key_tree")
+        rows = await conn.fetch("select region, generation, root_wrap from key_tree")
         known.trees.update((row["region"], row["generation"]) for row in rows)
-        rows = await conn.fetch("select region, generation from key_generation")
+        known.root_wraps.update((row["region"], row["root_wrap"]) for row in rows)
+        rows = await conn.fetch("select region, generation, state from key_generation")
         known.named.update((row["region"], row["generation"]) for row in rows)
+        known.destroyed.update(
+            (row["region"], row["generation"])
+            for row in rows
+            if row["state"] == "destroyed" and row["generation"] < known.trees.get(row["region"], 0)
+        )
         if old:
             return
     for region in config.regions:
@@ -338,7 +347,8 @@ async def check_custodian(config: Config, region: str, known: Known) -> tuple[st
     custodian = custodians[region]
     try:
         await custodian.check()
-        living, returned = await custodian.generations(region), await custodian.returned(region)
+        living = await custodian.generations(region)
+        returned = await _returned(custodian, region, living, known)
         for generation in returned:
             await custodian.destroy(region, generation)
         elsewhere = await destroy_elsewhere(custodians, region)
@@ -385,6 +395,24 @@ async def check_custodian(config: Config, region: str, known: Known) -> tuple[st
         f"{custodian.name}, {len(living)} generations, level {custodian.destroy_level}: "
         f"{custodian.destroy_promise}"
     )
+
+
+async def _returned(
+    custodian: Custodian, region: str, living: list[int], known: Known
+) -> list[int]:
+    """
+    Return what was destroyed and lies in the custodian, by its own word or by the tree's rows.
+
+    The rows are believed only beside a tree that opens, as before a seal.
+    """
+    returned = set(await custodian.returned(region))
+    said = {number for number in living if (region, number) in known.destroyed}
+    if said:
+        tree, root_wrap = known.trees[region], known.root_wraps[region]
+        with suppress(KeysError):
+            await custodian.unwrap(region, tree, root_wrap, root_context(region, tree))
+            returned |= said
+    return sorted(returned)
 
 
 async def _libmagic(config: Config) -> tuple[str, str]:

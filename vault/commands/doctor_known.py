@@ -11,6 +11,10 @@ class Known:
     trees: dict[str, int] = field(default_factory=dict)
     #: Regions, each with a generation that was ever named.
     named: set[tuple[str, int]] = field(default_factory=set)
+    #: Regions, each with a generation that its rows call destroyed, before the tree's.
+    destroyed: set[tuple[str, int]] = field(default_factory=set)
+    #: What the custodian opens where a tree's rows are the ones of its root key.
+    root_wraps: dict[str, bytes] = field(default_factory=dict)
     stores: dict[str, str] = field(default_factory=dict)
     logs: dict[str, tuple[str, str]] = field(default_factory=dict)
     #: The mirror's highest number, and for how many seconds something has been waiting for a seal.
