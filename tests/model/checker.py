@@ -5,12 +5,15 @@ The checker: every state that the protocol reaches within a scenario's bounds, b
 without it.
 """
 
+import gc
 import time
 from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.model.changes import Rules, planted
-from tests.model.protocol import behind, restore, steps
+from tests.model.protocol import behind, forget_steps, restore, steps
 from tests.model.rules import ALL
 from tests.model.states import State, clear_caches, edges_in, edges_of, mask, reachable, readable
 
@@ -89,9 +92,33 @@ def broken(state: State, rules: Rules) -> str | None:
     return None
 
 
+@contextmanager
+def _fresh_caches() -> Iterator[None]:
+    """
+    Run the block with empty caches and without the garbage collector, and empty the caches again.
+
+    States hold no cycles; looking for some among millions of tuples takes most of the time.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        clear_caches()
+        forget_steps()
+        yield
+    finally:
+        clear_caches()
+        forget_steps()
+        if collects:
+            gc.enable()
+
+
 def explore(scenario: Scenario, rules: Rules = ALL, limit: int = 5_000_000) -> Verdict:
     """Visit every state; stops at the first that breaks a promise, by one of the shortest ways."""
-    clear_caches()
+    with _fresh_caches():
+        return _explore(scenario, rules, limit)
+
+
+def _explore(scenario: Scenario, rules: Rules, limit: int) -> Verdict:
     began = time.perf_counter()
     first = scenario.begin()
     came: dict[State, tuple[State, str] | None] = {first: None}

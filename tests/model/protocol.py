@@ -56,6 +56,12 @@ def _sealed(database: Database, rules: Rules) -> frozenset[int]:
     )
 
 
+def forget_steps() -> None:
+    """Forget what was computed of databases."""
+    _cached_restore.cache_clear()
+    _sealed.cache_clear()
+
+
 def steps(state: State, rules: Rules) -> Iterator[Step]:
     """Yield every step that may come next, with the state it leads to."""
     if "guard" not in rules or not behind(state):
