@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from vault.adapters.collector import look_less
+
 pytest_plugins = [
     f"tests.{path.stem}" for path in sorted(Path(__file__).parent.glob("fixtures_*.py"))
 ]
@@ -37,6 +39,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if any(fixture in used for fixture in fixtures):
                 item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: LONGEST_FIRST.index(item.path.parent.name))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the garbage collector leave alone what was loaded to find the tests, as in a server."""
+    del session
+    look_less()
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
