@@ -43,6 +43,7 @@ class InForce:
 
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> Policy:
+    """Return the rules of a policy's text; raises `ConfigurationError` naming a row."""
     return parse_policy(text)
 
 
@@ -83,12 +84,12 @@ async def policy_used(vault: Vault, conn: Connection, document: Document) -> Pol
 
 async def start_policy(vault: Vault) -> bool:
     """Put the first policy in force; returns whether the operator's file is what is in force."""
-    parse_policy(vault.policy_text)
+    shipped = _parsed(vault.policy_text)
     async with transaction(vault.pool) as conn:
         await policies_sql.lock(conn)
         if await policies_sql.newest(conn) is None:
             await policies_sql.insert(conn, _first(vault))
-        return (await in_force(vault, conn)).policy == _parsed(vault.policy_text)
+        return (await in_force(vault, conn)).policy == shipped
 
 
 async def start_grace(vault: Vault) -> timedelta | None:

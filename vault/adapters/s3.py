@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from itertools import islice
 from typing import TypeVar
 
@@ -34,6 +35,12 @@ ROUNDS = 100
 T = TypeVar("T")
 
 
+@cache
+def _trust() -> ssl.SSLContext:
+    """Return how servers prove who they are: the system's authorities, which are read once."""
+    return ssl.create_default_context()
+
+
 class S3Store:
     """A bucket; the key it is opened with may read, write, list and delete in it."""
 
@@ -47,7 +54,7 @@ class S3Store:
             timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
             retries=urllib3.Retry(total=1, redirect=0, allowed_methods=None),
             maxsize=THREADS,
-            ssl_context=ssl.create_default_context(),
+            ssl_context=_trust(),
         )
         self._client = _Client(
             place.host,

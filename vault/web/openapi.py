@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document, made from the table of routes."""
 
 import re
+from functools import cache
 from typing import Any
 
 from vault import __version__
@@ -20,8 +21,9 @@ _TEXTS = ("text/", "application/jsonl")
 _IN_PATH = {"id": ID, "region": REGION}
 
 
+@cache
 def openapi() -> dict[str, Any]:
-    """Return the document."""
+    """Return the document: always the same object, which nobody changes."""
     paths: dict[str, dict[str, Any]] = {}
     for area in AREAS:
         for route in area.routes:
