@@ -154,7 +154,7 @@ def test_the_help_lists_what_speaks_to_a_running_vault() -> None:
     assert ours - {"log_proofs", "witness"} == SPEAKING
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/changelog.md", "docs/operations.md"])
 def test_the_docs_spell_commands_as_they_are(page: str) -> None:
     """Every command line of the documentation is one that the parser takes."""
     lines = written((ROOT / page).read_text())

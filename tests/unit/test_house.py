@@ -16,7 +16,9 @@ from vault.config import RENAMED, Config
 from vault.domain.access import Role
 
 ROOT = Path(__file__).parents[2]
+PAGE_NAMES = ("api", "attacks", "changelog", "contributing", "operations", "settings", "speed")
 LOCKS = ("requirements.lock", "requirements-dev.lock")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in PAGE_NAMES))
 SCRIPTS = ("scripts/run", "scripts/demo", "scripts/test", "scripts/check", "scripts/bench")
 PIN = re.compile(r"[a-z0-9-]+==[\w.!+]+")
 
@@ -225,9 +227,7 @@ def test_the_attacks_table_has_every_role():
     assert rows == list(Role)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/api.md", "docs/attacks.md", "docs/operations.md"]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_the_files_that_documents_name_are_there(page):
     """A module, a test or a policy that a document points at exists."""
     text = (ROOT / page).read_text()
@@ -235,9 +235,7 @@ def test_the_files_that_documents_name_are_there(page):
     assert not {path for path in named if not (ROOT / path).exists()}
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/api.md", "docs/attacks.md", "docs/operations.md"]
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_the_settings_that_documents_name_are_there(page):
     """A word that looks like a setting, by its unit, is one."""
     text = (ROOT / page).read_text()
