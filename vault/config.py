@@ -56,7 +56,8 @@ class Config(CarrierSettings):
     port: int = 8700
     #: The PEM file of the certificate for TLS; taken up without a restart when it changes.
     tls_certificate: str = ""
-    #: The PEM file of its key, without a passphrase; taken up without a restart, too.
+    #: The PEM file of the key of `tls_certificate`, without a passphrase; taken up without a
+    #: restart when it changes.
     tls_key: str = ""
     #: Who signs the client certificates that tokens may be bound to.
     tls_client_ca: str = ""
@@ -75,7 +76,7 @@ class Config(CarrierSettings):
     #: A connection that rests between two requests, or a reader that takes nothing, for so long
     #: is cut.
     idle_seconds: float = 75.0
-    #: How long what is being asked may take to end when the process is told to stop.
+    #: How long requests that are under way may take to end when the process is told to stop.
     shutdown_seconds: float = 20.0
     #: The regions this deployment serves.
     regions: tuple[str, ...] = REGIONS
@@ -84,8 +85,8 @@ class Config(CarrierSettings):
     located: str = ""
     #: `embedded:` or a postgresql:// address.
     database: str = field(default="embedded:", repr=False)
-    #: The address of who owns the database, where `database` is that of an account that owns
-    #: nothing: who migrates, dumps, restores.
+    #: The address of the database for its owner, who migrates, dumps and restores, where `database`
+    #: is that of an account that owns nothing.
     database_owner: str = field(default="", repr=False)
     #: `dir:PATH/{region}` or `s3+https://HOST/BUCKET-{region}`.
     objects: str = ""
@@ -113,13 +114,14 @@ class Config(CarrierSettings):
     #: An upload or a mail that comes with fewer bytes a second is dropped, once the vault has
     #: waited longer than `upload_idle_seconds` for it in all.
     upload_bytes_per_second_min: int = 2048
-    #: How often what was shredded is sealed, by which it is irrecoverable.
+    #: How often shredded documents are sealed, which makes them irrecoverable.
     seal_interval_seconds: float = 60.0
-    #: How long after that interval a seal may still be outstanding before the vault is not ready.
+    #: How long beyond `seal_interval_seconds` a seal may be outstanding before the vault is not
+    #: ready.
     seal_overdue_seconds: float = 600.0
     #: How often the key tree's copy in the bucket is brought up to date, at the latest.
     mirror_interval_seconds: float = 60.0
-    #: The worker looks at all that lies at rest once in so long, a little at a time.
+    #: How often the worker looks at all data at rest for damage, a little at a time.
     damage_look_seconds: float = 86400.0
     #: Standbys, by application_name, that must have replayed a seal before the old root dies.
     standbys: tuple[str, ...] = ()
@@ -128,29 +130,30 @@ class Config(CarrierSettings):
     key_cache_seconds: float = 5.0
     #: How long after `ported` or `cancelled` documents wait, so that a reversal can reopen custody.
     reversal_grace_seconds: float = 3600.0
-    #: Nothing is shredded by its time while this clock is further ahead of the database's.
+    #: Nothing is shredded by its time while the worker's clock is further ahead of the database's.
     clock_ahead_seconds_max: float = 60.0
-    #: Nothing is shredded by its time either when this clock has gone further since the worker last
+    #: Nothing is shredded by its time when the worker's clock has gone further since it last
     #: looked, unless two people agree.
     clock_step_seconds_max: float = 7 * 86400.0
     #: The share of a region's documents that goes by its time within a day; more needs two people.
     expire_share_max: float = 0.1
-    #: So many documents of a region go by their time within a day without regard to their share.
+    #: So many documents of a region may go by their time within a day, whatever `expire_share_max`
+    #: says.
     expire_documents_min: int = 1000
-    #: How old the key gets that orders are found by; then they move to another one.
+    #: The age at which the key of the index of orders' numbers is replaced.
     number_index_days: int = 90
-    #: An upload that has not ended by then is cut off, and swept up.
+    #: An upload that takes longer is cut off, and swept up.
     receiving_seconds_max: float = 3600.0
     #: How long a request waits for its access record to be durable before it is refused.
     record_timeout_seconds: float = 5.0
     #: Nothing is handed out while a record waits for longer to be published in the access log.
     record_publish_seconds_max: float = 60.0
-    #: A stream that is open for so long records how far it is, again and again, or is cut.
+    #: How often an open stream records how far it is; one that cannot is cut.
     record_renewal_seconds: float = 5.0
     #: How often open streams are looked at again, and cut when their token, session or document has
     #: ended; nothing goes out for longer than `key_cache_seconds` without such a look.
     stream_look_seconds: float = 0.5
-    #: What goes out as a stream is cut after so long, whoever reads it.
+    #: The longest time that a stream that goes out may be open; then it is cut.
     stream_seconds_max: float = 3600.0
     #: Where people reach the vault, as `https://vault.example`; needed for their sign-in.
     public_url: str = ""
@@ -179,15 +182,16 @@ class Config(CarrierSettings):
     #: Refusals of one principal that each process records singly in a minute; those past it are
     #: answered with 429, and one record says how many they were.
     refusals_per_minute_max: int = 120
-    #: Refusals from one address that each process records singly in a minute, likewise.
+    #: Refusals from one address that each process records singly in a minute; those past it are
+    #: counted, as those of a principal are.
     refusals_per_address_max: int = 1200
     #: How long a person stays signed in.
     session_seconds: float = 28800.0
-    #: How long what takes four eyes waits for the second pair, and then for its use.
+    #: How long a request for an approval waits for the second person, and then for its use.
     approval_seconds: float = 86400.0
     #: How long approvals stay after their time is over.
     approval_kept_days: int = 400
-    #: How long signals stay after they came about, unless one still waits to be delivered.
+    #: How long a signal is kept; one that still waits to be delivered stays.
     signal_kept_days: int = 90
     #: How long the token of an opened break-glass credential is good.
     break_glass_seconds: float = 3600.0
@@ -199,7 +203,8 @@ class Config(CarrierSettings):
     database_pool_max: int = 20
     #: How long each statement to the database may take.
     database_timeout_seconds: float = 10.0
-    #: A session of a machine that is gone without a word lets go of what it has locked after that.
+    #: How long a session of the database may be idle; then it ends and lets go of its locks, as it
+    #: has to when its machine is gone.
     database_idle_seconds: float = 600.0
     #: Whether `serve` runs the reconcilers too.
     worker: bool = True
@@ -207,7 +212,7 @@ class Config(CarrierSettings):
     region_settings: Mapping[str, Region] = field(default_factory=dict)
     #: Where signals go, by name: `[webhook.NAME]` in the file.
     webhooks: Mapping[str, Webhook] = field(default_factory=dict)
-    #: So long before a document goes, that is told.
+    #: How long before a document goes the signal `document.due_soon` is sent.
     due_soon_seconds: float = 7 * 86400.0
 
     def objects_uri(self, region: str) -> str:

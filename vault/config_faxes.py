@@ -11,15 +11,15 @@ class FaxSettings:
     fax_bytes_max: int = 10 * 1024 * 1024
     #: The most pages of a fax that is taken.
     fax_pages_max: int = 500
-    #: A fax that is not taken within so long after its first byte is dropped.
+    #: A fax that is not taken into custody within so long after its first byte is dropped.
     fax_receive_seconds_max: float = 120.0
-    #: So long after it came a fax is shredded, whatever became of it.
+    #: The age at which a fax is shredded, whatever became of it.
     fax_custody_seconds_max: float = 24 * 3600.0
     #: A failed delivery is tried again after so long, then twice as long each time.
     fax_retry_seconds: float = 60.0
     #: A failed delivery waits no longer than this before the next try.
     fax_retry_seconds_max: float = 3600.0
-    #: An attempt that has not ended by then is taken as lost.
+    #: An attempt to deliver a fax that takes longer counts as lost.
     fax_attempt_seconds_max: float = 600.0
     #: How many faxes share a scope of the key tree at most.
     fax_scope_faxes_max: int = 1000
@@ -27,7 +27,7 @@ class FaxSettings:
     fax_scope_seconds_max: float = 60.0
     #: How long the receipt of a fax stays: the group's rule for call detail records.
     fax_receipt_days_max: int = 730
-    #: Children that look into faxes.
+    #: How many sandboxed children look into faxes and other files.
     sandbox_processes_max: int = 2
     #: How long a child that looks into a fax may take for it.
     sandbox_timeout_seconds: float = 20.0
@@ -42,7 +42,7 @@ class FaxSettings:
     fax_smtp_user: str = ""
     #: A file that holds the password for `fax_smtp`.
     fax_smtp_password_file: str = ""
-    #: Who such mail is from; reports of its delivery go there.
+    #: The sender's address of mails that carry faxes; reports of their delivery go there.
     fax_mail_from: str = "fax@localhost"
     #: How long the next hop may take for a mail.
     fax_mail_seconds_max: float = 120.0
@@ -64,5 +64,5 @@ class FaxSettings:
     fax_listen_attachments_max: int = 10
     #: Connections at once to `fax_listen` that carry a mail.
     fax_listen_connections_max: int = 20
-    #: Faxes with one Message-ID that look alike in size and masked number, and are not the same.
+    #: The most faxes with one Message-ID that look alike in size and masked number, and differ.
     fax_listen_same_name_max: int = 50
