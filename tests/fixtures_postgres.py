@@ -31,12 +31,18 @@ _numbers = itertools.count(1)
 Address = Callable[[str], str]
 
 
+def memory() -> Path | None:
+    """Return a directory in memory, None where there is little of it or none."""
+    there = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES_MIN
+    return MEMORY if there else None
+
+
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     """Run a server for the session; gives the address of a database by its name."""
     home: Path = tmp_path_factory.mktemp("postgres")
-    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES_MIN:
-        home = Path(tempfile.mkdtemp(prefix="portvault-", dir=MEMORY))
+    if (place := memory()) is not None:
+        home = Path(tempfile.mkdtemp(prefix="portvault-", dir=place))
     server = EmbeddedPostgres(home, durable=False)
     address = asyncio.run(server.start())
     yield lambda name: address.replace("/portvault?", f"/{name}?")

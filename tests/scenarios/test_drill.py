@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import asyncpg
 import pytest
 
 from keys import wrap
-from tests.fixtures_postgres import MEMORY, MEMORY_BYTES_MIN
+from tests.fixtures_postgres import memory
 from tests.key_house import REGION, Ledger, build
 from vault.attacker import Attacker
 
@@ -21,8 +20,8 @@ def test_the_drill_holds() -> None:
     """Nothing sealed opens from any backup, and every living document comes back from each."""
     environment = dict(os.environ)
     # Nothing here is about disks, and a dozen clusters wait for one.
-    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES_MIN:
-        environment["TMPDIR"] = str(MEMORY)
+    if (place := memory()) is not None:
+        environment["TMPDIR"] = str(place)
     done = subprocess.run(
         [ROOT / "scripts" / "drill", "--json"],
         env=environment,

@@ -10,6 +10,7 @@ from a past state the mirror must bring back every document that lives.
 import asyncio
 import contextlib
 import io
+import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from keys.errors import KeysError, RolledBackError, StaleScopeError
 from keys.rows import Connection
 from keys.stream import DataKey
 from keys.tree import WrappedKey
-from tests.fixtures_postgres import Address, fresh_database
+from tests.fixtures_postgres import Address, fresh_database, memory
 from tests.key_house import REGION, BrokenError, House, Ledger, build, keys_of
 
 TABLES = (
@@ -290,23 +291,26 @@ class KeyMachine(RuleBasedStateMachine):
 def test_the_invariants_hold_whatever_happens(
     postgres_server: Address,
     database_template: str,
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Erasure, One path, Survival, No orphan and Gate hold in any order of events and faults."""
     monkeypatch.setattr(seal_module, "SCOPES_IN_ONE_STEP", 2)
 
-    def machine() -> KeyMachine:
-        place = tmp_path_factory.mktemp("machine")
-        return KeyMachine(postgres_server, database_template, place)
+    # Keys and segments are made durable at each step, which is another test's affair.
+    with tempfile.TemporaryDirectory(prefix="portvault-", dir=memory() or tmp_path) as places:
 
-    run_state_machine_as_test(
-        machine,  # type: ignore[arg-type] # a factory is taken, too
-        settings=settings(
-            max_examples=12,
-            stateful_step_count=25,
-            deadline=None,
-            phases=[Phase.explicit, Phase.reuse, Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+        def machine() -> KeyMachine:
+            place = Path(tempfile.mkdtemp(dir=places))
+            return KeyMachine(postgres_server, database_template, place)
+
+        run_state_machine_as_test(
+            machine,  # type: ignore[arg-type] # a factory is taken, too
+            settings=settings(
+                max_examples=12,
+                stateful_step_count=25,
+                deadline=None,
+                phases=[Phase.explicit, Phase.reuse, Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
