@@ -1,6 +1,7 @@
 """A restore that fails at any call, before or after it took effect, converges when run again."""
 
 import functools
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import asyncpg
 import pytest
 
 from keys.errors import KeysError
+from tests.fixtures_postgres import memory
 from tests.fixtures_server import OPERATOR, Api, serving
 from tests.key_house import (
     BrokenError,
@@ -71,7 +73,7 @@ async def data_keys_of(vault: Vault) -> dict[UUID, bytes]:
 
 @pytest.fixture
 async def story(
-    config: Config, passport: bytes, monkeypatch: pytest.MonkeyPatch
+    config: Config, passport: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Story]:
     """After a backup one document is shredded and sealed, one is shredded, and one arrives."""
     faults, ledger = Faults(), Ledger()
@@ -86,8 +88,13 @@ async def story(
         original = getattr(asyncpg, name)
         faulty = functools.partial(original, connection_class=connection)
         monkeypatch.setattr(module, "asyncpg", _With(asyncpg, name, faulty))
-    made = Story(replace(config, regions=(REGION,)), faults, ledger)
-    with ledger.listening():
+    with (
+        ledger.listening(),
+        # Keys and objects are made durable at each step, which is another test's affair.
+        tempfile.TemporaryDirectory(prefix="portvault-", dir=memory() or tmp_path) as place,
+    ):
+        here = replace(config, home=Path(place) / "home", regions=(REGION,))
+        made = Story(here, faults, ledger)
         async with made.vault(restoring=False) as vault, serving(vault) as api:
             await _live(made, vault, api, passport)
         yield made
