@@ -21,7 +21,7 @@ from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.domain.people import named_person
 from vault.web import listening
 

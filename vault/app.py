@@ -27,11 +27,7 @@ from vault.actions.stores import is_store_known, require_own_store, take_store
 from vault.adapters.allocator import keep_pages
 from vault.adapters.collector import look_less
 from vault.adapters.courier import HttpCourier
-from vault.adapters.embedded_postgres import (
-    EmbeddedPostgres,
-    embedded_database,
-    service_address,
-)
+from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database, service_address
 from vault.adapters.objects import open_store
 from vault.adapters.recorder import GroupRecorder
 from vault.adapters.sniffer import MagicSniffer
@@ -39,8 +35,8 @@ from vault.committers import open_committers
 from vault.config import Config
 from vault.context import SIGNER_NAME, ObjectStore, People, Vault
 from vault.damage_watch import DamageWatch
-from vault.domain.log_retention import LogPolicy, parse_log_policy
-from vault.domain.policy import parse_policy
+from vault.domain.records import LogPolicy, parse_log_policy
+from vault.domain.retention import parse_policy
 from vault.fax_parts import load_routes, make_mailer, make_sandbox
 from vault.intake_memory import IntakeMemory
 from vault.log_watch import LogWatch

@@ -13,12 +13,10 @@ from keys.signing import SigningKeys
 from vault.config import Config
 from vault.damage_watch import DamageWatch
 from vault.domain.decision import Rules
-from vault.domain.fax_mail import Letter
-from vault.domain.fax_routes import Domain, Route, Routes
+from vault.domain.fax_mail import Domain, Letter, Route, Routes
 from vault.domain.faxes import Checked, Fax, Mail
-from vault.domain.log_retention import LogPolicy
 from vault.domain.people import GroupMapping
-from vault.domain.records import Record
+from vault.domain.records import LogPolicy, Record
 from vault.fax_desk import FaxDesk
 from vault.intake_memory import IntakeMemory
 from vault.log_watch import LogWatch

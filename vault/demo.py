@@ -33,7 +33,7 @@ from vault.attacker import Attacker
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal, PurposeError, Role
-from vault.domain.certificate import parse_certificate
+from vault.domain.certificates import parse_certificate
 from vault.domain.documents import Document, Kind
 from vault.domain.orders import Status
 from vault.errors import ShreddedError, VaultError

@@ -25,8 +25,8 @@ from vault.actions.shred import shred
 from vault.actions.tokens import create_token, revoke_token
 from vault.context import Vault
 from vault.domain.access import Principal, Role
+from vault.domain.credentials import Grant
 from vault.domain.documents import Custody, Kind
-from vault.domain.grants import Grant
 from vault.sql import documents as documents_sql
 from vault.sql.connection import connection
 from vault.web.listening import serving

@@ -3,7 +3,7 @@
 from vault.adapters.mailer import SmtpMailer
 from vault.adapters.sandbox import SandboxedChildren
 from vault.config import Config
-from vault.domain.fax_routes import Routes, check_hosts, parse_routes
+from vault.domain.fax_mail import Routes, check_hosts, parse_routes
 
 
 def load_routes(config: Config) -> Routes:

@@ -4,9 +4,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from vault.domain.decision import Rules
-from vault.domain.placement import parse_placements
+from vault.domain.placement import parse_placements, parse_transfers
 from vault.domain.purposes import parse_purposes
-from vault.domain.transfers import parse_transfers
 
 
 def read_rules(home: Path) -> Rules:

@@ -18,7 +18,7 @@ from vault.actions.search import list_records
 from vault.actions.sequence import sequence_log
 from vault.auditor import Audit
 from vault.context import Vault
-from vault.domain.search import Found, Wanted
+from vault.domain.records import Found, Wanted
 from vault.errors import NotFoundError
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from vault.actions.sequence import sequence_log
 from vault.actions.tokens import create_token, revoke_token
 from vault.context import Vault
 from vault.domain.access import Action
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.domain.people import named_person
 from vault.errors import ForbiddenError, NotFoundError, RecordsUnavailableError
 from vault.sql.privileges import SERVICE_ROLE

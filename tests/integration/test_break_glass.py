@@ -15,7 +15,7 @@ from tests.fixtures_server import OPERATOR, Api
 from vault.actions.break_glass import open_credential
 from vault.actions.tokens import create_token
 from vault.context import Vault
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.errors import ForbiddenError
 
 OPEN = "/v1/break-glass/actions/open"

@@ -19,7 +19,7 @@ from vault.commands.hylafax import NOTE_SUFFIX
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.errors import VaultError
 
 CASES = Path(__file__).parents[1] / "cases"

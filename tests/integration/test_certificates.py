@@ -17,7 +17,7 @@ from vault.actions.sequence import sequence_log
 from vault.actions.signing import rotate_key
 from vault.certificate_auditor import CertificateError, audit, verify
 from vault.context import Vault
-from vault.domain.certificate import note_digest
+from vault.domain.certificates import note_digest
 
 
 async def finish(vault: Vault) -> None:

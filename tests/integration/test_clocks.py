@@ -31,8 +31,8 @@ from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.approvals import Act, Terms
+from vault.domain.credentials import Grant
 from vault.domain.documents import Kind
-from vault.domain.grants import Grant
 from vault.domain.people import named_person
 from vault.errors import BulkExpiryError, ClockError, ForbiddenError, InvalidRequestError
 from vault.sql.connection import connection

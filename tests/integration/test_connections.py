@@ -18,7 +18,7 @@ from tests.integration.test_transport import client
 from vault.actions.tokens import create_token
 from vault.connections import DESCRIPTORS_KEPT, Connections, Room, raise_descriptors
 from vault.context import Vault
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.intake_memory import STRANGERS_PART, IntakeMemory
 from vault.mail.listener import listening as mail_listening
 from vault.web import listening

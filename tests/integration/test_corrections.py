@@ -40,7 +40,7 @@ from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.approvals import Act, Terms
-from vault.domain.certificate import Evidence, PolicyUsed, certificate_text
+from vault.domain.certificates import Evidence, PolicyUsed, certificate_text
 from vault.domain.documents import Ground, Kind
 from vault.errors import (
     ConflictError,

@@ -10,7 +10,7 @@ from tests.integration.test_everything_is_recorded import BODY, QUERY, example
 from vault.actions.tokens import create_token
 from vault.context import Vault
 from vault.domain.access import ALLOWED, Action, Role
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.web.routes import ROUTES
 from vault.web.schemas import SCHEMAS
 

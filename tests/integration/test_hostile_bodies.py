@@ -16,7 +16,7 @@ from tests.described import is_described
 from tests.fixtures_server import Api, serving
 from vault.actions.cursor import encode_cursor
 from vault.context import Vault
-from vault.domain.times import parse_time
+from vault.domain.text import parse_time
 from vault.web.routes import ROUTES
 from vault.web.routes.console import CONSOLE_ROUTES
 from vault.web.routes.route import Route

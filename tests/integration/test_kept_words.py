@@ -24,10 +24,14 @@ from vault.config_webhooks import Webhook
 from vault.context import Vault
 from vault.domain.access import Action, Purpose, Role
 from vault.domain.approvals import Act
-from vault.domain.certificate import NOT_COVERED, ORDER_NOT_COVERED, parse_certificate
+from vault.domain.certificates import (
+    NOT_COVERED,
+    ORDER_NOT_COVERED,
+    SHRED_REASONS,
+    parse_certificate,
+)
 from vault.domain.decision import Reason
 from vault.domain.documents import Kind
-from vault.domain.kept_words import SHRED_REASONS
 from vault.domain.orders import Status
 from vault.domain.records import PHASES, Record
 from vault.domain.regions import REGIONS

@@ -21,7 +21,7 @@ from vault.actions.tokens import authenticate, create_token, hash_secret
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.approvals import APPROVERS, REQUESTERS, Act, Terms
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.domain.people import named_person, principal_id
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError
 from vault.sql import break_glass as break_glass_sql

@@ -4,7 +4,7 @@ from tests.fixtures_server import OPERATOR, Api
 from vault.actions.tokens import create_token
 from vault.context import Vault
 from vault.domain.access import Role
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.web.routes import ROUTES
 
 REGIONS = ("sg", "uk")

@@ -15,8 +15,7 @@ from vault.actions.sequence import sequence_log
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.checkpoint import decode
-from vault.domain.records import Record
-from vault.domain.search import Wanted
+from vault.domain.records import Record, Wanted
 from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError
 
 COMPLIANCE = Principal("token:compliance", "compliance", frozenset({"uk"}))

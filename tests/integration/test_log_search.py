@@ -19,7 +19,7 @@ from vault.commands import log as log_commands
 from vault.commands.arguments import make_parser
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.search import Wanted
+from vault.domain.records import Wanted
 from vault.errors import NotFoundError
 from vault.sql import names as names_sql
 from vault.sql.connection import transaction

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from vault.context import Vault
-from vault.domain.search import Wanted
+from vault.domain.records import Wanted
 from vault.sql.log_search import statement
 
 START, RECORDS = datetime(2025, 3, 1, tzinfo=UTC), 20_000

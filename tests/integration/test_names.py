@@ -14,7 +14,7 @@ from vault.commands.arguments import make_parser
 from vault.commands.output import table
 from vault.commands.tokens import _COLUMNS as TOKEN_COLUMNS
 from vault.context import Vault
-from vault.domain.names import ACTORS, called
+from vault.domain.people import ACTORS, called
 from vault.web.routes import ROUTES
 from vault.web.schemas import SCHEMAS
 

@@ -16,8 +16,7 @@ from vault.commands.arguments import make_parser
 from vault.commands.client import order_list
 from vault.config import Config
 from vault.context import Vault
-from vault.domain.number_index import Mark, macs
-from vault.domain.orders import Order
+from vault.domain.orders import Mark, Order, macs
 from vault.migrate import migrations_directory
 from vault.sql import learned as learned_sql
 from vault.sql import number_index as index_sql

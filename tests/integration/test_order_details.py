@@ -15,7 +15,7 @@ from vault.config import Config
 from vault.context import Vault
 from vault.domain.documents import Kind
 from vault.domain.orders import Status
-from vault.domain.receipts import parse_receipt
+from vault.domain.records import parse_receipt
 from vault.errors import RecordsUnavailableError
 from vault.sql import order_details as details_sql
 from vault.sql import orders as orders_sql

@@ -5,7 +5,7 @@ from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import NUMBERS, NUMBERS_OF, OPERATOR, Api
 from vault.actions.tokens import create_token
 from vault.context import Vault
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 
 US = "+12125550123"
 

@@ -17,7 +17,7 @@ from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Action
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 
 PER_PRINCIPAL, PER_ADDRESS = 5, 12
 

@@ -32,8 +32,8 @@ from vault.actions.restrict import restrict, unrestrict
 from vault.actions.tokens import authenticate, create_token, rename_token, revoke_token
 from vault.config import Config
 from vault.domain.access import Action
+from vault.domain.credentials import Grant
 from vault.domain.documents import Kind
-from vault.domain.grants import Grant
 from vault.domain.orders import UNKNOWN_CUSTOMER, Status
 from vault.errors import ConflictError, DoubtError, HeldError, NotFoundError, RestrictedError
 

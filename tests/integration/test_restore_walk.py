@@ -55,11 +55,10 @@ from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
-from vault.domain.break_glass import subject_of
 from vault.domain.carriers import CarrierEvent
+from vault.domain.credentials import Grant, subject_of
 from vault.domain.documents import Custody, Kind
 from vault.domain.faxes import State as FaxState
-from vault.domain.grants import Grant
 from vault.domain.orders import Status
 from vault.domain.records import Record
 from vault.errors import ConflictError, DoubtError, ForbiddenError

@@ -12,7 +12,7 @@ import pytest
 
 from vault.adapters.sandbox import SandboxedChildren
 from vault.adapters.sniffer import UNKNOWN, MagicSniffer
-from vault.domain.media import HEAD_BYTES
+from vault.domain.documents import HEAD_BYTES
 from vault.errors import ContentRefusedError, UnavailableError
 
 SAMPLES = Path(__file__).parents[1] / "samples"

@@ -27,7 +27,7 @@ from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import INCOMING, OUTGOING, STREAMS, Action
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.drill_streams import SlowReader
 from vault.sql import usage as usage_sql
 

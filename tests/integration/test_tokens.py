@@ -11,7 +11,7 @@ from tests.command_line import UNKNOWN
 from tests.fixtures_server import NUMBERS, OPERATOR, Api, serving
 from vault.actions.tokens import create_token, list_tokens, revoke_token
 from vault.context import Vault
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.errors import InvalidRequestError
 
 UK = frozenset({"uk"})

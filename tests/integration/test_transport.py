@@ -18,7 +18,7 @@ from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
 from vault.actions.tokens import create_token
 from vault.config import Config
 from vault.context import Vault
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.errors import ConfigurationError
 from vault.web import listening
 from vault.web.requests import BODY_CHUNK_BYTES

@@ -18,8 +18,8 @@ from vault.actions.tokens import create_token
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
+from vault.domain.credentials import Grant
 from vault.domain.documents import JPEG
-from vault.domain.grants import Grant
 
 
 async def left(vault: Vault) -> tuple[int, int, int]:

@@ -19,7 +19,7 @@ from vault.actions.trim import trim_log
 from vault.auditor import Audit
 from vault.context import ObjectStore, Vault
 from vault.domain.access import Principal
-from vault.domain.log_retention import FLOOR, parse_log_policy
+from vault.domain.records import FLOOR, parse_log_policy
 from vault.errors import ConfigurationError, ObjectStoreUnavailableError
 from vault.sql.connection import transaction
 

@@ -17,7 +17,7 @@ from vault.actions.sequence import sequence_log
 from vault.commands import log as log_commands
 from vault.commands.arguments import make_parser
 from vault.context import Vault
-from vault.domain.receipts import Receipt, encode_receipt, parse_receipt
+from vault.domain.records import Receipt, encode_receipt, parse_receipt
 from vault.errors import UnavailableError, VaultError
 from vault.sql.log_witness import is_published
 

@@ -24,7 +24,7 @@ from vault.actions.sequence import sequence_log
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.domain.proofs import consistency_runs
+from vault.domain.tiles import consistency_runs
 
 COMPLIANCE = Principal("token:compliance", "compliance", frozenset({"uk"}))
 KILLS, SEQUENCERS = 4, 2

@@ -24,7 +24,7 @@ from vault.domain.approvals import (
     check_request,
     check_use,
 )
-from vault.domain.lineage import Lineage, Link
+from vault.domain.credentials import Lineage, Link
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError, VaultError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -23,8 +23,8 @@ from keys.note import Signer
 from vault.auditor import Audit, AuditError, Trust
 from vault.domain.checkpoint import Checkpoint, decode, encode, minimum, origin
 from vault.domain.merkle import CompactRange, leaf_hash, root_of
-from vault.domain.proofs import subtrees
 from vault.domain.records import Record, canonical_bytes
+from vault.domain.tiles import subtrees
 from vault.domain.verify import LogVerifier
 
 AT = datetime(2025, 3, 1, tzinfo=UTC)

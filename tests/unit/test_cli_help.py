@@ -16,8 +16,8 @@ from vault.commands.arguments import SPEAKING, make_parser
 from vault.commands.arguments.signals import STATES
 from vault.domain.access import BREAK_GLASS_ROLES, Action, Purpose, Role
 from vault.domain.approvals import REASONS, Act
+from vault.domain.certificates import SHRED_REASONS
 from vault.domain.documents import Ground, Kind
-from vault.domain.kept_words import SHRED_REASONS
 from vault.domain.orders import PortType, Status
 from vault.domain.purposes import is_reference
 from vault.domain.regions import REGIONS

@@ -2,9 +2,15 @@
 
 import pytest
 
-from vault.domain.fax_addresses import parse_address
-from vault.domain.fax_numbers import clean_facts, mask, read_number, region_by_code, region_of
-from vault.domain.fax_routes import Tls, check_hosts, parse_routes
+from vault.domain.fax_mail import Tls, check_hosts, parse_routes
+from vault.domain.faxes import (
+    clean_facts,
+    mask,
+    parse_address,
+    read_number,
+    region_by_code,
+    region_of,
+)
 from vault.errors import ConfigurationError
 
 DOMAINS = frozenset({"fax.test"})

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vault.domain.fax_numbers import check_facts
-from vault.domain.kept_words import SHRED_REASONS, check_shred_reason, is_kept_reason, trade_words
+from vault.domain.certificates import SHRED_REASONS, check_shred_reason, is_kept_reason, trade_words
+from vault.domain.faxes import check_facts
 from vault.errors import InvalidRequestError
 
 NAMES = ("John Smith", "john", "smith-john", "Müller", "O'Neill", "陳大文", "JOHN.SMITH", "X Æ")

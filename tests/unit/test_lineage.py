@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.domain.lineage import Lineage, Link, Relation, relation, same_person
+from vault.domain.credentials import Lineage, Link, Relation, relation, same_person
 
 NAMES = st.sampled_from([f"token:{n}" for n in range(6)] + ["person:p", "person:q", "operator:a/b"])
 LINKS = st.frozensets(st.builds(Link, NAMES, NAMES, st.booleans()), max_size=9)

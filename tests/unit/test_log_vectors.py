@@ -9,8 +9,7 @@ import pytest
 from tests.tlog_client import mth, open_checkpoint, open_cosignature, sha256
 from vault.auditor import Audit
 from vault.domain.merkle import leaf_hash
-from vault.domain.receipts import encode_receipt, receipt_of
-from vault.domain.records import canonical_bytes, parse
+from vault.domain.records import canonical_bytes, encode_receipt, parse, receipt_of
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "log.json").read_text("utf-8"))
 RECORDS = [item["canonical"].encode() for item in VECTORS["records"]]

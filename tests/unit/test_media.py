@@ -6,10 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.domain.documents import HEIC, JPEG, MEDIA_TYPES, PDF, PNG, TIFF
-from vault.domain.media import (
+from vault.domain.documents import (
     HEAD_BYTES,
+    HEIC,
+    JPEG,
+    MEDIA_TYPES,
+    PDF,
     PDF_HEADER_WITHIN_BYTES,
+    PNG,
+    TIFF,
     by_signature,
     check_type,
     extension,

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.domain.order_events import AHEAD_MAX, OrderEvent, check_time, fold
-from vault.domain.orders import ENDED, Status
+from vault.domain.orders import AHEAD_MAX, ENDED, OrderEvent, Status, check_time, fold
 from vault.errors import InvalidRequestError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

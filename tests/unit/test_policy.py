@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.domain.documents import Kind
-from vault.domain.policy import (
+from vault.domain.regions import REGIONS
+from vault.domain.retention import (
     DAYS_MAX,
     EVENTS,
     Event,
@@ -17,7 +18,6 @@ from vault.domain.policy import (
     parse_duration,
     parse_policy,
 )
-from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
 
 SHIPPED = (files("vault") / "policy" / "retention.toml").read_text()

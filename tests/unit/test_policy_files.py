@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from vault.domain.access import Purpose
+from vault.domain.placement import Basis, basis_for, parse_transfers
 from vault.domain.purposes import parse_purposes
 from vault.domain.regions import REGIONS
-from vault.domain.transfers import Basis, basis_for, parse_transfers
 from vault.errors import ConfigurationError
 from vault.policy_files import read_rules
 

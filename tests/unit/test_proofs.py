@@ -14,17 +14,20 @@ from vault.domain.merkle import (
     root_from_inclusion,
     root_of,
 )
-from vault.domain.proofs import (
+from vault.domain.tiles import (
+    WIDTH,
     Run,
+    Tile,
     consistency_runs,
+    covering,
     decode_proof,
     encode_proof,
     inclusion_runs,
     join,
+    parse_path,
     place_of,
     subtrees,
 )
-from vault.domain.tiles import WIDTH, Tile, covering, parse_path
 
 SIZE_MAX = 70_000
 LEAVES = [leaf_hash(str(number).encode()) for number in range(SIZE_MAX)]

@@ -11,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.domain.documents import Kind
-from vault.domain.policy import Event, Rule, parse_policy
 from vault.domain.regions import REGIONS
 from vault.domain.retention import (
+    Event,
     Facts,
     Instruction,
+    Rule,
     State,
     conflicts,
     floor_sentence,
     judge,
+    parse_policy,
 )
 
 POLICY = parse_policy((files("vault") / "policy" / "retention.toml").read_text())

@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from tests.access_records import record
-from vault.domain.names import Name, Names
-from vault.domain.search import Outcome, hands_out, went_out
+from vault.domain.people import Name, Names
+from vault.domain.records import Outcome, hands_out, went_out
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 

@@ -15,13 +15,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from tests.fixtures_server import SAMPLES
 from tests.fixtures_telefax import G3_STRIP, G4_STRIP, loop, tiff
-from vault.domain.fax_pdf import fax_pdf
 from vault.domain.tiff_fax import (
     HEIGHT_MAX,
     REVERSED,
     STRIPS_IN_ALL_MAX,
     STRIPS_MAX,
     WIDTH_MAX,
+    fax_pdf,
     read_pages,
 )
 from vault.errors import ContentRefusedError

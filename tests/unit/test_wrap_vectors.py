@@ -16,7 +16,7 @@ from keys.errors import IntegrityError
 from keys.seal import CANARY_CONTEXT
 from keys.stream import DataKey, ciphertext_size
 from vault.domain.documents import stream_context
-from vault.domain.number_index import macs
+from vault.domain.orders import macs
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "wraps.json").read_text("utf-8"))
 SEALED = {vector["what"]: vector for vector in VECTORS["sealed"]}

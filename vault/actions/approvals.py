@@ -23,7 +23,7 @@ from vault.domain.approvals import (
     check_request,
     check_use,
 )
-from vault.domain.lineage import Lineage
+from vault.domain.credentials import Lineage
 from vault.domain.masking import mask_numbers
 from vault.errors import ConflictError, ForbiddenError, NotFoundError
 from vault.sql import approvals as approvals_sql

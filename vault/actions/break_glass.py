@@ -18,8 +18,7 @@ from vault.actions.tokens import SECRET_BYTES, hash_secret
 from vault.context import Vault
 from vault.domain.access import BREAK_GLASS_ROLES, Action, Principal
 from vault.domain.approvals import DAYS_MAX, Act, Terms
-from vault.domain.break_glass import Sealed, subject_of
-from vault.domain.grants import Grant, check_grant
+from vault.domain.credentials import Grant, Sealed, check_grant, subject_of
 from vault.domain.purposes import is_reference
 from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from vault.sql import break_glass as break_glass_sql

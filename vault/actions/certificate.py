@@ -15,14 +15,10 @@ from vault.actions.prove import proof_under
 from vault.actions.standing import standing_of
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.certificate import note_digest
+from vault.domain.certificates import note_digest
 from vault.domain.documents import Custody
 from vault.domain.records import canonical_bytes
-from vault.errors import (
-    ConflictError,
-    NotFoundError,
-    ObjectStoreUnavailableError,
-)
+from vault.errors import ConflictError, NotFoundError, ObjectStoreUnavailableError
 from vault.sql import certificates as certificates_sql
 from vault.sql import documents as documents_sql
 from vault.sql import log_witness as witness_sql

@@ -15,7 +15,7 @@ from vault.actions.policy import policy_used
 from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import Action
-from vault.domain.certificate import (
+from vault.domain.certificates import (
     Evidence,
     certificate_text,
     note_digest,

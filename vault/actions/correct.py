@@ -21,7 +21,6 @@ from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
 from vault.domain.documents import MEDIA_TYPES, Custody, Document, Kind, correction_of
-from vault.domain.number_index import marks_of
 from vault.domain.orders import (
     UNKNOWN_CUSTOMER,
     Details,
@@ -30,6 +29,7 @@ from vault.domain.orders import (
     check_details,
     details_context,
     encode_details,
+    marks_of,
 )
 from vault.domain.placement import check_placement
 from vault.domain.retention import judge, loosens

@@ -4,7 +4,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import datetime
 from uuid import UUID
 
-from vault.domain.times import parse_time
+from vault.domain.text import parse_time
 from vault.errors import InvalidRequestError
 
 

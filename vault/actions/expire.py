@@ -15,8 +15,8 @@ from vault.actions.policy import InForce, in_force
 from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import WORKER_ROLE, Action
+from vault.domain.certificates import RETENTION
 from vault.domain.documents import Document
-from vault.domain.kept_words import RETENTION
 from vault.domain.records import Record
 from vault.domain.retention import State, Verdict, judge
 from vault.domain.signals import SignalType, document_signal

@@ -18,7 +18,7 @@ from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.approvals import Act, Approval, check_use
-from vault.domain.times import said_time
+from vault.domain.text import said_time
 from vault.errors import BulkExpiryError, ClockError, DoubtError, ForbiddenError
 from vault.sql import approvals as approvals_sql
 from vault.sql import expiry_limits as limits_sql

@@ -23,7 +23,7 @@ from vault.actions.prove import published
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Role
 from vault.domain.checkpoint import origin
-from vault.domain.names import Names
+from vault.domain.people import Names
 from vault.domain.records import Record, canonical_bytes
 from vault.sql import log_export as export_sql
 from vault.sql import log_waiting as waiting_sql

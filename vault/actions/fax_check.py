@@ -1,8 +1,8 @@
 """What a fax is, and whether it would be taken; keeps and records nothing."""
 
 from vault.context import Vault
+from vault.domain.documents import HEAD_BYTES
 from vault.domain.faxes import MEDIA_TYPES, Checked
-from vault.domain.media import HEAD_BYTES
 from vault.errors import ContentRefusedError, TooLargeError, UnsupportedTypeError
 
 

@@ -12,14 +12,7 @@ from vault.actions.access import Access, own_intent, recorded
 from vault.actions.expiry_limits import check_bulk_of_faxes, overdue_before, trusted_time
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.fax_numbers import check_facts
-from vault.domain.faxes import (
-    KIND,
-    Fax,
-    State,
-    check_transition,
-    next_attempt_at,
-)
+from vault.domain.faxes import KIND, Fax, State, check_facts, check_transition, next_attempt_at
 from vault.domain.records import Record
 from vault.errors import ConflictError, NotFoundError
 from vault.sql import fax_sweep as sweep_sql

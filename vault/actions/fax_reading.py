@@ -17,8 +17,7 @@ from vault.context import Vault
 from vault.domain.access import Action, Principal, Purpose
 from vault.domain.documents import Custody
 from vault.domain.faxes import KIND, Channel, Direction, Fax, Numbers, State, decode_numbers
-from vault.domain.receipts import encode_receipt, receipt_of
-from vault.domain.records import Record
+from vault.domain.records import Record, encode_receipt, receipt_of
 from vault.errors import ConflictError, NotFoundError, ShreddedError, VaultError
 from vault.sql import faxes as faxes_sql
 from vault.sql.connection import connection

@@ -19,8 +19,7 @@ from vault.actions.fax_reading import OpenFax, open_fax
 from vault.actions.seal import worker
 from vault.context import Vault
 from vault.domain.fax_mail import compose
-from vault.domain.fax_numbers import clean_facts
-from vault.domain.faxes import Channel
+from vault.domain.faxes import Channel, clean_facts
 from vault.errors import (
     ConflictError,
     LeftBehindError,

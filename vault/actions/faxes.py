@@ -26,14 +26,12 @@ from vault.actions.fax_scopes import new_fax_key, rewrap_fax_key
 from vault.actions.once import LEFT, KeyEndedError, KeyReusedError, begin_mac, check_key, key_ended
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.documents import Custody, metadata_context, object_name, stream_context
-from vault.domain.fax_numbers import (
-    check_caller,
-    check_facts,
-    check_number,
-    mask,
-    region_by_code,
-    region_of,
+from vault.domain.documents import (
+    Custody,
+    check_type,
+    metadata_context,
+    object_name,
+    stream_context,
 )
 from vault.domain.faxes import (
     KIND,
@@ -43,9 +41,14 @@ from vault.domain.faxes import (
     Fax,
     Numbers,
     State,
+    check_caller,
+    check_facts,
+    check_number,
     encode_numbers,
+    mask,
+    region_by_code,
+    region_of,
 )
-from vault.domain.media import check_type
 from vault.errors import (
     ConflictError,
     DigestMismatchError,

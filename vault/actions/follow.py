@@ -18,9 +18,18 @@ from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import Custody, Kind
 from vault.domain.holds import EVERY_CUSTOMER, Hold, Restriction, Targets, covers
-from vault.domain.order_events import AHEAD_MAX, DESK, OrderEvent, fold, parse_time_said
-from vault.domain.orders import END_NOT_KNOWN, ENDED, Order, Status
-from vault.domain.times import said_time
+from vault.domain.orders import (
+    AHEAD_MAX,
+    DESK,
+    END_NOT_KNOWN,
+    ENDED,
+    Order,
+    OrderEvent,
+    Status,
+    fold,
+    parse_time_said,
+)
+from vault.domain.text import said_time
 from vault.sql import break_glass as break_glass_sql
 from vault.sql import documents as documents_sql
 from vault.sql import holds as holds_sql

@@ -24,8 +24,7 @@ from vault.actions.once import (
 from vault.actions.receive import Upload, receive, too_large
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.documents import Document, Kind
-from vault.domain.media import HEAD_BYTES
+from vault.domain.documents import HEAD_BYTES, Document, Kind
 from vault.domain.records import Record
 from vault.errors import (
     ConflictError,

@@ -13,10 +13,15 @@ from vault.actions.policy import in_force
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.holds import check_reference
-from vault.domain.instructions import GivenInstruction, InstructionView, check_keep, check_kind
 from vault.domain.orders import check_customer
-from vault.domain.policy import Policy
-from vault.domain.retention import conflicts
+from vault.domain.retention import (
+    GivenInstruction,
+    InstructionView,
+    Policy,
+    check_keep,
+    check_kind,
+    conflicts,
+)
 from vault.errors import ConflictError, NotFoundError
 from vault.sql import instructions as instructions_sql
 from vault.sql import log as log_sql

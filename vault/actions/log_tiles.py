@@ -16,8 +16,7 @@ from vault.actions.stored_object import damaged
 from vault.context import Vault
 from vault.domain.checkpoint import open_checkpoint
 from vault.domain.merkle import leaf_hash, root_of
-from vault.domain.proofs import Run, join, place_of, subtrees
-from vault.domain.tiles import Tile, decode_entries, decode_hashes
+from vault.domain.tiles import Run, Tile, decode_entries, decode_hashes, join, place_of, subtrees
 from vault.errors import ObjectMissingError
 
 _LEVEL_BITS = 8

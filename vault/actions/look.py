@@ -26,8 +26,7 @@ from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import Custody, Document
 from vault.domain.faxes import Fax
-from vault.domain.number_index import marks_of
-from vault.domain.orders import Details, decode_details, details_context
+from vault.domain.orders import Details, decode_details, details_context, marks_of
 from vault.sql import damage as damage_sql
 from vault.sql import documents as documents_sql
 from vault.sql import number_index as index_sql

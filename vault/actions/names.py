@@ -3,7 +3,7 @@
 from typing import Any
 
 from vault.context import Vault
-from vault.domain.names import Names, actors_of
+from vault.domain.people import Names, actors_of
 from vault.sql import names as names_sql
 from vault.sql.connection import connection
 

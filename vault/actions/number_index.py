@@ -21,8 +21,16 @@ from vault.actions.seal import worker
 from vault.actions.stored_object import damaged, lost_key
 from vault.context import Vault
 from vault.domain.access import Action
-from vault.domain.number_index import index_key_id, macs, marks_of, reference_mac
-from vault.domain.orders import Details, Order, decode_details, details_context
+from vault.domain.orders import (
+    Details,
+    Order,
+    decode_details,
+    details_context,
+    index_key_id,
+    macs,
+    marks_of,
+    reference_mac,
+)
 from vault.errors import ConflictError
 from vault.sql import number_index as index_sql
 from vault.sql import orders as orders_sql

@@ -24,7 +24,7 @@ from keys.errors import StaleScopeError
 from keys.keyring import DataKey
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.domain.times import said_time
+from vault.domain.text import said_time
 from vault.errors import ConflictError, InvalidRequestError, VaultError
 from vault.sql import idempotency
 from vault.sql.connection import Connection, connection

@@ -10,8 +10,7 @@ from vault.actions.number_index import orders_of_number
 from vault.context import Vault
 from vault.domain.access import CARRIER_ROLE, Action, Principal
 from vault.domain.carriers import CARRIERS, REFERENCE, CarrierEvent, Reason
-from vault.domain.order_events import AHEAD_MAX, OrderEvent, fold, time_said
-from vault.domain.orders import Order
+from vault.domain.orders import AHEAD_MAX, Order, OrderEvent, fold, time_said
 from vault.errors import ConflictError, InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
 from vault.sql import number_index as index_sql

@@ -10,7 +10,7 @@ from vault.actions.number_index import opened
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.orders import DETAILS_NOT_KNOWN
-from vault.domain.receipts import encode_receipt, receipt_of
+from vault.domain.records import encode_receipt, receipt_of
 from vault.errors import ConflictError, LeftBehindError, NotFoundError, ShreddedError
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection

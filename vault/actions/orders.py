@@ -17,21 +17,25 @@ from vault.actions.standing import Standing, standings
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import Document
-from vault.domain.number_index import marks_of
-from vault.domain.order_events import DESK, OrderEvent, check_time, fold, time_said
 from vault.domain.orders import (
+    DESK,
     ENDED,
     TRANSITIONS,
     Details,
     Order,
+    OrderEvent,
     Status,
     check_customer,
     check_details,
+    check_time,
     details_context,
     encode_details,
+    fold,
+    marks_of,
+    time_said,
 )
 from vault.domain.placement import Warned, check_placement
-from vault.domain.times import said_time
+from vault.domain.text import said_time
 from vault.errors import ConflictError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql

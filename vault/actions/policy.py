@@ -17,10 +17,9 @@ from vault.actions.approvals import use
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
-from vault.domain.certificate import PolicyUsed
+from vault.domain.certificates import PolicyUsed
 from vault.domain.documents import Document
-from vault.domain.policy import Change, Policy, changes, parse_policy
-from vault.domain.retention import judge
+from vault.domain.retention import Change, Policy, changes, judge, parse_policy
 from vault.errors import ConflictError, ForbiddenError
 from vault.sql import log as log_sql
 from vault.sql import policies as policies_sql

@@ -15,14 +15,18 @@ from vault.actions.log_tiles import MissingTileError, Tiles
 from vault.actions.published import trimmed_size
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.proofs import consistency_runs, encode_proof, inclusion_runs
-from vault.domain.tiles import BUNDLES, WIDTH, Tile, covering, encode_entries, encode_hashes
-from vault.errors import (
-    ForbiddenError,
-    InvalidRequestError,
-    NotFoundError,
-    UnavailableError,
+from vault.domain.tiles import (
+    BUNDLES,
+    WIDTH,
+    Tile,
+    consistency_runs,
+    covering,
+    encode_entries,
+    encode_hashes,
+    encode_proof,
+    inclusion_runs,
 )
+from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError, UnavailableError
 from vault.sql import log_published as published_sql
 from vault.sql import log_witness as witness_sql
 from vault.sql.connection import connection, transaction

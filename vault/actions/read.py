@@ -23,7 +23,7 @@ from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Custody, Document
-from vault.domain.receipts import encode_receipt, receipt_of
+from vault.domain.records import encode_receipt, receipt_of
 from vault.errors import (
     ConflictError,
     LeftBehindError,

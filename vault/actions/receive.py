@@ -26,14 +26,15 @@ from vault.actions.once import Once
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.documents import (
+    HEAD_BYTES,
     MEDIA_TYPES,
     Document,
     Kind,
+    check_type,
     metadata_context,
     object_name,
     stream_context,
 )
-from vault.domain.media import HEAD_BYTES, check_type
 from vault.errors import (
     ConflictError,
     ContentRefusedError,

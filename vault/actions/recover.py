@@ -15,12 +15,12 @@ from keys.keyring import WrappedKey
 from keys.stream import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES, DataKey, ciphertext_size
 from vault.actions.access import Access
 from vault.context import Vault
-from vault.domain.documents import OBJECTS_PREFIX, Kind, object_name, stream_context
-from vault.domain.media import HEAD_BYTES
-from vault.domain.order_events import DESK, OrderEvent
+from vault.domain.documents import HEAD_BYTES, OBJECTS_PREFIX, Kind, object_name, stream_context
 from vault.domain.orders import (
+    DESK,
     UNKNOWN_CUSTOMER,
     Details,
+    OrderEvent,
     Status,
     details_context,
     encode_details,

@@ -13,8 +13,8 @@ from vault.actions.access import own_regions, recorded, served
 from vault.actions.cursor import decode_cursor, encode_cursor
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.search import Found, Wanted, hands_out, went_out
-from vault.domain.times import said_time
+from vault.domain.records import Found, Wanted, hands_out, went_out
+from vault.domain.text import said_time
 from vault.errors import InvalidRequestError, NotFoundError
 from vault.sql import log_search as search_sql
 from vault.sql import names as names_sql

@@ -17,8 +17,8 @@ from vault.actions.signal import tell
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
+from vault.domain.certificates import check_shred_reason
 from vault.domain.documents import Custody, Document, Ground
-from vault.domain.kept_words import check_shred_reason
 from vault.domain.retention import Verdict, floor_sentence, judge
 from vault.domain.signals import SignalType, document_signal
 from vault.errors import (

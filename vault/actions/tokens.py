@@ -12,7 +12,7 @@ from vault.actions.access import Access, recorded
 from vault.actions.names import named
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.grants import Grant, Known, check_grant
+from vault.domain.credentials import Grant, Known, check_grant
 from vault.errors import InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
 from vault.sql import names as names_sql

@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509 import load_pem_x509_certificate
 
 from keys.secret_text import ExposedError, read_owner_only
-from vault.domain.fax_mail import Letter
-from vault.domain.fax_routes import Domain, Route, Tls, parse_host
+from vault.domain.fax_mail import Domain, Letter, Route, Tls, parse_host
 from vault.errors import MailDeferredError, MailRefusedError
 from vault.unsent import reset
 

@@ -11,7 +11,7 @@ import logging
 import re
 
 from vault.adapters.sandbox import SandboxedChildren
-from vault.domain.media import HEAD_BYTES, by_signature
+from vault.domain.documents import HEAD_BYTES, by_signature
 from vault.errors import ContentRefusedError, UnavailableError
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ import aiohttp
 
 from vault.client import check, json_of, session, token
 from vault.commands.output import Progress, fitted, show, tell
-from vault.domain.media import HEAD_BYTES, by_signature, readable
-from vault.domain.receipts import HEADER as RECEIPT
+from vault.domain.documents import HEAD_BYTES, by_signature, readable
+from vault.domain.records import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, UnavailableError, VaultError
 
 CHUNK_BYTES = 64 * 1024

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from vault.app import load_policy
 from vault.config import Config
-from vault.domain.policy import parse_policy
+from vault.domain.retention import parse_policy
 
 
 async def policy(config: Config, grace: timedelta | None) -> tuple[str, str]:

@@ -23,8 +23,8 @@ import aiohttp
 
 from vault.client import EndedBeforeError, IncidentError, call, check, session
 from vault.commands.output import facts, marked, show, tell
-from vault.domain.fax_numbers import ANONYMOUS, clean_facts, read_number
-from vault.domain.media import HEAD_BYTES, by_signature
+from vault.domain.documents import HEAD_BYTES, by_signature
+from vault.domain.faxes import ANONYMOUS, clean_facts, read_number
 from vault.errors import (
     ConfigurationError,
     ConflictError,

@@ -12,8 +12,8 @@ from keys.handover import trust
 from vault.client import call, check, session
 from vault.commands.content import save
 from vault.commands.output import lines, show, table, tell
-from vault.domain.proofs import check_proof
-from vault.domain.receipts import parse_receipt
+from vault.domain.records import parse_receipt
+from vault.domain.tiles import check_proof
 from vault.errors import InvalidRequestError, VaultError
 
 #: Records that are asked for at once while following, and how many pages back at most.

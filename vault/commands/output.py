@@ -11,8 +11,8 @@ from textwrap import fill, wrap
 from types import TracebackType
 from typing import Any, Self
 
-from vault.domain.names import called
-from vault.domain.times import said_time
+from vault.domain.people import called
+from vault.domain.text import said_time
 
 #: What is said where a list is empty.
 NOTHING = "nothing found"

@@ -14,7 +14,7 @@ from vault.commands.database import opened
 from vault.commands.operator import operator
 from vault.commands.output import show, table, tell
 from vault.config import load_config
-from vault.domain.grants import Grant
+from vault.domain.credentials import Grant
 from vault.domain.people import named_person
 from vault.errors import InvalidRequestError
 

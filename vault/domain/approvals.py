@@ -13,8 +13,8 @@ from enum import StrEnum
 from uuid import UUID
 
 from vault.domain.access import Principal, Purpose, Role
+from vault.domain.credentials import Lineage, Relation, relation
 from vault.domain.documents import Kind
-from vault.domain.lineage import Lineage, Relation, relation
 from vault.domain.purposes import is_reference
 from vault.domain.regions import REGIONS
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError

@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vault.domain.orders import Status
-from vault.domain.times import parse_time
+from vault.domain.text import parse_time
 from vault.errors import InvalidRequestError, UnauthenticatedError, UnreadableError
 
 TELNYX, TWILIO, BANDWIDTH = "telnyx", "twilio", "bandwidth"

@@ -25,9 +25,8 @@ from vault.domain.access import (
     Role,
 )
 from vault.domain.documents import Custody
-from vault.domain.placement import Placements
+from vault.domain.placement import Placements, Transfers, basis_for
 from vault.domain.purposes import FAX, Purposes, is_reference, stated_by
-from vault.domain.transfers import Transfers, basis_for
 
 
 class Reason(StrEnum):

@@ -7,11 +7,13 @@ retention of those it has may start.
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
+from keys.stream import DataKey
 from vault.errors import InvalidRequestError
 
 NUMBERS_MAX = 500
@@ -203,3 +205,117 @@ def decode_details(data: bytes) -> Details:
 def details_context(region: str, order: UUID) -> bytes:
     """Return the context that the order's sealed details are bound to."""
     return f"portvault/order-details/v1/{region}/{order}".encode()
+
+
+# ---- What is said of an order, and what it adds up to. ------------------------------------------
+#
+# Carriers send events late, twice, out of order, and contradict themselves. So an order's state is
+# not moved by an event: it is folded from all of them, sorted by when they occurred. Whatever the
+# order in which they arrive, and however often, the same events give the same state.
+
+#: A carrier's clock, or the desk's, may be so far ahead.
+AHEAD_MAX = timedelta(days=1)
+DESK = "desk"
+#: Of events of one moment the one further down counts.
+_RANK = {status: rank for rank, status in enumerate(Status)}
+
+
+@dataclass(frozen=True, slots=True)
+class OrderEvent:
+    """One statement; `event` is its id at the source."""
+
+    source: str
+    event: str
+    status: Status
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Where an order stands, since when it has ended, and when anything was last said of it."""
+
+    status: Status
+    ended_at: datetime | None
+    last_at: datetime
+
+
+def fold(events: Iterable[OrderEvent]) -> Folded:
+    """Return what events add up to; there is at least one."""
+    ended_at: datetime | None = None
+    status: Status | None = None
+    last: OrderEvent | None = None
+    for event in sorted(events, key=lambda e: (e.occurred_at, _RANK[e.status], e.source, e.event)):
+        if event.status not in ENDED:
+            ended_at = None
+        elif event.status is not status:
+            ended_at = event.occurred_at
+        status, last = event.status, event
+    if status is None or last is None:
+        raise ValueError("an order has at least the event of its creation")
+    return Folded(status, ended_at, last.occurred_at)
+
+
+def time_said(occurred_at: datetime) -> str:
+    """Return what the outcome of an event says in the log: when it occurred."""
+    return occurred_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def parse_time_said(text: str | None) -> datetime | None:
+    """Return when an event occurred; None where an earlier release did not say."""
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return at if at.tzinfo else None
+
+
+def check_time(at: datetime, created_at: datetime, now: datetime) -> None:
+    """Raise unless a time is aware, not before the order and not far in the future."""
+    if at.tzinfo is None:
+        raise InvalidRequestError("effective_at must say its offset, as 2026-03-01T12:00:00Z")
+    if at > now + AHEAD_MAX:
+        raise InvalidRequestError("effective_at is in the future; say it when it has happened")
+    if at < created_at:
+        raise InvalidRequestError("effective_at is before the order was opened here")
+
+
+# ---- The keyed index of telephone numbers and references: which orders have one, for who has the
+# key.
+#
+# Without it nobody can tell from the rows which number an order moves, nor, once the key is gone,
+# from the rows of an old backup.
+
+_PURPOSE = "number-index"
+_REFERENCE_PURPOSE = "reference-index"
+_VERSION = 8
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """What stands in the index for a number of an order, or for its reference."""
+
+    mac: bytes
+    reference: bool = False
+
+
+def macs(key: DataKey, numbers: Iterable[str]) -> list[bytes]:
+    """Return what stands in the index for E.164 numbers."""
+    return [key.mac(number.encode(), _PURPOSE) for number in numbers]
+
+
+def reference_mac(key: DataKey, reference: str) -> bytes:
+    """Return what stands in the index for a customer's own reference, to the letter."""
+    return key.mac(reference.encode(), _REFERENCE_PURPOSE)
+
+
+def marks_of(key: DataKey, details: Details) -> list[Mark]:
+    """Return all that an order is found by."""
+    marks = [Mark(mac) for mac in macs(key, details.numbers)]
+    if details.customer_reference is not None:
+        marks.append(Mark(reference_mac(key, details.customer_reference), reference=True))
+    return marks
+
+
+def index_key_id(identity: UUID) -> UUID:
+    """Return an id of version 8: so a restore tells the key from one whose document is lost."""
+    return UUID(int=identity.int & ~(0xF << 76) | _VERSION << 76)

@@ -12,7 +12,7 @@ from typing import Any
 
 from vault.domain.access import APPROVED_ONLY, READERS, WORKER_ROLE, Purpose, Role
 from vault.domain.documents import Kind
-from vault.domain.tables import read_rows
+from vault.domain.text import read_rows
 from vault.errors import ConfigurationError
 
 #: What is passed through and not filed: it has a kind of its own.

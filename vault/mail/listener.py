@@ -32,10 +32,8 @@ from vault.config import Config
 from vault.connections import Connections, Place
 from vault.context import Vault
 from vault.domain.access import Principal, Role
-from vault.domain.fax_addresses import parse_address
-from vault.domain.fax_numbers import mask
-from vault.domain.fax_routes import parse_host
-from vault.domain.faxes import Direction
+from vault.domain.fax_mail import parse_host
+from vault.domain.faxes import Direction, mask, parse_address
 from vault.errors import (
     ConfigurationError,
     ConflictError,

@@ -17,8 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
-from vault.domain.fax_pdf import fax_pdf
-from vault.domain.tiff_fax import read_pages
+from vault.domain.tiff_fax import fax_pdf, read_pages
 from vault.errors import ContentRefusedError, UnsupportedTypeError
 from vault.sandbox import frames, libmagic
 from vault.sandbox.confine import leave_capabilities, leave_outside

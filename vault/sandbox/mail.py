@@ -14,8 +14,8 @@ from email.message import Message
 from email.parser import BytesParser
 from email.policy import compat32
 
+from vault.domain.documents import HEAD_BYTES, by_signature
 from vault.domain.faxes import MEDIA_TYPES
-from vault.domain.media import HEAD_BYTES, by_signature
 from vault.errors import ContentRefusedError, UnsupportedTypeError
 
 # The alphabets of names of attachments are loaded here: where mails are read no file can be opened.

@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 
 from vault.domain.access import Principal
-from vault.domain.break_glass import Sealed
+from vault.domain.credentials import Sealed
 from vault.sql.connection import Connection
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from vault.domain.certificate import Issued
+from vault.domain.certificates import Issued
 from vault.domain.documents import Document
 from vault.domain.records import Record
 from vault.sql.connection import Connection

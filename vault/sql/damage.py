@@ -8,7 +8,7 @@ from uuid import UUID
 from keys.damage import Damage
 from keys.keyring import WrappedKey
 from vault.domain.faxes import Fax
-from vault.domain.number_index import Mark
+from vault.domain.orders import Mark
 from vault.sql import faxes as faxes_sql
 from vault.sql.connection import Connection
 from vault.sql.restore import SHREDS

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from vault.domain.instructions import GivenInstruction
+from vault.domain.retention import GivenInstruction
 from vault.sql.connection import Connection
 
 _NAMES = tuple(GivenInstruction.__dataclass_fields__)

@@ -1,6 +1,6 @@
 """Who holds which credential, and who made it: read from what is kept of tokens and envelopes."""
 
-from vault.domain.lineage import Lineage, Link
+from vault.domain.credentials import Lineage, Link
 from vault.sql.connection import Connection
 
 _LINEAGE = """

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from vault.domain.records import Record
-from vault.domain.search import Found, Wanted
+from vault.domain.records import Found, Record, Wanted
 from vault.sql.connection import Connection
 from vault.sql.log import FROM_R, record_of
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from vault.domain.names import Name, Names
+from vault.domain.people import Name, Names
 from vault.sql.connection import Connection
 
 

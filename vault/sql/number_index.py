@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from keys.keyring import WrappedKey
-from vault.domain.number_index import Mark
+from vault.domain.orders import Mark
 from vault.sql.connection import Connection
 
 

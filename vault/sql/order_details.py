@@ -5,8 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from vault.domain.orders import Status
-from vault.domain.policy import ORDER_DETAILS, Event
-from vault.domain.retention import Facts
+from vault.domain.retention import ORDER_DETAILS, Event, Facts
 from vault.sql.connection import Connection
 from vault.sql.hold_targets import covering_order, of_customers
 

@@ -3,8 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from vault.domain.order_events import OrderEvent
-from vault.domain.orders import Status
+from vault.domain.orders import OrderEvent, Status
 from vault.sql.connection import Connection
 
 

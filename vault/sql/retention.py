@@ -9,8 +9,7 @@ import asyncpg
 
 from vault.domain.documents import Document
 from vault.domain.orders import ENDED, Status
-from vault.domain.policy import Event
-from vault.domain.retention import Facts, Instruction
+from vault.domain.retention import Event, Facts, Instruction
 from vault.sql import order_details as details_sql
 from vault.sql.connection import Connection
 from vault.sql.documents import COLUMNS, UNREVIEWED, document_of

@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 
 from vault.domain.access import Principal
-from vault.domain.grants import Grant, Known
+from vault.domain.credentials import Grant, Known
 from vault.sql.connection import Connection
 
 

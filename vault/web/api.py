@@ -19,11 +19,10 @@ from vault.actions.read import describe, open_content
 from vault.actions.receive import Pace, Upload
 from vault.actions.standing import standing_of
 from vault.config import Config
-from vault.domain.documents import Kind, parse_kind
-from vault.domain.media import readable
+from vault.domain.documents import Kind, parse_kind, readable
 from vault.domain.orders import Status
-from vault.domain.receipts import HEADER as RECEIPT
-from vault.domain.times import parse_time
+from vault.domain.records import HEADER as RECEIPT
+from vault.domain.text import parse_time
 from vault.errors import InvalidRequestError, TruncatedUploadError
 from vault.web.requests import (
     STOPPING,

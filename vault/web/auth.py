@@ -16,7 +16,7 @@ from keys.lookups import Lookups
 from vault.actions.tokens import PREFIX, authenticate, hash_secret
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.domain.grants import Known
+from vault.domain.credentials import Known
 from vault.errors import UnauthenticatedError
 
 REMEMBER_SECONDS = 0.8

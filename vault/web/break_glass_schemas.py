@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from vault.domain.access import Role
-from vault.domain.break_glass import Sealed, State
+from vault.domain.credentials import Sealed, State
 from vault.web.shapes import (
     ID,
     MAYBE_STRING,

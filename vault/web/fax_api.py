@@ -9,9 +9,8 @@ from vault.actions import fax_ending, fax_reading, faxes
 from vault.actions.cursor import encode_cursor
 from vault.actions.faxes import Incoming
 from vault.domain.access import Purpose
-from vault.domain.fax_numbers import FACTS, check_facts
-from vault.domain.faxes import Channel, Direction, State
-from vault.domain.receipts import HEADER as RECEIPT
+from vault.domain.faxes import FACTS, Channel, Direction, State, check_facts
+from vault.domain.records import HEADER as RECEIPT
 from vault.errors import InvalidRequestError
 from vault.web.api import content_digest, upload_body
 from vault.web.fax_schemas import fax_json

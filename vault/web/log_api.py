@@ -7,16 +7,9 @@ from aiohttp import web
 
 from vault.actions.search import list_records
 from vault.domain.access import Action, Purpose
-from vault.domain.search import Wanted
+from vault.domain.records import Wanted
 from vault.errors import InvalidRequestError
-from vault.web.requests import (
-    page_limit,
-    principal_of,
-    query_flag,
-    query_id,
-    query_time,
-    vault_of,
-)
+from vault.web.requests import page_limit, principal_of, query_flag, query_id, query_time, vault_of
 from vault.web.schemas import found_json
 from vault.web.shapes import BOOLEAN, ID, REGION, Parameter, one_of
 

@@ -5,7 +5,7 @@ from aiohttp import web
 from vault.actions import order_list, order_numbers
 from vault.actions.order_list import Sought
 from vault.domain.orders import Status
-from vault.domain.receipts import HEADER as RECEIPT
+from vault.domain.records import HEADER as RECEIPT
 from vault.errors import InvalidRequestError
 from vault.web.requests import (
     identity_of,

@@ -19,7 +19,7 @@ from vault.actions.outgoing import Outgoing
 from vault.actions.receive import too_large
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.domain.times import parse_time
+from vault.domain.text import parse_time
 from vault.errors import (
     InvalidRequestError,
     TruncatedUploadError,

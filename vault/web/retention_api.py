@@ -12,7 +12,7 @@ from vault.actions.shred import shred
 from vault.actions.standing import standing_of
 from vault.domain.documents import Document, Ground, Kind, parse_kind
 from vault.domain.holds import Targets
-from vault.domain.policy import duration_text
+from vault.domain.retention import duration_text
 from vault.errors import ConfigurationError, InvalidRequestError
 from vault.web.requests import (
     answer,

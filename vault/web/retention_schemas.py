@@ -8,9 +8,7 @@ from vault.actions.retention import Explained, Planned
 from vault.actions.standing import Standing
 from vault.domain.documents import Custody, Document, Ground
 from vault.domain.holds import Hold, Restriction
-from vault.domain.instructions import InstructionView
-from vault.domain.policy import duration_text
-from vault.domain.retention import State, Verdict
+from vault.domain.retention import InstructionView, State, Verdict, duration_text
 from vault.web.shapes import (
     BOOLEAN,
     ID,

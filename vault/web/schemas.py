@@ -10,8 +10,7 @@ from vault.actions.order_list import Listed, Shown
 from vault.actions.orders import OrderView
 from vault.domain.carriers import CARRIERS, Reason
 from vault.domain.orders import Order, PortType, Status
-from vault.domain.records import PHASES, Record, mask_number
-from vault.domain.search import Found, Outcome
+from vault.domain.records import PHASES, Found, Outcome, Record, mask_number
 from vault.web.approvals_schemas import APPROVAL_SCHEMAS
 from vault.web.break_glass_schemas import BREAK_GLASS_SCHEMAS
 from vault.web.fax_schemas import FAX_SCHEMAS

@@ -5,18 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from vault.domain import (
-    access,
-    approvals,
-    break_glass,
-    carriers,
-    faxes,
-    orders,
-    retention,
-    signals,
-)
+from vault.domain import access, approvals, carriers, faxes, orders, retention, signals
+from vault.domain import credentials as break_glass
 from vault.domain.documents import Ground, Kind
-from vault.domain.names import ACTORS, called
+from vault.domain.people import ACTORS, called
 from vault.domain.records import PHASES
 from vault.domain.regions import REGIONS
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from vault.commands.arguments.tree import Tree, identity, kind, reason
 from vault.domain.access import Purpose
+from vault.domain.certificates import SHRED_REASONS
 from vault.domain.documents import Ground, Kind
-from vault.domain.kept_words import SHRED_REASONS
 
 
 def add_documents(tree: Tree) -> None:

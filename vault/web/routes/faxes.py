@@ -2,8 +2,7 @@
 
 from vault.domain.access import Purpose
 from vault.domain.documents import PDF, TIFF
-from vault.domain.fax_numbers import FACTS
-from vault.domain.faxes import Channel, Direction, State
+from vault.domain.faxes import FACTS, Channel, Direction, State
 from vault.web import fax_api
 from vault.web.routes.route import IDEMPOTENCY, PAGE, Route
 from vault.web.shapes import BOOLEAN, REGION, Parameter, one_of

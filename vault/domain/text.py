@@ -1,6 +1,26 @@
-"""Times as they are said: one that the vault can reckon with, or a clear refusal."""
+"""What others write: tables of a file of rules, and times."""
 
+import tomllib
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from vault.errors import ConfigurationError
+
+# ---- Policy comes as tables of rows, in TOML. ---------------------------------------------------
+
+
+def read_rows(text: str, name: str) -> list[dict[str, Any]]:
+    """Return the rows of the table `name`; raises `ConfigurationError` where there is none."""
+    try:
+        rows = tomllib.loads(text).get(name)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"the {name} cannot be read: {error}") from error
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise ConfigurationError(f"the {name} have no rows; write each as [[{name}]]")
+    return rows
+
+
+# ---- Times as they are said: one that the vault can reckon with, or a clear refusal. ------------
 
 #: What was said of a time outside of these is a mistake; and the calendar's own edges, where an
 #: offset or a period leads out of it, are far off.
