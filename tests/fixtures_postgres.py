@@ -18,7 +18,7 @@ import pytest
 from vault.adapters.embedded_postgres import EmbeddedPostgres
 from vault.adapters.postgres_cluster import NAME
 from vault.migrate import migrate
-from vault.sql.privileges import SERVICE_ROLE
+from vault.sql.session import SERVICE_ROLE
 
 TEMPLATE = "migrated"
 #: To copy or drop a database waits for every backend of the server; one that stands still is an

@@ -23,7 +23,7 @@ import pytest
 
 from vault.adapters import postgres_launcher
 from vault.adapters.postgres_cluster import program_path
-from vault.sql.privileges import SERVICE_ROLE
+from vault.sql.session import SERVICE_ROLE
 
 ROOT = Path(__file__).parents[1]
 VERSIONS = (15, 16, 17, 18)

@@ -46,7 +46,7 @@ from vault.policy_files import read_rules
 from vault.process import stop_signals
 from vault.refused import Refused
 from vault.sql.connection import connection
-from vault.sql.living import LivingRows
+from vault.sql.documents import LivingRows
 from vault.sql.session import (
     SERVICE_SESSION,
     powers,

@@ -12,10 +12,19 @@ from vault.config import Config
 from vault.domain.faxes import Fax
 from vault.sql.connection import Pool
 from vault.sql.documents import Found, find_many, find_with_key
-from vault.sql.fax_ending import Ending, end_many, end_one
 from vault.sql.fax_intake import NewFax, Taken, take_many, take_one
-from vault.sql.fax_opening import Opened, Opening, open_many, open_one
-from vault.sql.faxes import Looked, look_at_many, look_at_one
+from vault.sql.faxes import (
+    Ending,
+    Looked,
+    Opened,
+    Opening,
+    end_many,
+    end_one,
+    look_at_many,
+    look_at_one,
+    open_many,
+    open_one,
+)
 from vault.sql.intake import (
     Announced,
     Announcement,
@@ -26,7 +35,7 @@ from vault.sql.intake import (
     keep_many,
     keep_one,
 )
-from vault.sql.privileges import SERVICE_ROLE
+from vault.sql.session import SERVICE_ROLE
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

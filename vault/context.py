@@ -24,10 +24,8 @@ from vault.meter import Meter
 from vault.refused import Refused
 from vault.sql.connection import Pool
 from vault.sql.documents import Found
-from vault.sql.fax_ending import Ending
 from vault.sql.fax_intake import NewFax, Taken
-from vault.sql.fax_opening import Opened, Opening
-from vault.sql.faxes import Looked
+from vault.sql.faxes import Ending, Looked, Opened, Opening
 from vault.sql.intake import Announced, Announcement, Keeping, Kept
 from vault.streams import Streams
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from vault.errors import DatabaseUnavailableError, RecordsUnavailableError
 from vault.sql.connection import Pool, connection
-from vault.sql.log_waiting import waiting_seconds
+from vault.sql.log import waiting_seconds
 
 log = logging.getLogger(__name__)
 

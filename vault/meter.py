@@ -30,8 +30,8 @@ from vault.domain.limits import (
 )
 from vault.domain.signals import Signal, SignalType, limit_signal
 from vault.errors import DatabaseUnavailableError
+from vault.sql import access as access_sql
 from vault.sql import signals as signals_sql
-from vault.sql import usage as usage_sql
 from vault.sql.connection import Pool, connection, transaction
 
 log = logging.getLogger(__name__)
@@ -193,8 +193,8 @@ class Meter:
         if counted or told:
             async with transaction(self._pool) as conn:
                 if counted:
-                    await usage_sql.add(conn, counted)
-                    await usage_sql.forget(conn, first)
+                    await access_sql.add_usage(conn, counted)
+                    await access_sql.forget_usage(conn, first)
                 if told:
                     endpoints = deliveries(told, self._config.webhooks)
                     await signals_sql.insert(conn, told, endpoints)
@@ -215,7 +215,7 @@ class Meter:
                 del self._known[name]
                 continue
             async with connection(self._pool) as conn:
-                usage = await usage_sql.of(conn, name, first)
+                usage = await access_sql.usage_of(conn, name, first)
             known.stored = frozenset(usage.orders)
             for (bucket, subject), reads in known.pending.items():
                 usage.add(bucket, subject, reads)
@@ -227,7 +227,7 @@ class Meter:
         known = self._known.get(principal.id)
         if known is None:
             async with connection(self._pool) as conn:
-                usage = await usage_sql.of(conn, principal.id, first_counting(self._clock()))
+                usage = await access_sql.usage_of(conn, principal.id, first_counting(self._clock()))
             limits = self._fax_limits if principal.role in _MACHINES else self._limits
             known = self._known.setdefault(
                 principal.id, _Known(usage, limits, stored=frozenset(usage.orders))

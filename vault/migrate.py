@@ -16,8 +16,8 @@ from pathlib import Path
 import asyncpg
 
 from vault.errors import VaultError
-from vault.sql import migrations as history
-from vault.sql import privileges
+from vault.sql import connection as connection_sql
+from vault.sql import session as privileges
 from vault.sql.session import require_own_session, require_server
 
 NAME = re.compile(r"(\d{4})_[a-z0-9]+(?:_[a-z0-9]+)*\.sql")
@@ -85,20 +85,20 @@ async def _migrate(
 ) -> list[str]:
     connection, borrowed = await _connect(database)
     try:
-        await history.lock(connection)
+        await connection_sql.lock_migrations(connection)
         try:
             if not await privileges.owns(connection):
                 return await _nothing_to_do(connection, migrations)
-            await history.create(connection)
-            waiting = _pending(migrations, await history.applied(connection))
+            await connection_sql.create_migrations(connection)
+            waiting = _pending(migrations, await connection_sql.applied_migrations(connection))
             for migration in waiting:
                 async with connection.transaction():
                     await connection.execute(migration.sql)
-                    await history.add(connection, migration.name, migration.digest)
+                    await connection_sql.add_migration(connection, migration.name, migration.digest)
             if granting:
                 await privileges.grant(connection)
         finally:
-            await history.unlock(connection)
+            await connection_sql.unlock_migrations(connection)
     finally:
         if not borrowed:
             await connection.close()
@@ -107,7 +107,11 @@ async def _migrate(
 
 async def _nothing_to_do(connection: asyncpg.Connection, migrations: list[Migration]) -> list[str]:
     """Return nothing; raises when an account that may not change the schema would have to."""
-    found = await history.applied(connection) if await history.exists(connection) else []
+    found = (
+        await connection_sql.applied_migrations(connection)
+        if await connection_sql.has_migrations(connection)
+        else []
+    )
     if waiting := _pending(migrations, found):
         raise MigrationError(
             f"{len(waiting)} migrations wait, and this account may not apply them: run "
@@ -121,7 +125,11 @@ async def pending(database: str | asyncpg.Connection, directory: Path | None = N
     migrations = read_migrations(directory or migrations_directory())
     connection, borrowed = await _connect(database)
     try:
-        found = await history.applied(connection) if await history.exists(connection) else []
+        found = (
+            await connection_sql.applied_migrations(connection)
+            if await connection_sql.has_migrations(connection)
+            else []
+        )
     finally:
         if not borrowed:
             await connection.close()

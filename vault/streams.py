@@ -29,9 +29,9 @@ from vault.domain.access import OUTGOING, Action, Principal
 from vault.domain.decision import Circumstances, Decision, Reason, Rules, decide
 from vault.errors import DatabaseUnavailableError
 from vault.meter import Exceeded, Meter
-from vault.sql import streams as streams_sql
+from vault.sql import documents as documents_sql
 from vault.sql.connection import Pool, connection
-from vault.sql.streams import Stands
+from vault.sql.documents import Stands
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class Streams:
         seen_at, now = time.monotonic(), self._clock()
         try:
             async with asyncio.timeout(self.lease_seconds), connection(self._pool) as conn:
-                found = await streams_sql.stand(
+                found = await documents_sql.stand(
                     conn, [(stream.principal, stream.document) for stream in streams], now
                 )
         except (DatabaseUnavailableError, asyncpg.PostgresError, TimeoutError):

@@ -44,7 +44,7 @@ from tests.bench.grown_tree import grow
 from vault.adapters.directory import DirectoryStore
 from vault.adapters.embedded_postgres import SETTINGS, EmbeddedPostgres
 from vault.migrate import migrate
-from vault.sql.living import LivingRows
+from vault.sql.documents import LivingRows
 
 REGION, OTHER = "uk", "us"
 ROUNDS = 9

@@ -17,7 +17,7 @@ from vault.domain.access import Action
 from vault.domain.credentials import Grant
 from vault.domain.people import named_person
 from vault.errors import ForbiddenError, NotFoundError, RecordsUnavailableError
-from vault.sql.privileges import SERVICE_ROLE
+from vault.sql.session import SERVICE_ROLE
 
 REGIONS = ("sg", "uk")
 BOTH = Grant("compliance", frozenset(REGIONS))

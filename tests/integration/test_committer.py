@@ -23,7 +23,7 @@ from vault.domain.records import Record
 from vault.errors import DatabaseUnavailableError
 from vault.sql.connection import Connection
 from vault.sql.intake import Announced, Announcement, Claim, Keeping, Kept, keep_many, keep_one
-from vault.sql.privileges import SERVICE_ROLE
+from vault.sql.session import SERVICE_ROLE
 
 
 def intent(document: uuid.UUID) -> Record:

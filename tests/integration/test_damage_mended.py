@@ -25,7 +25,7 @@ from vault.commands.doctor_damage import damage as doctor_damage
 from vault.context import Vault
 from vault.sql import log_published as published_sql
 from vault.sql.connection import Pool
-from vault.sql.living import LivingRows
+from vault.sql.documents import LivingRows
 
 #: Each column of bytes that is mended, and from what.
 MENDED = {

@@ -27,8 +27,8 @@ from vault.actions.stores import require_own_store
 from vault.context import STORE_IDENTITY, Vault
 from vault.errors import ConfigurationError
 from vault.migrate import MigrationError, migrate
+from vault.sql import access as access_sql
 from vault.sql import log_published as published_sql
-from vault.sql import sessions as sessions_sql
 from vault.web import auth
 
 Answer = Callable[[], Awaitable[tuple[int, str]]]
@@ -121,10 +121,10 @@ async def test_what_was_taken_once_is_taken_again_when_its_hash_is_damaged(vault
     assert {("taken_once", "hash")} == TAKEN_AGAIN
     until = vault.clock() + timedelta(minutes=1)
     async with vault.pool.acquire() as conn:
-        assert await sessions_sql.take(conn, bytes(32), until)
-        assert not await sessions_sql.take(conn, bytes(32), until)
+        assert await access_sql.take_session(conn, bytes(32), until)
+        assert not await access_sql.take_session(conn, bytes(32), until)
         await conn.execute(_flip("taken_once", "hash"))
-        assert await sessions_sql.take(conn, bytes(32), until)
+        assert await access_sql.take_session(conn, bytes(32), until)
 
 
 async def _rewrite(vault: Vault, statement: str) -> None:

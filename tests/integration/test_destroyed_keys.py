@@ -26,7 +26,7 @@ from tests.fixtures_process import VaultProcess
 from tests.key_house import REGION, FaultyCustodian, House, build
 from vault.adapters.directory import DirectoryStore
 from vault.migrate import migrate
-from vault.sql.living import LivingRows
+from vault.sql.documents import LivingRows
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.fixtures_server import serving
 from tests.fixtures_telefax import Faxes
 from vault.app import open_vault
 from vault.context import Vault
-from vault.sql.fax_opening import Opening, open_many
+from vault.sql.faxes import Opening, open_many
 
 
 async def reads(pool: asyncpg.Pool, fax: str) -> list[tuple[str, str | None]]:

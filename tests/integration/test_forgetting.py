@@ -7,7 +7,7 @@ import asyncpg
 
 from vault.actions.forget import forget_expired
 from vault.context import Vault
-from vault.sql import expiry
+from vault.sql import expiry as expiry_sql
 from vault.worker import reconcilers
 
 OVER = datetime(2020, 1, 1, tzinfo=UTC)
@@ -38,12 +38,12 @@ async def test_every_table_whose_rows_expire_is_swept_or_kept_for_a_reason(vault
         select distinct table_name from information_schema.columns
         where table_schema = 'public' and column_name = any($1)
         """,
-        sorted(expiry.COLUMNS),
+        sorted(expiry_sql.COLUMNS),
     )
     found = {row["table_name"] for row in rows}
-    known = {*expiry.SWEPT, *expiry.SWEPT_ELSEWHERE, *expiry.KEPT}
+    known = {*expiry_sql.SWEPT, *expiry_sql.SWEPT_ELSEWHERE, *expiry_sql.KEPT}
     assert found <= known, f"say in vault/sql/expiry.py who sweeps {found - known}"
-    assert set(ROWS) == set(expiry.SWEPT)
+    assert set(ROWS) == set(expiry_sql.SWEPT)
     assert any(step.step is forget_expired for step in reconcilers(vault))
 
 

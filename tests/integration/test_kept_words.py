@@ -36,7 +36,7 @@ from vault.domain.orders import Status
 from vault.domain.records import PHASES, Record
 from vault.domain.regions import REGIONS
 from vault.domain.signals import SignalType
-from vault.sql.privileges import ADDED_TO
+from vault.sql.session import ADDED_TO
 from vault.web.routes import ROUTES, Route
 from vault.web.schemas import SCHEMAS
 

@@ -25,8 +25,7 @@ from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.migrate import migrate
-from vault.sql.privileges import SERVICE_ROLE
-from vault.sql.session import powers
+from vault.sql.session import SERVICE_ROLE, powers
 
 ROOT = Path(__file__).parents[2]
 #: Who runs the vault: whom the tests run as, and from root any other account, too.

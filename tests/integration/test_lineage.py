@@ -24,8 +24,7 @@ from vault.domain.approvals import APPROVERS, REQUESTERS, Act, Terms
 from vault.domain.credentials import Grant
 from vault.domain.people import named_person, principal_id
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError
-from vault.sql import break_glass as break_glass_sql
-from vault.sql import tokens as tokens_sql
+from vault.sql import access as access_sql
 
 #: Whether a session of the test's database waits for another's row.
 WAITS = """
@@ -331,8 +330,8 @@ async def test_one_that_is_revoked_while_it_is_opened_is_dead(vault: Vault) -> N
     token, now = vault.new_id(), vault.clock()
     async with vault.pool.acquire() as conn:
         async with conn.transaction():
-            assert await break_glass_sql.find(conn, secret, now, lock=True) is not None
-            await tokens_sql.insert(
+            assert await access_sql.find_break_glass(conn, secret, now, lock=True) is not None
+            await access_sql.insert_token(
                 conn,
                 token,
                 b"x" * 32,
@@ -342,7 +341,7 @@ async def test_one_that_is_revoked_while_it_is_opened_is_dead(vault: Vault) -> N
                 created_at=now,
                 expires_at=None,
             )
-            await break_glass_sql.set_opened(conn, secret, token, by=None, now=now)
+            await access_sql.set_break_glass_opened(conn, secret, token, by=None, now=now)
             revoking = asyncio.create_task(revoke_credential(vault, OVERSEER, sealed.id))
             while not await vault.pool.fetchval(WAITS):
                 await asyncio.sleep(0.01)

@@ -21,7 +21,7 @@ from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.records import Wanted
 from vault.errors import NotFoundError
-from vault.sql import names as names_sql
+from vault.sql import access as access_sql
 from vault.sql.connection import transaction
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -185,7 +185,7 @@ async def test_a_filter_that_nothing_can_fit_says_so(
     """An empty list would be taken for the word that nobody did it; an order elsewhere is named."""
     for principal in ("token:a", "token:b"):
         async with transaction(filled.pool) as conn:
-            await names_sql.note(conn, principal, "desk", START)
+            await access_sql.note_name(conn, principal, "desk", START)
     region = "" if "region=" in query else "region=uk&"
     found = await api.call("GET", f"/v1/access-records?{region}{query}", role="compliance")
     assert (found[0], says in found[1]["detail"]) == (status or 422, True), found[1]
@@ -218,7 +218,7 @@ async def test_who_stands_there_by_the_name_of_then(
     """A token that was renamed since, or is gone: what it did then has the label of then."""
     for minute, name in ((0, "desk-1"), (2, "desk-2")):
         async with transaction(filled.pool) as conn:
-            await names_sql.note(conn, "token:x", name, START + timedelta(minutes=minute))
+            await access_sql.note_name(conn, "token:x", name, START + timedelta(minutes=minute))
     _, body = await ask(api, "principal=desk-2&to=2025-03-02")
     shown = {row["reference"]: row["principal_name"] for row in body["data"]}
     assert (shown["T-1"], shown["T-3"], shown["T-7"]) == ("desk-1", "desk-2", "desk-2")

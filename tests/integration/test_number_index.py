@@ -19,7 +19,7 @@ from vault.context import Vault
 from vault.domain.orders import Mark, Order, macs
 from vault.migrate import migrations_directory
 from vault.sql import learned as learned_sql
-from vault.sql import number_index as index_sql
+from vault.sql import order_details as details_sql
 from vault.sql import restore as restore_sql
 from vault.sql.connection import transaction
 
@@ -194,7 +194,7 @@ _REFERENCES_WAIT = (
 async def count_numbers(vault: Vault, order: str) -> int:
     """Return how many numbers the index says that an order moves."""
     async with transaction(vault.pool) as conn:
-        return await index_sql.count_numbers(conn, UUID(order))
+        return await details_sql.count_numbers(conn, UUID(order))
 
 
 async def test_only_ones_own_orders_are_found(vault: Vault, api: Api) -> None:
@@ -283,7 +283,7 @@ async def test_nothing_new_goes_under_a_key_that_was_retired(config: Config) -> 
         await renew_index(vault, "uk")
         async with transaction(vault.pool) as conn:
             marks = [Mark(mac) for mac in macs(key, NUMBERS)]
-            assert not await index_sql.insert(conn, "uk", old, order, marks)
+            assert not await details_sql.insert_numbers(conn, "uk", old, order, marks)
         await new_order(vault)
         assert len(await found(vault)) == 2
 

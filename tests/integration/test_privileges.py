@@ -14,8 +14,8 @@ from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
 from vault.migrate import MigrationError, migrate
-from vault.sql.log_witness import insert_cosignature
-from vault.sql.privileges import ADDED_TO, SERVICE_ROLE
+from vault.sql.log_published import insert_cosignature
+from vault.sql.session import ADDED_TO, SERVICE_ROLE
 
 ACCOUNT = "portvault_only_serves"
 

@@ -16,7 +16,7 @@ from vault.context import Vault
 from vault.domain.holds import EVERY_CUSTOMER
 from vault.sql import documents as documents_sql
 from vault.sql import retention as retention_sql
-from vault.sql.queues import NO_QUEUE, OTHER_STEPS, ROWS
+from vault.sql.health import NO_QUEUE, OTHER_STEPS, ROWS
 from vault.worker import reconcilers
 
 LONG_AGO = "now() - interval '3 days'"

@@ -29,7 +29,7 @@ from vault.context import Vault
 from vault.domain.access import INCOMING, OUTGOING, STREAMS, Action
 from vault.domain.credentials import Grant
 from vault.drill_streams import SlowReader
-from vault.sql import usage as usage_sql
+from vault.sql import access as access_sql
 
 CUT_SECONDS, AGE_SECONDS = 1.5, 12.0
 LARGE_BYTES = 3 * 1024 * 1024
@@ -197,7 +197,7 @@ async def past_a_limit(scene: Scene) -> str:
     """Read more than is allowed, at several processes."""
     reads = {(f"token:{scene.token}", int(scene.served.clock().timestamp()) // 300, UUID(int=0))}
     async with scene.served.pool.acquire() as conn:
-        await usage_sql.add(conn, dict.fromkeys(reads, 10_000))
+        await access_sql.add_usage(conn, dict.fromkeys(reads, 10_000))
     return "limit-reached"
 
 

@@ -19,7 +19,7 @@ from vault.commands.arguments import make_parser
 from vault.context import Vault
 from vault.domain.records import Receipt, encode_receipt, parse_receipt
 from vault.errors import UnavailableError, VaultError
-from vault.sql.log_witness import is_published
+from vault.sql.log_published import is_published
 
 
 async def generations(vault: Vault) -> list[str]:

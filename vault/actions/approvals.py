@@ -26,8 +26,8 @@ from vault.domain.approvals import (
 from vault.domain.credentials import Lineage
 from vault.domain.masking import mask_numbers
 from vault.errors import ConflictError, ForbiddenError, NotFoundError
+from vault.sql import access as access_sql
 from vault.sql import approvals as approvals_sql
-from vault.sql import lineage as lineage_sql
 from vault.sql import log as log_sql
 from vault.sql.connection import Connection, connection, transaction
 
@@ -88,7 +88,7 @@ async def approve(vault: Vault, principal: Principal, identity: UUID) -> Approva
         # Sent again by who approved it, it is answered as the first time.
         if approval.approved_by != principal.id or approval.ended_as is not None:
             now = vault.clock()
-            lineage = await lineage_sql.find(conn, [approval.requested_by, principal.id])
+            lineage = await access_sql.find_lineage(conn, [approval.requested_by, principal.id])
             check_approval(approval, principal, vault.config.regions, lineage, now)
             until = now + timedelta(seconds=vault.config.approval_seconds)
             await approvals_sql.set_approved(
@@ -183,7 +183,7 @@ async def use(access: Access, conn: Connection, identity: UUID, terms: Terms) ->
 
 async def _lineage(conn: Connection, approval: Approval) -> Lineage:
     parties = [approval.requested_by, approval.approved_by]
-    return await lineage_sql.find(conn, [party for party in parties if party is not None])
+    return await access_sql.find_lineage(conn, [party for party in parties if party is not None])
 
 
 async def _find(vault: Vault, identity: UUID) -> Approval:

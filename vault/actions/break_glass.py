@@ -21,10 +21,8 @@ from vault.domain.approvals import DAYS_MAX, Act, Terms
 from vault.domain.credentials import Grant, Sealed, check_grant, subject_of
 from vault.domain.purposes import is_reference
 from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError
-from vault.sql import break_glass as break_glass_sql
+from vault.sql import access as access_sql
 from vault.sql import log as log_sql
-from vault.sql import names as names_sql
-from vault.sql import tokens as tokens_sql
 from vault.sql.connection import connection, transaction
 
 log = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ async def seal_credential(
         subject = subject_of(role, regions)
         terms = Terms(Act.BREAK_GLASS, subject, access.intent.region, days=days)
         await use(access, conn, approval, terms)
-        await break_glass_sql.insert(
+        await access_sql.insert_break_glass(
             conn,
             identity,
             hash_secret(secret),
@@ -67,7 +65,7 @@ async def seal_credential(
             sealed_at=now,
             expires_at=expires_at,
         )
-        await names_sql.note(conn, f"break-glass:{identity}", f"envelope for {role}", now)
+        await access_sql.note_name(conn, f"break-glass:{identity}", f"envelope for {role}", now)
         made = access.conclude_everywhere(f"{role} break-glass:{identity}")
         await log_sql.insert_records(conn, made)
     return identity, secret, expires_at
@@ -86,7 +84,7 @@ async def open_credential(
         raise InvalidRequestError("reference must be the number of the incident")
     key = hash_secret(secret)
     async with connection(vault.pool) as conn:
-        who = await break_glass_sql.find(conn, key, vault.clock())
+        who = await access_sql.find_break_glass(conn, key, vault.clock())
     if who is None:
         raise _unknown()
     async with recorded(
@@ -98,9 +96,9 @@ async def open_credential(
         until = now + timedelta(seconds=vault.config.break_glass_seconds)
         async with transaction(vault.pool) as conn:
             # Of two who open it at once, the second finds it opened.
-            if await break_glass_sql.find(conn, key, now, lock=True) is None:
+            if await access_sql.find_break_glass(conn, key, now, lock=True) is None:
                 raise _unknown()
-            await tokens_sql.insert(
+            await access_sql.insert_token(
                 conn,
                 token,
                 hash_secret(made),
@@ -110,9 +108,9 @@ async def open_credential(
                 created_at=now,
                 expires_at=until,
             )
-            await names_sql.note(conn, f"token:{token}", f"break-glass {who.role}", now)
+            await access_sql.note_name(conn, f"token:{token}", f"break-glass {who.role}", now)
             by = opener.id if opener else None
-            await break_glass_sql.set_opened(conn, key, token, by=by, now=now)
+            await access_sql.set_break_glass_opened(conn, key, token, by=by, now=now)
             said = f"{who.role} token:{token} opened by {by or 'nobody known'}"
             done = access.conclude_everywhere(said)
             await log_sql.insert_records(conn, done)
@@ -132,13 +130,13 @@ async def list_credentials(
         recorded(vault, principal, Action.BREAK_GLASS_LIST, region=mine),
         connection(vault.pool) as conn,
     ):
-        return await break_glass_sql.page(conn, mine, before, limit)
+        return await access_sql.page_of_break_glass(conn, mine, before, limit)
 
 
 async def revoke_credential(vault: Vault, principal: Principal, identity: UUID) -> Sealed:
     """Revoke a credential, and the token that it was opened for; safe to repeat."""
     async with connection(vault.pool) as conn:
-        found = await break_glass_sql.show(conn, identity)
+        found = await access_sql.show_break_glass(conn, identity)
     served = [region for region in vault.config.regions if found and region in found.regions]
     # Whoever is of one of its regions may; the decision looks at the first.
     served.sort(key=lambda region: region not in principal.regions)
@@ -151,12 +149,12 @@ async def revoke_credential(vault: Vault, principal: Principal, identity: UUID) 
     ) as access:
         async with transaction(vault.pool) as conn:
             # Who opens it meanwhile has ended then, and the statement after sees their token.
-            await break_glass_sql.show(conn, identity, lock=True)
-            await break_glass_sql.revoke(conn, identity, principal.id, vault.clock())
+            await access_sql.show_break_glass(conn, identity, lock=True)
+            await access_sql.revoke_break_glass(conn, identity, principal.id, vault.clock())
             done = access.conclude_everywhere(f"break-glass:{identity}")
             await log_sql.insert_records(conn, done)
         async with connection(vault.pool) as conn:
-            sealed = await break_glass_sql.show(conn, identity)
+            sealed = await access_sql.show_break_glass(conn, identity)
         if sealed is None:
             raise NotFoundError
         return sealed

@@ -21,7 +21,7 @@ from vault.domain.records import canonical_bytes
 from vault.errors import ConflictError, NotFoundError, ObjectStoreUnavailableError
 from vault.sql import certificates as certificates_sql
 from vault.sql import documents as documents_sql
-from vault.sql import log_witness as witness_sql
+from vault.sql import log_published as published_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection, transaction
 
@@ -106,7 +106,7 @@ async def order_certificate(vault: Vault, principal: Principal, identity: UUID) 
 async def _anchor(vault: Vault, region: str, thing: UUID, note: str) -> Anchor | None:
     async with connection(vault.pool) as conn:
         found = await certificates_sql.issue_record(conn, thing, note_digest(note))
-        published = await witness_sql.published_note(conn, region)
+        published = await published_sql.published_note(conn, region)
     if found is None or published is None or found[0] >= published[0]:
         return None
     try:

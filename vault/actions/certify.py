@@ -25,7 +25,7 @@ from vault.domain.documents import Document
 from vault.domain.signals import SignalType, document_signal
 from vault.sql import certificates as certificates_sql
 from vault.sql import log as log_sql
-from vault.sql import log_witness as witness_sql
+from vault.sql import log_published as published_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import Connection, connection, transaction
 
@@ -36,7 +36,7 @@ async def certify(vault: Vault, region: str) -> int:
     """Issue certificates for what is sealed and purged; each document gets exactly one."""
     async with connection(vault.pool) as conn:
         # What is not published could be rolled back, and would then convict the log of a fork.
-        published = await witness_sql.published_note(conn, region)
+        published = await published_sql.published_note(conn, region)
         if published is None:
             return 0
         documents = await certificates_sql.uncertified(conn, region, published[0], CERTIFY_BATCH)

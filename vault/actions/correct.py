@@ -46,9 +46,8 @@ from vault.errors import (
 from vault.sql import documents as documents_sql
 from vault.sql import holds as holds_sql
 from vault.sql import log as log_sql
-from vault.sql import number_index as index_sql
+from vault.sql import order_details as details_sql
 from vault.sql import orders as orders_sql
-from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
 from vault.sql.retention import Judged
@@ -92,7 +91,7 @@ async def correct_kind(
 async def _lock_correctable(conn: Connection, access: Access) -> Judged:
     """Return the document of an access, locked, or raise what keeps it as it is."""
     identity, region = access.intent.document, access.intent.region
-    await policies_sql.freeze(conn)
+    await retention_sql.freeze_policy(conn)
     await retention_sql.freeze_holds(conn, region)
     found = await retention_sql.lock_judged(conn, identity) if identity else None
     if found is None:
@@ -204,9 +203,11 @@ async def correct_order(
                         principal=principal,
                     )
                     if new != old:
-                        await index_sql.forget_orders(conn, [identity])
+                        await details_sql.forget_orders(conn, [identity])
                         marks = marks_of(key, new)
-                        if not await index_sql.insert(conn, order.region, index, identity, marks):
+                        if not await details_sql.insert_numbers(
+                            conn, order.region, index, identity, marks
+                        ):
                             # The index's key was replaced meanwhile.
                             raise StaleScopeError
                     said = " ".join(changed.names())

@@ -21,9 +21,8 @@ from vault.domain.records import Record
 from vault.domain.retention import State, Verdict, judge
 from vault.domain.signals import SignalType, document_signal
 from vault.sql import documents as documents_sql
-from vault.sql import expiry_limits as limits_sql
+from vault.sql import expiry as expiry_sql
 from vault.sql import log as log_sql
-from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, transaction
 from vault.sql.retention import Judged
@@ -82,7 +81,7 @@ async def shred_due(vault: Vault, region: str) -> int:
     async with transaction(vault.pool) as conn:
         now = await trusted_time(vault, conn, region)
         await check_doubt(vault, conn, region, now)
-        await policies_sql.freeze(conn)
+        await retention_sql.freeze_policy(conn)
         current = await in_force(vault, conn)
         await retention_sql.freeze_holds(conn, region)
         await check_bulk(vault, conn, region, now)
@@ -104,7 +103,7 @@ async def shred_due(vault: Vault, region: str) -> int:
             times = [verdicts[identity].due_at for identity in later]
             await retention_sql.set_reviewed(conn, later, times, current.version)
         if due:
-            await limits_sql.note(conn, region, now, now - DAY, len(due))
+            await expiry_sql.note(conn, region, now, now - DAY, len(due))
             await _shred(vault, conn, current, due, verdicts)
     return len(found)
 

@@ -20,9 +20,9 @@ from vault.domain.access import Action
 from vault.domain.approvals import Act, Approval, check_use
 from vault.domain.text import said_time
 from vault.errors import BulkExpiryError, ClockError, DoubtError, ForbiddenError
+from vault.sql import access as access_sql
 from vault.sql import approvals as approvals_sql
-from vault.sql import expiry_limits as limits_sql
-from vault.sql import lineage as lineage_sql
+from vault.sql import expiry as expiry_sql
 from vault.sql import log as log_sql
 from vault.sql.connection import Connection
 
@@ -41,26 +41,26 @@ async def trusted_time(vault: Vault, conn: Connection, region: str) -> datetime:
     `clock_step_seconds_max` since the worker last looked and nobody has agreed to that.
     """
     now = vault.clock()
-    looked = await limits_sql.looked(conn, region)
+    looked = await expiry_sql.looked(conn, region)
     if ahead := _ahead(vault.config, looked, now):
         raise ClockError(ahead)
     jumped = _jumped(vault.config, looked, region, now)
     if jumped and not await is_agreed(vault, conn, region, now):
         raise ClockError(jumped)
     if looked.seen_at is None or now - looked.seen_at > NOTED_EVERY:
-        await limits_sql.set_seen(conn, region, now)
+        await expiry_sql.set_seen(conn, region, now)
     return now
 
 
 async def check_doubt(vault: Vault, conn: Connection, region: str, now: datetime) -> None:
     """Raise `DoubtError` where a restore left something in doubt, until two people have agreed."""
-    looked = await limits_sql.looked(conn, region)
+    looked = await expiry_sql.looked(conn, region)
     doubt = _in_doubt(looked, region, now)
     if doubt is None:
         return
     if not await is_agreed(vault, conn, region, now):
         raise DoubtError(doubt)
-    await limits_sql.end_doubt(conn, region)
+    await expiry_sql.end_doubt(conn, region)
 
 
 async def check_bulk(vault: Vault, conn: Connection, region: str, now: datetime) -> None:
@@ -79,7 +79,7 @@ async def check_bulk_of_faxes(vault: Vault, conn: Connection, region: str, now: 
 
 async def why_stopped(config: Config, conn: Connection, region: str, now: datetime) -> str | None:
     """Return why the worker lets nothing go by its time, or not all of it; None where it does."""
-    looked = await limits_sql.looked(conn, region)
+    looked = await expiry_sql.looked(conn, region)
     if ahead := _ahead(config, looked, now):
         return ahead
     if looked.agreed_until is not None and now <= looked.agreed_until:
@@ -94,7 +94,7 @@ async def why_stopped(config: Config, conn: Connection, region: str, now: dateti
     return "; ".join(one for one in stopped if one) or None
 
 
-def _ahead(config: Config, looked: limits_sql.Looked, now: datetime) -> str | None:
+def _ahead(config: Config, looked: expiry_sql.Looked, now: datetime) -> str | None:
     ahead = (now - looked.database_at).total_seconds()
     if ahead <= config.clock_ahead_seconds_max:
         return None
@@ -104,7 +104,7 @@ def _ahead(config: Config, looked: limits_sql.Looked, now: datetime) -> str | No
     )
 
 
-def _jumped(config: Config, looked: limits_sql.Looked, region: str, now: datetime) -> str | None:
+def _jumped(config: Config, looked: expiry_sql.Looked, region: str, now: datetime) -> str | None:
     if looked.seen_at is None:
         return None
     step = (now - looked.seen_at).total_seconds()
@@ -117,7 +117,7 @@ def _jumped(config: Config, looked: limits_sql.Looked, region: str, now: datetim
     )
 
 
-def _in_doubt(looked: limits_sql.Looked, region: str, now: datetime) -> str | None:
+def _in_doubt(looked: expiry_sql.Looked, region: str, now: datetime) -> str | None:
     if looked.doubt is None:
         return None
     return (
@@ -130,12 +130,12 @@ def _in_doubt(looked: limits_sql.Looked, region: str, now: datetime) -> str | No
 async def _many_documents(
     config: Config, conn: Connection, region: str, now: datetime
 ) -> str | None:
-    due, lately = await limits_sql.due_and_lately(conn, region, now, now - DAY)
+    due, lately = await expiry_sql.due_and_lately(conn, region, now, now - DAY)
     if due + lately <= config.expire_documents_min:
         return None
     # Of all that was kept a day ago.
     wanted = math.ceil((due + lately) / config.expire_share_max) - lately
-    if await limits_sql.keeps(conn, region, wanted):
+    if await expiry_sql.keeps(conn, region, wanted):
         return None
     return (
         f"{due} documents are due in {region} and {lately} went within a day, more than "
@@ -146,11 +146,11 @@ async def _many_documents(
 
 async def _many_faxes(config: Config, conn: Connection, region: str, now: datetime) -> str | None:
     before = overdue_before(config, now)
-    due, lately = await limits_sql.faxes_due_and_lately(conn, region, before, now - DAY)
+    due, lately = await expiry_sql.faxes_due_and_lately(conn, region, before, now - DAY)
     if due == 0 or due + lately <= config.expire_documents_min:
         return None
     wanted = math.ceil((due + lately) / config.expire_share_max)
-    if await limits_sql.came(conn, region, before - DAY, wanted):
+    if await expiry_sql.came(conn, region, before - DAY, wanted):
         return None
     return (
         f"the time of {due} faxes in {region} is over and {lately} expired within a day, more than "
@@ -171,7 +171,7 @@ def _resume(region: str, now: datetime) -> str:
 
 async def is_agreed(vault: Vault, conn: Connection, region: str, now: datetime) -> bool:
     """Whether two people have agreed that what is due goes today; uses their approval up."""
-    looked = await limits_sql.looked(conn, region)
+    looked = await expiry_sql.looked(conn, region)
     if looked.agreed_until is not None and now <= looked.agreed_until:
         return True
     for approval in await approvals_sql.unused(conn, Act.EXPIRY_RESUME, region, now):
@@ -186,7 +186,9 @@ async def is_agreed(vault: Vault, conn: Connection, region: str, now: datetime) 
 async def _by_two(conn: Connection, approval: Approval, now: datetime) -> bool:
     """Whether two people agreed by all that is known of them now, who opened what included."""
     asked, agreed = approval.requested_by, approval.approved_by
-    lineage = await lineage_sql.find(conn, [one for one in (asked, agreed) if one is not None])
+    lineage = await access_sql.find_lineage(
+        conn, [one for one in (asked, agreed) if one is not None]
+    )
     try:
         check_use(approval, approval.terms, asked, lineage, now)
     except ForbiddenError as error:
@@ -209,5 +211,5 @@ async def _use(
     intent = own_intent(vault, Action.EXPIRY_RESUME, region, reason="agreed", reference=named)
     await vault.recorder.append_many([intent])
     await approvals_sql.set_used(conn, approval.id, now)
-    await limits_sql.set_agreed(conn, region, now, until)
+    await expiry_sql.set_agreed(conn, region, now, until)
     await log_sql.insert_records(conn, [Access(vault, intent).conclude()])

@@ -25,10 +25,10 @@ from vault.domain.access import Action, Principal, Role
 from vault.domain.checkpoint import origin
 from vault.domain.people import Names
 from vault.domain.records import Record, canonical_bytes
-from vault.sql import log_export as export_sql
-from vault.sql import log_waiting as waiting_sql
-from vault.sql import log_witness as witness_sql
-from vault.sql import names as names_sql
+from vault.sql import access as access_sql
+from vault.sql import log as log_sql
+from vault.sql import log_published as published_sql
+from vault.sql import log_search as search_sql
 from vault.sql.connection import Connection, connection
 from vault.sql.log import Leaf
 
@@ -84,8 +84,10 @@ async def export_log(
             size, note = await published(vault, region)
             now = vault.clock()
             async with connection(vault.pool) as conn:
-                first, last = await export_sql.stretch(conn, region, size, since=since, until=until)
-                number, waiting = await waiting_sql.waiting_records(
+                first, last = await search_sql.stretch_of(
+                    conn, region, size, since=since, until=until
+                )
+                number, waiting = await log_sql.waiting_records(
                     conn,
                     region,
                     size,
@@ -106,7 +108,7 @@ async def export_log(
 async def _lines(vault: Vault, stretch: Stretch) -> AsyncIterator[bytes]:
     tiles = Tiles(vault, stretch.region, stretch.size, stretch.note)
     async with connection(vault.pool) as conn:
-        minimum = await witness_sql.minimum_note(conn, stretch.region)
+        minimum = await published_sql.minimum_note(conn, stretch.region)
     head = {
         "v": FORMAT,
         "export": origin(stretch.region),
@@ -204,8 +206,8 @@ async def _pages(
     for first in range(stretch.first, stretch.last, PAGE):
         last = min(first + PAGE, stretch.last)
         async with connection(vault.pool) as conn:
-            page = await export_sql.leaves(conn, stretch.region, first, last)
-            notes = await witness_sql.checkpoints_between(conn, stretch.region, first, last)
+            page = await search_sql.leaves_of(conn, stretch.region, first, last)
+            notes = await published_sql.checkpoints_between(conn, stretch.region, first, last)
             names = await _names(conn, stretch, [leaf.record for leaf in page if leaf.record])
         yield page, notes, names
 
@@ -214,14 +216,14 @@ async def _names(conn: Connection, stretch: Stretch, records: Sequence[Record]) 
     """Return what the principals of some records were called, where that is to be shown."""
     if not stretch.named:
         return Names(())
-    return await names_sql.of(conn, {record.principal for record in records})
+    return await access_sql.names_of(conn, {record.principal for record in records})
 
 
 async def _waiting(vault: Vault, stretch: Stretch) -> AsyncIterator[tuple[list[Record], Names]]:
     """Yield what waited when the export began, page by page."""
     for first in range(0, len(stretch.waiting_ids), PAGE):
         async with connection(vault.pool) as conn:
-            records = await waiting_sql.records_of(conn, stretch.waiting_ids[first : first + PAGE])
+            records = await log_sql.records_of(conn, stretch.waiting_ids[first : first + PAGE])
             names = await _names(conn, stretch, records)
         yield records, names
 

@@ -15,11 +15,11 @@ from vault.domain.access import Action, Principal
 from vault.domain.faxes import KIND, Fax, State, check_facts, check_transition, next_attempt_at
 from vault.domain.records import Record
 from vault.errors import ConflictError, NotFoundError
-from vault.sql import fax_sweep as sweep_sql
+from vault.sql import fax_intake as fax_intake_sql
 from vault.sql import faxes as faxes_sql
 from vault.sql import log as log_sql
 from vault.sql.connection import Connection, connection, transaction
-from vault.sql.fax_ending import ALREADY, Ending, end_many
+from vault.sql.faxes import ALREADY, Ending, end_many
 
 EXPIRE_BATCH = 500
 #: The result in the receipt of a fax that nobody delivered.
@@ -133,7 +133,7 @@ async def expire_faxes(vault: Vault, region: str) -> int:
         now = await trusted_time(vault, conn, region)
         await check_bulk_of_faxes(vault, conn, region, now)
         before = overdue_before(vault.config, now)
-        found = await sweep_sql.overdue(conn, region, before, EXPIRE_BATCH)
+        found = await fax_intake_sql.overdue(conn, region, before, EXPIRE_BATCH)
     if not found:
         return 0
     intents = [

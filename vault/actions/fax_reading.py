@@ -21,7 +21,7 @@ from vault.domain.records import Record, encode_receipt, receipt_of
 from vault.errors import ConflictError, NotFoundError, ShreddedError, VaultError
 from vault.sql import faxes as faxes_sql
 from vault.sql.connection import connection
-from vault.sql.fax_opening import Opened, Opening
+from vault.sql.faxes import Opened, Opening
 
 ATTEMPTS = 5
 

@@ -30,7 +30,7 @@ from vault.errors import (
     UnavailableError,
     VaultError,
 )
-from vault.sql import fax_sweep as sweep_sql
+from vault.sql import fax_intake as fax_intake_sql
 from vault.sql.connection import connection
 
 #: How often the fax is in memory while it is sent: itself, as PDF, in base64, and as a mail.
@@ -49,7 +49,7 @@ async def relay_faxes(vault: Vault, region: str) -> int:
         return 0
     now = vault.clock()
     async with connection(vault.pool) as conn:
-        faxes = await sweep_sql.claim(
+        faxes = await fax_intake_sql.claim(
             conn,
             region,
             Channel.MAIL,

@@ -11,7 +11,7 @@ from vault.domain.access import Action
 from vault.domain.documents import object_name
 from vault.domain.records import Record
 from vault.errors import VaultError
-from vault.sql import fax_sweep as sweep_sql
+from vault.sql import fax_intake as fax_intake_sql
 from vault.sql.connection import connection, transaction
 
 RECEIPTS_BATCH = 5000
@@ -22,7 +22,7 @@ async def forget_receipts(vault: Vault, region: str) -> int:
     async with transaction(vault.pool) as conn:
         now = await trusted_time(vault, conn, region)
         before = now - timedelta(days=vault.config.fax_receipt_days_max)
-        return await sweep_sql.delete_receipts(conn, region, before, RECEIPTS_BATCH)
+        return await fax_intake_sql.delete_receipts(conn, region, before, RECEIPTS_BATCH)
 
 
 async def purge_interrupted(
@@ -41,6 +41,6 @@ async def purge_interrupted(
     if not begun:
         return set(), []
     async with connection(vault.pool) as conn:
-        begun -= await sweep_sql.existing(conn, list(begun))
+        begun -= await fax_intake_sql.existing(conn, list(begun))
     gone, failures = await purge_many(vault.stores[region], map(object_name, begun))
     return {fax for fax in begun if object_name(fax) not in gone}, failures

@@ -30,17 +30,12 @@ from vault.domain.orders import (
     parse_time_said,
 )
 from vault.domain.text import said_time
-from vault.sql import break_glass as break_glass_sql
+from vault.sql import access as access_sql
 from vault.sql import documents as documents_sql
 from vault.sql import holds as holds_sql
-from vault.sql import instructions as instructions_sql
 from vault.sql import learned as learned_sql
-from vault.sql import names as names_sql
-from vault.sql import order_events as events_sql
 from vault.sql import orders as orders_sql
-from vault.sql import restrictions as restrictions_sql
 from vault.sql import retention as retention_sql
-from vault.sql import tokens as tokens_sql
 from vault.sql.connection import Connection
 from vault.sql.learned import Learned
 
@@ -223,7 +218,7 @@ async def _restrict(at: _Following, item: Learned) -> Decision | None:
         return None
     if document.restricted_at is None:
         made = Restriction(at.vault.new_id(), document.id, NOT_KNOWN, item.principal, item.at)
-        await restrictions_sql.insert(at.conn, made)
+        await holds_sql.insert_restriction(at.conn, made)
         await documents_sql.restrict(at.conn, document.id, item.at)
     return _decision(item, AGAIN, "it is restricted again; why is not known")
 
@@ -231,7 +226,7 @@ async def _restrict(at: _Following, item: Learned) -> Decision | None:
 async def _unrestrict(at: _Following, item: Learned) -> Decision | None:
     if item.document is None:
         return None
-    await restrictions_sql.lift(at.conn, item.document, item.principal, item.at)
+    await holds_sql.lift_restriction(at.conn, item.document, item.principal, item.at)
     await documents_sql.restrict(at.conn, item.document, None)
     return _decision(item, AGAIN, "its restriction was lifted, and stays so")
 
@@ -286,18 +281,20 @@ async def _move_order(at: _Following, item: Learned) -> Decision | None:
 
 async def _latest(conn: Connection, item: Learned, order: Order, status: Status) -> datetime:
     """Return the latest that a move may have counted from, after all that was said before."""
-    last_at = fold(await events_sql.of_order(conn, order.id)).last_at
+    last_at = fold(await orders_sql.events_of_order(conn, order.id)).last_at
     ahead = AHEAD_MAX if status in ENDED else timedelta()
     return max(item.at + ahead, last_at + timedelta(microseconds=1))
 
 
 async def _end_instruction(at: _Following, item: Learned) -> Decision | None:
     identity = _named(item.reference, "instruction/")
-    found = await instructions_sql.find(at.conn, identity, lock=True) if identity else None
+    found = await retention_sql.find_instruction(at.conn, identity, lock=True) if identity else None
     if identity is None or found is None or found.withdrawn_at is not None:
         return None
     withdrawn = item.action == Action.INSTRUCTION_WITHDRAW
-    change = instructions_sql.withdraw if withdrawn else instructions_sql.set_nearest
+    change = (
+        retention_sql.withdraw_instruction if withdrawn else retention_sql.set_nearest_instruction
+    )
     await change(at.conn, identity, item.principal, item.at)
     await retention_sql.look_again_at_customers(at.conn, at.region, [found.customer])
     return _decision(item, AGAIN, "it is withdrawn" if withdrawn else "it is resolved")
@@ -305,7 +302,7 @@ async def _end_instruction(at: _Following, item: Learned) -> Decision | None:
 
 async def _revoke_token(at: _Following, item: Learned) -> Decision | None:
     identity = _named(item.reason, "token:")
-    if identity is None or not await tokens_sql.revoke(at.conn, identity, item.at):
+    if identity is None or not await access_sql.revoke_token(at.conn, identity, item.at):
         return None
     return _decision(item, AGAIN, "it is revoked again")
 
@@ -314,15 +311,15 @@ async def _end_credential(at: _Following, item: Learned) -> Decision | None:
     """Revoke what was revoked, and what was opened, since it opens once."""
     revoked = item.action == Action.BREAK_GLASS_REVOKE
     identity = _named(item.reason if revoked else item.principal, "break-glass:")
-    if identity is None or await break_glass_sql.show(at.conn, identity, lock=True) is None:
+    if identity is None or await access_sql.show_break_glass(at.conn, identity, lock=True) is None:
         return None
-    await break_glass_sql.revoke(at.conn, identity, item.principal, item.at)
+    await access_sql.revoke_break_glass(at.conn, identity, item.principal, item.at)
     what = "revoked again" if revoked else "revoked, since it was opened: seal a new one"
     return _decision(item, AGAIN, f"it is {what}")
 
 
 async def _forget_name(at: _Following, item: Learned) -> Decision | None:
-    if item.reason is None or not await names_sql.forget(at.conn, item.reason):
+    if item.reason is None or not await access_sql.forget_name(at.conn, item.reason):
         return None
     return _decision(item, AGAIN, "its names are taken away again")
 

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from vault.context import Vault
 from vault.domain.limits import first_counting
-from vault.sql import expiry, usage
+from vault.sql import access as access_sql
+from vault.sql import expiry as expiry_sql
 from vault.sql.connection import transaction
 
 
@@ -13,11 +14,11 @@ async def forget_expired(vault: Vault, region: str) -> int:
     if region != vault.config.regions[0]:
         return 0
     now = vault.clock()
-    cutoffs = expiry.Cutoffs(
+    cutoffs = expiry_sql.Cutoffs(
         now,
         now - timedelta(days=vault.config.approval_kept_days),
         now - timedelta(days=vault.config.signal_kept_days),
     )
     async with transaction(vault.pool) as conn:
-        await usage.forget(conn, first_counting(now))
-        return await expiry.sweep(conn, cutoffs)
+        await access_sql.forget_usage(conn, first_counting(now))
+        return await expiry_sql.sweep(conn, cutoffs)

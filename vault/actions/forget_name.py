@@ -4,8 +4,8 @@ from vault.actions.access import recorded
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.errors import NotFoundError
+from vault.sql import access as access_sql
 from vault.sql import log as log_sql
-from vault.sql import names as names_sql
 from vault.sql.connection import transaction
 
 
@@ -15,7 +15,7 @@ async def forget_name(vault: Vault, principal: Principal, of: str) -> int:
         recorded(vault, principal, Action.LOG_FORGET_NAME, region=vault.config.regions) as access,
         transaction(vault.pool) as conn,
     ):
-        number = await names_sql.forget(conn, of)
+        number = await access_sql.forget_name(conn, of)
         if not number:
             raise NotFoundError("no name is kept of this principal; say its id, as the log has it")
         await log_sql.insert_records(conn, access.conclude_everywhere(of))

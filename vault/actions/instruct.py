@@ -23,7 +23,6 @@ from vault.domain.retention import (
     conflicts,
 )
 from vault.errors import ConflictError, NotFoundError
-from vault.sql import instructions as instructions_sql
 from vault.sql import log as log_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import connection, transaction
@@ -59,7 +58,7 @@ async def give_instruction(
         reference=_name(given.id),
     ) as access:
         async with transaction(vault.pool) as conn:
-            await instructions_sql.supersede(conn, given)
+            await retention_sql.supersede_instruction(conn, given)
             await retention_sql.look_again_at_customers(conn, region, [given.customer])
             policy = (await in_force(vault, conn)).policy
             await log_sql.insert_records(conn, [access.conclude()])
@@ -83,7 +82,7 @@ async def list_instructions(
         connection(vault.pool) as conn,
     ):
         policy = (await in_force(vault, conn)).policy
-        found = await instructions_sql.page(
+        found = await retention_sql.page_of_instructions(
             conn, mine, None if theirs is None else sorted(theirs), before, limit
         )
         return [_view(given, policy) for given in found]
@@ -107,7 +106,7 @@ async def _end(
     vault: Vault, principal: Principal, identity: UUID, *, withdraw: bool
 ) -> InstructionView:
     async with connection(vault.pool) as conn:
-        found = await instructions_sql.find(conn, identity)
+        found = await retention_sql.find_instruction(conn, identity)
     async with recorded(
         vault,
         principal,
@@ -116,17 +115,21 @@ async def _end(
         reference=_name(identity),
     ) as access:
         async with transaction(vault.pool) as conn:
-            given = await instructions_sql.find(conn, identity, lock=True)
+            given = await retention_sql.find_instruction(conn, identity, lock=True)
             if given is None:
                 raise NotFoundError
             if given.withdrawn_at is not None:
                 raise ConflictError("this instruction was withdrawn, or another took its place")
-            change = instructions_sql.withdraw if withdraw else instructions_sql.set_nearest
+            change = (
+                retention_sql.withdraw_instruction
+                if withdraw
+                else retention_sql.set_nearest_instruction
+            )
             await change(conn, identity, principal.id, vault.clock())
             await retention_sql.look_again_at_customers(conn, given.region, [given.customer])
             await log_sql.insert_records(conn, [access.conclude()])
             policy = (await in_force(vault, conn)).policy
-            changed = await instructions_sql.find(conn, identity)
+            changed = await retention_sql.find_instruction(conn, identity)
         if changed is None:
             raise NotFoundError
         return _view(changed, policy)

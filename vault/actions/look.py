@@ -29,7 +29,7 @@ from vault.domain.faxes import Fax
 from vault.domain.orders import Details, decode_details, details_context, marks_of
 from vault.sql import damage as damage_sql
 from vault.sql import documents as documents_sql
-from vault.sql import number_index as index_sql
+from vault.sql import order_details as details_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import Connection, connection, transaction
 from vault.sql.damage import Look
@@ -199,7 +199,7 @@ async def _index_damages(
     if any(key is None for key, _ in stands):
         # It waits to be indexed anew.
         return []
-    keys = {key.id: key for key in await index_sql.index_keys(conn, region)}
+    keys = {key.id: key for key in await details_sql.index_keys(conn, region)}
     for identity in {key for key, _ in stands if key is not None}:
         wrapped = keys[identity].wrapped if identity in keys else None
         if wrapped is None:

@@ -12,14 +12,7 @@ from dataclasses import dataclass
 
 from keys.damage import Damage
 from keys.errors import IntegrityError
-from vault.actions.bucket import (
-    CHECKPOINT,
-    PREFIX,
-    fetch_tile,
-    note_name,
-    put_note,
-    put_object,
-)
+from vault.actions.bucket import CHECKPOINT, PREFIX, fetch_tile, note_name, put_note, put_object
 from vault.actions.published import published_checkpoint, trimmed_size
 from vault.actions.sequence import WRONG_HASHES, kept_range
 from vault.context import Vault
@@ -37,8 +30,8 @@ from vault.domain.tiles import (
 )
 from vault.errors import ObjectMissingError
 from vault.sql import log as log_sql
-from vault.sql import log_export as export_sql
 from vault.sql import log_published as published_sql
+from vault.sql import log_search as search_sql
 from vault.sql.connection import Connection, connection
 from vault.sql.log import Signed
 
@@ -153,7 +146,7 @@ async def _holds_tiles(vault: Vault, conn: Connection, region: str) -> bool:
         if tile.level <= 0 and start + tile.width > size:
             return False
         if tile.level == 0:
-            leaves = await export_sql.leaves(conn, region, start, start + tile.width)
+            leaves = await search_sql.leaves_of(conn, region, start, start + tile.width)
             expected = encode_hashes([leaf.hash for leaf in leaves])
             if await _wrong_object(vault, region, Expected(tile, expected)) is not None:
                 return False
@@ -163,7 +156,7 @@ async def _holds_tiles(vault: Vault, conn: Connection, region: str) -> bool:
 async def _wrong_row(conn: Connection, region: str, page: Tile, trimmed: int) -> Damage | None:
     """Return the first record of a page that its leaf's hash is not of."""
     start = page.index * WIDTH
-    leaves = await export_sql.leaves(conn, region, start, start + page.width)
+    leaves = await search_sql.leaves_of(conn, region, start, start + page.width)
     for index, leaf in enumerate(leaves, start):
         if leaf.record is None and index < trimmed:
             continue
@@ -180,7 +173,7 @@ async def _expected(
 ) -> AsyncIterator[Expected]:
     """Yield the tiles that end with a page: its own, and those above that it completes."""
     start, width = page.index * WIDTH, page.width
-    leaves = await export_sql.leaves(conn, region, start, start + width)
+    leaves = await search_sql.leaves_of(conn, region, start, start + width)
     entries = [canonical_bytes(leaf.record) for leaf in leaves if leaf.record]
     if len(entries) == width and start >= trimmed:
         yield Expected(Tile(BUNDLES, page.index, width), encode_entries(entries))
@@ -202,7 +195,7 @@ async def _root(conn: Connection, region: str, first: int, count: int) -> bytes:
     """Return the root of records in the database, page by page."""
     grown = CompactRange()
     for start in range(first, first + count, WIDTH):
-        for leaf in await export_sql.leaves(conn, region, start, start + WIDTH):
+        for leaf in await search_sql.leaves_of(conn, region, start, start + WIDTH):
             grown.append(leaf.hash)
     return grown.root()
 
@@ -228,7 +221,7 @@ async def _is_signed(vault: Vault, conn: Connection, region: str, size: int) -> 
     grown = CompactRange()
     for page in covering(size):
         start = page.index * WIDTH
-        leaves = await export_sql.leaves(conn, region, start, start + page.width)
+        leaves = await search_sql.leaves_of(conn, region, start, start + page.width)
         wrong = await _wrong_row(conn, region, page, await trimmed_size(vault, conn, region))
         if wrong is not None:
             return False

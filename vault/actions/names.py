@@ -4,7 +4,7 @@ from typing import Any
 
 from vault.context import Vault
 from vault.domain.people import Names, actors_of
-from vault.sql import names as names_sql
+from vault.sql import access as access_sql
 from vault.sql.connection import connection
 
 
@@ -14,5 +14,5 @@ async def named(vault: Vault, shown: Any) -> Any:
     if not principals:
         return Names([]).beside(shown)
     async with connection(vault.pool) as conn:
-        names = await names_sql.of(conn, principals)
+        names = await access_sql.names_of(conn, principals)
     return names.beside(shown)

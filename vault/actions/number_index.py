@@ -32,10 +32,10 @@ from vault.domain.orders import (
     reference_mac,
 )
 from vault.errors import ConflictError
-from vault.sql import number_index as index_sql
+from vault.sql import order_details as details_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection, transaction
-from vault.sql.number_index import IndexKey
+from vault.sql.order_details import IndexKey
 
 ATTEMPTS = 5
 BATCH = 200
@@ -60,7 +60,7 @@ async def _orders_of(vault: Vault, region: str, mac_of: Callable[[DataKey], byte
         except StaleScopeError:
             continue
         async with connection(vault.pool) as conn:
-            found = await index_sql.orders_of(conn, region, [key.id for key in known], found_by)
+            found = await details_sql.orders_of(conn, region, [key.id for key in known], found_by)
         # An order may have moved to a key that came after the keys were read.
         if [key.id for key in await _keys(vault, region)] == [key.id for key in keys]:
             return found
@@ -91,7 +91,7 @@ async def renew_index(vault: Vault, region: str) -> int:
         return 1
     retired = [key.id for key in keys if key.retired_at is not None]
     async with connection(vault.pool) as conn:
-        orders = await index_sql.waiting(conn, region, retired, BATCH)
+        orders = await details_sql.waiting_numbers(conn, region, retired, BATCH)
     if not orders and not retired:
         return 0
     # Either opens the details of orders, or destroys a key.
@@ -104,7 +104,7 @@ async def _forget(vault: Vault, region: str, retired: list[UUID]) -> int:
     for key in retired:
         async with transaction(vault.pool) as conn:
             await vault.keyring.destroy_keys(conn, region, [key])
-            await index_sql.forget_key(conn, key)
+            await details_sql.forget_key(conn, key)
     return len(retired)
 
 
@@ -121,9 +121,11 @@ async def _move(access: Access, region: str, orders: list[UUID]) -> int:
             continue
         async with transaction(vault.pool) as conn:
             if details is None:
-                await index_sql.forget_orders(conn, [order])
+                await details_sql.forget_orders(conn, [order])
             else:
-                await index_sql.move(conn, region, identity, order, marks_of(key, details))
+                await details_sql.move_numbers(
+                    conn, region, identity, order, marks_of(key, details)
+                )
     if damaged_order is not None:
         raise damaged_order
     return len(orders)
@@ -162,7 +164,7 @@ async def opened(access: Access, order: Order, wrapped: WrappedKey | None) -> De
 
 async def _keys(vault: Vault, region: str) -> list[IndexKey]:
     async with connection(vault.pool) as conn:
-        return await index_sql.index_keys(conn, region)
+        return await details_sql.index_keys(conn, region)
 
 
 def _present(keys: list[IndexKey]) -> IndexKey | None:
@@ -181,4 +183,4 @@ async def _replace(vault: Vault, region: str, old: IndexKey | None) -> None:
     with suppress(asyncpg.UniqueViolationError):
         async with transaction(vault.pool) as conn:
             await vault.keyring.create_scope(conn, region, new, new)
-            await index_sql.replace_key(conn, region, old.id if old else None, new, vault.clock())
+            await details_sql.replace_key(conn, region, old.id if old else None, new, vault.clock())

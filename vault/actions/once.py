@@ -26,7 +26,7 @@ from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.text import said_time
 from vault.errors import ConflictError, InvalidRequestError, VaultError
-from vault.sql import idempotency
+from vault.sql import intake as intake_sql
 from vault.sql.connection import Connection, connection
 from vault.sql.intake import Claim
 
@@ -123,7 +123,7 @@ class Once:
         if self.key is None:
             return None
         async with connection(vault.pool) as conn:
-            row = await idempotency.find(conn, self.principal.id, self.key)
+            row = await intake_sql.find_claim(conn, self.principal.id, self.key)
         return row.resource if row else None
 
     async def check(self, vault: Vault, content: AsyncIterable[bytes] | None = None) -> None:
@@ -144,7 +144,7 @@ class Once:
     async def _opened(self, vault: Vault) -> tuple[DataKey, bytes]:
         for _ in range(ATTEMPTS):
             async with connection(vault.pool) as conn:
-                row = await idempotency.find(conn, self.principal.id, self.key or "")
+                row = await intake_sql.find_claim(conn, self.principal.id, self.key or "")
             if row is None:
                 # A day went by, or an order lost its details, since the key was looked up.
                 raise ConflictError(
@@ -181,7 +181,7 @@ class Once:
         if self.key is None:
             return
         mac = self.begin(key) if key else None
-        first = await idempotency.insert(
+        first = await intake_sql.insert_claim(
             conn,
             self.principal.id,
             self.key,
@@ -197,4 +197,4 @@ async def forget_claims(vault: Vault, region: str) -> int:
     """Forget Idempotency-Keys that are older than `KEPT`; returns how many."""
     before = vault.clock() - KEPT
     async with connection(vault.pool) as conn:
-        return await idempotency.forget(conn, region, before)
+        return await intake_sql.forget_claims(conn, region, before)

@@ -18,7 +18,6 @@ from vault.domain.access import Action
 from vault.domain.retention import judge
 from vault.sql import log as log_sql
 from vault.sql import order_details as details_sql
-from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, transaction
 
@@ -31,7 +30,7 @@ async def forget_orders(vault: Vault, region: str) -> int:
         now = await trusted_time(vault, conn, region)
         await check_doubt(vault, conn, region, now)
         # First, since whoever applies a policy has every order looked at again.
-        await policies_sql.freeze(conn)
+        await retention_sql.freeze_policy(conn)
         looked = await details_sql.take_looks(conn, region, now, BATCH)
         if not looked:
             return 0

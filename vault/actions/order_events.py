@@ -13,8 +13,7 @@ from vault.domain.carriers import CARRIERS, REFERENCE, CarrierEvent, Reason
 from vault.domain.orders import AHEAD_MAX, Order, OrderEvent, fold, time_said
 from vault.errors import ConflictError, InvalidRequestError, NotFoundError
 from vault.sql import log as log_sql
-from vault.sql import number_index as index_sql
-from vault.sql import order_events as events_sql
+from vault.sql import order_details as details_sql
 from vault.sql import orders as orders_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
@@ -25,9 +24,9 @@ _PURPOSE = "order-event"
 
 async def settle(vault: Vault, conn: Connection, order: Order, event: OrderEvent) -> bool:
     """Take an event of a locked order and make the order what all add up to; False: known."""
-    if not await events_sql.insert(conn, order.id, event, vault.clock()):
+    if not await orders_sql.insert_event(conn, order.id, event, vault.clock()):
         return False
-    folded = fold(await events_sql.of_order(conn, order.id))
+    folded = fold(await orders_sql.events_of_order(conn, order.id))
     if (folded.status, folded.ended_at) != (order.status, order.ended_at):
         await orders_sql.set_status(conn, order.id, folded.status, vault.clock(), folded.ended_at)
         await retention_sql.look_again_at_orders(conn, [order.id])
@@ -116,14 +115,14 @@ async def _order_of_number(
         async with recorded(vault, principal, Action.ORDER_EVENT, region=region):
             found += await orders_of_number(vault, region, number)
     async with connection(vault.pool) as conn:
-        linked = await events_sql.linked(conn, event.carrier, event.reference)
+        linked = await orders_sql.linked(conn, event.carrier, event.reference)
         orders = [await orders_sql.find(conn, identity) for identity in found]
         living = [order for order in orders if order is not None and order.ended_at is None]
         if linked is not None:
             living = [order for order in orders if order is not None and order.id == linked]
         if len(living) != 1:
             return Reason.SEVERAL_ORDERS if living else Reason.NO_ORDER
-        if await index_sql.count_numbers(conn, living[0].id) != 1:
+        if await details_sql.count_numbers(conn, living[0].id) != 1:
             return Reason.SEVERAL_NUMBERS
     return living[0]
 
@@ -139,10 +138,10 @@ async def _order_of(conn: Connection, event: CarrierEvent) -> UUID | None:
         named = UUID(event.customer_reference or "")
     except ValueError:
         named = None
-    carriers = await events_sql.carriers_of(conn, named) if named else None
+    carriers = await orders_sql.carriers_of(conn, named) if named else None
     if carriers is not None and (event.carrier in carriers or not carriers):
         return named
-    return await events_sql.linked(conn, event.carrier, event.reference)
+    return await orders_sql.linked(conn, event.carrier, event.reference)
 
 
 async def link_order(
@@ -165,6 +164,6 @@ async def link_order(
         ) as access,
         transaction(vault.pool) as conn,
     ):
-        if not await events_sql.link(conn, carrier, reference, identity):
+        if not await orders_sql.link_carrier(conn, carrier, reference, identity):
             raise ConflictError(f"{carrier} calls another order so already")
         await log_sql.insert_records(conn, [access.conclude(reason="linked")])

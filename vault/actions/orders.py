@@ -39,8 +39,7 @@ from vault.domain.text import said_time
 from vault.errors import ConflictError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
-from vault.sql import number_index as index_sql
-from vault.sql import order_events as events_sql
+from vault.sql import order_details as details_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import Connection, connection, transaction
 
@@ -112,7 +111,7 @@ async def create_order(
                     await vault.keyring.insert_key(conn, wrapped)
                     order = await _open(vault, conn, identity, region, customer, details, own)
                     marks = marks_of(key, details)
-                    if not await index_sql.insert(conn, region, index, identity, marks):
+                    if not await details_sql.insert_numbers(conn, region, index, identity, marks):
                         # The index's key was replaced meanwhile: nothing goes under the old one.
                         raise StaleScopeError
                     await once.claim(conn, identity, vault.clock(), own)
@@ -148,7 +147,7 @@ async def _open(
     order = _new_order(identity, region, customer, details, key, vault.clock())
     await orders_sql.insert(conn, order)
     first = OrderEvent(DESK, str(identity), order.status, order.created_at)
-    await events_sql.insert(conn, identity, first, order.created_at)
+    await orders_sql.insert_event(conn, identity, first, order.created_at)
     return order
 
 
@@ -210,7 +209,7 @@ async def _occurred_at(
 ) -> datetime:
     """Return when the desk's word counts from: after all that was said before."""
     now = vault.clock()
-    last_at = fold(await events_sql.of_order(conn, order.id)).last_at
+    last_at = fold(await orders_sql.events_of_order(conn, order.id)).last_at
     if effective_at is None:
         return max(now, last_at + timedelta(microseconds=1))
     check_time(effective_at, order.created_at, now)

@@ -22,7 +22,6 @@ from vault.domain.documents import Document
 from vault.domain.retention import Change, Policy, changes, judge, parse_policy
 from vault.errors import ConflictError, ForbiddenError
 from vault.sql import log as log_sql
-from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
 
@@ -48,13 +47,13 @@ def _parsed(text: str) -> Policy:
 
 async def in_force(vault: Vault, conn: Connection) -> InForce:
     """Return the policy in force; raises `ConfigurationError` if this release cannot read it."""
-    applied = await policies_sql.newest(conn)
+    applied = await retention_sql.newest_policy(conn)
     if applied is None:
         return InForce(0, _parsed(vault.policy_text), _grace_setting(vault))
     return InForce(applied.version, _parsed(applied.text), _grace_of(vault, applied))
 
 
-def _grace_of(vault: Vault, applied: policies_sql.AppliedPolicy) -> timedelta:
+def _grace_of(vault: Vault, applied: retention_sql.AppliedPolicy) -> timedelta:
     return _grace_setting(vault) if applied.grace is None else applied.grace
 
 
@@ -64,7 +63,7 @@ def _grace_setting(vault: Vault) -> timedelta:
 
 async def policy_used(vault: Vault, conn: Connection, document: Document) -> PolicyUsed:
     """Return by which row a document was shredded, from the policy that stood then."""
-    applied = await policies_sql.find(conn, document.reviewed)
+    applied = await retention_sql.find_policy(conn, document.reviewed)
     policy = _parsed(applied.text) if applied else (await in_force(vault, conn)).policy
     rules = [
         rule
@@ -85,9 +84,9 @@ async def start_policy(vault: Vault) -> bool:
     """Put the first policy in force; returns whether the operator's file is what is in force."""
     shipped = _parsed(vault.policy_text)
     async with transaction(vault.pool) as conn:
-        await policies_sql.lock(conn)
-        if await policies_sql.newest(conn) is None:
-            await policies_sql.insert(conn, _first(vault))
+        await retention_sql.lock_policy(conn)
+        if await retention_sql.newest_policy(conn) is None:
+            await retention_sql.insert_policy(conn, _first(vault))
         return (await in_force(vault, conn)).policy == shipped
 
 
@@ -100,17 +99,17 @@ async def start_grace(vault: Vault) -> timedelta | None:
     """
     grace = _grace_setting(vault)
     async with transaction(vault.pool) as conn:
-        await policies_sql.lock(conn)
-        newest = await policies_sql.newest(conn) or _first(vault)
+        await retention_sql.lock_policy(conn)
+        newest = await retention_sql.newest_policy(conn) or _first(vault)
         if newest.grace == grace:
             return None
         version = replace(newest, version=newest.version + 1, grace=grace, applied_at=vault.clock())
-        await policies_sql.insert(conn, version)
+        await retention_sql.insert_policy(conn, version)
         return newest.grace
 
 
-def _first(vault: Vault) -> policies_sql.AppliedPolicy:
-    return policies_sql.AppliedPolicy(
+def _first(vault: Vault) -> retention_sql.AppliedPolicy:
+    return retention_sql.AppliedPolicy(
         1, vault.policy_text, vault.clock(), FIRST_BY, None, _grace_setting(vault)
     )
 
@@ -188,7 +187,7 @@ async def apply_policy(
     async with recorded(vault, principal, Action.POLICY_APPLY, region=served) as access:
         effect = await _effect(vault, text)
         async with transaction(vault.pool) as conn:
-            await policies_sql.lock(conn)
+            await retention_sql.lock_policy(conn)
             current = await in_force(vault, conn)
             if current.policy == _parsed(text):
                 raise ConflictError("this policy says what is in force already")
@@ -199,10 +198,10 @@ async def apply_policy(
             if any(change.shortens for change in found):
                 approved_by = await _second_person(access, conn, approval, effect)
             version = current.version + 1
-            applied = policies_sql.AppliedPolicy(
+            applied = retention_sql.AppliedPolicy(
                 version, text, vault.clock(), principal.id, approved_by, current.grace
             )
-            await policies_sql.insert(conn, applied)
+            await retention_sql.insert_policy(conn, applied)
             await log_sql.insert_records(conn, access.conclude_everywhere())
         return version, effect
 

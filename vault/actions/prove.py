@@ -28,7 +28,6 @@ from vault.domain.tiles import (
 )
 from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError, UnavailableError
 from vault.sql import log_published as published_sql
-from vault.sql import log_witness as witness_sql
 from vault.sql.connection import connection, transaction
 
 #: How far a witness's clock may be ahead.
@@ -49,10 +48,10 @@ async def published(vault: Vault, region: str, *, witnessed: bool = False) -> tu
     """Return size and note of what is published; raises `NotFoundError` when nothing is."""
     async with connection(vault.pool) as conn:
         if witnessed:
-            found = await witness_sql.witnessed_note(conn, region)
+            found = await published_sql.witnessed_note(conn, region)
             missing = "no witness has cosigned this log yet"
         else:
-            found = await witness_sql.published_note(conn, region)
+            found = await published_sql.published_note(conn, region)
             missing = "the log has no published checkpoint yet; try again in a second"
     if found is None:
         raise NotFoundError(missing)
@@ -130,8 +129,8 @@ async def proof_under(vault: Vault, region: str, index: int, size: int, note: st
 
 async def _place(vault: Vault, region: str, record: UUID) -> int | None:
     async with connection(vault.pool) as conn:
-        index = await witness_sql.place_of_record(conn, region, record)
-        if index is None and not await witness_sql.is_waiting(conn, region, record):
+        index = await published_sql.place_of_record(conn, region, record)
+        if index is None and not await published_sql.is_waiting(conn, region, record):
             raise NotFoundError("there is no such record in this log")
     return index
 
@@ -162,7 +161,7 @@ async def cosign(vault: Vault, principal: Principal, region: str, size: int, lin
         if time > vault.clock().timestamp() + CLOCK_SECONDS_MAX:
             raise InvalidRequestError("the cosignature is of a later time than it is here")
         async with transaction(vault.pool) as conn:
-            await witness_sql.insert_cosignature(conn, region, size, vkey, line, vault.clock())
+            await published_sql.insert_cosignature(conn, region, size, vkey, line, vault.clock())
     return vkey.partition("+")[0]
 
 

@@ -11,14 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from keys.errors import IntegrityError, RolledBackError
-from vault.actions.bucket import (
-    CHECKPOINT,
-    PREFIX,
-    fetch_tile,
-    purge_many,
-    put_note,
-    put_object,
-)
+from vault.actions.bucket import CHECKPOINT, PREFIX, fetch_tile, purge_many, put_note, put_object
 from vault.actions.published import require_not_behind
 from vault.context import ObjectStore, Vault
 from vault.domain.merkle import CompactRange, covers, root_of
@@ -35,8 +28,8 @@ from vault.domain.tiles import (
 )
 from vault.errors import ObjectMissingError
 from vault.sql import log as log_sql
-from vault.sql import log_export as export_sql
 from vault.sql import log_published as published_sql
+from vault.sql import log_search as search_sql
 from vault.sql.connection import Connection, transaction
 
 log = logging.getLogger(__name__)
@@ -69,7 +62,7 @@ async def _publish_tiles(
     fresh = list[bytes]()
     for tile in covering(new, 0, old):
         first = tile.index * WIDTH
-        leaves = await export_sql.leaves(conn, region, first, first + tile.width)
+        leaves = await search_sql.leaves_of(conn, region, first, first + tile.width)
         entries = [canonical_bytes(leaf.record) for leaf in leaves if leaf.record]
         if len(entries) < tile.width:
             raise IntegrityError(f"records of {region} are gone that were never published")
@@ -105,7 +98,7 @@ async def _rebuilt(conn: Connection, region: str, level: int, size: int) -> list
     for index in range(size - size % WIDTH, size):
         grown = CompactRange()
         for first in range(index * each, (index + 1) * each, WIDTH):
-            for leaf in await export_sql.leaves(conn, region, first, first + WIDTH):
+            for leaf in await search_sql.leaves_of(conn, region, first, first + WIDTH):
                 grown.append(leaf.hash)
         hashes.append(grown.root())
     return hashes

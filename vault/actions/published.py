@@ -17,10 +17,8 @@ from vault.domain.records import parse
 from vault.domain.tiles import WIDTH, Tile, covering, decode_entries, decode_hashes
 from vault.errors import ConfigurationError, ObjectMissingError
 from vault.sql import log as log_sql
-from vault.sql import log_export as export_sql
 from vault.sql import log_published as published_sql
-from vault.sql import log_trim as trim_sql
-from vault.sql import log_witness as witness_sql
+from vault.sql import log_search as search_sql
 from vault.sql.connection import Connection
 
 
@@ -97,7 +95,7 @@ async def published_minimum(vault: Vault, region: str) -> tuple[int, str]:
 
 async def trimmed_size(vault: Vault, conn: Connection, region: str) -> int:
     """Return below which index records may be gone, as the vault's key has signed it."""
-    note = await witness_sql.minimum_note(conn, region)
+    note = await published_sql.minimum_note(conn, region)
     return open_minimum(note, vault.signer, region).size if note else 0
 
 
@@ -174,7 +172,9 @@ async def adopt_published(vault: Vault, conn: Connection, region: str) -> int:
         first = tree.size
         for leaf in page.leaves:
             tree.append(leaf)
-        have = [item.hash for item in await export_sql.leaves(conn, region, first, first + WIDTH)]
+        have = [
+            item.hash for item in await search_sql.leaves_of(conn, region, first, first + WIDTH)
+        ]
         if agrees and have[: len(page.leaves)] == page.leaves:
             continue
         if agrees:
@@ -182,7 +182,7 @@ async def adopt_published(vault: Vault, conn: Connection, region: str) -> int:
             agrees = False
             await published_sql.cut_log(conn, region, first)
         if page.entries is None:
-            await trim_sql.insert_trimmed(conn, region, first, page.leaves)
+            await log_sql.insert_trimmed(conn, region, first, page.leaves)
         else:
             records = [parse(entry) for entry in page.entries]
             await published_sql.adopt(conn, region, first, records, page.leaves)
@@ -192,8 +192,8 @@ async def adopt_published(vault: Vault, conn: Connection, region: str) -> int:
         await log_sql.insert_checkpoint(conn, region, signed, vault.clock())
     await published_sql.set_published(conn, region, published.checkpoint.size)
     if trimmed:
-        await trim_sql.set_minimum(conn, region, trimmed, note)
+        await log_sql.set_minimum(conn, region, trimmed, note)
         # What the backup still says of them.
-        await trim_sql.trim(conn, region, 0, trimmed)
+        await log_sql.trim(conn, region, 0, trimmed)
     await published_sql.end_rewriting(conn)
     return adopted

@@ -13,7 +13,7 @@ from vault.actions.sequence import sequence_log
 from vault.context import Vault
 from vault.domain.records import Record
 from vault.errors import RecordsUnavailableError
-from vault.sql import log_witness as witness_sql
+from vault.sql import log_published as published_sql
 from vault.sql.connection import connection
 
 LOOK_SECONDS = 0.05
@@ -37,7 +37,7 @@ async def _wait(vault: Vault, intent: Record) -> None:
                 await sequence_log(vault, intent.region)
                 await publish_log(vault, intent.region)
                 async with connection(vault.pool) as conn:
-                    if await witness_sql.is_published(conn, intent.region, intent.id):
+                    if await published_sql.is_published(conn, intent.region, intent.id):
                         return
                 # Somebody else orders or publishes at this moment.
                 await asyncio.sleep(LOOK_SECONDS)

@@ -15,7 +15,7 @@ from vault.context import Vault
 from vault.domain.documents import object_name
 from vault.errors import VaultError
 from vault.sql import documents as documents_sql
-from vault.sql import fax_sweep as faxes_sql
+from vault.sql import fax_intake as fax_intake_sql
 from vault.sql.connection import Connection, connection
 
 BATCH = 500
@@ -43,7 +43,7 @@ async def purge_shredded(vault: Vault, region: str) -> int:
 
 async def purge_faxes(vault: Vault, region: str) -> int:
     """Purge a batch of faxes that have ended, in the same way."""
-    return await _purge_batch(vault, region, faxes_sql.unpurged, faxes_sql.set_purged)
+    return await _purge_batch(vault, region, fax_intake_sql.unpurged, fax_intake_sql.set_purged)
 
 
 async def _purge_batch(vault: Vault, region: str, find: Find, note: Note) -> int:

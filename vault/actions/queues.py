@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from vault.actions.records import INTERRUPTED_SECONDS
 from vault.config import Config
-from vault.sql import queues as queues_sql
+from vault.sql import health as health_sql
 from vault.sql.connection import Connection
-from vault.sql.queues import Bounds, Length
+from vault.sql.health import Bounds, Length
 
 #: The steps of a worker that runs look every few seconds: what waits for longer is stuck.
 LATE_SECONDS = 900.0
@@ -45,7 +45,7 @@ class Waiting:
 
     def __str__(self) -> str:
         count, seconds = self.length.count, self.length.seconds
-        many = f"{count} or more" if count >= queues_sql.COUNT_MAX else str(count)
+        many = f"{count} or more" if count >= health_sql.COUNT_MAX else str(count)
         return (
             f"{self.name}: {many} wait, the oldest for {seconds / 60:.0f} min: "
             + (REMEDIES[self.name])
@@ -62,7 +62,7 @@ def late_seconds(config: Config) -> dict[str, float]:
         "fax-custody": config.fax_custody_seconds_max / 2,
         "signals-dead": 0.0,
     }
-    return {name: own.get(name, LATE_SECONDS) for name in queues_sql.ROWS}
+    return {name: own.get(name, LATE_SECONDS) for name in health_sql.ROWS}
 
 
 async def queues_of(config: Config, conn: Connection, region: str) -> list[Waiting]:
@@ -72,7 +72,7 @@ async def queues_of(config: Config, conn: Connection, region: str) -> list[Waiti
         receiving_seconds=config.receiving_seconds_max,
         interrupted_seconds=INTERRUPTED_SECONDS,
     )
-    found, late = await queues_sql.lengths(conn, region, bounds), late_seconds(config)
+    found, late = await health_sql.lengths(conn, region, bounds), late_seconds(config)
     return [
         Waiting(name, length, length.count > 0 and length.seconds > late[name])
         for name, length in found.items()

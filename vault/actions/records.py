@@ -21,8 +21,7 @@ from vault.domain.records import canonical_bytes
 from vault.domain.verify import INTERRUPTED, LogVerifier, Verdict
 from vault.errors import NotFoundError
 from vault.sql import log as log_sql
-from vault.sql import log_waiting as waiting_sql
-from vault.sql import log_witness as witness_sql
+from vault.sql import log_published as published_sql
 from vault.sql.connection import Connection, connection, transaction
 
 #: An intent that has no outcome after so long belonged to a process that died.
@@ -70,7 +69,7 @@ async def verify_region(
             [*kept[1:], *shown, *(mark for mark in marks if mark.origin == newest.origin)],
             cosigned=await _cosigned(vault, conn, region),
             minimum=minimum or 0,
-            waiting=await waiting_sql.waiting(conn, region),
+            waiting=await log_sql.waiting(conn, region),
             waiting_seconds_max=vault.config.record_publish_seconds_max,
         )
         if notes and not _counts(vault, region, notes[0]):
@@ -103,7 +102,7 @@ async def _cosigned(vault: Vault, conn: Connection, region: str) -> list[Checkpo
     if not vault.config.witnesses:
         return None
     witnesses = [CosignatureVerifier(vkey) for vkey in vault.config.witnesses]
-    notes = await witness_sql.cosigned_notes(conn, region, EARLIER_CHECKPOINTS_MAX)
+    notes = await published_sql.cosigned_notes(conn, region, EARLIER_CHECKPOINTS_MAX)
     valid = [note for note in notes if any(map(partial(_cosigned_by, note), witnesses))]
     return _open_all(vault, region, valid)[0]
 

@@ -27,7 +27,7 @@ from vault.domain.orders import (
 )
 from vault.domain.records import Record
 from vault.errors import ObjectMissingError
-from vault.sql import order_events as events_sql
+from vault.sql import orders as orders_sql
 from vault.sql import recover as recover_sql
 from vault.sql.connection import Connection
 from vault.sql.recover import LostDocument, LostOrder
@@ -167,7 +167,7 @@ async def _bring_back_order(
         not_known=ORDER_NOT_KNOWN,
     )
     opened = OrderEvent(DESK, str(lost.id), Status.DRAFT, lost.created_at)
-    await events_sql.insert(conn, lost.id, opened, now)
+    await orders_sql.insert_event(conn, lost.id, opened, now)
     return OrderLine(lost.id, "recovered", detail)
 
 

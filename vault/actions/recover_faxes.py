@@ -43,9 +43,9 @@ from vault.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
-from vault.sql import recover_faxes as recover_sql
+from vault.sql import recover as recover_sql
 from vault.sql.connection import Connection
-from vault.sql.recover_faxes import LostFax
+from vault.sql.recover import LostFax
 
 #: Whose turn it is in the sandbox.
 RESTORE = "restore"

@@ -36,7 +36,7 @@ from vault.domain.faxes import Fax
 from vault.errors import ObjectMissingError
 from vault.sql import damage as damage_sql
 from vault.sql import documents as documents_sql
-from vault.sql import number_index as index_sql
+from vault.sql import order_details as details_sql
 from vault.sql.connection import Connection, Pool, connection, transaction
 
 _BACKUP = (
@@ -197,7 +197,7 @@ async def _mend(vault: Vault, item: Damage, *, dry_run: bool) -> Mend:
     if item.table == "number_index" and item.id:
         if not dry_run:
             async with transaction(vault.pool) as conn:
-                count = await index_sql.count_numbers(conn, UUID(item.id))
+                count = await details_sql.count_numbers(conn, UUID(item.id))
                 await damage_sql.index_anew(conn, UUID(item.id), count)
         return Mend(item, True, "the worker makes it anew from the order's details")
     if item.object:

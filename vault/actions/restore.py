@@ -27,7 +27,6 @@ from vault.domain.records import Record
 from vault.sql import damage as damage_sql
 from vault.sql import learned as learned_sql
 from vault.sql import log as log_sql
-from vault.sql import log_trim as trim_sql
 from vault.sql import order_details as details_sql
 from vault.sql import restore as restore_sql
 from vault.sql.connection import Connection, connection
@@ -212,7 +211,7 @@ async def _doubt(
     vault: Vault, conn: Connection, region: str, decisions: list[Decision], known: int
 ) -> str | None:
     """Return what keeps anything from going by its time, and write it down for the worker."""
-    trimmed = (await trim_sql.minimum(conn, region)).size
+    trimmed = (await log_sql.minimum(conn, region)).size
     gone = f"records {known} to {trimmed - 1} of the log are gone" if trimmed > known else None
     found = [text for text in (doubts(decisions), gone) if text]
     if not found:

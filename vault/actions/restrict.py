@@ -13,8 +13,8 @@ from vault.domain.documents import Custody, Document
 from vault.domain.holds import Restriction, check_text
 from vault.errors import ConflictError, NotFoundError
 from vault.sql import documents as documents_sql
+from vault.sql import holds as holds_sql
 from vault.sql import log as log_sql
-from vault.sql import restrictions as restrictions_sql
 from vault.sql.connection import connection, transaction
 
 
@@ -52,10 +52,10 @@ async def _change(
             now = vault.clock()
             if restricted and document.restricted_at is None:
                 made = Restriction(vault.new_id(), identity, said, principal.id, now)
-                await restrictions_sql.insert(conn, made)
+                await holds_sql.insert_restriction(conn, made)
                 await documents_sql.restrict(conn, identity, now)
             elif not restricted:
-                await restrictions_sql.lift(conn, identity, principal.id, now)
+                await holds_sql.lift_restriction(conn, identity, principal.id, now)
                 await documents_sql.restrict(conn, identity, None)
             await log_sql.insert_records(conn, [access.conclude()])
         async with connection(vault.pool) as conn:

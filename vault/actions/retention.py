@@ -13,7 +13,6 @@ from vault.domain.documents import Document
 from vault.domain.retention import Verdict, judge
 from vault.errors import InvalidRequestError, NotFoundError
 from vault.sql import documents as documents_sql
-from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import connection
 
@@ -114,5 +113,5 @@ async def show_policy(vault: Vault, principal: Principal) -> tuple[InForce, str 
         recorded(vault, principal, Action.POLICY_READ, region=vault.config.regions),
         connection(vault.pool) as conn,
     ):
-        applied = await policies_sql.newest(conn)
+        applied = await retention_sql.newest_policy(conn)
         return await in_force(vault, conn), applied.text if applied else None

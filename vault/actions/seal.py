@@ -13,7 +13,7 @@ from vault.actions.published_first import wait_published
 from vault.context import Vault
 from vault.domain.access import WORKER_ROLE, Action, Principal
 from vault.sql import documents as documents_sql
-from vault.sql import fax_sweep as fax_sweep_sql
+from vault.sql import fax_intake as fax_intake_sql
 from vault.sql.connection import transaction
 
 
@@ -43,5 +43,5 @@ async def mark_sealed(vault: Vault, region: str) -> int:
         now = vault.clock()
         if now < expired_at:
             return 0
-        faxes = await fax_sweep_sql.set_sealed(conn, region, generation, now)
+        faxes = await fax_intake_sql.set_sealed(conn, region, generation, now)
         return faxes + await documents_sql.set_sealed(conn, region, generation, now)

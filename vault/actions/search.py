@@ -16,8 +16,8 @@ from vault.domain.access import Action, Principal
 from vault.domain.records import Found, Wanted, hands_out, went_out
 from vault.domain.text import said_time
 from vault.errors import InvalidRequestError, NotFoundError
+from vault.sql import access as access_sql
 from vault.sql import log_search as search_sql
-from vault.sql import names as names_sql
 from vault.sql.connection import Connection, connection
 
 #: An id has its kind before it; a label or a name that is searched for has not.
@@ -91,7 +91,7 @@ async def _by_id(conn: Connection, wanted: Wanted) -> Wanted:
     said = wanted.principal
     if said is None or _KIND in said:
         return wanted
-    called = await names_sql.called(conn, said)
+    called = await access_sql.names_called(conn, said)
     if len(called) > 1:
         raise InvalidRequestError(
             f"{len(called)} principals were called so; ask for one of {', '.join(called)}"
@@ -126,7 +126,7 @@ async def _explain_nothing(
 
 async def _told(conn: Connection, region: str, found: Sequence[Found]) -> list[Found]:
     """Return what was found with the names of then, and with what became of each reading."""
-    names = await names_sql.of(conn, {item.record.principal for item in found})
+    names = await access_sql.names_of(conn, {item.record.principal for item in found})
     intents = [item.record for item in found if hands_out(item.record)]
     followers = await search_sql.followers(conn, region, intents)
     return [

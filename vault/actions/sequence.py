@@ -11,7 +11,7 @@ from vault.domain.merkle import CompactRange, leaf_hash
 from vault.domain.records import canonical_bytes
 from vault.domain.tiles import WIDTH
 from vault.sql import log as log_sql
-from vault.sql import log_export as export_sql
+from vault.sql import log_search as search_sql
 from vault.sql.connection import Connection, transaction
 from vault.sql.log import Signed
 
@@ -71,7 +71,7 @@ async def _grown(
     tree = CompactRange()
     for start in range(0, latest.size, WIDTH):
         end = min(start + WIDTH, latest.size)
-        for leaf in await export_sql.leaves(conn, region, start, end):
+        for leaf in await search_sql.leaves_of(conn, region, start, end):
             tree.append(leaf.hash)
     if tree.size != latest.size or tree.root() != root:
         raise _stopped(Damage(region, WRONG_HASHES, "log_leaf", f"0 to {latest.size - 1}"))

@@ -31,7 +31,6 @@ from vault.errors import (
 )
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
-from vault.sql import policies as policies_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
 from vault.sql.retention import Judged
@@ -73,7 +72,7 @@ async def shred(
         if document is None:
             raise NotFoundError
         async with transaction(vault.pool) as conn:
-            await policies_sql.freeze(conn)
+            await retention_sql.freeze_policy(conn)
             await retention_sql.freeze_holds(conn, document.region)
             found = await retention_sql.lock_judged(conn, identity)
             if found is None:

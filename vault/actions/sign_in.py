@@ -25,11 +25,10 @@ from vault.errors import (
     NotFoundError,
     UnauthenticatedError,
 )
+from vault.sql import access as access_sql
 from vault.sql import log as log_sql
-from vault.sql import names as names_sql
-from vault.sql import sessions as sessions_sql
+from vault.sql.access import Session
 from vault.sql.connection import connection, transaction
-from vault.sql.sessions import Session
 
 log = logging.getLogger(__name__)
 
@@ -151,9 +150,9 @@ async def finish_sign_in(vault: Vault, *, state: str, code: str, browser: str) -
         transaction(vault.pool) as conn,
     ):
         # The provider takes a code once; and an answer is taken once here, whatever it does.
-        if not await sessions_sql.take(conn, _hash(f"sign-in {begun.browser}"), until):
+        if not await access_sql.take_session(conn, _hash(f"sign-in {begun.browser}"), until):
             raise UnauthenticatedError("this sign-in has ended already; begin again")
-        await sessions_sql.insert(
+        await access_sql.insert_session(
             conn,
             _hash(secret),
             session,
@@ -162,7 +161,7 @@ async def finish_sign_in(vault: Vault, *, state: str, code: str, browser: str) -
             now=now,
         )
         if person.name is not None:
-            await names_sql.note(conn, person.principal.id, person.name, now)
+            await access_sql.note_name(conn, person.principal.id, person.name, now)
         await log_sql.insert_records(conn, [access.conclude()])
     return secret
 
@@ -186,7 +185,7 @@ async def find_session(vault: Vault, secret: str | None) -> Session | None:
     if not secret:
         return None
     async with connection(vault.pool) as conn:
-        return await sessions_sql.find(conn, _hash(secret), vault.clock())
+        return await access_sql.find_session(conn, _hash(secret), vault.clock())
 
 
 async def sign_out(vault: Vault, secret: str, session: Session) -> str | None:
@@ -196,7 +195,7 @@ async def sign_out(vault: Vault, secret: str, session: Session) -> str | None:
         recorded(vault, principal, Action.SESSION_END, region=_region(vault, principal)) as access,
         transaction(vault.pool) as conn,
     ):
-        await sessions_sql.delete(conn, _hash(secret))
+        await access_sql.delete_session(conn, _hash(secret))
         await log_sql.insert_records(conn, [access.conclude()])
     if vault.people is None:
         return None
@@ -216,9 +215,9 @@ async def signed_out_elsewhere(vault: Vault, logout_token: str) -> int:
     good_seconds = min(float(claims["exp"]) - now.timestamp(), LOG_OUT_SECONDS_MAX)
     until = now + timedelta(seconds=good_seconds + LOG_OUT_SECONDS)
     async with transaction(vault.pool) as conn:
-        if not await sessions_sql.take(conn, name, until):
+        if not await access_sql.take_session(conn, name, until):
             raise UnauthenticatedError("this log-out was taken already")
-        ended = await sessions_sql.delete_of(conn, subject, sid)
+        ended = await access_sql.delete_sessions_of(conn, subject, sid)
     for session in ended:
         principal = session.person.principal
         async with recorded(vault, principal, Action.SESSION_END, region=_region(vault, principal)):

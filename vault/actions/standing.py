@@ -16,7 +16,6 @@ from vault.domain.documents import Custody, Document
 from vault.domain.holds import Hold, Restriction
 from vault.domain.retention import Verdict, judge
 from vault.sql import holds as holds_sql
-from vault.sql import restrictions as restrictions_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection
 
@@ -47,7 +46,7 @@ async def standings(
     named = {hold for item in judged.values() for hold in item.facts.holds} if knows_why else set()
     holds = {hold.id: hold for hold in await holds_sql.find_many(conn, named)}
     restricted = [key for key, item in judged.items() if item.document.restricted_at is not None]
-    restrictions = await restrictions_sql.living(conn, restricted)
+    restrictions = await holds_sql.living_restrictions(conn, restricted)
     return {
         identity: Standing(
             verdict=judge(item.facts, current.policy, current.grace)

@@ -13,7 +13,7 @@ from keys.errors import IntegrityError
 from vault.actions.bucket import fetch, put_object
 from vault.context import STORE_IDENTITY, ObjectStore
 from vault.errors import ConfigurationError, ObjectMissingError
-from vault.sql import stores as stores_sql
+from vault.sql import health as health_sql
 from vault.sql.connection import Pool, connection, transaction
 
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -66,7 +66,7 @@ def _line(identity: str) -> str:
 async def is_store_known(pool: Pool, region: str) -> bool:
     """Whether the database knows which store holds the region's objects."""
     async with connection(pool) as conn:
-        return await stores_sql.store_id(conn, region) is not None
+        return await health_sql.store_id(conn, region) is not None
 
 
 async def require_own_store(pool: Pool, store: ObjectStore, region: str) -> None:
@@ -76,7 +76,7 @@ async def require_own_store(pool: Pool, store: ObjectStore, region: str) -> None
     Changes nothing.
     """
     async with connection(pool) as conn:
-        known = await stores_sql.store_id(conn, region)
+        known = await health_sql.store_id(conn, region)
     if known is not None:
         await require_identity(store, region, known)
 
@@ -89,15 +89,15 @@ async def take_store(pool: Pool, store: ObjectStore, region: str, new_id: str) -
     leaves a store that carries one, which the next start adopts.
     """
     async with transaction(pool) as conn:
-        await stores_sql.lock_identity(conn, region)
-        known = await stores_sql.store_id(conn, region)
+        await health_sql.lock_identity(conn, region)
+        known = await health_sql.store_id(conn, region)
         if known is not None:
             await require_identity(store, region, known)
             return
         found = await stored_identity(store)
         if found is None:
             await put_object(store, STORE_IDENTITY, encode_identity(new_id))
-        await stores_sql.keep_store_id(conn, region, found or new_id)
+        await health_sql.keep_store_id(conn, region, found or new_id)
 
 
 def compare_identity(store: ObjectStore, region: str, known: str, found: str | None) -> None:

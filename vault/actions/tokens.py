@@ -14,9 +14,8 @@ from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.credentials import Grant, Known, check_grant
 from vault.errors import InvalidRequestError, NotFoundError
+from vault.sql import access as access_sql
 from vault.sql import log as log_sql
-from vault.sql import names as names_sql
-from vault.sql import tokens as tokens_sql
 from vault.sql.connection import Connection, connection, transaction
 
 PREFIX = "pv_"
@@ -55,7 +54,7 @@ async def create_token(
         recorded(vault, principal, Action.TOKEN_CREATE, region=sorted(grant.regions)) as access,
         transaction(vault.pool) as conn,
     ):
-        await tokens_sql.insert(
+        await access_sql.insert_token(
             conn,
             token,
             hash_secret(secret),
@@ -65,7 +64,7 @@ async def create_token(
             created_at=now,
             expires_at=expires_at,
         )
-        await names_sql.note(conn, f"token:{token}", label, now)
+        await access_sql.note_name(conn, f"token:{token}", label, now)
         # Which token of which role it was: so the log shows who made whom.
         made = access.conclude_everywhere(f"{grant.role} token:{token}")
         await log_sql.insert_records(conn, made)
@@ -78,7 +77,7 @@ async def list_tokens(vault: Vault, principal: Principal) -> list[dict[str, Any]
         recorded(vault, principal, Action.TOKEN_LIST, region=vault.config.regions),
         connection(vault.pool) as conn,
     ):
-        rows = [dict(row) for row in await tokens_sql.every(conn)]
+        rows = [dict(row) for row in await access_sql.every_token(conn)]
     shown: list[dict[str, Any]] = await named(vault, rows)
     return shown
 
@@ -87,9 +86,9 @@ async def rename_token(vault: Vault, principal: Principal, token: UUID, label: s
     """Give a token another label from now on; records of before keep the one they had."""
     check_label(label)
     async with _changing(vault, principal, Action.TOKEN_RENAME, token) as (access, conn):
-        if not await tokens_sql.rename(conn, token, label):
+        if not await access_sql.rename(conn, token, label):
             raise NotFoundError("there is no such token")
-        await names_sql.note(conn, f"token:{token}", label, vault.clock())
+        await access_sql.note_name(conn, f"token:{token}", label, vault.clock())
         # Without the label: nothing in the log can be taken away.
         await log_sql.insert_records(conn, access.conclude_everywhere(f"token:{token}"))
 
@@ -100,7 +99,7 @@ async def _changing(
 ) -> AsyncIterator[tuple[Access, Connection]]:
     """Record a change of a token in the log of each region that it reaches."""
     async with connection(vault.pool) as conn:
-        reached = await tokens_sql.regions_of(conn, token)
+        reached = await access_sql.regions_of_token(conn, token)
     served = [region for region in vault.config.regions if region in reached]
     # One that reaches none of ours, or no token at all, is recorded all the same.
     regions = served or vault.config.regions[:1]
@@ -114,7 +113,7 @@ async def _changing(
 async def revoke_token(vault: Vault, principal: Principal, token: UUID) -> None:
     """Revoke; every process refuses the token within a second."""
     async with _changing(vault, principal, Action.TOKEN_REVOKE, token) as (access, conn):
-        if not await tokens_sql.revoke(conn, token, vault.clock()):
+        if not await access_sql.revoke_token(conn, token, vault.clock()):
             raise NotFoundError("there is no such token")
         await log_sql.insert_records(conn, access.conclude_everywhere(f"token:{token}"))
 
@@ -127,4 +126,4 @@ async def authenticate(vault: Vault, secret: str) -> Known | None:
 async def authenticate_hash(vault: Vault, hashed: bytes) -> Known | None:
     """Return whom the token of this hash stands for now; for who keeps no secret for later."""
     async with connection(vault.pool) as conn:
-        return await tokens_sql.find(conn, hashed, vault.clock())
+        return await access_sql.find_token(conn, hashed, vault.clock())

@@ -19,7 +19,6 @@ from vault.domain.access import Action
 from vault.domain.checkpoint import Checkpoint, encode, minimum, origin
 from vault.domain.tiles import BUNDLES, WIDTH, Tile
 from vault.sql import log as log_sql
-from vault.sql import log_trim as trim_sql
 from vault.sql.connection import connection, transaction
 
 #: Bundles that are trimmed at once.
@@ -34,12 +33,12 @@ async def trim_log(vault: Vault, region: str) -> int:
     async with transaction(vault.pool) as conn:
         if not await log_sql.try_publisher(conn, region):
             return 0
-        before = await trim_sql.minimum(conn, region)
+        before = await log_sql.minimum(conn, region)
         # A clock that runs ahead would have it signed that young records may be gone. What it notes
         # is committed at once: the other looks at the clock do not wait until all is trimmed.
         async with transaction(vault.pool) as looking:
             now = await trusted_time(vault, looking, region)
-        due = await trim_sql.first_to_keep(conn, region, before.size, BATCH * WIDTH, now - keep)
+        due = await log_sql.first_to_keep(conn, region, before.size, BATCH * WIDTH, now - keep)
         size = due - due % WIDTH
         if size > before.size:
             await _trim(vault, region, before.size, size)
@@ -55,8 +54,8 @@ async def _trim(vault: Vault, region: str, first: int, size: int) -> None:
         # A crash from here on leaves a statement of what may be gone and is still there.
         await put_note(vault.stores[region], MINIMUM, size, note)
         async with transaction(vault.pool) as conn:
-            await trim_sql.set_minimum(conn, region, size, note)
-            await trim_sql.trim(conn, region, first, size)
+            await log_sql.set_minimum(conn, region, size, note)
+            await log_sql.trim(conn, region, first, size)
             await log_sql.insert_records(conn, [access.conclude()])
 
 
@@ -75,6 +74,6 @@ async def _purge(vault: Vault, region: str, first: int, size: int) -> None:
     purged = first + WIDTH * len(list(takewhile(gone.__contains__, names)))
     if purged > first:
         async with connection(vault.pool) as conn:
-            await trim_sql.set_purged(conn, region, purged)
+            await log_sql.set_purged(conn, region, purged)
     if failures:
         raise failures[0]

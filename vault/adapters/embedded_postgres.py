@@ -24,7 +24,7 @@ from keys.rows import AWAY
 from vault.adapters.home_lock import HomeLock
 from vault.adapters.postgres_cluster import NAME, Cluster, ended, program_path
 from vault.errors import ConfigurationError, DatabaseUnavailableError
-from vault.sql.privileges import SERVICE_ROLE, let_in
+from vault.sql.session import SERVICE_ROLE, let_in
 
 START_SECONDS, STOP_SECONDS, ATTACH_SECONDS = 60.0, 30.0, 15.0
 #: How often the one who runs the server looks whether somebody asked it to end.

@@ -25,7 +25,7 @@ from urllib.parse import urlencode
 
 from vault.errors import ConfigurationError
 from vault.sandbox.landlock import OWN, READ, RUN, WRITE, landlock_version
-from vault.sql.privileges import SERVICE_ROLE
+from vault.sql.session import SERVICE_ROLE
 
 #: The database, and the superuser who owns it: who migrates, dumps and restores comes in as that.
 NAME = "portvault"

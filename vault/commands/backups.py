@@ -23,7 +23,7 @@ from vault.commands.restore_report import report
 from vault.config import Config, load_config
 from vault.errors import ConfigurationError
 from vault.migrate import migrate, migrate_as, pending
-from vault.sql import loading
+from vault.sql import restore as restore_sql
 from vault.sql.connection import Connection
 
 #: A statement of a restore may take as long as the tree is large.
@@ -121,9 +121,9 @@ async def load(dsn: str, file: Path) -> None:
         await _make_room(conn)
         await migrate_as(conn, applied)
         async with conn.transaction():
-            known = await loading.tables(conn)
-            names = await loading.in_order(conn, known)
-            await loading.begin(conn, names)
+            known = await restore_sql.tables(conn)
+            names = await restore_sql.in_order(conn, known)
+            await restore_sql.begin_loading(conn, names)
             for name in names:
                 block = await dump.block(name)
                 if block is None:
@@ -132,8 +132,8 @@ async def load(dsn: str, file: Path) -> None:
                     raise ConfigurationError(
                         f"{file} has columns of {name} that no vault of its release has"
                     )
-                await loading.copy(conn, name, block.columns, block.rows)
-            await loading.end(conn, names, await dump.sequences())
+                await restore_sql.copy_rows(conn, name, block.columns, block.rows)
+            await restore_sql.end_loading(conn, names, await dump.sequences())
     except asyncpg.DataError as error:
         raise ConfigurationError(f"{file} holds rows that are none: {error}") from None
     finally:

@@ -18,11 +18,7 @@ import asyncpg
 from keys import generations
 from keys.custodian import Custodian
 from keys.custodians.moving import MovingCustodian
-from keys.errors import (
-    CUSTODIAN_CHANGED,
-    ForeignKeysError,
-    KeysError,
-)
+from keys.errors import CUSTODIAN_CHANGED, ForeignKeysError, KeysError
 from keys.mirror_rows import progress
 from keys.returned import destroy_elsewhere
 from keys.status import seal_overdue
@@ -45,19 +41,18 @@ from vault.errors import VaultError
 from vault.fax_parts import make_sandbox
 from vault.migrate import pending
 from vault.sql.connection import Connection
-from vault.sql.log import latest_checkpoint
+from vault.sql.health import store_ids
+from vault.sql.log import latest_checkpoint, waiting_seconds
 from vault.sql.log_published import published_size
-from vault.sql.log_waiting import waiting_seconds
-from vault.sql.policies import newest as newest_policy
-from vault.sql.privileges import SERVICE_ROLE
+from vault.sql.retention import newest_policy
 from vault.sql.session import (
+    SERVICE_ROLE,
     powers,
     require_durable_tables,
     require_own_session,
     require_server,
     require_session,
 )
-from vault.sql.stores import store_ids
 
 CHECK_SECONDS = 60.0
 CLOCK_SECONDS_MAX = 2.0

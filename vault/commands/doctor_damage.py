@@ -16,7 +16,7 @@ from vault.config import Config
 from vault.errors import VaultError
 from vault.sql import damage as damage_sql
 from vault.sql.damage import Look
-from vault.sql.living import LivingRows
+from vault.sql.documents import LivingRows
 
 #: So many damaged things are named.
 NAMED_MAX = 5

@@ -8,9 +8,10 @@ from uuid import UUID
 import asyncpg
 
 from keys.keyring import WrappedKey
+from vault.domain.access import Principal
 from vault.domain.documents import Custody, Document, Kind
 from vault.sql.connection import Connection
-from vault.sql.hold_targets import covering_document
+from vault.sql.holds import covering_document
 
 #: Has retention judge a document `d` anew, and keeps since when that waits.
 UNREVIEWED = """
@@ -256,3 +257,118 @@ async def kept(
         kinds,
     )
     return {row["order_id"]: (row["number"], row["due_at"]) for row in rows}
+
+
+# ---- How the things and the people of open streams stand now, all of them in one statement. -----
+
+
+@dataclass(frozen=True, slots=True)
+class Stands:
+    """Whether the principal may still act at all, and the document's or fax's custody."""
+
+    living: bool
+    #: None where there is no such document or fax, or none any more.
+    custody: Custody | None
+    restricted: bool
+
+
+async def stand(
+    conn: Connection, streams: Sequence[tuple[Principal, UUID | None]], now: datetime
+) -> list[Stands]:
+    """
+    Return how each principal, and the thing that it reads or brings, stands; in their order.
+
+    A token must be neither revoked nor expired, a person signed in with the same role. Others, such
+    as the worker and the operator at the machine, live as long as their process.
+    """
+    rows = await conn.fetch(
+        """
+        select case split_part(s.principal, ':', 1)
+                when 'token' then exists (
+                    select from token t where 'token:' || t.id = s.principal and t.id = s.token
+                        and t.revoked_at is null and (t.expires_at is null or t.expires_at > $5))
+                when 'person' then exists (
+                    select from session p where p.principal = s.principal and p.role = s.role
+                        and p.expires_at > $5)
+                else true end living,
+            coalesce(d.custody, f.custody) custody, d.restricted_at is not null restricted
+        from unnest($1::text[], $2::text[], $3::uuid[], $4::uuid[])
+                with ordinality s (principal, role, token, document, place)
+            left join document d on d.id = s.document
+            left join fax f on f.id = s.document
+        order by s.place
+        """,
+        [principal.id for principal, _ in streams],
+        [principal.role for principal, _ in streams],
+        [_token(principal) for principal, _ in streams],
+        [document for _, document in streams],
+        now,
+    )
+    return [
+        Stands(
+            row["living"], Custody(row["custody"]) if row["custody"] else None, row["restricted"]
+        )
+        for row in rows
+    ]
+
+
+def _token(principal: Principal) -> UUID | None:
+    """Return the id of the principal's token; None where it has none."""
+    try:
+        return UUID(principal.id.removeprefix("token:"))
+    except ValueError:
+        return None
+
+
+# ---- What was not shredded and needs a data key: documents, faxes, and orders for their details.
+
+# A fax's row does not name its scope: of faxes all are asked about, and only those in custody.
+_UNKEYED = """
+    select d.id from document d where d.region = $1 and d.custody = 'stored' and d.left_at is null
+        {of_order}
+        and not exists (select from data_key k where k.id = d.id)
+    union all
+    select f.id from fax f where f.region = $1 and f.custody = 'stored' and f.left_at is null
+        and not exists (select from data_key k where k.id = f.id)
+    union all
+    select o.id from porting_order o where o.region = $1 and o.details is not null {of_id}
+        and not exists (select from data_key k where k.id = o.id)
+"""
+_ALL = _UNKEYED.format(of_order="", of_id="")
+_IN_SCOPES = _UNKEYED.format(of_order="and d.order_id = any($2)", of_id="and o.id = any($2)")
+
+
+class LivingRows:
+    """What the rows of documents, faxes and orders say; the keyring asks it."""
+
+    async def unkeyed(
+        self, conn: Connection, region: str, scopes: Sequence[UUID] | None
+    ) -> list[UUID]:
+        """Return what was not shredded and has no data key: of these scopes, or of all (None)."""
+        return await keyless(conn, region, scopes)
+
+    async def scopes_of(self, conn: Connection, region: str, things: Sequence[UUID]) -> list[UUID]:
+        """Return every scope that keys of these things may have hung on: of a fax all of faxes."""
+        rows = await conn.fetch(
+            """
+            select order_id id from document where id = any($2)
+            union select id from porting_order where id = any($2)
+            union select s.id from key_scope s where s.region = $1
+                and exists (select from fax where id = any($2))
+                and not exists (select from porting_order o where o.id = s.id)
+            """,
+            region,
+            list(things),
+        )
+        return [row["id"] for row in rows]
+
+
+async def keyless(
+    conn: Connection, region: str, scopes: Sequence[UUID] | None = None
+) -> list[UUID]:
+    """Return documents, faxes and orders that were not shredded and have no key."""
+    if scopes is None:
+        rows = await conn.fetch(_ALL, region)
+    else:
+        rows = await conn.fetch(_IN_SCOPES, region, list(scopes))
+    return [row["id"] for row in rows]

@@ -4,10 +4,38 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from vault.domain.holds import EVERY_CUSTOMER, Hold, Targets
+from vault.domain.holds import EVERY_CUSTOMER, Hold, Restriction, Targets
 from vault.domain.orders import UNKNOWN_CUSTOMER
 from vault.sql.connection import Connection
-from vault.sql.hold_targets import covering_order
+
+# ---- What a hold covers, as a condition of SQL: the one place that says so. ---------------------
+#
+# Two words stand where a customer's id stands, and are none: a restore writes them. A hold of
+# which nobody knows what it covers has `EVERY_CUSTOMER`, and keeps all of its region. An order of
+# which nobody knows whose it is has `UNKNOWN_CUSTOMER`, and every hold on a customer of its region
+# keeps it.
+
+
+def covering_order(order: str, region: str, customer: str) -> str:
+    """Return the condition that a living target `t` covers an order, named by its columns."""
+    return f"""(not t.released and (t.order_id = {order} or (t.region = {region} and (
+        t.customer = any(array[{customer}, '{EVERY_CUSTOMER}'])
+        or ({customer} = '{UNKNOWN_CUSTOMER}' and t.customer is not null)))))"""
+
+
+def covering_document(document: str, order: str, region: str, customer: str) -> str:
+    """Return the condition that it covers a document of an order."""
+    whole = covering_order(order, region, customer)
+    return f"((not t.released and t.document = {document}) or {whole})"
+
+
+def of_customers(customer: str, customers: str) -> str:
+    """Return the condition that a hold on one of some customers covers this customer's orders."""
+    return f"""({customer} = any({customers}) or {customer} = '{UNKNOWN_CUSTOMER}'
+        or '{EVERY_CUSTOMER}' = any({customers}))"""
+
+
+# ---- Holds. -------------------------------------------------------------------------------------
 
 _NAMES = tuple(Hold.__dataclass_fields__)
 _COLUMNS = ", ".join(_NAMES)
@@ -188,3 +216,50 @@ async def gone_orders(conn: Connection, orders: Sequence[UUID]) -> list[UUID]:
         list(orders),
     )
     return [row["id"] for row in rows]
+
+
+# ---- Restrictions: who asked that a document is not read, and when that ended. ------------------
+
+
+async def insert_restriction(conn: Connection, restriction: Restriction) -> None:
+    """Restrict a document that is not restricted."""
+    await conn.execute(
+        """
+        insert into restriction (id, document, reason, placed_by, placed_at)
+        values ($1, $2, $3, $4, $5)
+        """,
+        restriction.id,
+        restriction.document,
+        restriction.reason,
+        restriction.placed_by,
+        restriction.placed_at,
+    )
+
+
+async def living_restrictions(
+    conn: Connection, documents: Sequence[UUID]
+) -> dict[UUID, Restriction]:
+    """Return the restrictions that are on documents now, by document."""
+    if not documents:
+        return {}
+    rows = await conn.fetch(
+        """
+        select id, document, reason, placed_by, placed_at from restriction
+        where document = any($1) and lifted_at is null
+        """,
+        list(documents),
+    )
+    return {row["document"]: Restriction(**dict(row)) for row in rows}
+
+
+async def lift_restriction(conn: Connection, document: UUID, by: str, now: datetime) -> None:
+    """End the restriction of a document."""
+    await conn.execute(
+        """
+        update restriction set lifted_by = $2, lifted_at = $3
+        where document = $1 and lifted_at is null
+        """,
+        document,
+        by,
+        now,
+    )

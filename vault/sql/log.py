@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
+from uuid import UUID
 
 import asyncpg
 
 from vault.domain.records import Record
+from vault.domain.verify import Waiting
 from vault.sql.connection import Connection
 
 #: How long a look at the whole log may take.
@@ -300,3 +302,157 @@ async def forgotten(conn: Connection, region: str) -> int:
         timeout=VERIFY_SECONDS,
     )
     return found
+
+
+# ---- Records that wait: those that were recorded and are under no published checkpoint yet. -----
+#
+# A record waits in `log_queue` until the sequencer gives it a place, and then until the checkpoint
+# that covers its place is in the bucket. How long it waits is told by the database's clock alone.
+
+_PUBLISHED = "coalesce((select size from log_published where region = p.region), 0)"
+# The queue and the checkpoints are in the order of time, so that the first of each is the oldest.
+_OLDEST = f"""
+    select p.region, least(
+        (select at from log_queue where region = p.region order by number limit 1),
+        (select coalesce(oldest, at) from log_checkpoint
+            where region = p.region and size > {_PUBLISHED} order by size limit 1)) since
+    from unnest($1::text[]) p (region)
+"""
+
+
+async def waiting_seconds(conn: Connection, regions: Sequence[str]) -> dict[str, float | None]:
+    """Return how long each region's oldest waiting record waits; None where none does."""
+    rows = await conn.fetch(
+        f"""
+        select region, extract(epoch from clock_timestamp() - since)::float8 seconds
+        from ({_OLDEST}) oldest
+        """,
+        list(regions),
+    )
+    return {row["region"]: row["seconds"] for row in rows}
+
+
+async def waiting(conn: Connection, region: str) -> Waiting:
+    """Return how many records of a region wait, and since when."""
+    row = await conn.fetchrow(
+        f"""
+        select since, extract(epoch from clock_timestamp() - since)::float8 seconds,
+            {_PUBLISHED} published,
+            (select count(*) from log_queue where region = p.region) queued,
+            coalesce((select max(size) from log_checkpoint where region = p.region), 0) size
+        from ({_OLDEST}) p
+        """,
+        [region],
+        timeout=VERIFY_SECONDS,
+    )
+    if row is None:
+        raise LookupError("a row of what waits")
+    return Waiting(
+        first=row["published"],
+        count=row["queued"] + max(0, row["size"] - row["published"]),
+        since=row["since"],
+        seconds=row["seconds"] or 0.0,
+    )
+
+
+async def waiting_records(
+    conn: Connection,
+    region: str,
+    size: int,
+    *,
+    since: datetime | None,
+    until: datetime,
+    limit: int,
+) -> tuple[int, list[UUID]]:
+    """
+    Return how many records of a time are not among the log's first `size`, and the oldest of them.
+
+    In one statement, since a record may get its place at any moment.
+    """
+    rows = await conn.fetch(
+        """
+        select r.id, count(*) over () number from access_record r
+        join (
+            select record from log_leaf where region = $1 and index >= $2
+            union all select record from log_queue where region = $1) w on w.record = r.id
+        where r.at <= $4 and ($3::timestamptz is null or r.at >= $3)
+        order by r.at, r.id limit $5
+        """,
+        region,
+        size,
+        since,
+        until,
+        limit,
+    )
+    return (rows[0]["number"] if rows else 0), [row["id"] for row in rows]
+
+
+async def records_of(conn: Connection, identities: Sequence[UUID]) -> list[Record]:
+    """Return records by their ids, the oldest first."""
+    rows = await conn.fetch(
+        f"select {FROM_R} from access_record r where r.id = any($1) order by r.at, r.id",
+        list(identities),
+    )
+    return [record_of(row) for row in rows]
+
+
+# ---- The statements of the log's own retention: what may go, that it goes, and what says so.
+
+
+@dataclass(frozen=True, slots=True)
+class Minimum:
+    """Below which size records may be gone, and up to where the bucket's entries are removed."""
+
+    size: int
+    purged: int
+
+
+async def minimum(conn: Connection, region: str) -> Minimum:
+    """Return how far the log is trimmed."""
+    row = await conn.fetchrow("select size, purged from log_minimum where region = $1", region)
+    return Minimum(row["size"], row["purged"]) if row else Minimum(0, 0)
+
+
+async def first_to_keep(
+    conn: Connection, region: str, first: int, limit: int, before: datetime
+) -> int:
+    """Return the first place from `first` on that is not older, at most `limit` places further."""
+    index: int = await conn.fetchval(
+        """
+        select coalesce(
+            (select index from log_leaf where region = $1 and index >= $2
+                and index < least(p.size, $2 + $3) and (at is null or at >= $4)
+                order by index limit 1),
+            least(p.size, $2 + $3))
+        from (select coalesce(max(size), 0) size from log_published where region = $1) p
+        """,
+        region,
+        first,
+        limit,
+        before,
+    )
+    return max(index, first)
+
+
+async def set_minimum(conn: Connection, region: str, size: int, note: str) -> None:
+    """Keep the signed statement of how far the log is trimmed; it never goes back."""
+    await conn.execute("select declare_log_minimum($1, $2, $3)", region, size, note)
+
+
+async def set_purged(conn: Connection, region: str, size: int) -> None:
+    """Note up to where the bucket's entries are removed."""
+    await conn.execute("update log_minimum set purged = $2 where region = $1", region, size)
+
+
+async def trim(conn: Connection, region: str, first: int, size: int) -> int:
+    """Drop what the records from `first` up to `size` say; the database checks that all may go."""
+    trimmed: int = await conn.fetchval("select trim_log($1, $2, $3)", region, first, size)
+    return trimmed
+
+
+async def insert_trimmed(conn: Connection, region: str, first: int, leaves: list[bytes]) -> None:
+    """Add places whose records are gone; ids that nobody has stand in for theirs."""
+    await conn.executemany(
+        "insert into log_leaf (region, index, record, leaf_hash) values ($1, $2, $3, $4)",
+        [(region, index, UUID(bytes=leaf[:16]), leaf) for index, leaf in enumerate(leaves, first)],
+    )

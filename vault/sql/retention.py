@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
 
 from vault.domain.documents import Document
 from vault.domain.orders import ENDED, Status
-from vault.domain.retention import Event, Facts, Instruction
+from vault.domain.retention import Event, Facts, GivenInstruction, Instruction
 from vault.sql import order_details as details_sql
 from vault.sql.connection import Connection
 from vault.sql.documents import COLUMNS, UNREVIEWED, document_of
-from vault.sql.hold_targets import covering_document, of_customers
+from vault.sql.holds import covering_document, of_customers
 
 _HOLDS = 0x686F6C64  # "hold"
 
@@ -269,4 +269,170 @@ async def set_announced(conn: Connection, documents: Sequence[UUID]) -> None:
     """Note that it was told when locked documents go."""
     await conn.execute(
         "update document set announced_due_at = due_at where id = any($1)", list(documents)
+    )
+
+
+# ---- The retention policies that were in force, the newest last. --------------------------------
+
+_POLICY = 0x706F6C69  # "poli"
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedPolicy:
+    """
+    A policy's text as it was applied, by whom, and who agreed where that was needed.
+
+    `grace` is how long an end waits for its reversal; None in versions of earlier releases.
+    """
+
+    version: int
+    text: str
+    applied_at: datetime
+    applied_by: str
+    approved_by: str | None
+    grace: timedelta | None
+
+
+async def lock_policy(conn: Connection) -> None:
+    """Wait for whoever shreds by the policy in force, and let nobody else apply one or shred."""
+    await conn.execute("select pg_advisory_xact_lock($1, 0)", _POLICY)
+
+
+async def freeze_policy(conn: Connection) -> None:
+    """Keep the policy in force as it is until the transaction ends."""
+    await conn.execute("select pg_advisory_xact_lock_shared($1, 0)", _POLICY)
+
+
+async def newest_policy(conn: Connection) -> AppliedPolicy | None:
+    """Return the policy in force."""
+    row = await conn.fetchrow(
+        """
+        select version, text, applied_at, applied_by, approved_by, grace
+        from retention_policy order by version desc limit 1
+        """
+    )
+    return AppliedPolicy(**dict(row)) if row else None
+
+
+async def find_policy(conn: Connection, version: int) -> AppliedPolicy | None:
+    """Return a policy that is or was in force."""
+    row = await conn.fetchrow(
+        """
+        select version, text, applied_at, applied_by, approved_by, grace
+        from retention_policy where version = $1
+        """,
+        version,
+    )
+    return AppliedPolicy(**dict(row)) if row else None
+
+
+async def insert_policy(conn: Connection, policy: AppliedPolicy) -> None:
+    """Put a policy in force; another of the same version stands."""
+    await conn.execute(
+        """
+        with looked_again as (update order_look set look_at = '-infinity')
+        insert into retention_policy (version, text, applied_at, applied_by, approved_by, grace)
+        values ($1, $2, $3, $4, $5, $6) on conflict do nothing
+        """,
+        policy.version,
+        policy.text,
+        policy.applied_at,
+        policy.applied_by,
+        policy.approved_by,
+        policy.grace,
+    )
+
+
+# ---- Customers' instructions. -------------------------------------------------------------------
+
+_NAMES = tuple(GivenInstruction.__dataclass_fields__)
+_COLUMNS = ", ".join(_NAMES)
+
+
+async def supersede_instruction(conn: Connection, given: GivenInstruction) -> None:
+    """Keep an instruction in place of the living one for the same customer and kind."""
+    await conn.execute(
+        """
+        update instruction set withdrawn_by = $4, withdrawn_at = $5
+        where region = $1 and customer = $2 and kind is not distinct from $3
+            and withdrawn_at is null
+        """,
+        given.region,
+        given.customer,
+        given.kind,
+        given.given_by,
+        given.given_at,
+    )
+    await conn.execute(
+        """
+        insert into instruction
+            (id, region, customer, kind, keep, reference, given_by, given_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        """,
+        given.id,
+        given.region,
+        given.customer,
+        given.kind,
+        given.keep,
+        given.reference,
+        given.given_by,
+        given.given_at,
+    )
+
+
+async def find_instruction(
+    conn: Connection, instruction: UUID, *, lock: bool = False
+) -> GivenInstruction | None:
+    """Return an instruction; with `lock`, nobody else changes it until the transaction ends."""
+    row = await conn.fetchrow(
+        f"select {_COLUMNS} from instruction where id = $1" + (" for update" if lock else ""),
+        instruction,
+    )
+    return GivenInstruction(**dict(row)) if row else None
+
+
+async def page_of_instructions(
+    conn: Connection,
+    regions: Sequence[str],
+    customers: Sequence[str] | None,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[GivenInstruction]:
+    """Return instructions of regions and customers, newest first, after the cursor."""
+    at, identity = before or (None, None)
+    rows = await conn.fetch(
+        f"""
+        select {_COLUMNS} from instruction
+        where region = any($1) and ($2::text[] is null or customer = any($2))
+            and ($3::timestamptz is null or (given_at, id) < ($3, $4))
+        order by given_at desc, id desc limit $5
+        """,
+        list(regions),
+        None if customers is None else list(customers),
+        at,
+        identity,
+        limit,
+    )
+    return [GivenInstruction(**dict(row)) for row in rows]
+
+
+async def set_nearest_instruction(
+    conn: Connection, instruction: UUID, by: str, now: datetime
+) -> None:
+    """Resolve an instruction's conflicts: it is followed as nearly as the policy allows."""
+    await conn.execute(
+        "update instruction set nearest_by = $2, nearest_at = $3 where id = $1",
+        instruction,
+        by,
+        now,
+    )
+
+
+async def withdraw_instruction(conn: Connection, instruction: UUID, by: str, now: datetime) -> None:
+    """End an instruction."""
+    await conn.execute(
+        "update instruction set withdrawn_by = $2, withdrawn_at = $3 where id = $1",
+        instruction,
+        by,
+        now,
     )

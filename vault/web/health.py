@@ -18,7 +18,7 @@ from vault.connections import Connections
 from vault.context import Vault
 from vault.errors import DatabaseUnavailableError, InvalidRequestError, VaultError
 from vault.sql.connection import connection
-from vault.sql.queues import last_times
+from vault.sql.health import last_times
 from vault.web.problems import NOT_READY, problem
 
 #: How long one look counts.

@@ -23,7 +23,7 @@ from vault.actions.sign_in import (
 from vault.context import Vault
 from vault.domain.access import Role
 from vault.errors import ForbiddenError, InvalidRequestError, UnauthenticatedError, VaultError
-from vault.sql.sessions import Session
+from vault.sql.access import Session
 from vault.web.console.pages import page
 from vault.web.problems import INTERNAL, type_of
 from vault.web.requests import form_fields, vault_of

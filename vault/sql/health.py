@@ -1,15 +1,16 @@
-"""
-What waits in a table for a step of the worker, or for somebody else: how much, and how long.
-
-A queue is a line here. A test walks the worker's steps and the database's tables, so that a new one
-needs a line, or a reason why nothing waits in it.
-"""
+"""What waits, and which store is a region's own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vault.sql.connection import Connection
-from vault.sql.hold_targets import covering_document
+from vault.sql.holds import covering_document
+
+# ---- What waits in a table for a step of the worker, or for somebody else: how much, and how
+# long.
+#
+# A queue is a line here. A test walks the worker's steps and the database's tables, so that a new
+# one needs a line, or a reason why nothing waits in it.
 
 #: More than this is not counted: a queue of so many is as long as one can be.
 COUNT_MAX = 10_000
@@ -199,3 +200,33 @@ async def last_times(conn: Connection, region: str) -> dict[str, float]:
         region,
     )
     return {row["what"]: max(row["seconds"], 0.0) for row in rows}
+
+
+# ---- The statements of the stores' identities. --------------------------------------------------
+
+#: The space of the advisory locks, by region, under which a store is given its identity.
+_IDENTITY = 0x73746F72  # "stor"
+
+
+async def lock_identity(conn: Connection, region: str) -> None:
+    """Let nobody else give the region's store an identity until the transaction ends."""
+    await conn.execute("select pg_advisory_xact_lock($1, hashtext($2))", _IDENTITY, region)
+
+
+async def store_id(conn: Connection, region: str) -> str | None:
+    """Return the id of the store that holds the region's objects; None when none is known."""
+    found: str | None = await conn.fetchval("select id from object_store where region = $1", region)
+    return found
+
+
+async def store_ids(conn: Connection) -> dict[str, str]:
+    """Return the id of each region's store, of the regions where one is known."""
+    if not await conn.fetchval("select to_regclass('object_store') is not null"):
+        return {}
+    rows = await conn.fetch("select region, id from object_store")
+    return {row["region"]: row["id"] for row in rows}
+
+
+async def keep_store_id(conn: Connection, region: str, identity: str) -> None:
+    """Keep which store holds the region's objects; durable with the transaction."""
+    await conn.execute("insert into object_store (region, id) values ($1, $2)", region, identity)
