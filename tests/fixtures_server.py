@@ -16,7 +16,7 @@ import pytest
 
 from tests.described import watched
 from tests.fixtures_postgres import as_service
-from vault.actions.tokens import create_token
+from vault.actions.credentials import create_token
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

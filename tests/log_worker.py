@@ -4,8 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from vault.actions.publish import publish_log
-from vault.actions.sequence import sequence_log
+from vault.actions.log_publish import publish_log, sequence_log
 from vault.app import open_vault
 from vault.config import Config
 

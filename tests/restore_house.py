@@ -9,10 +9,9 @@ from tests.fixtures_server import OPERATOR, PORTING
 from tests.retention_house import DPO, OTHER_DPO
 from tests.states import State, bring_back, take_state
 from vault.actions.approvals import approve, request_approval
-from vault.actions.publish import publish_log
+from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.read import open_content
 from vault.actions.restore import Restored, restore
-from vault.actions.sequence import sequence_log
 from vault.actions.shred import shred
 from vault.app import open_vault
 from vault.config import Config

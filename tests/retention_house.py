@@ -10,10 +10,9 @@ from uuid import UUID
 from tests.fixtures_server import PORTING, in_pieces
 from vault.actions.approvals import approve, request_approval
 from vault.actions.expire import expire
-from vault.actions.hold import place_hold, release_hold
-from vault.actions.ingest import ingest
+from vault.actions.holds import place_hold, release_hold
+from vault.actions.ingest import Upload, ingest
 from vault.actions.orders import change_order, create_order
-from vault.actions.receive import Upload
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

@@ -21,9 +21,9 @@ from keys.custodians.moving import MovingCustodian
 from keys.errors import RolledBackError
 from keys.keyring import Keyring
 from keys.signing import SigningKeys
+from vault.actions.bucket import is_store_known, require_own_store, take_store
+from vault.actions.log_publish import less_than_bucket, require_not_behind, require_own_key
 from vault.actions.policy import start_grace, start_policy
-from vault.actions.published import less_than_bucket, require_not_behind, require_own_key
-from vault.actions.stores import is_store_known, require_own_store, take_store
 from vault.adapters.allocator import keep_pages
 from vault.adapters.collector import look_less
 from vault.adapters.courier import HttpCourier

@@ -16,17 +16,15 @@ from pathlib import Path
 from uuid import UUID
 
 from keys.errors import KeysError
-from vault.actions.certificate import certificate
-from vault.actions.certify import certify
+from vault.actions.certificates import certificate, certify
 from vault.actions.expire import expire
-from vault.actions.ingest import ingest
+from vault.actions.ingest import Upload, ingest
+from vault.actions.keys import mark_sealed, seal
+from vault.actions.log_publish import sequence_log
+from vault.actions.log_records import verify_region
 from vault.actions.orders import change_order, create_order
-from vault.actions.purge import purge_shredded
 from vault.actions.read import open_content
-from vault.actions.receive import Upload
-from vault.actions.records import verify_region
-from vault.actions.seal import mark_sealed, seal
-from vault.actions.sequence import sequence_log
+from vault.actions.shred import purge_shredded
 from vault.adapters.embedded_postgres import EmbeddedPostgres
 from vault.app import login, open_vault
 from vault.attacker import Attacker

@@ -38,16 +38,14 @@ from keys.custodians import open_custodian
 from keys.errors import KeysError
 from keys.nodes import top
 from keys.wrap import root_context
-from vault.actions.fax_ending import deliver_fax
-from vault.actions.faxes import Incoming, receive_fax
-from vault.actions.ingest import ingest
+from vault.actions.fax_delivery import deliver_fax
+from vault.actions.fax_intake import Incoming, receive_fax
+from vault.actions.ingest import Upload, ingest
+from vault.actions.keys import mark_sealed, seal
+from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.orders import create_order
-from vault.actions.publish import publish_log
 from vault.actions.read import open_content
-from vault.actions.receive import Upload
 from vault.actions.restore import restore
-from vault.actions.seal import mark_sealed, seal
-from vault.actions.sequence import sequence_log
 from vault.actions.shred import shred
 from vault.adapters.embedded_postgres import EmbeddedPostgres
 from vault.adapters.postgres_tools import run_tool

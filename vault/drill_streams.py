@@ -16,13 +16,12 @@ from typing import Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from vault.actions.ingest import ingest
+from vault.actions.credentials import create_token, revoke_token
+from vault.actions.holds import restrict
+from vault.actions.ingest import Upload, ingest
+from vault.actions.keys import mark_sealed, seal
 from vault.actions.orders import create_order
-from vault.actions.receive import Upload
-from vault.actions.restrict import restrict
-from vault.actions.seal import mark_sealed, seal
 from vault.actions.shred import shred
-from vault.actions.tokens import create_token, revoke_token
 from vault.context import Vault
 from vault.domain.access import Principal, Role
 from vault.domain.credentials import Grant

@@ -12,24 +12,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from keys.errors import KeysError
-from vault.actions.certify import certify
-from vault.actions.collect import collect_abandoned
-from vault.actions.expire import expire
-from vault.actions.fax_ending import expire_faxes
-from vault.actions.fax_relay import relay_faxes
-from vault.actions.fax_sweep import forget_receipts
-from vault.actions.forget import forget_expired
+from vault.actions.certificates import certify
+from vault.actions.expire import expire, forget_expired
+from vault.actions.fax_delivery import expire_faxes, forget_receipts, relay_faxes
+from vault.actions.ingest import collect_abandoned
+from vault.actions.keys import mark_sealed, seal, worker
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.log_records import close_interrupted, trim_log
 from vault.actions.look import look_at_rest
-from vault.actions.number_index import renew_index
 from vault.actions.once import forget_claims
-from vault.actions.order_details import forget_orders
-from vault.actions.publish import publish_log
-from vault.actions.purge import purge_faxes, purge_shredded
-from vault.actions.records import close_interrupted
-from vault.actions.seal import mark_sealed, seal, worker
-from vault.actions.sequence import sequence_log
-from vault.actions.signal import deliver_signals, tell_due_soon
-from vault.actions.trim import trim_log
+from vault.actions.order_details import forget_orders, renew_index
+from vault.actions.shred import purge_faxes, purge_shredded
+from vault.actions.signals import deliver_signals, tell_due_soon
 from vault.context import Vault
 from vault.errors import VaultError
 

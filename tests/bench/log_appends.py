@@ -13,10 +13,9 @@ import asyncpg
 from tests.access_records import record
 from tests.fixtures_server import PORTING, in_pieces
 from tests.retention_house import new_order
-from vault.actions.ingest import ingest
+from vault.actions.ingest import Upload, ingest
+from vault.actions.log_publish import sequence_log
 from vault.actions.read import open_content
-from vault.actions.receive import Upload
-from vault.actions.sequence import sequence_log
 from vault.adapters.recorder import GroupRecorder
 from vault.context import Vault
 from vault.domain.documents import Kind

@@ -11,11 +11,9 @@ import asyncpg
 
 from tests.bench.bench_ingest import forget_peak, peak_mib
 from tests.retention_house import COMPLIANCE
-from vault.actions.export import export_log
-from vault.actions.publish import publish_log
-from vault.actions.records import verify_region
-from vault.actions.search import list_records
-from vault.actions.sequence import sequence_log
+from vault.actions.log_prove import export_log
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.log_records import list_records, verify_region
 from vault.auditor import Audit
 from vault.context import Vault
 from vault.domain.records import Found, Wanted

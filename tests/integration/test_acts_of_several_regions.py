@@ -9,9 +9,9 @@ import pytest
 
 from tests.fixtures_server import OPERATOR, Api
 from vault.actions.access import recorded
-from vault.actions.records import close_interrupted
-from vault.actions.sequence import sequence_log
-from vault.actions.tokens import create_token, revoke_token
+from vault.actions.credentials import create_token, revoke_token
+from vault.actions.log_publish import sequence_log
+from vault.actions.log_records import close_interrupted
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.credentials import Grant

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures_server import Api, in_pieces
-from vault.actions.sequence import sequence_log
+from vault.actions.log_publish import sequence_log
 from vault.context import Vault
 
 CASES = Path(__file__).parents[1] / "cases"

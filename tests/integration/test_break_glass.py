@@ -12,8 +12,7 @@ import pytest
 from tests.command_line import UNKNOWN, one_line, token_of
 from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import OPERATOR, Api
-from vault.actions.break_glass import open_credential
-from vault.actions.tokens import create_token
+from vault.actions.credentials import create_token, open_credential
 from vault.context import Vault
 from vault.domain.credentials import Grant
 from vault.errors import ForbiddenError

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fixtures_telefax import CALLEE
 from tests.integration.test_fax_listener import Listener, listener
-from vault.actions.tokens import create_token
+from vault.actions.credentials import create_token
 from vault.commands.arguments import make_parser
 from vault.commands.hylafax import NOTE_SUFFIX
 from vault.config import Config

@@ -8,13 +8,11 @@ import pytest
 
 from tests.fixtures_server import OPERATOR, Api
 from tests.retention_house import PDF
-from vault.actions.certify import certify
+from vault.actions.certificates import certify
 from vault.actions.expire import expire
-from vault.actions.publish import publish_log
-from vault.actions.purge import purge_shredded
-from vault.actions.seal import mark_sealed, seal, worker
-from vault.actions.sequence import sequence_log
-from vault.actions.signing import rotate_key
+from vault.actions.keys import mark_sealed, rotate_key, seal, worker
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.shred import purge_shredded
 from vault.certificate_auditor import CertificateError, audit, verify
 from vault.context import Vault
 from vault.domain.certificates import note_digest

@@ -19,14 +19,12 @@ from tests.retention_house import (
     sweep,
 )
 from vault.actions.approvals import approve, decline, request_approval
-from vault.actions.expire import expire
-from vault.actions.expiry_limits import why_stopped
-from vault.actions.fax_ending import deliver_fax, expire_faxes
-from vault.actions.fax_sweep import forget_receipts
-from vault.actions.faxes import Incoming, receive_fax
+from vault.actions.credentials import create_token
+from vault.actions.expire import expire, why_stopped
+from vault.actions.fax_delivery import deliver_fax, expire_faxes, forget_receipts
+from vault.actions.fax_intake import Incoming, receive_fax
+from vault.actions.log_publish import sequence_log
 from vault.actions.order_details import forget_orders
-from vault.actions.sequence import sequence_log
-from vault.actions.tokens import create_token
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal

@@ -15,7 +15,7 @@ import pytest
 from tests.certificates import Authority
 from tests.fixtures_server import OPERATOR
 from tests.integration.test_transport import client
-from vault.actions.tokens import create_token
+from vault.actions.credentials import create_token
 from vault.connections import DESCRIPTORS_KEPT, Connections, Room, raise_descriptors
 from vault.context import Vault
 from vault.domain.credentials import Grant

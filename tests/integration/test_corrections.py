@@ -30,10 +30,9 @@ from tests.retention_house import (
 )
 from vault.actions.approvals import approve, list_approvals, request_approval
 from vault.actions.correct import Changed, correct_kind, correct_order
-from vault.actions.ingest import ingest
+from vault.actions.holds import restrict
+from vault.actions.ingest import Upload, ingest
 from vault.actions.orders import show_order
-from vault.actions.receive import Upload
-from vault.actions.restrict import restrict
 from vault.actions.retention import explain_retention
 from vault.actions.shred import shred
 from vault.config import Config

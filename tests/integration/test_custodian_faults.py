@@ -19,7 +19,7 @@ from keys.errors import (
 )
 from tests.fixtures_custodians import Token
 from tests.fixtures_server import OPERATOR, serving
-from vault.actions.seal import seal
+from vault.actions.keys import seal
 from vault.app import open_vault
 from vault.config import Config
 

@@ -12,13 +12,11 @@ import pytest
 from keys.damage import DamagedError
 from tests.fixtures_server import OPERATOR, SAMPLES, Api
 from tests.fixtures_telefax import Faxes
-from vault.actions.keys import verify_keys
+from vault.actions.keys import seal, verify_keys
+from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.look import look_at_rest
-from vault.actions.number_index import renew_index
-from vault.actions.publish import publish_log
+from vault.actions.order_details import renew_index
 from vault.actions.repair import Repaired, repair
-from vault.actions.seal import seal
-from vault.actions.sequence import sequence_log
 from vault.adapters.dump_columns import DumpColumns
 from vault.adapters.postgres_tools import run_tool
 from vault.commands.doctor_damage import damage as doctor_damage

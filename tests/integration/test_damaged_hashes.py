@@ -18,12 +18,11 @@ from tests.fixtures_telefax import Faxes
 from tests.integration.test_break_glass import opened, sealed
 from tests.integration.test_damage_mended import LOG, REFUSED, TAKEN_AGAIN
 from tests.retention_house import COMPLIANCE
-from vault.actions.look_log import look_at_log
-from vault.actions.publish import publish_log
-from vault.actions.records import verify_region
-from vault.actions.sequence import sequence_log
-from vault.actions.sign_in import find_session
-from vault.actions.stores import require_own_store
+from vault.actions.bucket import require_own_store
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.log_records import verify_region
+from vault.actions.look import look_at_log
+from vault.actions.people import find_session
 from vault.context import STORE_IDENTITY, Vault
 from vault.errors import ConfigurationError
 from vault.migrate import MigrationError, migrate

@@ -11,9 +11,9 @@ import pytest
 from tests.fixtures_server import serving
 from tests.fixtures_telefax import Faxes
 from tests.fixtures_wire import Wire
-from vault.actions.purge import purge_faxes
-from vault.actions.records import close_interrupted
-from vault.actions.sequence import sequence_log
+from vault.actions.log_publish import sequence_log
+from vault.actions.log_records import close_interrupted
+from vault.actions.shred import purge_faxes
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

@@ -22,10 +22,8 @@ from tests.fixtures_postfix import HostilePeer, Postfix, attachment, make_certif
 from tests.fixtures_server import serving
 from tests.fixtures_telefax import CALLEE, CALLER, Faxes
 from tests.retention_house import after
-from vault.actions.fax_ending import expire_faxes
-from vault.actions.fax_reading import describe_fax
-from vault.actions.fax_relay import COPIES, relay_faxes
-from vault.actions.faxes import Incoming, receive_fax
+from vault.actions.fax_delivery import COPIES, describe_fax, expire_faxes, relay_faxes
+from vault.actions.fax_intake import Incoming, receive_fax
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

@@ -12,10 +12,9 @@ import pytest
 from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
 from tests.fixtures_telefax import CALLER, Faxes, altered_pdf, loop, tiff
 from tests.retention_house import after
-from vault.actions.fax_ending import expire_faxes
-from vault.actions.fax_sweep import forget_receipts
-from vault.actions.purge import purge_faxes
-from vault.actions.seal import mark_sealed, seal
+from vault.actions.fax_delivery import expire_faxes, forget_receipts
+from vault.actions.keys import mark_sealed, seal
+from vault.actions.shred import purge_faxes
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

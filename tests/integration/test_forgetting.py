@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from vault.actions.forget import forget_expired
+from vault.actions.expire import forget_expired
 from vault.context import Vault
 from vault.sql import expiry as expiry_sql
 from vault.worker import reconcilers

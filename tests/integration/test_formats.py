@@ -11,9 +11,8 @@ from tests.fixtures_server import OPERATOR, serving
 from tests.fixtures_telefax import CALLEE, CALLER, Faxes
 from tests.formats_reader import Log, Tree, generations, mirror, store_id, vkey_of
 from tests.integration.test_certificates import finish
-from vault.actions.publish import publish_log
-from vault.actions.seal import seal
-from vault.actions.sequence import sequence_log
+from vault.actions.keys import seal
+from vault.actions.log_publish import publish_log, sequence_log
 from vault.app import open_vault
 from vault.config import Config
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fixtures_server import OPERATOR, Api
 from tests.integration.test_everything_is_recorded import BODY, QUERY, example
-from vault.actions.tokens import create_token
+from vault.actions.credentials import create_token
 from vault.context import Vault
 from vault.domain.access import ALLOWED, Action, Role
 from vault.domain.credentials import Grant

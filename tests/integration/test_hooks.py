@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.fixtures_server import Api, serving
 from vault.actions.expire import expire
-from vault.actions.sequence import sequence_log
+from vault.actions.log_publish import sequence_log
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

@@ -14,7 +14,7 @@ import pytest
 
 from tests.described import is_described
 from tests.fixtures_server import Api, serving
-from vault.actions.cursor import encode_cursor
+from vault.actions.once import encode_cursor
 from vault.context import Vault
 from vault.domain.text import parse_time
 from vault.web.routes import ROUTES

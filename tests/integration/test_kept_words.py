@@ -15,11 +15,10 @@ import pytest
 
 from tests.fixtures_server import SAMPLES, Api, serving
 from tests.integration.test_everything_is_recorded import BODY, QUERY, example
-from vault.actions.certify import certify
-from vault.actions.publish import publish_log
-from vault.actions.purge import purge_shredded
-from vault.actions.seal import mark_sealed, seal, worker
-from vault.actions.sequence import sequence_log
+from vault.actions.certificates import certify
+from vault.actions.keys import mark_sealed, seal, worker
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.shred import purge_shredded
 from vault.config_webhooks import Webhook
 from vault.context import Vault
 from vault.domain.access import Action, Purpose, Role

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures_server import NUMBERS, OPERATOR, Api, serving
 from tests.integration.test_everything_is_recorded import ALL, RETENTION
-from vault.actions.tokens import list_tokens, rename_token
+from vault.actions.credentials import list_tokens, rename_token
 from vault.app import open_vault
 from vault.commands.arguments import make_parser
 from vault.config import Config

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from tests.fixtures_server import Api, serving
-from vault.actions.tokens import authenticate
+from vault.actions.credentials import authenticate
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

@@ -11,13 +11,15 @@ from tests.command_line import token_of
 from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import OPERATOR, Api
 from vault.actions.approvals import approve, decline, request_approval, withdraw
-from vault.actions.break_glass import (
+from vault.actions.credentials import (
+    authenticate,
+    create_token,
+    hash_secret,
     list_credentials,
     open_credential,
     revoke_credential,
     seal_credential,
 )
-from vault.actions.tokens import authenticate, create_token, hash_secret
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.approvals import APPROVERS, REQUESTERS, Act, Terms

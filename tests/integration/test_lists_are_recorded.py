@@ -1,7 +1,7 @@
 """What spans several regions stands in the log of each of them."""
 
 from tests.fixtures_server import OPERATOR, Api
-from vault.actions.tokens import create_token
+from vault.actions.credentials import create_token
 from vault.context import Vault
 from vault.domain.access import Role
 from vault.domain.credentials import Grant

@@ -10,13 +10,9 @@ import pytest
 
 from keys.note import Verifier
 from tests.access_records import append
-from vault.actions import sequence as sequence_module
-from vault.actions.records import (
-    INTERRUPTED_SECONDS,
-    close_interrupted,
-    verify_region,
-)
-from vault.actions.sequence import sequence_log
+from vault.actions import log_publish as sequence_module
+from vault.actions.log_publish import sequence_log
+from vault.actions.log_records import INTERRUPTED_SECONDS, close_interrupted, verify_region
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.checkpoint import Checkpoint, open_checkpoint, origin

@@ -14,10 +14,9 @@ import pytest
 
 from tests.access_records import append
 from tests.fixtures_server import Api, serving
-from vault.actions import export as export_module
-from vault.actions.publish import publish_log
-from vault.actions.records import latest_checkpoint, verify_region
-from vault.actions.sequence import sequence_log
+from vault.actions import log_prove as export_module
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.log_records import latest_checkpoint, verify_region
 from vault.auditor import Audit
 from vault.context import Vault
 from vault.domain.access import Principal

@@ -12,16 +12,9 @@ import pytest
 from keys.handover import ANNOUNCEMENT, HANDOVER
 from tests.access_records import append
 from tests.fixtures_server import OPERATOR, Api
-from tests.tlog_client import (
-    check_consistency,
-    check_proof,
-    open_checkpoint,
-    read_log,
-    sha256,
-)
-from vault.actions.publish import publish_log
-from vault.actions.sequence import sequence_log
-from vault.actions.signing import rotate_key
+from tests.tlog_client import check_consistency, check_proof, open_checkpoint, read_log, sha256
+from vault.actions.keys import rotate_key
+from vault.actions.log_publish import publish_log, sequence_log
 from vault.context import Vault
 from vault.domain.access import Role
 

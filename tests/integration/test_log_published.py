@@ -11,17 +11,16 @@ from keys.errors import IntegrityError, KeysError, RolledBackError
 from tests.access_records import append, checkpoints, read_published
 from tests.fixtures_server import OPERATOR, Api
 from vault.actions.bucket import CHECKPOINT, MINIMUM, NOTE_BYTES_MAX, put_object
-from vault.actions.publish import publish_log
-from vault.actions.published import (
+from vault.actions.keys import seal
+from vault.actions.log_publish import (
     adopt_published,
+    publish_log,
     published_checkpoint,
     published_minimum,
     require_not_behind,
+    sequence_log,
 )
-from vault.actions.records import latest_checkpoint, verify_region
-from vault.actions.seal import seal
-from vault.actions.sequence import sequence_log
-from vault.actions.trim import trim_log
+from vault.actions.log_records import latest_checkpoint, trim_log, verify_region
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
@@ -269,7 +268,7 @@ async def test_no_statement_is_signed_over_tiles_that_prove_nothing(
     async def all_due(*_: object) -> int:
         return 256
 
-    monkeypatch.setattr("vault.actions.trim.trim_sql.first_to_keep", all_due)
+    monkeypatch.setattr("vault.actions.log_records.trim_sql.first_to_keep", all_due)
     with pytest.raises(IntegrityError, match="log/tile/1/000.p/1 of uk does not hash into"):
         await trim_log(hasty, "uk")
     assert not list(bucket(vault).glob("minimum*"))

@@ -9,9 +9,8 @@ import pytest
 
 from keys.note import Verifier
 from tests.access_records import append
-from vault.actions.records import latest_checkpoint, verify_region
-from vault.actions.search import list_records
-from vault.actions.sequence import sequence_log
+from vault.actions.log_publish import sequence_log
+from vault.actions.log_records import latest_checkpoint, list_records, verify_region
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.checkpoint import decode

@@ -10,10 +10,9 @@ import pytest
 
 from tests.access_records import append
 from tests.fixtures_server import OPERATOR, Api
-from vault.actions.forget_name import forget_name
-from vault.actions.publish import publish_log
-from vault.actions.search import list_records
-from vault.actions.sequence import sequence_log
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.log_records import list_records
+from vault.actions.people import forget_name
 from vault.auditor import Audit
 from vault.commands import log as log_commands
 from vault.commands.arguments import make_parser

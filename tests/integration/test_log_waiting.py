@@ -17,9 +17,8 @@ from tests.access_records import append
 from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import Api, in_pieces, serving
 from tests.integration.test_log_export import audit, fetch, step
-from vault.actions.publish import publish_log
-from vault.actions.records import verify_region
-from vault.actions.sequence import sequence_log
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.log_records import verify_region
 from vault.app import open_vault
 from vault.commands import log as log_commands
 from vault.commands import witness as witness_command

@@ -12,9 +12,8 @@ from keys.damage import DamagedError
 from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import OPERATOR, SAMPLES, Api
 from tests.fixtures_telefax import Faxes
-from vault.actions.keys import verify_keys
+from vault.actions.keys import seal, verify_keys
 from vault.actions.repair import Repaired, repair
-from vault.actions.seal import seal
 from vault.adapters.dump_columns import DumpColumns
 from vault.adapters.postgres_tools import run_tool
 from vault.context import Vault

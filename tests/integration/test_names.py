@@ -9,7 +9,7 @@ import pytest
 
 from tests.fixtures_server import OPERATOR, Api
 from tests.integration.test_break_glass import sealed
-from vault.actions.tokens import list_tokens
+from vault.actions.credentials import list_tokens
 from vault.commands.arguments import make_parser
 from vault.commands.output import table
 from vault.commands.tokens import _COLUMNS as TOKEN_COLUMNS

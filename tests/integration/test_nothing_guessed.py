@@ -17,10 +17,9 @@ from tests.fixtures_telefax import Faxes, tiff
 from tests.integration.test_fax_listener import listener, mail
 from tests.integration.test_hooks import ADDRESS, CREDENTIALS, TOKEN, twilio_json, twilio_signature
 from vault.actions.expire import review
-from vault.actions.number_index import renew_index
-from vault.actions.publish import publish_log
-from vault.actions.seal import seal
-from vault.actions.sequence import sequence_log
+from vault.actions.keys import seal
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.order_details import renew_index
 from vault.config import Config
 from vault.oracle import Oracle
 

@@ -7,10 +7,10 @@ import pytest
 from tests.fixtures_server import NUMBERS, PORTING, Api
 from tests.integration.test_tokens import token
 from tests.retention_house import clocked, new_order
-from vault.actions.number_index import index_key, renew_index
+from vault.actions.keys import seal, worker
+from vault.actions.order_details import index_key, renew_index
 from vault.actions.order_list import Sought, list_orders
 from vault.actions.orders import create_order
-from vault.actions.seal import seal, worker
 from vault.attacker import Attacker
 from vault.commands.arguments import make_parser
 from vault.commands.client import order_list

@@ -13,10 +13,9 @@ from yarl import URL
 from tests.fixtures_server import OPERATOR, Api
 from tests.fixtures_telefax import CALLEE, CALLER, Faxes, tiff
 from tests.integration.test_fax_listener import listener, mail
+from vault.actions.keys import seal
 from vault.actions.once import KEPT, forget_claims
-from vault.actions.purge import purge_faxes, purge_shredded
-from vault.actions.seal import seal
-from vault.actions.shred import shred
+from vault.actions.shred import purge_faxes, purge_shredded, shred
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal

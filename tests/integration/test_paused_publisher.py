@@ -12,15 +12,15 @@ import pytest
 from keys.errors import RolledBackError
 from tests.access_records import append, read_published
 from vault.actions.bucket import CHECKPOINT, MINIMUM
-from vault.actions.publish import publish_log
-from vault.actions.published import (
+from vault.actions.log_publish import (
+    publish_log,
     published_checkpoint,
     published_minimum,
     published_pages,
     require_not_behind,
+    sequence_log,
 )
-from vault.actions.sequence import sequence_log
-from vault.actions.trim import trim_log
+from vault.actions.log_records import trim_log
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import ObjectStore, Vault

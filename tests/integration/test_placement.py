@@ -3,7 +3,7 @@
 from tests.command_line import token_of
 from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import NUMBERS, NUMBERS_OF, OPERATOR, Api
-from vault.actions.tokens import create_token
+from vault.actions.credentials import create_token
 from vault.context import Vault
 from vault.domain.credentials import Grant
 

@@ -11,10 +11,9 @@ import pytest
 from tests.access_records import append, checkpoints
 from tests.retention_house import ADMIN, clocked, custody, end, new_order, put, sweep
 from vault.actions.expire import shred_due
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.log_records import trim_log
 from vault.actions.policy import apply_policy
-from vault.actions.publish import publish_log
-from vault.actions.sequence import sequence_log
-from vault.actions.trim import trim_log
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.documents import Kind

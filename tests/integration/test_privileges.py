@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.access_records import append, record
-from vault.actions.sequence import sequence_log
+from vault.actions.log_publish import sequence_log
 from vault.adapters.recorder import GroupRecorder
 from vault.app import open_vault
 from vault.config import Config

@@ -13,14 +13,13 @@ from tests.access_records import append, checkpoints
 from tests.fixtures_server import Api
 from tests.fixtures_telefax import Faxes
 from tests.retention_house import clocked, end, new_order, put, sweep
-from vault.actions import bucket, purge
+from vault.actions import bucket
+from vault.actions import shred as purge
 from vault.actions.bucket import put_object
-from vault.actions.collect import collect_abandoned
-from vault.actions.publish import publish_log
-from vault.actions.published import published_checkpoint
-from vault.actions.purge import purge_faxes, purge_shredded
-from vault.actions.records import close_interrupted
-from vault.actions.sequence import sequence_log
+from vault.actions.ingest import collect_abandoned
+from vault.actions.log_publish import publish_log, published_checkpoint, sequence_log
+from vault.actions.log_records import close_interrupted
+from vault.actions.shred import purge_faxes, purge_shredded
 from vault.config import Config
 from vault.context import ObjectStore, Vault
 from vault.domain.documents import object_name

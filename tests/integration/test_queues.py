@@ -7,10 +7,9 @@ import asyncpg
 
 from tests.fixtures_server import Api
 from vault.actions.expire import expire
-from vault.actions.publish import publish_log
-from vault.actions.queues import REMEDIES, queues_of
-from vault.actions.seal import seal, worker
-from vault.actions.sequence import sequence_log
+from vault.actions.health import REMEDIES, queues_of
+from vault.actions.keys import seal, worker
+from vault.actions.log_publish import publish_log, sequence_log
 from vault.commands import doctor
 from vault.context import Vault
 from vault.domain.holds import EVERY_CUSTOMER

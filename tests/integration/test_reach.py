@@ -10,8 +10,8 @@ import pytest
 from tests.fixtures_server import OPERATOR, Api
 from tests.integration.test_everything_is_recorded import BODY, QUERY, ROLES, address, example
 from tests.integration.test_hooks import Carriers, carriers, moved
+from vault.actions.credentials import create_token, revoke_token
 from vault.actions.expire import expire
-from vault.actions.tokens import create_token, revoke_token
 from vault.context import Vault
 from vault.domain.credentials import Grant
 from vault.errors import NotFoundError

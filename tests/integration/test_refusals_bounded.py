@@ -9,10 +9,9 @@ import vault.refused as refused_module
 from tests.command_line import UNKNOWN
 from tests.fixtures_server import OPERATOR, Api
 from tests.integration.test_log import COMPLIANCE
-from vault.actions.publish import publish_log
-from vault.actions.records import verify_region
-from vault.actions.sequence import sequence_log
-from vault.actions.tokens import create_token
+from vault.actions.credentials import create_token
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.log_records import verify_region
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

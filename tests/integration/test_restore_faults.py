@@ -26,10 +26,8 @@ from tests.key_house import (
 )
 from tests.states import State, bring_back, take_state
 from vault import app
-from vault.actions.publish import publish_log
-from vault.actions.published import require_not_behind
+from vault.actions.log_publish import publish_log, require_not_behind, sequence_log
 from vault.actions.restore import restore
-from vault.actions.sequence import sequence_log
 from vault.adapters import recorder
 from vault.app import open_vault
 from vault.config import Config

@@ -24,12 +24,11 @@ from tests.retention_house import (
 )
 from vault.actions import follow
 from vault.actions.correct import Changed, correct_kind, correct_order
-from vault.actions.forget_name import forget_name
-from vault.actions.hold import show_hold
-from vault.actions.instruct import give_instruction, resolve_instruction, withdraw_instruction
+from vault.actions.credentials import authenticate, create_token, rename_token, revoke_token
+from vault.actions.holds import restrict, show_hold, unrestrict
 from vault.actions.orders import change_order, show_order
-from vault.actions.restrict import restrict, unrestrict
-from vault.actions.tokens import authenticate, create_token, rename_token, revoke_token
+from vault.actions.people import forget_name
+from vault.actions.policy import give_instruction, resolve_instruction, withdraw_instruction
 from vault.config import Config
 from vault.domain.access import Action
 from vault.domain.credentials import Grant

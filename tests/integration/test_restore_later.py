@@ -24,19 +24,16 @@ from tests.retention_house import (
 )
 from tests.states import take_state
 from vault.actions.access import recorded
-from vault.actions.certificate import certificate
-from vault.actions.certify import certify
-from vault.actions.fax_ending import deliver_fax, fail_fax
-from vault.actions.fax_reading import describe_fax, open_fax
-from vault.actions.faxes import Incoming, receive_fax
+from vault.actions.certificates import certificate, certify
+from vault.actions.fax_delivery import deliver_fax, describe_fax, fail_fax, open_fax
+from vault.actions.fax_intake import Incoming, receive_fax
+from vault.actions.keys import mark_sealed
+from vault.actions.log_publish import sequence_log
 from vault.actions.look import PARTS
-from vault.actions.order_events import take_event
-from vault.actions.order_numbers import read_numbers
-from vault.actions.orders import show_order
-from vault.actions.purge import purge_shredded
+from vault.actions.order_list import read_numbers
+from vault.actions.orders import show_order, take_event
 from vault.actions.read import describe
-from vault.actions.seal import mark_sealed
-from vault.actions.sequence import sequence_log
+from vault.actions.shred import purge_shredded
 from vault.certificate_auditor import verify
 from vault.commands.doctor_expiry import ends_not_known
 from vault.config import Config

@@ -30,25 +30,32 @@ from tests.retention_house import (
 from tests.states import bring_back
 from vault.actions import follow
 from vault.actions.approvals import approve, decline, request_approval, withdraw
-from vault.actions.break_glass import open_credential, revoke_credential, seal_credential
 from vault.actions.correct import Changed, correct_kind, correct_order
-from vault.actions.fax_ending import deliver_fax, fail_fax
-from vault.actions.fax_reading import describe_fax, open_fax
-from vault.actions.faxes import Incoming, receive_fax
-from vault.actions.forget_name import forget_name
-from vault.actions.hold import release_hold, show_hold
-from vault.actions.ingest import ingest
-from vault.actions.instruct import give_instruction, resolve_instruction, withdraw_instruction
-from vault.actions.order_events import link_order, take_event
-from vault.actions.orders import change_order, create_order, show_order
-from vault.actions.policy import apply_policy
+from vault.actions.credentials import (
+    authenticate,
+    create_token,
+    open_credential,
+    rename_token,
+    revoke_credential,
+    revoke_token,
+    seal_credential,
+)
+from vault.actions.fax_delivery import deliver_fax, describe_fax, fail_fax, open_fax
+from vault.actions.fax_intake import Incoming, receive_fax
+from vault.actions.holds import release_hold, restrict, show_hold, unrestrict
+from vault.actions.ingest import Upload, ingest
+from vault.actions.keys import seal, worker
+from vault.actions.log_publish import sequence_log
+from vault.actions.log_records import trim_log
+from vault.actions.orders import change_order, create_order, link_order, show_order, take_event
+from vault.actions.people import forget_name
+from vault.actions.policy import (
+    apply_policy,
+    give_instruction,
+    resolve_instruction,
+    withdraw_instruction,
+)
 from vault.actions.read import open_content
-from vault.actions.receive import Upload
-from vault.actions.restrict import restrict, unrestrict
-from vault.actions.seal import seal, worker
-from vault.actions.sequence import sequence_log
-from vault.actions.tokens import authenticate, create_token, rename_token, revoke_token
-from vault.actions.trim import trim_log
 from vault.app import open_vault
 from vault.commands.backups import each_region
 from vault.config import Config

@@ -28,14 +28,20 @@ from tests.retention_house import (
 )
 from vault.actions.approvals import approve, request_approval
 from vault.actions.expire import expire, shred_due
-from vault.actions.instruct import give_instruction, resolve_instruction, withdraw_instruction
+from vault.actions.log_publish import sequence_log
 from vault.actions.order_details import forget_orders
 from vault.actions.orders import change_order
-from vault.actions.policy import apply_policy, in_force, policy_effect, start_grace
-from vault.actions.purge import purge_shredded
+from vault.actions.policy import (
+    apply_policy,
+    give_instruction,
+    in_force,
+    policy_effect,
+    resolve_instruction,
+    start_grace,
+    withdraw_instruction,
+)
 from vault.actions.retention import explain_retention, plan_retention
-from vault.actions.sequence import sequence_log
-from vault.actions.shred import shred
+from vault.actions.shred import purge_shredded, shred
 from vault.commands.doctor_policy import policy as doctors_policy
 from vault.config import Config
 from vault.context import Vault

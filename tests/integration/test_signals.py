@@ -13,23 +13,13 @@ import pytest
 from aiohttp import web
 
 from tests.fixtures_server import Api, serving
-from tests.retention_house import (
-    DPO,
-    Clock,
-    clocked,
-    end,
-    hold,
-    new_order,
-    put,
-    release,
-    sweep,
-)
-from vault.actions.certify import certify
-from vault.actions.instruct import give_instruction
-from vault.actions.purge import purge_shredded
-from vault.actions.seal import mark_sealed, seal, worker
-from vault.actions.sequence import sequence_log
-from vault.actions.signal import deliver_signals, tell, tell_due_soon
+from tests.retention_house import DPO, Clock, clocked, end, hold, new_order, put, release, sweep
+from vault.actions.certificates import certify
+from vault.actions.keys import mark_sealed, seal, worker
+from vault.actions.log_publish import sequence_log
+from vault.actions.policy import give_instruction
+from vault.actions.shred import purge_shredded
+from vault.actions.signals import deliver_signals, tell, tell_due_soon
 from vault.app import open_vault
 from vault.config import Config
 from vault.config_webhooks import Webhook

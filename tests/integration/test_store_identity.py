@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from tests.fixtures_objects import Ground
-from vault.actions.stores import (
+from vault.actions.bucket import (
     encode_identity,
     require_identity,
     require_own_store,

@@ -9,7 +9,7 @@ import pytest
 
 from tests.command_line import UNKNOWN
 from tests.fixtures_server import NUMBERS, OPERATOR, Api, serving
-from vault.actions.tokens import create_token, list_tokens, revoke_token
+from vault.actions.credentials import create_token, list_tokens, revoke_token
 from vault.context import Vault
 from vault.domain.credentials import Grant
 from vault.errors import InvalidRequestError

@@ -9,14 +9,10 @@ import pytest
 
 from keys import wrap
 from keys.custodians import open_custodian
-from keys.errors import (
-    CustodianConfigurationError,
-    CustodianUnavailableError,
-    KeyDestroyedError,
-)
+from keys.errors import CustodianConfigurationError, CustodianUnavailableError, KeyDestroyedError
 from tests.fixtures_server import OPERATOR, serving
 from tests.fixtures_transit import TOKEN, Bao, Mount
-from vault.actions.seal import seal
+from vault.actions.keys import seal
 from vault.app import open_vault
 from vault.config import Config
 

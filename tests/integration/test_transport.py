@@ -15,7 +15,7 @@ import pytest
 
 from tests.certificates import Authority
 from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
-from vault.actions.tokens import create_token
+from vault.actions.credentials import create_token
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.credentials import Grant

@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 
 from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
-from vault.actions.collect import collect_abandoned
-from vault.actions.tokens import create_token
+from vault.actions.credentials import create_token
+from vault.actions.ingest import collect_abandoned
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

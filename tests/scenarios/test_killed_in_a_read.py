@@ -9,8 +9,8 @@ import aiohttp
 
 from tests.command_line import token_of
 from tests.fixtures_process import VaultProcess
-from vault.actions.records import close_interrupted
-from vault.actions.sequence import sequence_log
+from vault.actions.log_publish import sequence_log
+from vault.actions.log_records import close_interrupted
 from vault.app import open_vault
 from vault.config import Config
 

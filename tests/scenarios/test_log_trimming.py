@@ -11,11 +11,8 @@ import pytest
 
 from tests.access_records import append
 from tests.fixtures_server import Api
-from vault.actions.publish import publish_log
-from vault.actions.published import adopt_published
-from vault.actions.records import latest_checkpoint, verify_region
-from vault.actions.sequence import sequence_log
-from vault.actions.trim import trim_log
+from vault.actions.log_publish import adopt_published, publish_log, sequence_log
+from vault.actions.log_records import latest_checkpoint, trim_log, verify_region
 from vault.auditor import Audit
 from vault.context import ObjectStore, Vault
 from vault.domain.access import Principal

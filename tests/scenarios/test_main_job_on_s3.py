@@ -8,8 +8,8 @@ import pytest
 
 from tests.fixtures_objects import S3Bucket
 from tests.fixtures_server import OPERATOR, Api, in_pieces
-from vault.actions.purge import purge_shredded
-from vault.actions.seal import seal
+from vault.actions.keys import seal
+from vault.actions.shred import purge_shredded
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

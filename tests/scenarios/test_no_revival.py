@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.fixtures_server import OPERATOR, Api
-from vault.actions.seal import mark_sealed, seal
+from vault.actions.keys import mark_sealed, seal
 from vault.attacker import Attacker
 from vault.config import Config
 from vault.context import Vault

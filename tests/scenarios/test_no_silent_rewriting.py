@@ -5,8 +5,8 @@ import pytest
 
 from keys.note import Verifier
 from tests.fixtures_server import Api
-from vault.actions.records import latest_checkpoint, verify_region
-from vault.actions.sequence import sequence_log
+from vault.actions.log_publish import sequence_log
+from vault.actions.log_records import latest_checkpoint, verify_region
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.checkpoint import open_checkpoint

@@ -11,9 +11,8 @@ import pytest
 from tests.access_records import checkpoints
 from tests.fixtures_server import OPERATOR, Api
 from tests.tlog_client import check_proof, sha256
-from vault.actions.publish import publish_log
-from vault.actions.seal import seal
-from vault.actions.sequence import sequence_log
+from vault.actions.keys import seal
+from vault.actions.log_publish import publish_log, sequence_log
 from vault.commands import log as log_commands
 from vault.commands.arguments import make_parser
 from vault.context import Vault

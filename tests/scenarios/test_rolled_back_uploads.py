@@ -14,11 +14,9 @@ from keys.errors import IntegrityError
 from keys.stream import DataKey
 from tests.fixtures_server import OPERATOR, PORTING, in_pieces
 from tests.retention_house import new_order, put
-from vault.actions.collect import collect_abandoned
-from vault.actions.ingest import ingest
+from vault.actions.ingest import Upload, collect_abandoned, ingest
+from vault.actions.keys import seal
 from vault.actions.orders import create_order, show_order
-from vault.actions.receive import Upload
-from vault.actions.seal import seal
 from vault.app import open_vault
 from vault.attacker import Attacker, without_headers
 from vault.config import Config

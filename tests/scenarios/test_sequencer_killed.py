@@ -17,10 +17,9 @@ import pytest
 from tests.access_records import append, checkpoints, read_published
 from tests.fixtures_server import Api
 from tests.tlog_client import check_consistency, open_checkpoint
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.log_records import verify_region
 from vault.actions.log_tiles import Tiles
-from vault.actions.publish import publish_log
-from vault.actions.records import verify_region
-from vault.actions.sequence import sequence_log
 from vault.config import Config
 from vault.context import Vault
 from vault.domain.access import Principal

@@ -17,10 +17,9 @@ from keys.signing import own_key
 from tests.access_records import append
 from tests.fixtures_server import OPERATOR, Api, serving
 from tests.tlog_client import open_checkpoint, open_cosignature
-from vault.actions.publish import publish_log
-from vault.actions.records import verify_region
-from vault.actions.sequence import sequence_log
-from vault.actions.signing import rotate_key
+from vault.actions.keys import rotate_key
+from vault.actions.log_publish import publish_log, sequence_log
+from vault.actions.log_records import verify_region
 from vault.commands import witness as command
 from vault.commands.arguments import make_parser
 from vault.context import Vault

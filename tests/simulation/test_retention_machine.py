@@ -41,16 +41,14 @@ from tests.retention_house import (
     sweep,
 )
 from vault.actions.approvals import approve, request_approval
-from vault.actions.certify import certify
+from vault.actions.certificates import certify
 from vault.actions.expire import expire
-from vault.actions.instruct import give_instruction
+from vault.actions.holds import restrict, unrestrict
+from vault.actions.keys import mark_sealed, seal
+from vault.actions.log_publish import sequence_log
 from vault.actions.orders import change_order
-from vault.actions.policy import apply_policy, policy_subject
-from vault.actions.purge import purge_shredded
-from vault.actions.restrict import restrict, unrestrict
-from vault.actions.seal import mark_sealed, seal
-from vault.actions.sequence import sequence_log
-from vault.actions.shred import shred
+from vault.actions.policy import apply_policy, give_instruction, policy_subject
+from vault.actions.shred import purge_shredded, shred
 from vault.certificate_auditor import verify
 from vault.config import Config
 from vault.domain.approvals import Act, Terms

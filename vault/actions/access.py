@@ -19,7 +19,6 @@ import asyncpg
 
 from keys.damage import DamagedError
 from keys.keyring import DataKey, WrappedKey
-from vault.actions.refusals import refusal, refused_too_often
 from vault.context import Vault
 from vault.domain.access import (
     NAMING,
@@ -30,8 +29,10 @@ from vault.domain.access import (
     Action,
     Principal,
     Purpose,
+    PurposeError,
 )
 from vault.domain.decision import (
+    HIDDEN,
     Circumstances,
     Decision,
     Reason,
@@ -43,11 +44,61 @@ from vault.domain.decision import (
 from vault.domain.documents import Custody
 from vault.domain.masking import mask_numbers
 from vault.domain.records import Record
-from vault.errors import DatabaseUnavailableError, RecordsUnavailableError, VaultError
-from vault.meter import METERED
+from vault.errors import (
+    ConflictError,
+    DatabaseUnavailableError,
+    ForbiddenError,
+    LimitError,
+    NotFoundError,
+    RecordsUnavailableError,
+    ResidencyError,
+    RestrictedError,
+    ShreddedError,
+    StreamAgeError,
+    UnauthenticatedError,
+    VaultError,
+)
+from vault.meter import METERED, Exceeded
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection
 from vault.streams import Stream
+
+# ---- What a decision that refuses means to who asked. -------------------------------------------
+
+_REFUSALS: dict[Reason, type[VaultError]] = {
+    Reason.PURPOSE_MISSING: PurposeError,
+    Reason.REFERENCE_MISSING: PurposeError,
+    Reason.REFERENCE: PurposeError,
+    Reason.SHREDDED: ShreddedError,
+    Reason.NOT_STORED: ConflictError,
+    Reason.RESTRICTED: RestrictedError,
+    Reason.TRANSFER: ResidencyError,
+    Reason.RECORDS: RecordsUnavailableError,
+    Reason.ENDED: UnauthenticatedError,
+    Reason.AGE: StreamAgeError,
+}
+
+
+def refused_too_often(retry_after_seconds: int) -> LimitError:
+    """Return what a refusal raises that is only counted, see `vault/refused.py`."""
+    error = LimitError("too much of what you asked for was refused; see why, and ask again later")
+    error.retry_after_seconds = retry_after_seconds
+    return error
+
+
+def refusal(decision: Decision, over: Exceeded | None) -> VaultError:
+    """Return what a refused action raises; what is hidden looks as if there were no such thing."""
+    reason, detail = decision.reason, decision.detail
+    if reason is Reason.LIMIT and over is not None:
+        error = LimitError(detail)
+        error.retry_after_seconds = over.retry_after_seconds
+        return error
+    if reason in HIDDEN and detail is None:
+        return NotFoundError()
+    return _REFUSALS.get(reason, ForbiddenError)(detail)
+
+
+# ---- Access. ------------------------------------------------------------------------------------
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from keys.errors import StaleScopeError
 from vault.actions.access import Access, recorded
 from vault.actions.approvals import use
-from vault.actions.number_index import index_key, opened
+from vault.actions.order_details import index_key, opened
 from vault.actions.orders import OrderView, view_order
 from vault.actions.policy import in_force
 from vault.context import Vault

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from vault.actions.order_events import settle
+from vault.actions.orders import settle
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import Custody, Kind

@@ -12,7 +12,7 @@ from dataclasses import replace
 from keys.damage import Damage, DamagedError
 from keys.errors import IntegrityError
 from vault.actions.bucket import PREFIX, fetch_tile
-from vault.actions.stored_object import damaged
+from vault.actions.read import damaged
 from vault.context import Vault
 from vault.domain.checkpoint import open_checkpoint
 from vault.domain.merkle import leaf_hash, root_of

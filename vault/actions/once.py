@@ -14,6 +14,7 @@ a request that comes under it then is the same cannot be told any more: it is re
 import hmac
 import json
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from keys.errors import StaleScopeError
 from keys.keyring import DataKey
 from vault.context import Vault
 from vault.domain.access import Principal
-from vault.domain.text import said_time
+from vault.domain.text import parse_time, said_time
 from vault.errors import ConflictError, InvalidRequestError, VaultError
 from vault.sql import intake as intake_sql
 from vault.sql.connection import Connection, connection
@@ -198,3 +199,24 @@ async def forget_claims(vault: Vault, region: str) -> int:
     before = vault.clock() - KEPT
     async with connection(vault.pool) as conn:
         return await intake_sql.forget_claims(conn, region, before)
+
+
+# ---- Cursors: where the next page of a list that is sorted by time and id begins. ---------------
+
+
+def encode_cursor(at: datetime, identity: UUID) -> str:
+    """Return the cursor after the last row of a page."""
+    return urlsafe_b64encode(f"{at.isoformat()}|{identity}".encode()).decode()
+
+
+def decode_cursor(text: str) -> tuple[datetime, UUID]:
+    """Return what `encode_cursor` was given; raises `InvalidRequestError`."""
+    refusal = InvalidRequestError("cursor is not one that was handed out")
+    try:
+        at, _, identity = urlsafe_b64decode(text).decode().partition("|")
+        moment, found = parse_time(at), UUID(identity)
+    except ValueError:
+        raise refusal from None
+    if moment.tzinfo is None:
+        raise refusal
+    return moment, found

@@ -16,11 +16,12 @@ from uuid import UUID
 from keys.damage import DamagedError
 from keys.errors import StaleScopeError
 from vault.actions.access import Access, own_regions, reader_region, recorded, served
-from vault.actions.number_index import opened, orders_of_number, orders_of_reference
+from vault.actions.order_details import opened, orders_of_number, orders_of_reference
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.decision import Circumstances, Relation, decide
 from vault.domain.orders import (
+    DETAILS_NOT_KNOWN,
     Details,
     Order,
     Status,
@@ -28,8 +29,16 @@ from vault.domain.orders import (
     check_number,
     check_reference,
 )
-from vault.domain.records import Record
-from vault.errors import InvalidRequestError, LimitError, RecordsUnavailableError
+from vault.domain.records import Record, encode_receipt, receipt_of
+from vault.errors import (
+    ConflictError,
+    InvalidRequestError,
+    LeftBehindError,
+    LimitError,
+    NotFoundError,
+    RecordsUnavailableError,
+    ShreddedError,
+)
 from vault.sql import documents as documents_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection
@@ -210,3 +219,63 @@ async def _opened(access: Access, item: Listed) -> Listed:
             shown = Shown.KEPT if details else Shown.GONE
             return replace(item, details=details, shown=shown)
     return replace(item, shown=Shown.LATER)
+
+
+# ---- Read the full numbers of an order, for a purpose: recorded before, and counted as one read.
+
+NUMBERS_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FullNumbers:
+    """All numbers of an order, E.164, and the receipt of their reading."""
+
+    order: UUID
+    numbers: tuple[str, ...]
+    receipt: str
+
+
+async def read_numbers(
+    vault: Vault,
+    principal: Principal,
+    identity: UUID,
+    *,
+    purpose: str | None,
+    reference: str | None,
+) -> FullNumbers:
+    """
+    Return the numbers of an order in full, for a stated purpose.
+
+    Raises what a refusal means, and `ShreddedError` where the order's details are gone.
+    """
+    async with connection(vault.pool) as conn:
+        order = await orders_sql.find(conn, identity)
+    async with recorded(
+        vault,
+        principal,
+        Action.ORDER_NUMBERS,
+        region=order.region if order else None,
+        order=identity,
+        purpose=purpose,
+        reference=reference,
+    ) as access:
+        # So an outcome without an answer says that nothing went out.
+        access.size_bytes = 0
+        for _ in range(NUMBERS_ATTEMPTS):
+            async with connection(vault.pool) as conn:
+                wrapped = await orders_sql.details_key(conn, identity)
+                order = await orders_sql.find(conn, identity)
+            if order is None:
+                raise NotFoundError
+            with suppress(StaleScopeError):
+                details = await opened(access, order, wrapped)
+                if details is None and DETAILS_NOT_KNOWN in (order.not_known or ()):
+                    raise LeftBehindError(
+                        "a restore lost the order's numbers; nobody shredded them"
+                    )
+                if details is None:
+                    raise ShreddedError("the order's details were shredded: its numbers are gone")
+                access.size_bytes = sum(map(len, details.numbers))
+                receipt = encode_receipt(receipt_of(access.intent))
+                return FullNumbers(identity, details.numbers, receipt)
+        raise ConflictError("the region's keys are being sealed; try again")

@@ -10,16 +10,16 @@ One transaction a region: until it commits, nothing has changed. A dry run does 
 it back, so it says what the real one will.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from keys.errors import RestoreRefusedError
 from keys.keyring import Merged
 from vault.actions.access import Access, recorded
 from vault.actions.follow import Decision, doubts, follow
-from vault.actions.published import adopt_published
-from vault.actions.published_first import wait_published
-from vault.actions.recover import OrderLine, recover
-from vault.actions.recover_faxes import recover_faxes
+from vault.actions.log_publish import adopt_published, wait_published
+from vault.actions.recover import OrderLine, recover, recover_faxes
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import OBJECTS_PREFIX
@@ -231,3 +231,14 @@ async def _keep_objects(vault: Vault, conn: Connection, region: str) -> None:
             found, first = [], False
     await restore_sql.keep_objects(conn, found, first=first)
     await restore_sql.index_objects(conn)
+
+
+# ---- Backup: a dump holds the log and every wrapped key, so who takes one is written down in
+# each.
+
+
+@asynccontextmanager
+async def backed_up(vault: Vault, principal: Principal) -> AsyncIterator[None]:
+    """Record a backup in the log of every region, before it is taken and when it has ended."""
+    async with recorded(vault, principal, Action.BACKUP_CREATE, region=vault.config.regions):
+        yield

@@ -10,8 +10,7 @@ from pathlib import Path
 import asyncpg
 
 from keys.errors import RestoreRefusedError
-from vault.actions.backup import backed_up
-from vault.actions.restore import Restored
+from vault.actions.restore import Restored, backed_up
 from vault.actions.restore import restore as restore_region
 from vault.adapters.dump import Dump
 from vault.adapters.postgres_tools import run_tool

@@ -23,7 +23,7 @@ from keys.mirror_rows import progress
 from keys.returned import destroy_elsewhere
 from keys.status import seal_overdue
 from keys.wrap import root_context
-from vault.actions.queues import queues_of
+from vault.actions.health import queues_of
 from vault.adapters.postgres_cluster import is_confined
 from vault.adapters.recorder import APPLICATION
 from vault.adapters.sniffer import MagicSniffer

@@ -7,8 +7,8 @@ import asyncpg
 from keys.damage import DamagedError
 from keys.errors import KeysError
 from keys.keyring import Keyring
+from vault.actions.bucket import require_own_store
 from vault.actions.look import PARTS
-from vault.actions.stores import require_own_store
 from vault.adapters.objects import open_store
 from vault.app import attached, login, open_region_custodian
 from vault.commands.output import time_text

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from vault.actions.expiry_limits import why_stopped
+from vault.actions.expire import why_stopped
 from vault.config import Config
 from vault.sql import orders as orders_sql
 from vault.sql.connection import Connection

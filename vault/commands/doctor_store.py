@@ -8,9 +8,8 @@ from keys.errors import CustodianConfigurationError, CustodianUnavailableError, 
 from keys.mirror import Mirror
 from keys.passed_over import PassedOver
 from keys.signing import SigningKeys
-from vault.actions.bucket import CHECKPOINT, MINIMUM, newest_note
-from vault.actions.published import less_than_bucket
-from vault.actions.stores import require_identity, stored_identity
+from vault.actions.bucket import CHECKPOINT, MINIMUM, newest_note, require_identity, stored_identity
+from vault.actions.log_publish import less_than_bucket
 from vault.adapters.objects import open_store
 from vault.app import open_region_custodian
 from vault.commands.doctor_known import Known

@@ -4,8 +4,7 @@ import argparse
 from dataclasses import asdict
 
 from keys.custodians.moving import MovingCustodian
-from vault.actions.keys import keys_status, rotate_custodian, verify_keys
-from vault.actions.seal import seal
+from vault.actions.keys import keys_status, rotate_custodian, seal, verify_keys
 from vault.app import open_region_custodian
 from vault.commands.database import opened
 from vault.commands.operator import operator, regions_of

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from keys.signing import SigningKeys
-from vault.actions.forget_name import forget_name
-from vault.actions.records import verify_region
-from vault.actions.sequence import sequence_log
-from vault.actions.signing import revoke_key, rotate_key
+from vault.actions.keys import revoke_key, rotate_key
+from vault.actions.log_publish import sequence_log
+from vault.actions.log_records import verify_region
+from vault.actions.people import forget_name
 from vault.auditor import STATUS, Audit, AuditError
 from vault.client import call, check, session
 from vault.commands.database import opened

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from vault.actions.tokens import create_token, list_tokens, rename_token, revoke_token
+from vault.actions.credentials import create_token, list_tokens, rename_token, revoke_token
 from vault.commands.database import opened
 from vault.commands.operator import operator
 from vault.commands.output import show, table, tell

@@ -22,11 +22,10 @@ from typing import Any, cast
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from keys.errors import KeysError
-from vault.actions.fax_check import check_fax
-from vault.actions.faxes import Incoming, receive_fax, recipients_region
+from vault.actions.credentials import TOKEN_PREFIX, authenticate, authenticate_hash, hash_secret
+from vault.actions.fax_intake import Incoming, check_fax, receive_fax, recipients_region
+from vault.actions.ingest import Pace
 from vault.actions.once import KeyReusedError
-from vault.actions.receive import Pace
-from vault.actions.tokens import PREFIX, authenticate, authenticate_hash, hash_secret
 from vault.certificates import Certificate
 from vault.config import Config
 from vault.connections import Connections, Place
@@ -105,7 +104,9 @@ class FaxHandler:
         except (ValueError, TypeError, AttributeError):
             return AuthResult(success=False, handled=False)
         try:
-            known = await authenticate(self._vault, secret) if secret.startswith(PREFIX) else None
+            known = (
+                await authenticate(self._vault, secret) if secret.startswith(TOKEN_PREFIX) else None
+            )
         except UnavailableError:
             return AuthResult(success=False, message="454 4.7.0 come again later")
         if known is None or known.certificate is not None:

@@ -175,8 +175,8 @@ KEPT: Mapping[str, str] = {
 }
 #: Tables that somebody else sweeps, and who.
 SWEPT_ELSEWHERE: Mapping[str, str] = {
-    "usage": "vault/actions/forget.py, by the number of its bucket",
-    "fax": "vault/actions/fax_sweep.py, when its receipt is old enough",
+    "usage": "vault/actions/expire.py, by the number of its bucket",
+    "fax": "vault/actions/fax_delivery.py, when its receipt is old enough",
 }
 
 BATCH = 5000

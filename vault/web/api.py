@@ -14,10 +14,9 @@ from urllib.parse import quote, unquote
 from aiohttp import hdrs, web
 
 from vault.actions import correct, orders
-from vault.actions.ingest import check_filename, ingest
+from vault.actions.ingest import Pace, Upload, check_filename, ingest
 from vault.actions.read import describe, open_content
-from vault.actions.receive import Pace, Upload
-from vault.actions.standing import standing_of
+from vault.actions.retention import standing_of
 from vault.config import Config
 from vault.domain.documents import Kind, parse_kind, readable
 from vault.domain.orders import Status

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from vault.actions import approvals
-from vault.actions.cursor import encode_cursor
+from vault.actions.once import encode_cursor
 from vault.domain.approvals import Act, Terms
 from vault.errors import InvalidRequestError
 from vault.web.approvals_schemas import approval_json

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from aiohttp import web
 
 from keys.lookups import Lookups
-from vault.actions.tokens import PREFIX, authenticate, hash_secret
+from vault.actions.credentials import TOKEN_PREFIX, authenticate, hash_secret
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.credentials import Known
@@ -34,7 +34,7 @@ class Authenticator:
 
     async def principal(self, request: web.Request) -> Principal:
         """Return who asks; raises `UnauthenticatedError` with what to do."""
-        if PREFIX in request.query_string:
+        if TOKEN_PREFIX in request.query_string:
             # It stands in the logs of every proxy on the way now.
             raise UnauthenticatedError(
                 "a token never goes into an address; revoke this one, make another, and send "
@@ -44,7 +44,7 @@ class Authenticator:
         scheme, _, secret = (found[0] if len(found) == 1 else "").partition(" ")
         if scheme.lower() != "bearer" or not secret:
             raise UnauthenticatedError("send Authorization: Bearer pv_…")
-        whole = secret.startswith(PREFIX) and len(secret) <= TOKEN_LENGTH_MAX
+        whole = secret.startswith(TOKEN_PREFIX) and len(secret) <= TOKEN_LENGTH_MAX
         known = await self._find(secret) if whole else None
         if known is None or not _certified(request, known.certificate):
             raise UnauthenticatedError("this token is unknown, expired or revoked")

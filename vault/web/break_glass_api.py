@@ -4,13 +4,13 @@ from uuid import UUID
 
 from aiohttp import web
 
-from vault.actions.break_glass import (
+from vault.actions.credentials import (
     list_credentials,
     open_credential,
     revoke_credential,
     seal_credential,
 )
-from vault.actions.cursor import encode_cursor
+from vault.actions.once import encode_cursor
 from vault.errors import InvalidRequestError
 from vault.web.break_glass_schemas import sealed_json
 from vault.web.requests import (

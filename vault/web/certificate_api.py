@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from aiohttp import hdrs, web
 
-from vault.actions.certificate import Shown, certificate, order_certificate
+from vault.actions.certificates import Shown, certificate, order_certificate
 from vault.domain.certificates import parse_certificate
 from vault.web.certificates import certificate_page
 from vault.web.requests import identity_of, principal_of, vault_of

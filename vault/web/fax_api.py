@@ -5,9 +5,11 @@ from typing import TypeVar
 
 from aiohttp import hdrs, web
 
-from vault.actions import fax_ending, fax_reading, faxes
-from vault.actions.cursor import encode_cursor
-from vault.actions.faxes import Incoming
+from vault.actions import fax_delivery as fax_ending
+from vault.actions import fax_delivery as fax_reading
+from vault.actions import fax_intake as faxes
+from vault.actions.fax_intake import Incoming
+from vault.actions.once import encode_cursor
 from vault.domain.access import Purpose
 from vault.domain.faxes import FACTS, Channel, Direction, State, check_facts
 from vault.domain.records import HEADER as RECEIPT

@@ -10,10 +10,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from keys.lookups import Lookups
-from vault.actions.expiry_limits import why_stopped
+from vault.actions.expire import why_stopped
+from vault.actions.health import parts_away, queues_of
 from vault.actions.look import known_damage
-from vault.actions.queues import queues_of
-from vault.actions.readiness import parts_away
 from vault.connections import Connections
 from vault.context import Vault
 from vault.errors import DatabaseUnavailableError, InvalidRequestError, VaultError

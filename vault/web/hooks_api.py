@@ -13,15 +13,10 @@ from urllib.parse import parse_qsl
 
 from aiohttp import hdrs, web
 
-from vault.actions.order_events import link_order, take_event
+from vault.actions.orders import link_order, take_event
 from vault.domain import carriers
 from vault.domain.carriers import CarrierEvent, Ignored, Reason
-from vault.errors import (
-    InvalidRequestError,
-    NotFoundError,
-    UnauthenticatedError,
-    VaultError,
-)
+from vault.errors import InvalidRequestError, NotFoundError, UnauthenticatedError, VaultError
 from vault.web.health import HOOKS, UNSIGNED
 from vault.web.problems import INTERNAL, type_of
 from vault.web.requests import identity_of, json_fields, needed, principal_of, small_body, vault_of

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from aiohttp import web
 
-from vault.actions.search import list_records
+from vault.actions.log_records import list_records
 from vault.domain.access import Action, Purpose
 from vault.domain.records import Wanted
 from vault.errors import InvalidRequestError

@@ -2,7 +2,7 @@
 
 from aiohttp import hdrs, web
 
-from vault.actions.export import export_log
+from vault.actions.log_prove import export_log
 from vault.errors import InvalidRequestError
 from vault.web.requests import hand_out, principal_of, query_time, vault_of
 

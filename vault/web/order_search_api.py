@@ -2,7 +2,8 @@
 
 from aiohttp import web
 
-from vault.actions import order_list, order_numbers
+from vault.actions import order_list
+from vault.actions import order_list as order_numbers
 from vault.actions.order_list import Sought
 from vault.domain.orders import Status
 from vault.domain.records import HEADER as RECEIPT

@@ -13,10 +13,10 @@ from uuid import UUID
 from aiohttp import hdrs, web
 from aiohttp.typedefs import LooseHeaders
 
-from vault.actions.cursor import decode_cursor
-from vault.actions.names import named
-from vault.actions.outgoing import Outgoing
-from vault.actions.receive import too_large
+from vault.actions.ingest import too_large
+from vault.actions.once import decode_cursor
+from vault.actions.people import named
+from vault.actions.read import Outgoing
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.text import parse_time

@@ -5,11 +5,14 @@ from uuid import UUID
 
 from aiohttp import web
 
-from vault.actions import hold, instruct, policy, restrict, retention
+from vault.actions import holds as hold
+from vault.actions import holds as restrict
+from vault.actions import policy, retention
+from vault.actions import policy as instruct
 from vault.actions.correct import correct_kind
-from vault.actions.cursor import encode_cursor
+from vault.actions.once import encode_cursor
+from vault.actions.retention import standing_of
 from vault.actions.shred import shred
-from vault.actions.standing import standing_of
 from vault.domain.documents import Document, Ground, Kind, parse_kind
 from vault.domain.holds import Targets
 from vault.domain.retention import duration_text

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from vault.actions.hold import HoldView
+from vault.actions.holds import HoldView
 from vault.actions.policy import Effect
-from vault.actions.retention import Explained, Planned
-from vault.actions.standing import Standing
+from vault.actions.retention import Explained, Planned, Standing
 from vault.domain.documents import Custody, Document, Ground
 from vault.domain.holds import Hold, Restriction
 from vault.domain.retention import InstructionView, State, Verdict, duration_text

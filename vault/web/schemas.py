@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, get_args
 from uuid import UUID
 
-from vault.actions.cursor import encode_cursor
+from vault.actions.once import encode_cursor
 from vault.actions.order_list import Listed, Shown
 from vault.actions.orders import OrderView
 from vault.domain.carriers import CARRIERS, Reason

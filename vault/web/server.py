@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 
-from vault.actions.receive import too_large
+from vault.actions.ingest import too_large
 from vault.connections import Connections, Network
 from vault.context import Vault
 from vault.domain.access import Principal
@@ -33,14 +33,7 @@ from vault.web.health import (
     Readiness,
 )
 from vault.web.openapi import openapi
-from vault.web.problems import (
-    EXPECTATION,
-    TOO_LARGE,
-    UNSUPPORTED,
-    Handler,
-    problem,
-    problems,
-)
+from vault.web.problems import EXPECTATION, TOO_LARGE, UNSUPPORTED, Handler, problem, problems
 from vault.web.requests import PRINCIPAL, STOPPING, VAULT, Stopping
 from vault.web.routes import ROUTES
 from vault.web.routes.console import CONSOLE_ROUTES

@@ -4,17 +4,11 @@ from typing import Any
 
 from aiohttp import web
 
-from vault.actions.signal import list_signals, replay_signal
+from vault.actions.signals import list_signals, replay_signal
 from vault.domain.signals import SignalType
 from vault.errors import InvalidRequestError
 from vault.sql.signals import Delivery
-from vault.web.requests import (
-    identity_of,
-    number_cursor,
-    page_limit,
-    principal_of,
-    vault_of,
-)
+from vault.web.requests import identity_of, number_cursor, page_limit, principal_of, vault_of
 from vault.web.shapes import (
     ID,
     MAYBE_STRING,

@@ -8,17 +8,10 @@ import base64
 
 from aiohttp import web
 
-from vault.actions import prove
+from vault.actions import log_prove as prove
 from vault.domain.tiles import parse_path
 from vault.errors import InvalidRequestError
-from vault.web.requests import (
-    json_fields,
-    needed,
-    principal_of,
-    query_flag,
-    query_id,
-    vault_of,
-)
+from vault.web.requests import json_fields, needed, principal_of, query_flag, query_id, vault_of
 
 TEXT, BYTES = "text/plain", "application/octet-stream"
 DIGITS_MAX = 18

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from vault.actions.tokens import rename_token as rename
+from vault.actions.credentials import rename_token as rename
 from vault.web.requests import identity_of, json_fields, needed, principal_of, vault_of
 
 

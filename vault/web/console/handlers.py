@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from vault.actions.access import reader_region
-from vault.actions.sign_in import (
+from vault.actions.people import (
     BEGUN_SECONDS,
     begin_sign_in,
     find_session,

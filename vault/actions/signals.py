@@ -15,13 +15,7 @@ from vault.actions.access import own_regions, recorded
 from vault.config_webhooks import deliveries
 from vault.context import Vault
 from vault.domain.access import Action, Principal
-from vault.domain.signals import (
-    Signal,
-    SignalType,
-    document_signal,
-    next_attempt,
-    signature,
-)
+from vault.domain.signals import Signal, SignalType, document_signal, next_attempt, signature
 from vault.errors import NotFoundError
 from vault.sql import log as log_sql
 from vault.sql import retention as retention_sql

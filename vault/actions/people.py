@@ -1,10 +1,4 @@
-"""
-Sign-in: a person goes to the identity provider and comes back as a principal.
-
-What was begun belongs to the browser that began it and is taken back once, so no answer of the
-provider can be replayed or pushed onto somebody else. A session is made anew at every sign-in,
-whatever the browser held before.
-"""
+"""People: they sign in by the identity provider, and the log has what they were called then."""
 
 import hashlib
 import hmac
@@ -14,11 +8,12 @@ import secrets
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from vault.actions.access import own_regions, recorded
 from vault.context import People, Vault
 from vault.domain.access import Action, Principal
-from vault.domain.people import person_of, principal_id
+from vault.domain.people import Names, actors_of, person_of, principal_id
 from vault.errors import (
     ForbiddenError,
     IdentityProviderUnavailableError,
@@ -29,6 +24,12 @@ from vault.sql import access as access_sql
 from vault.sql import log as log_sql
 from vault.sql.access import Session
 from vault.sql.connection import connection, transaction
+
+# ---- Sign-in: a person goes to the identity provider and comes back as a principal. -------------
+#
+# What was begun belongs to the browser that began it and is taken back once, so no answer of the
+# provider can be replayed or pushed onto somebody else. A session is made anew at every sign-in,
+# whatever the browser held before.
 
 log = logging.getLogger(__name__)
 
@@ -252,3 +253,32 @@ def _region(vault: Vault, principal: Principal) -> str | None:
 
 def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
+
+
+# ---- What the principals of an answer were called when they acted. ------------------------------
+
+
+async def named(vault: Vault, shown: Any) -> Any:
+    """Return an answer in which each principal has its name of then beside it, or None."""
+    principals = actors_of(shown)
+    if not principals:
+        return Names([]).beside(shown)
+    async with connection(vault.pool) as conn:
+        names = await access_sql.names_of(conn, principals)
+    return names.beside(shown)
+
+
+# ---- Forget what a principal was called: the log keeps its id, and nobody can be told from that.
+
+
+async def forget_name(vault: Vault, principal: Principal, of: str) -> int:
+    """Take all names of the principal `of` away, its token's label too; returns how many."""
+    async with (
+        recorded(vault, principal, Action.LOG_FORGET_NAME, region=vault.config.regions) as access,
+        transaction(vault.pool) as conn,
+    ):
+        number = await access_sql.forget_name(conn, of)
+        if not number:
+            raise NotFoundError("no name is kept of this principal; say its id, as the log has it")
+        await log_sql.insert_records(conn, access.conclude_everywhere(of))
+    return number

@@ -21,12 +21,12 @@ from keys.errors import StaleScopeError
 from keys.keyring import DataKey, WrappedKey
 from keys.stream import HEADER_BYTES, Encryptor, ciphertext_size
 from vault.actions.access import Access, recorded, served
-from vault.actions.fax_check import check_fax, fax_too_large
 from vault.actions.fax_scopes import new_fax_key, rewrap_fax_key
 from vault.actions.once import LEFT, KeyEndedError, KeyReusedError, begin_mac, check_key, key_ended
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import (
+    HEAD_BYTES,
     Custody,
     check_type,
     metadata_context,
@@ -35,6 +35,7 @@ from vault.domain.documents import (
 )
 from vault.domain.faxes import (
     KIND,
+    MEDIA_TYPES,
     Channel,
     Checked,
     Direction,
@@ -51,9 +52,12 @@ from vault.domain.faxes import (
 )
 from vault.errors import (
     ConflictError,
+    ContentRefusedError,
     DigestMismatchError,
     InvalidRequestError,
+    TooLargeError,
     TruncatedUploadError,
+    UnsupportedTypeError,
     VaultError,
 )
 from vault.sql import faxes as faxes_sql
@@ -61,6 +65,37 @@ from vault.sql.connection import connection
 from vault.sql.fax_intake import NewFax
 from vault.sql.faxes import ClaimedFax
 from vault.sql.intake import Claim
+
+# ---- What a fax is, and whether it would be taken; keeps and records nothing. -------------------
+
+
+async def check_fax(vault: Vault, data: bytes, *, sender: str) -> tuple[str, Checked]:
+    """
+    Return what the fax is; raises why it would not be taken.
+
+    `sender` is whose turn it is in the sandbox: a principal, or a peer that needs no token.
+    """
+    if len(data) > vault.config.fax_bytes_max:
+        raise fax_too_large(vault.config.fax_bytes_max)
+    if not data:
+        raise ContentRefusedError("the fax is empty")
+    media_type = await vault.sniffer.sniff(data[:HEAD_BYTES], sender=sender)
+    if media_type not in MEDIA_TYPES:
+        raise UnsupportedTypeError(
+            f"the file is {media_type}; a fax must be one of {', '.join(sorted(MEDIA_TYPES))}"
+        )
+    checked = await vault.sandbox.check(
+        data, media_type, pages_max=vault.config.fax_pages_max, sender=sender
+    )
+    return media_type, checked
+
+
+def fax_too_large(size_max: int) -> TooLargeError:
+    """Return the refusal that names the limit."""
+    return TooLargeError(f"a fax may have at most {size_max} bytes")
+
+
+# ---- Fax intake. --------------------------------------------------------------------------------
 
 log = logging.getLogger(__name__)
 
