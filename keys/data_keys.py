@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from keys.rows import Connection
-from keys.tree import Scope, WrappedKey
+from keys import nodes, wrap
+from keys.errors import IntegrityError
+from keys.ground.postgres import Connection
+from keys.nodes import Tree
+from keys.tree import Node, Rekeyed, Scope, WrappedKey, add_child, empty_node, node_key, push_down
 
 _DATA_KEY = "id, region, scope, scope_epoch, wrap"
 
@@ -191,3 +194,114 @@ async def counts(conn: Connection, region: str) -> Counts | None:
         region,
     )
     return Counts(**dict(row)) if row else None
+
+
+# ---- Planting: find room for a new scope in the tree, and make it where there is none. ----------
+
+FIRST_EPOCH = 1
+
+
+async def add_scope(
+    conn: Connection, region: str, head: Tree, root_key: bytes, identity: UUID
+) -> bytes:
+    """
+    Add a scope with a fresh key, which is returned; the caller holds the tree's row.
+
+    The lowest node with a free slot takes it; a tree that is full grows by one level.
+    """
+    path = await nodes.free_path(conn, region)
+    if not path:
+        path = await _grow(conn, region, head.root, root_key)
+    key = node_key(region, path, root_key)
+    while path[-1].level > 0:
+        key = await _add_node(conn, region, path, key)
+    scope_key = wrap.new_key()
+    slot = add_child(region, path[-1], key, scope_key)
+    await nodes.update_node(conn, region, path[-1])
+    await insert_scope(conn, region, Scope(identity, FIRST_EPOCH, path[-1].id, slot))
+    return scope_key
+
+
+async def _grow(conn: Connection, region: str, root: int, root_key: bytes) -> list[Node]:
+    """Push the full root's page down into a new node; returns the path, which is the root."""
+    top = (await nodes.nodes_above(conn, region, [], root))[root]
+    below = empty_node(region, await nodes.next_node(conn), top.level, key := wrap.new_key())
+    push_down(region, top, root_key, below, key)
+    await nodes.adopt(conn, region, root, below.id)
+    await nodes.insert_node(conn, region, below)
+    await nodes.update_node(conn, region, top)
+    return [top]
+
+
+async def _add_node(conn: Connection, region: str, path: list[Node], key: bytes) -> bytes:
+    """Add an empty node below the last of the path, and append it; returns its key."""
+    above, new = path[-1], wrap.new_key()
+    below = empty_node(region, await nodes.next_node(conn), above.level - 1, new)
+    below.slot, below.parent = add_child(region, above, key, new), above.id
+    await nodes.update_node(conn, region, above)
+    await nodes.insert_node(conn, region, below)
+    path.append(below)
+    return new
+
+
+# ---- What re-keying changed, written in one statement: its constraints see all of it at once.
+
+
+async def write_rekeyed(conn: Connection, region: str, done: Rekeyed) -> str:
+    """
+    Write fresh nodes, scopes and data keys, and drop what is empty.
+
+    Returns the mark of the row that notes it. Raises `IntegrityError` when a row is not there.
+    """
+    root = next((node.id for node in done.nodes if node.parent is None), None)
+    for node in done.collapsed:
+        if root is not None:
+            await nodes.adopt(conn, region, node, root)
+    row = await conn.fetchrow(
+        f"""
+        with scope as (
+            update key_scope s set epoch = c.epoch
+            from unnest($2::uuid[], $3::bigint[]) c (id, epoch)
+            where s.region = $1 and s.id = c.id returning 1),
+        data_key as (
+            update data_key k set scope_epoch = c.scope_epoch, wrap = c.wrap
+            from unnest($4::uuid[], $5::bigint[], $6::bytea[]) c (id, scope_epoch, wrap)
+            where k.region = $1 and k.id = c.id returning 1),
+        empty_scope as (
+            delete from key_scope where region = $1 and id = any($7) returning 1),
+        empty_node as (
+            delete from key_node where region = $1 and id = any($8) returning 1),
+        noted as (
+            insert into key_changed (region, nodes, scopes) values ($1, $9, $2)
+            returning {nodes.MARK} mark),
+        node as (
+            update key_node n set level = c.level, epoch = c.epoch, used = c.used, page = c.page,
+                dirty = c.dirty
+            from unnest($9::bigint[], $10::int[], $11::bigint[], $12::bigint[], $13::bytea[],
+                $14::bool[]) c (id, level, epoch, used, page, dirty)
+            where n.region = $1 and n.id = c.id returning 1)
+        select mark, (select count(*) from scope), (select count(*) from data_key),
+            (select count(*) from empty_scope), (select count(*) from empty_node),
+            (select count(*) from node)
+        from noted
+        """,
+        region,
+        [scope.id for scope in done.scopes],
+        [scope.epoch for scope in done.scopes],
+        [key.id for key in done.wraps],
+        [key.scope_epoch for key in done.wraps],
+        [key.wrap for key in done.wraps],
+        done.dropped_scopes,
+        done.dropped_nodes,
+        [node.id for node in done.nodes],
+        [node.level for node in done.nodes],
+        [node.epoch for node in done.nodes],
+        [node.used for node in done.nodes],
+        [node.page for node in done.nodes],
+        [node.dirty for node in done.nodes],
+    )
+    parts = done.scopes, done.wraps, done.dropped_scopes, done.dropped_nodes, done.nodes
+    if row is None or list(row[1:]) != [len(part) for part in parts]:
+        raise IntegrityError
+    mark: str = row["mark"]
+    return mark

@@ -1,11 +1,15 @@
 """The generations of root keys, and the lock of who seals, in PostgreSQL."""
 
-from collections.abc import Sequence
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import asyncpg
+
+from keys.ground.postgres import AWAY, Connection
 from keys.nodes import Tree
-from keys.rows import Connection
 
 #: Who keeps unwrapped keys listens here and drops them; the payload is the region.
 CHANNEL = "portvault_seal"
@@ -292,3 +296,41 @@ async def waiting_seconds(conn: Connection, region: str) -> float:
         region,
     )
     return max(seconds, 0.0)
+
+
+# ---- Listens for seals: whoever keeps unwrapped keys drops them when one is announced. ----------
+
+RECONNECT_SECONDS = 1.0
+CONNECT_SECONDS = 5.0
+#: An advisory lock that every listener shares, so that a restore can make sure that it is alone.
+SERVING = 0x73657276  # "serv"
+
+log = logging.getLogger(__name__)
+
+
+async def listen_for_seals(dsn: str, forget: Callable[[], None]) -> None:
+    """
+    Call `forget` at every seal, on a connection of its own, until cancelled.
+
+    It is called as well when the connection was lost, since a seal may have been missed then.
+    """
+    while True:
+        try:
+            await _listen_once(dsn, forget)
+        except AWAY:
+            log.debug("not listening for seals; trying again")
+        forget()
+        await asyncio.sleep(RECONNECT_SECONDS)
+
+
+async def _listen_once(dsn: str, forget: Callable[[], None]) -> None:
+    lost = asyncio.Event()
+    conn = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS)
+    try:
+        conn.add_termination_listener(lambda _: lost.set())
+        await conn.add_listener(CHANNEL, lambda *_: forget())
+        forget()
+        await conn.execute("select pg_advisory_lock_shared($1)", SERVING)
+        await lost.wait()
+    finally:
+        conn.terminate()

@@ -16,9 +16,9 @@ from uuid import UUID
 import asyncpg
 
 from keys import damage, data_keys, generations, nodes, wrap
-from keys.cache import Cache
-from keys.custodian import Custodian
-from keys.damage import DAMAGES_MAX, Damage, DamagedError, Finder, Met
+from keys.custodian import Custodian, destroy_elsewhere
+from keys.damage import DAMAGES_MAX, Damage, DamagedError, Finder, Met, PassedOver
+from keys.data_keys import FIRST_EPOCH, add_scope
 from keys.errors import (
     IntegrityError,
     KeyDestroyedError,
@@ -28,17 +28,13 @@ from keys.errors import (
     SealOverdueError,
     StaleScopeError,
 )
-from keys.living import Living
-from keys.lookups import Lookups
+from keys.ground.cache import Cache, Lookups
+from keys.ground.postgres import AWAY, Connection, Pool
 from keys.mirror import Bucket, Mirror
 from keys.mirror_rows import look
-from keys.passed_over import PassedOver
-from keys.planting import FIRST_EPOCH, add_scope
 from keys.repair import BackupKeys, Inside, Mend, Repair, Shredded, damaged_canaries
 from keys.restore import Merged, Restore
-from keys.returned import destroy_elsewhere
-from keys.rows import AWAY, Connection, Pool
-from keys.seal import Seal, SealResult
+from keys.seal import Living, Seal, SealResult
 from keys.status import KeyStatus, Walk, look_at_leaves, seal_overdue, status, walk
 from keys.stream import DataKey
 from keys.tree import WrappedKey, open_path

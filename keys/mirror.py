@@ -29,7 +29,7 @@ from typing import Protocol
 
 from keys import mirror_rows, wrap
 from keys.custodian import Custodian
-from keys.damage import Damage, Finder
+from keys.damage import Damage, Finder, PassedOver
 from keys.errors import (
     IntegrityError,
     KeyDestroyedError,
@@ -37,10 +37,9 @@ from keys.errors import (
     MirrorUnavailableError,
     RolledBackError,
 )
+from keys.ground.postgres import Connection
 from keys.mirror_rows import Known, Progress
 from keys.nodes import Tree
-from keys.passed_over import PassedOver
-from keys.rows import Connection
 from keys.segment import (
     Header,
     Reader,

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from keys import nodes
+from keys.ground.postgres import Connection
 from keys.nodes import Tree
-from keys.rekey import Rekeyed
-from keys.rows import Connection
 from keys.segment import Generation, Gone, Row
-from keys.tree import Node, Scope, WrappedKey
+from keys.tree import Node, Rekeyed, Scope, WrappedKey
 
 #: Leaves that are read at once with all that hangs on them.
 LEAVES_BATCH = 100

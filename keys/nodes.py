@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from keys.errors import RolledBackError
-from keys.rows import Connection
+from keys.ground.postgres import Connection
 from keys.tree import Node, Scope
 
 _TREE = "generation, root, root_wrap, revision"

@@ -28,9 +28,9 @@ from keys.errors import (
     RolledBackError,
     StaleScopeError,
 )
+from keys.ground.postgres import Connection
 from keys.mirror import Mirror
 from keys.nodes import Tree
-from keys.rows import Connection
 from keys.seal import CANARY_CONTEXT, Seal
 from keys.segment import Gone, Header, check_used
 from keys.status import walk

@@ -14,9 +14,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 from uuid import UUID
 
-from keys import damage, data_keys, generations, mirror_rows, nodes, rekeyed_rows, wrap
+from keys import damage, data_keys, generations, mirror_rows, nodes, wrap
+from keys import data_keys as rekeyed_rows
 from keys.custodian import Custodian
 from keys.damage import Damage, DamagedError, Finder
 from keys.errors import (
@@ -27,17 +29,82 @@ from keys.errors import (
     KeysError,
     KeysUnavailableError,
     RolledBackError,
+    StandbyBehindError,
 )
 from keys.generations import Outlook
-from keys.living import Living
+from keys.ground.postgres import Connection, Pool
 from keys.mirror import Mirror
 from keys.mirror_rows import Known
 from keys.nodes import Tree
-from keys.rekey import patch, rekey
-from keys.rows import Connection, Pool
 from keys.segment import Row
-from keys.standbys import wait_for_standbys
-from keys.tree import Node, Scope, WrappedKey, empty_node
+from keys.tree import Node, Scope, WrappedKey, empty_node, patch, rekey
+
+# ---- Standbys: whoever could be promoted must have replayed a seal before the old root is
+# destroyed.
+#
+# Otherwise a fail-over would leave a database whose root nobody can open. What streams from this
+# server counts, and so does every standby that the configuration names, whether it is there or
+# not. `pg_basebackup` and `pg_receivewal` are never promoted and do not count.
+
+POLL_SECONDS = 0.05
+
+
+async def behind(
+    conn: Connection, named: Sequence[str], position: str | None = None
+) -> tuple[list[str], str]:
+    """Return the standbys that have not replayed the log up to a position, or to now; and it."""
+    rows = await conn.fetch(
+        """
+        select position::text, application_name, coalesce(replay_lsn >= position, false) replayed
+        from coalesce($1::text::pg_lsn, pg_current_wal_lsn()) position
+            left join pg_stat_replication
+                on state <> 'backup' and application_name <> 'pg_receivewal'
+        """,
+        position,
+    )
+    position = rows[0]["position"]
+    rows = [row for row in rows if row["application_name"] is not None]
+    late = {row["application_name"] for row in rows if not row["replayed"]}
+    there = {row["application_name"] for row in rows}
+    return sorted(late | (set(named) - there)), position
+
+
+async def wait_for_standbys(conn: Connection, named: Sequence[str], seconds: float) -> None:
+    """Return once all standbys have replayed what is committed; raises `StandbyBehindError`."""
+    late, position = await behind(conn, named)
+    give_up_at = time.monotonic() + seconds
+    while late:
+        if time.monotonic() > give_up_at:
+            raise StandbyBehindError(
+                f"{', '.join(late)} has not replayed the seal, so the old root key is kept; start "
+                "it, or drop it from `standbys` and from this server if it is never to be "
+                "promoted (who reads pg_stat_replication needs the role pg_monitor)"
+            )
+        await asyncio.sleep(POLL_SECONDS)
+        late, _ = await behind(conn, named, position)
+
+
+# ---- What the keys are for, which the tree itself does not know: whoever uses the keyring tells
+# it.
+#
+# A data key that left the tree without a shred is a row that was lost. The mirror may still hold
+# it, wrapped under what stands above it now: whoever replaces what stands above it asks here
+# first.
+
+
+class Living(Protocol):
+    """Knows what was not shredded; reads within the caller's transaction."""
+
+    async def unkeyed(
+        self, conn: Connection, region: str, scopes: Sequence[UUID] | None
+    ) -> list[UUID]:
+        """Return what was not shredded and has no data key: of these scopes, or of all (None)."""
+
+    async def scopes_of(self, conn: Connection, region: str, things: Sequence[UUID]) -> list[UUID]:
+        """Return every scope that a data key of these things may have hung on."""
+
+
+# ---- Seal. --------------------------------------------------------------------------------------
 
 log = logging.getLogger(__name__)
 
@@ -320,7 +387,7 @@ class Seal:
                 leaves = list({scope.node for scope in scopes})
                 above = await nodes.nodes_above(conn, region, leaves, head.root)
                 done = patch(region, above, head.root, root_key, scopes, wraps, wrap.new_key)
-                await rekeyed_rows.write(conn, region, done)
+                await rekeyed_rows.write_rekeyed(conn, region, done)
                 patched += len(scopes)
             dirty = await data_keys.dirty_scopes(conn, region)
         return patched
@@ -345,7 +412,7 @@ class Seal:
             done = rekey(
                 region, above, old.root, old_root_key, scopes, wraps, root_key, wrap.new_key
             )
-            mark = await rekeyed_rows.write(conn, region, done)
+            mark = await rekeyed_rows.write_rekeyed(conn, region, done)
             if not await generations.switch(conn, region, new.generation, canary, new.root_wrap):
                 raise KeysUnavailableError(f"another seal of {region} was faster")
         return Known(mark, done)

@@ -7,8 +7,8 @@ from keys import data_keys, mirror_rows
 from keys.custodian import Custodian
 from keys.damage import Damage, Finder
 from keys.errors import RolledBackError
+from keys.ground.postgres import Connection
 from keys.nodes import Tree
-from keys.rows import Connection
 from keys.tree import Node, Scope, WrappedKey
 
 

@@ -6,20 +6,24 @@ parent's page. Level 0 holds scopes. A full root pushes its page down into a new
 grows by whole levels and the root stays the same node.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from uuid import UUID
 
 from keys.errors import IntegrityError
 from keys.wrap import (
+    EMPTY,
     PAGE_BYTES,
     SLOTS,
     child_key,
+    data_key_context,
     open_page,
     page_context,
     seal_page,
     set_child_key,
+    unwrap,
+    wrap,
 )
 
 FULL = (1 << SLOTS) - 1
@@ -118,3 +122,207 @@ def node_key(region: str, path: Sequence[Node], root_key: bytes) -> bytes:
         page = open_page(key, above.page, page_context(region, above.id, above.epoch))
         key = child_key(page, below.slot)
     return key
+
+
+# ---- Re-keying: what a seal does to the tree, and what it does beforehand. Pure, no I/O. --------
+#
+# `rekey` gives every dirty scope, every node above one, and the root a fresh key; what lies below
+# an untouched child is not touched. Nodes that end up empty go, and an empty root is a leaf again.
+# A root with a single node below it takes over that node's page, so the tree shrinks by whole
+# levels.
+#
+# When many scopes are dirty, a seal re-keys most of them beforehand, a part at a time: `patch`
+# gives scopes fresh keys but leaves their nodes' own keys, and marks those nodes dirty. What was
+# written before stays readable under the old node keys until `rekey` replaces them.
+
+
+@dataclass(slots=True)
+class Rekeyed:
+    """What a seal writes."""
+
+    nodes: list[Node] = field(default_factory=list)
+    dropped_nodes: list[int] = field(default_factory=list)
+    #: Nodes whose children the root took over; they are among the dropped ones.
+    collapsed: list[int] = field(default_factory=list)
+    scopes: list[Scope] = field(default_factory=list)
+    dropped_scopes: list[UUID] = field(default_factory=list)
+    wraps: list[WrappedKey] = field(default_factory=list)
+
+
+def rekey(
+    region: str,
+    nodes: Mapping[int, Node],
+    root: int,
+    root_key: bytes,
+    scopes: Iterable[Scope],
+    wraps: Iterable[WrappedKey],
+    new_root_key: bytes,
+    fresh: Callable[[], bytes],
+) -> Rekeyed:
+    """
+    Give all that is dirty, and everything above it, a fresh key from `fresh`.
+
+    `new_root_key` is wrapped under the new generation already. `nodes` are the root, every dirty
+    node, every node above a dirty one or a dirty scope, and the root's only child where it has but
+    one; `wraps` are all the data keys of the dirty scopes. A dirty scope without data keys is
+    dropped.
+    """
+    pages = _open_pages(region, nodes, root, root_key)
+    done = Rekeyed()
+    nodes = dict(nodes)
+    scopes = _collapse(nodes, pages, root, scopes, done)
+    _rekey_scopes(region, nodes, pages, scopes, wraps, fresh, done)
+    _rekey_nodes(region, nodes, pages, root, fresh, done)
+    if nodes[root].used == 0:
+        nodes[root].level = 0
+    _seal_anew(region, nodes[root], pages[root], new_root_key, done)
+    return done
+
+
+def patch(
+    region: str,
+    nodes: Mapping[int, Node],
+    root: int,
+    root_key: bytes,
+    scopes: Sequence[Scope],
+    wraps: Iterable[WrappedKey],
+    fresh: Callable[[], bytes],
+) -> Rekeyed:
+    """
+    Give dirty scopes a fresh key, and mark the nodes they stand in dirty instead.
+
+    The pages are sealed again under the keys their nodes have; only `rekey` makes what they held
+    unreadable. Takes what `rekey` takes.
+    """
+    keys: dict[int, bytes] = {}
+    pages = _open_pages(region, nodes, root, root_key, keys)
+    done = Rekeyed()
+    _rekey_scopes(region, nodes, pages, scopes, wraps, fresh, done)
+    for identity in sorted({scope.node for scope in scopes}):
+        node = nodes[identity]
+        context = page_context(region, node.id, node.epoch)
+        node.page = seal_page(keys[identity], bytes(pages[identity]), context)
+        node.dirty = True
+        done.nodes.append(node)
+    return done
+
+
+def _open_pages(
+    region: str,
+    nodes: Mapping[int, Node],
+    root: int,
+    root_key: bytes,
+    keys: dict[int, bytes] | None = None,
+) -> dict[int, bytearray]:
+    """Open every page from the root down; `keys` receives the nodes' own keys."""
+    keys = {} if keys is None else keys
+    keys[root] = root_key
+    pages: dict[int, bytearray] = {}
+    for node in sorted(nodes.values(), key=lambda node: -node.level):
+        if node.id != root:
+            if node.parent not in pages or node.slot is None:
+                raise IntegrityError
+            keys[node.id] = child_key(pages[node.parent], node.slot)
+        context = page_context(region, node.id, node.epoch)
+        pages[node.id] = open_page(keys[node.id], node.page, context)
+    return pages
+
+
+def _collapse(
+    nodes: dict[int, Node],
+    pages: dict[int, bytearray],
+    root: int,
+    scopes: Iterable[Scope],
+    done: Rekeyed,
+) -> list[Scope]:
+    """Let a root with one node below it take over its page; returns where the scopes are now."""
+    moved = list(scopes)
+    top = nodes[root]
+    while top.level > 0 and top.used.bit_count() == 1:
+        only = next((node for node in nodes.values() if node.parent == root), None)
+        if only is None:
+            break
+        pages[root] = pages.pop(only.id)
+        top.level, top.used = only.level, only.used
+        for node in nodes.values():
+            if node.parent == only.id:
+                node.parent = root
+        moved = [replace(scope, node=root) if scope.node == only.id else scope for scope in moved]
+        del nodes[only.id]
+        done.collapsed.append(only.id)
+        done.dropped_nodes.append(only.id)
+    return moved
+
+
+def _rekey_scopes(
+    region: str,
+    nodes: Mapping[int, Node],
+    pages: dict[int, bytearray],
+    scopes: Iterable[Scope],
+    wraps: Iterable[WrappedKey],
+    fresh: Callable[[], bytes],
+    done: Rekeyed,
+) -> None:
+    by_scope: dict[UUID, list[WrappedKey]] = {}
+    for wrapped in wraps:
+        by_scope.setdefault(wrapped.scope, []).append(wrapped)
+    for scope in scopes:
+        _rekey_scope(region, nodes, pages, scope, by_scope.get(scope.id, []), fresh, done)
+
+
+def _rekey_scope(
+    region: str,
+    nodes: Mapping[int, Node],
+    pages: dict[int, bytearray],
+    scope: Scope,
+    wraps: list[WrappedKey],
+    fresh: Callable[[], bytes],
+    done: Rekeyed,
+) -> None:
+    page = pages[scope.node]
+    if not wraps:
+        set_child_key(page, scope.slot, EMPTY)
+        nodes[scope.node].used &= ~(1 << scope.slot)
+        done.dropped_scopes.append(scope.id)
+        return
+    old, new = child_key(page, scope.slot), fresh()
+    # A random epoch: another primary that counts on from the same one never meets it.
+    epoch = int.from_bytes(fresh()[:8]) >> 1
+    set_child_key(page, scope.slot, new)
+    done.scopes.append(Scope(scope.id, epoch, scope.node, scope.slot))
+    for item in wraps:
+        context = data_key_context(region, scope.id, item.scope_epoch, item.id)
+        key = unwrap(old, item.wrap, context)
+        sealed = wrap(new, key, data_key_context(region, scope.id, epoch, item.id))
+        done.wraps.append(WrappedKey(item.id, region, scope.id, epoch, sealed))
+
+
+def _rekey_nodes(
+    region: str,
+    nodes: Mapping[int, Node],
+    pages: dict[int, bytearray],
+    root: int,
+    fresh: Callable[[], bytes],
+    done: Rekeyed,
+) -> None:
+    """Bottom up: drop what is empty, else put a fresh key into the parent and seal the page."""
+    for node in sorted(nodes.values(), key=lambda node: node.level):
+        if node.id == root:
+            continue
+        if node.parent is None or node.slot is None:
+            raise IntegrityError
+        if node.used == 0:
+            set_child_key(pages[node.parent], node.slot, EMPTY)
+            nodes[node.parent].used &= ~(1 << node.slot)
+            done.dropped_nodes.append(node.id)
+            continue
+        key = fresh()
+        set_child_key(pages[node.parent], node.slot, key)
+        _seal_anew(region, node, pages[node.id], key, done)
+
+
+def _seal_anew(region: str, node: Node, page: bytearray, key: bytes, done: Rekeyed) -> None:
+    node.epoch += 1
+    node.dirty = False
+    node.page = seal_page(key, bytes(page), page_context(region, node.id, node.epoch))
+    done.nodes.append(node)

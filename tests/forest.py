@@ -5,17 +5,19 @@ from dataclasses import replace
 from itertools import count
 from uuid import UUID
 
-from keys.rekey import Rekeyed, patch, rekey
 from keys.tree import (
     FULL,
     Node,
+    Rekeyed,
     Scope,
     WrappedKey,
     add_child,
     empty_node,
     node_key,
     open_path,
+    patch,
     push_down,
+    rekey,
 )
 from keys.wrap import data_key_context, unwrap, wrap
 

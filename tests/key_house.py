@@ -22,9 +22,9 @@ import asyncpg
 from keys import mirror_rows, wrap
 from keys.custodians.file import FileCustodian
 from keys.errors import KeyDestroyedError, KeysError, StaleScopeError
+from keys.ground.postgres import Connection
 from keys.keyring import DataKey, Keyring
 from keys.mirror import Mirror
-from keys.rows import Connection
 from keys.segment import Opener
 from keys.tree import Node, Scope, WrappedKey
 from vault.adapters.directory import DirectoryStore

@@ -2,7 +2,7 @@
 
 import io
 
-from keys.rows import Connection
+from keys.ground.postgres import Connection
 
 State = dict[str, bytes]
 

@@ -13,14 +13,13 @@ from typing import Any
 
 import asyncpg
 
-from keys.announcements import listen
-from keys.cache import Cache
-from keys.custodian import Custodian
+from keys.custodian import Custodian, MovingCustodian
 from keys.custodians import open_custodian
-from keys.custodians.moving import MovingCustodian
 from keys.errors import RolledBackError
+from keys.generations import listen_for_seals
+from keys.ground.cache import Cache
 from keys.keyring import Keyring
-from keys.signing import SigningKeys
+from keys.notes.signing import SigningKeys
 from vault.actions.bucket import is_store_known, require_own_store, take_store
 from vault.actions.log_publish import less_than_bucket, require_not_behind, require_own_key
 from vault.actions.policy import start_grace, start_policy
@@ -141,7 +140,9 @@ async def open_vault(
             if not restoring:
                 await _start_region(keyring, region)
         if not restoring:
-            await stack.enter_async_context(_running(partial(listen, dsn, keyring.forget)))
+            await stack.enter_async_context(
+                _running(partial(listen_for_seals, dsn, keyring.forget))
+            )
         recorder = await stack.enter_async_context(
             GroupRecorder(dsn, timeout_seconds=config.record_timeout_seconds)
         )

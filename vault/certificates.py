@@ -13,7 +13,7 @@ import logging
 import ssl
 from pathlib import Path
 
-from keys.secret_text import ExposedError, check_owner_only
+from keys.ground.secret_files import ExposedError, check_owner_only
 from vault.errors import ConfigurationError
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from keys.secret_text import ExposedError, read_owner_only
+from keys.ground.secret_files import ExposedError, read_owner_only
 from vault.errors import (
     ConfigurationError,
     ConflictError,

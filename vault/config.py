@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
-from keys.secret_text import ExposedError, check_owner_only, read_owner_only
+from keys.ground.secret_files import ExposedError, check_owner_only, read_owner_only
+from keys.notes.note import CosignatureVerifier
 from vault.config_carriers import CarrierSettings
 from vault.config_webhooks import Webhook, parse_webhooks
 from vault.database_address import HIDDEN, shown_address

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from keys.secret_text import ExposedError, read_owner_only
+from keys.ground.secret_files import ExposedError, read_owner_only
 from vault.domain.signals import Signal
 from vault.errors import ConfigurationError
 

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from keys.cache import Cache
+from keys.ground.cache import Cache
 from keys.keyring import Keyring
-from keys.signing import SigningKeys
+from keys.notes.signing import SigningKeys
 from vault.config import Config
 from vault.damage_watch import DamageWatch
 from vault.domain.decision import Rules

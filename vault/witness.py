@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from keys.cosignature import Cosigner
 from keys.errors import IntegrityError
-from keys.handover import Trust, trust
-from keys.private_file import write_private
-from keys.signing import own_key
+from keys.ground.secret_files import write_private
+from keys.notes.note import Cosigner
+from keys.notes.signing import Trust, own_key, trust
 from vault.domain.checkpoint import Checkpoint, decode, open_checkpoint
 from vault.domain.merkle import check_consistency
 from vault.errors import ConfigurationError, UnavailableError, VaultError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import asyncpg
 
-from keys.announcements import listen
+from keys.generations import listen_for_seals
 from tests.key_house import REGION, build
 
 
@@ -27,7 +27,7 @@ async def test_a_seal_elsewhere_empties_the_caches(database: str, tmp_path: Path
             reader.keyring.forget()
             heard.set()
 
-        task = asyncio.create_task(listen(database, forget))
+        task = asyncio.create_task(listen_for_seals(database, forget))
         await until(heard)
         await reader.keyring.new_key(REGION, sealer.scopes[key], key)
         assert reader.keyring._scopes.find(sealer.scopes[key]) is not None
@@ -41,7 +41,7 @@ async def test_a_seal_elsewhere_empties_the_caches(database: str, tmp_path: Path
 async def test_a_lost_connection_counts_as_a_seal(database: str) -> None:
     """What was announced while nobody listened is made good: everything is forgotten."""
     heard = asyncio.Event()
-    task = asyncio.create_task(listen(database, heard.set))
+    task = asyncio.create_task(listen_for_seals(database, heard.set))
     await until(heard)
     conn = await asyncpg.connect(database)
     await conn.execute(

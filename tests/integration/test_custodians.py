@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from keys import wrap
-from keys.custodian import Custodian
+from keys.custodian import Custodian, MovingCustodian
 from keys.custodians import open_custodian
-from keys.custodians.moving import MovingCustodian
 from keys.errors import (
     CustodianConfigurationError,
     IntegrityError,

@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from keys.rows import AWAY
+from keys.ground.postgres import AWAY
 from vault.adapters import postgres_launcher
 from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
 from vault.errors import ConfigurationError, DatabaseUnavailableError

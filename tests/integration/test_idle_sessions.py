@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from keys import nodes
-from keys.rows import AWAY
+from keys.ground.postgres import AWAY
 from tests.fixtures_server import NUMBERS, PORTING
 from vault.actions.orders import create_order
 from vault.app import open_vault

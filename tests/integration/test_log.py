@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from keys.note import Verifier
+from keys.notes.note import Verifier
 from tests.access_records import append
 from vault.actions import log_publish as sequence_module
 from vault.actions.log_publish import sequence_log

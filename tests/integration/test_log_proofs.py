@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from keys.handover import ANNOUNCEMENT, HANDOVER
+from keys.notes.signing import ANNOUNCEMENT, HANDOVER
 from tests.access_records import append
 from tests.fixtures_server import OPERATOR, Api
 from tests.tlog_client import check_consistency, check_proof, open_checkpoint, read_log, sha256

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from keys.note import Verifier
+from keys.notes.note import Verifier
 from tests.access_records import append
 from vault.actions.log_publish import sequence_log
 from vault.actions.log_records import latest_checkpoint, list_records, verify_region

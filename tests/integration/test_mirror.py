@@ -11,10 +11,10 @@ import pytest
 from keys import data_keys, mirror_rows
 from keys import seal as seal_module
 from keys.errors import IntegrityError, RolledBackError
+from keys.ground.postgres import Connection
 from keys.mirror import Mirror
 from keys.mirror_rows import Known, Progress
 from keys.nodes import Tree
-from keys.rows import Connection
 from keys.segment import Row, encode_row
 from keys.tree import Scope
 from tests.key_house import REGION, FaultyBucket, House, build

@@ -11,7 +11,7 @@ from keys import mirror as mirror_module
 from keys import seal as seal_module
 from keys.damage import DamagedError
 from keys.errors import KeysError
-from keys.rows import Connection
+from keys.ground.postgres import Connection
 from tests.key_house import REGION, BrokenError, House, Ledger, build
 
 

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from keys.note import Verifier
+from keys.notes.note import Verifier
 from tests.fixtures_server import Api
 from vault.actions.log_publish import sequence_log
 from vault.actions.log_records import latest_checkpoint, verify_region

@@ -12,8 +12,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from keys.note import Signer
-from keys.signing import own_key
+from keys.notes.note import Signer
+from keys.notes.signing import own_key
 from tests.access_records import append
 from tests.fixtures_server import OPERATOR, Api, serving
 from tests.tlog_client import open_checkpoint, open_cosignature

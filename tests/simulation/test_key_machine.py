@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from keys import seal as seal_module
 from keys.errors import KeysError, RolledBackError, StaleScopeError
-from keys.rows import Connection
+from keys.ground.postgres import Connection
 from keys.stream import DataKey
 from keys.tree import WrappedKey
 from tests.fixtures_postgres import Address, fresh_database, memory

@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vault.auditor
-from keys.cosignature import Cosigner
 from keys.errors import IntegrityError
-from keys.handover import Mark, announcement_text, handover_text, revocation_text, trust
-from keys.note import Signer
+from keys.notes.note import Cosigner, Signer
+from keys.notes.signing import Mark, announcement_text, handover_text, revocation_text, trust
 from vault.auditor import Audit, AuditError, Trust
 from vault.domain.checkpoint import Checkpoint, decode, encode, minimum, origin
 from vault.domain.merkle import CompactRange, leaf_hash, root_of

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keys.errors import IntegrityError
-from keys.note import Signer, Verifier
+from keys.notes.note import Signer, Verifier
 from vault.domain.checkpoint import Checkpoint, decode, encode, open_checkpoint, origin
 from vault.domain.merkle import EMPTY_ROOT
 

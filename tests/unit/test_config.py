@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keys.secret_text import ExposedError, check_owner_only
+from keys.ground.secret_files import ExposedError, check_owner_only
 from vault.config import SECRET_FILES, load_config
 from vault.errors import ConfigurationError
 

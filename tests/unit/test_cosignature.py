@@ -9,9 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keys.cosignature import COSIGNATURE, CosignatureVerifier, Cosigner
 from keys.errors import IntegrityError
-from keys.note import Signer, Verifier, parse_vkey
+from keys.notes.note import COSIGNATURE, CosignatureVerifier, Cosigner, Signer, Verifier, parse_vkey
 
 LOG = Signer("portvault", Ed25519PrivateKey.from_private_bytes(bytes(32)))
 WITNESS = Cosigner("witness.example/w1", Ed25519PrivateKey.from_private_bytes(bytes([1] * 32)))

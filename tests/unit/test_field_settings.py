@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from keys.custodians.transit_server import TransitServer
+from keys.custodians.transit import TransitServer
 from keys.errors import CustodianUnavailableError
 from vault.adapters.objects import open_store
 from vault.adapters.oidc import OidcProvider

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from keys.errors import IntegrityError
-from keys.handover import trust
+from keys.notes.signing import trust
 from vault.auditor import Trust
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "handovers.json").read_text("utf-8"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keys.lookups import Lookups
+from keys.ground.cache import Lookups
 
 
 class Slow:

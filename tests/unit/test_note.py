@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keys.errors import IntegrityError, KeysError
-from keys.note import Signer, Verifier
-from keys.signing import SigningKeys
+from keys.notes.note import Signer, Verifier
+from keys.notes.signing import SigningKeys
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "note.json").read_text("utf-8"))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(VECTORS["signer"]["seed"]))

@@ -8,16 +8,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from keys.errors import IntegrityError, KeysError
-from keys.handover import (
+from keys.notes.note import Signer, Verifier
+from keys.notes.signing import (
     HANDOVER,
     Mark,
+    SigningKeys,
     announcement_text,
     handover_text,
+    own_key,
     revocation_text,
     trust,
 )
-from keys.note import Signer, Verifier
-from keys.signing import SigningKeys, own_key
 
 TEXT = "portvault/uk\n7\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
 ROOT = TEXT.split("\n")[2]

@@ -14,8 +14,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 
+from keys.damage import PassedOver
 from keys.errors import IntegrityError
-from keys.passed_over import PassedOver
 from vault.context import STORE_IDENTITY, ObjectStore
 from vault.domain.checkpoint import Checkpoint
 from vault.domain.tiles import WIDTH, Tile, cut

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from keys.errors import IntegrityError
-from keys.handover import Mark
 from keys.keyring import KeyStatus, SealResult, Walk
-from keys.note import Verifier
+from keys.notes.note import Verifier
+from keys.notes.signing import Mark
 from vault.actions.access import recorded, served
 from vault.actions.log_publish import wait_published
 from vault.context import Vault

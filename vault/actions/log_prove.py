@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
+from keys.notes.note import CosignatureVerifier
 from vault.actions.access import recorded, served
 from vault.actions.log_publish import trimmed_size
 from vault.actions.log_tiles import MissingTileError, Tiles

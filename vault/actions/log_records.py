@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import takewhile
 
-from keys.cosignature import CosignatureVerifier
 from keys.errors import IntegrityError
-from keys.handover import Mark
-from keys.note import AnyVerifier
+from keys.notes.note import AnyVerifier, CosignatureVerifier
+from keys.notes.signing import Mark
 from vault.actions.access import Access, own_regions, recorded, served
 from vault.actions.bucket import MINIMUM, PREFIX, purge_many, put_note
 from vault.actions.expire import trusted_time

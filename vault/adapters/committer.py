@@ -18,7 +18,7 @@ from typing import Generic, Self, TypeVar
 
 import asyncpg
 
-from keys.rows import AWAY, Connection, Pool
+from keys.ground.postgres import AWAY, Connection, Pool
 from vault.errors import DatabaseUnavailableError
 from vault.sql.session import SERVICE_SESSION, SessionRefusedError, require_session
 

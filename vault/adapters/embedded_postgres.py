@@ -20,7 +20,7 @@ from pathlib import Path
 
 import asyncpg
 
-from keys.rows import AWAY
+from keys.ground.postgres import AWAY
 from vault.adapters.home_lock import HomeLock
 from vault.adapters.postgres_cluster import NAME, Cluster, ended, program_path
 from vault.errors import ConfigurationError, DatabaseUnavailableError

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509 import load_pem_x509_certificate
 
-from keys.secret_text import ExposedError, read_owner_only
+from keys.ground.secret_files import ExposedError, read_owner_only
 from vault.domain.fax_mail import Domain, Letter, Route, Tls, parse_host
 from vault.errors import MailDeferredError, MailRefusedError
 from vault.unsent import reset

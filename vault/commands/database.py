@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import asyncpg
 
-from keys.rows import AWAY
+from keys.ground.postgres import AWAY
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

@@ -16,11 +16,9 @@ from pathlib import Path
 import asyncpg
 
 from keys import generations
-from keys.custodian import Custodian
-from keys.custodians.moving import MovingCustodian
+from keys.custodian import Custodian, MovingCustodian, destroy_elsewhere
 from keys.errors import CUSTODIAN_CHANGED, ForeignKeysError, KeysError
 from keys.mirror_rows import progress
-from keys.returned import destroy_elsewhere
 from keys.status import seal_overdue
 from keys.wrap import root_context
 from vault.actions.health import queues_of

@@ -4,10 +4,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from keys.damage import PassedOver
 from keys.errors import CustodianConfigurationError, CustodianUnavailableError, RolledBackError
 from keys.mirror import Mirror
-from keys.passed_over import PassedOver
-from keys.signing import SigningKeys
+from keys.notes.signing import SigningKeys
 from vault.actions.bucket import CHECKPOINT, MINIMUM, newest_note, require_identity, stored_identity
 from vault.actions.log_publish import less_than_bucket
 from vault.adapters.objects import open_store

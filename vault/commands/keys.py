@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 
-from keys.custodians.moving import MovingCustodian
+from keys.custodian import MovingCustodian
 from vault.actions.keys import keys_status, rotate_custodian, seal, verify_keys
 from vault.app import open_region_custodian
 from vault.commands.database import opened

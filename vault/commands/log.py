@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 
 from keys.errors import IntegrityError
-from keys.handover import trust
+from keys.notes.signing import trust
 from vault.client import call, check, session
 from vault.commands.content import save
 from vault.commands.output import lines, show, table, tell

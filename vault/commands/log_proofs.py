@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from keys.signing import SigningKeys
+from keys.notes.signing import SigningKeys
 from vault.actions.keys import revoke_key, rotate_key
 from vault.actions.log_publish import sequence_log
 from vault.actions.log_records import verify_region

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from keys.rows import AWAY, Connection, Pool
+from keys.ground.postgres import AWAY, Connection, Pool
 from vault.errors import DatabaseUnavailableError
 
 __all__ = ["AWAY", "Connection", "Pool", "connection", "transaction"]

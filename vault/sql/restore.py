@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from keys.announcements import SERVING
+from keys.generations import SERVING
 from vault.sql.connection import Connection
 
 #: What a record of a restore says of a document that it was told to leave behind.

@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from aiohttp import web
 
-from keys.lookups import Lookups
+from keys.ground.cache import Lookups
 from vault.actions.credentials import TOKEN_PREFIX, authenticate, hash_secret
 from vault.context import Vault
 from vault.domain.access import Principal

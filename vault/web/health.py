@@ -9,7 +9,7 @@ from functools import partial
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from keys.lookups import Lookups
+from keys.ground.cache import Lookups
 from vault.actions.expire import why_stopped
 from vault.actions.health import parts_away, queues_of
 from vault.actions.look import known_damage
