@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from vault.adapters.collector import look_less
+from vault.adapters.process import look_less
 
 pytest_plugins = [
     f"tests.{path.stem}" for path in sorted(Path(__file__).parent.glob("fixtures_*.py"))

@@ -15,8 +15,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from vault.adapters.embedded_postgres import EmbeddedPostgres
-from vault.adapters.postgres_cluster import NAME
+from vault.adapters.postgres.cluster import NAME
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.migrate import migrate
 from vault.sql.session import SERVICE_ROLE
 

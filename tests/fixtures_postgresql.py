@@ -21,8 +21,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from vault.adapters import postgres_launcher
-from vault.adapters.postgres_cluster import program_path
+from vault.adapters.postgres import launcher as postgres_launcher
+from vault.adapters.postgres.cluster import program_path
 from vault.sql.session import SERVICE_ROLE
 
 ROOT = Path(__file__).parents[1]

@@ -16,8 +16,8 @@ import aiohttp
 import asyncpg
 import pytest
 
-from vault.adapters.embedded_postgres import EmbeddedPostgres
-from vault.adapters.postgres_cluster import NAME, Cluster
+from vault.adapters.postgres.cluster import NAME, Cluster
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.migrate import migrate
 
 START_TRIES = 600

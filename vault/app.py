@@ -23,14 +23,12 @@ from keys.notes.signing import SigningKeys
 from vault.actions.bucket import is_store_known, require_own_store, take_store
 from vault.actions.log_publish import less_than_bucket, require_not_behind, require_own_key
 from vault.actions.policy import start_grace, start_policy
-from vault.adapters.allocator import keep_pages
-from vault.adapters.collector import look_less
+from vault.adapters.committer import GroupRecorder, open_committers
 from vault.adapters.courier import HttpCourier
-from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database, service_address
 from vault.adapters.objects import open_store
-from vault.adapters.recorder import GroupRecorder
-from vault.adapters.sniffer import MagicSniffer
-from vault.committers import open_committers
+from vault.adapters.postgres.embedded import EmbeddedPostgres, embedded_database, service_address
+from vault.adapters.process import keep_pages, look_less, stop_signals
+from vault.adapters.sandbox import MagicSniffer
 from vault.config import Config
 from vault.context import SIGNER_NAME, ObjectStore, People, Vault
 from vault.damage_watch import DamageWatch
@@ -42,7 +40,6 @@ from vault.log_watch import LogWatch
 from vault.meter import Meter
 from vault.migrate import migrate
 from vault.policy_files import read_rules
-from vault.process import stop_signals
 from vault.refused import Refused
 from vault.sql.connection import connection
 from vault.sql.documents import LivingRows

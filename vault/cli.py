@@ -23,9 +23,9 @@ from keys.errors import (
     KeysUnavailableError,
 )
 from vault import errors
+from vault.adapters.process import hear_signals, protect_memory, stop_signals
 from vault.commands.arguments import make_parser
 from vault.commands.output import tell
-from vault.process import hear_signals, protect_memory, stop_signals
 from vault.wording import worded
 
 FAILED, MISSING, FORBIDDEN, UNAVAILABLE = 1, 3, 4, 5

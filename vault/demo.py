@@ -25,7 +25,7 @@ from vault.actions.log_records import verify_region
 from vault.actions.orders import change_order, create_order
 from vault.actions.read import open_content
 from vault.actions.shred import purge_shredded
-from vault.adapters.embedded_postgres import EmbeddedPostgres
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import login, open_vault
 from vault.attacker import Attacker
 from vault.config import Config

@@ -47,8 +47,8 @@ from vault.actions.orders import create_order
 from vault.actions.read import open_content
 from vault.actions.restore import restore
 from vault.actions.shred import shred
-from vault.adapters.embedded_postgres import EmbeddedPostgres
-from vault.adapters.postgres_tools import run_tool
+from vault.adapters.postgres.cluster import run_tool
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import login, open_vault
 from vault.attacker import Attacker
 from vault.commands.output import table

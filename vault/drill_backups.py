@@ -15,8 +15,8 @@ from pathlib import Path
 
 import asyncpg
 
-from vault.adapters.embedded_postgres import EmbeddedPostgres
-from vault.adapters.postgres_tools import run_tool
+from vault.adapters.postgres.cluster import run_tool
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.errors import VaultError
 
 ARCHIVE_SECONDS = 60.0

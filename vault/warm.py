@@ -18,7 +18,7 @@ from typing import Any
 import uvloop
 from phonenumbers.phonemetadata import PhoneMetadata
 
-from vault.adapters.threads import running_threads
+from vault.adapters.process import running_threads
 
 #: Names are resolved in them, and small files read.
 THREADS = 16

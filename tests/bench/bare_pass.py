@@ -22,7 +22,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from yarl import URL
 
-from vault.adapters.s3_signer import Signer
+from vault.adapters.s3_requests import Signer
 
 #: The stand-in forgets old objects of this name when its room is full.
 BUCKET = "bench"

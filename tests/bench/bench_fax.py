@@ -35,7 +35,7 @@ from tests.bench.bench_ingest import SINK, cpu_seconds, free_port, rate
 from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import SAMPLES
 from vault.adapters.http_client import HttpClient
-from vault.adapters.postgres_cluster import NAME, Cluster
+from vault.adapters.postgres.cluster import NAME, Cluster
 
 #: As many at once as the design's prototypes had.
 GATEWAYS = 16

@@ -42,7 +42,7 @@ from tests.bench.bare_tree import BareTree, grow_bare
 from tests.bench.bench_ingest import forget_peak, peak_mib
 from tests.bench.grown_tree import grow
 from vault.adapters.directory import DirectoryStore
-from vault.adapters.embedded_postgres import SETTINGS, EmbeddedPostgres
+from vault.adapters.postgres.embedded import SETTINGS, EmbeddedPostgres
 from vault.migrate import migrate
 from vault.sql.documents import LivingRows
 

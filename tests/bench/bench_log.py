@@ -24,7 +24,7 @@ import uvloop
 
 from tests.bench.log_appends import appends, lag, reads
 from tests.bench.log_long import fill, long_log, searches
-from vault.adapters.embedded_postgres import EmbeddedPostgres
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

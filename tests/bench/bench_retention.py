@@ -20,7 +20,7 @@ import uvloop
 
 from tests.bench.grown_tree import grow
 from vault.actions.expire import expire, review, shred_due
-from vault.adapters.embedded_postgres import EmbeddedPostgres
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

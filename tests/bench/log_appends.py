@@ -16,7 +16,7 @@ from tests.retention_house import new_order
 from vault.actions.ingest import Upload, ingest
 from vault.actions.log_publish import sequence_log
 from vault.actions.read import open_content
-from vault.adapters.recorder import GroupRecorder
+from vault.adapters.committer import GroupRecorder
 from vault.context import Vault
 from vault.domain.documents import Kind
 from vault.domain.records import Record

@@ -17,8 +17,8 @@ from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.look import look_at_rest
 from vault.actions.order_details import renew_index
 from vault.actions.repair import Repaired, repair
-from vault.adapters.dump_columns import DumpColumns
-from vault.adapters.postgres_tools import run_tool
+from vault.adapters.postgres.cluster import run_tool
+from vault.adapters.postgres.dump import DumpColumns
 from vault.commands.doctor_damage import damage as doctor_damage
 from vault.context import Vault
 from vault.sql import log_published as published_sql

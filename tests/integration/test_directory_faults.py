@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vault.adapters.directory import DirectoryStore
-from vault.adapters.directory_partial import sweep
-from vault.adapters.directory_root import DirectoryRoot
+from vault.adapters.directory import DirectoryRoot, DirectoryStore, sweep
 from vault.adapters.objects import open_store
 from vault.errors import ConfigurationError, ObjectMissingError, ObjectStoreUnavailableError
 

@@ -7,9 +7,9 @@ import asyncpg
 import pytest
 
 from tests.fixtures_process import VaultProcess
-from vault.adapters import dump as dump_module
-from vault.adapters.dump import Dump
-from vault.adapters.postgres_tools import client_environment, run_tool, tool
+from vault.adapters.postgres import dump as dump_module
+from vault.adapters.postgres.cluster import client_environment, run_tool, tool
+from vault.adapters.postgres.dump import Dump
 from vault.commands.backups import load
 from vault.errors import ConfigurationError, VaultError
 from vault.migrate import migrate, migrate_as, migrations_directory, read_migrations

@@ -15,15 +15,15 @@ import asyncpg
 import pytest
 
 from keys.ground.postgres import AWAY
-from vault.adapters import postgres_launcher
-from vault.adapters.embedded_postgres import EmbeddedPostgres, embedded_database
+from vault.adapters.postgres import launcher as postgres_launcher
+from vault.adapters.postgres.embedded import EmbeddedPostgres, embedded_database
 from vault.errors import ConfigurationError, DatabaseUnavailableError
 
 ROOT = Path(__file__).parents[2]
 SERVE = """
 import asyncio, sys
 from pathlib import Path
-from vault.adapters.embedded_postgres import EmbeddedPostgres
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 async def main():
     server = EmbeddedPostgres(Path(sys.argv[1]), durable=False)
     await server.start()

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from vault.adapters.http_client import HttpClient
-from vault.adapters.http_wire import BUFFER_BYTES, HEAD_BYTES_MAX
+from vault.adapters.http_client import BUFFER_BYTES, HEAD_BYTES_MAX, HttpClient
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SECONDS = 0.5

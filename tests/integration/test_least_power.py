@@ -18,9 +18,9 @@ import asyncpg
 import pytest
 
 from tests.access_records import append
-from vault.adapters import postgres_launcher
-from vault.adapters.embedded_postgres import EmbeddedPostgres, service_address
-from vault.adapters.postgres_cluster import NAME, is_confined
+from vault.adapters.postgres import launcher as postgres_launcher
+from vault.adapters.postgres.cluster import NAME, is_confined
+from vault.adapters.postgres.embedded import EmbeddedPostgres, service_address
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault
@@ -36,7 +36,7 @@ import asyncio, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import asyncpg
-from vault.adapters.embedded_postgres import EmbeddedPostgres
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 async def main():
     server = EmbeddedPostgres(Path(sys.argv[2]), durable=False)
     conn = await asyncpg.connect(await server.start())

@@ -14,8 +14,8 @@ from tests.fixtures_server import OPERATOR, SAMPLES, Api
 from tests.fixtures_telefax import Faxes
 from vault.actions.keys import seal, verify_keys
 from vault.actions.repair import Repaired, repair
-from vault.adapters.dump_columns import DumpColumns
-from vault.adapters.postgres_tools import run_tool
+from vault.adapters.postgres.cluster import run_tool
+from vault.adapters.postgres.dump import DumpColumns
 from vault.context import Vault
 
 SCAN = SAMPLES / "passport-uto.jpg"

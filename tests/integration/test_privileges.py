@@ -9,7 +9,7 @@ import pytest
 
 from tests.access_records import append, record
 from vault.actions.log_publish import sequence_log
-from vault.adapters.recorder import GroupRecorder
+from vault.adapters.committer import GroupRecorder
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 
 from tests.access_records import record
-from vault.adapters import recorder as recorder_module
-from vault.adapters.recorder import GroupRecorder
+from vault.adapters import committer as recorder_module
+from vault.adapters.committer import GroupRecorder
 from vault.domain.records import Record
 from vault.errors import RecordsUnavailableError
 

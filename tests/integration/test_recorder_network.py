@@ -9,7 +9,7 @@ import pytest
 
 from tests.access_records import record
 from tests.fixtures_wire import Wire
-from vault.adapters.recorder import GroupRecorder
+from vault.adapters.committer import GroupRecorder
 from vault.domain.records import Record
 from vault.errors import RecordsUnavailableError
 

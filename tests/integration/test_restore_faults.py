@@ -28,7 +28,7 @@ from tests.states import State, bring_back, take_state
 from vault import app
 from vault.actions.log_publish import publish_log, require_not_behind, sequence_log
 from vault.actions.restore import restore
-from vault.adapters import recorder
+from vault.adapters import committer as recorder
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

@@ -15,7 +15,7 @@ import pytest
 
 from tests.access_records import append
 from tests.fixtures_postgresql import DATABASE, LOGIN, OWNER, Server
-from vault.adapters.recorder import GroupRecorder
+from vault.adapters.committer import GroupRecorder
 from vault.app import open_vault
 from vault.config import Config
 from vault.errors import ConfigurationError, RecordsUnavailableError

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vault.adapters.sandbox import SandboxedChildren
-from vault.adapters.sniffer import UNKNOWN, MagicSniffer
+from vault.adapters.sandbox import UNKNOWN, MagicSniffer, SandboxedChildren
 from vault.domain.documents import HEAD_BYTES
 from vault.errors import ContentRefusedError, UnavailableError
 
@@ -43,7 +42,7 @@ import asyncio, sys
 from pathlib import Path
 from vault import app
 from vault.adapters.sandbox import SandboxedChildren
-from vault.adapters.sniffer import MagicSniffer
+from vault.adapters.sandbox import MagicSniffer
 async def ask():
     sandbox = SandboxedChildren(processes=1, timeout_seconds=20.0, memory_bytes=1 << 30)
     print(await MagicSniffer(sandbox).sniff(b"GIF89a" + bytes(64)))

@@ -14,7 +14,7 @@ import pytest
 from keys import seal as seal_module
 from keys.errors import RolledBackError, StandbyBehindError
 from tests.key_house import REGION, House, build
-from vault.adapters.embedded_postgres import EmbeddedPostgres
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.migrate import migrate
 
 

@@ -18,9 +18,9 @@ import pytest
 from tests.fixtures_process import VaultProcess
 from tests.retention_house import end, new_order, put
 from vault.actions.expire import expire
-from vault.adapters import postgres_launcher
-from vault.adapters.embedded_postgres import EmbeddedPostgres
-from vault.adapters.postgres_cluster import NAME, Cluster, program_path
+from vault.adapters.postgres import launcher as postgres_launcher
+from vault.adapters.postgres.cluster import NAME, Cluster, program_path
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import open_vault
 from vault.config import Config
 from vault.domain.documents import Kind

@@ -12,7 +12,7 @@ from tests.command_line import token_of
 from tests.fixtures_postfix import Postfix, attachment
 from tests.fixtures_process import VaultProcess
 from tests.fixtures_spool import HylaFax
-from vault.adapters.postgres_cluster import NAME, Cluster
+from vault.adapters.postgres.cluster import NAME, Cluster
 from vault.attacker import Attacker
 from vault.domain.tiff_fax import read_pages
 

@@ -14,7 +14,7 @@ import pytest
 from tests.access_records import append
 from tests.fixtures_objects import disk
 from tests.fixtures_server import Api, in_pieces, serving
-from vault.adapters.embedded_postgres import EmbeddedPostgres
+from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import open_vault
 from vault.config import Config
 from vault.context import Vault

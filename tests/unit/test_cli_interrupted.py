@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from vault.adapters.process import stop_signals
 from vault.cli import _run
-from vault.process import stop_signals
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 

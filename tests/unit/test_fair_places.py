@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from vault.adapters import fair_places
-from vault.adapters.fair_places import SLOW_SECONDS, FairPlaces
+from vault.adapters import sandbox as fair_places
+from vault.adapters.sandbox import SLOW_SECONDS, FairPlaces
 
 
 class Clock:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vault.adapters.postgres_tools import without_password
+from vault.adapters.postgres.cluster import without_password
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from minio.credentials.credentials import Credentials
 from minio.signer import sign_v4_s3
 from minio.time import to_amz_date
 
-from vault.adapters.s3_signer import UNSIGNED, Signer, encode_query
+from vault.adapters.s3_requests import UNSIGNED, Signer, encode_query
 
 NAMES = st.text("abcxyz0189-_./", min_size=1, max_size=40)
 WORDS = st.text("abcXYZ0189-_.~", min_size=1, max_size=20)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fixtures_server import in_pieces
 from vault.adapters.directory import THREADS, DirectoryStore
-from vault.adapters.threads import running_threads
+from vault.adapters.process import running_threads
 from vault.errors import ConfigurationError
 
 #: A server that reaches the limit of tasks while it serves, as an account that is not exempt.

@@ -9,21 +9,241 @@ is made in its place and nothing is written there.
 """
 
 import asyncio
+import errno
+import fcntl
 import os
+import secrets
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import TypeVar
 
-from vault.adapters.directory_partial import Partial, sweep, sync_directory
-from vault.adapters.directory_root import DIRECTORY_FLAGS, DirectoryRoot
 from vault.adapters.object_names import check_size, checked_name, write_and_read_back
-from vault.adapters.threads import running_threads
-from vault.context import StoredObject
+from vault.adapters.process import running_threads
+from vault.context import STORE_IDENTITY, StoredObject
 from vault.errors import ConfigurationError, ObjectMissingError, ObjectStoreUnavailableError
+
+# ---- The root of a directory store, which is held open: whatever is mounted over it later is not
+# it.
+#
+# The path is looked at before each step. Where it does not lead to the directory that is held,
+# only a directory with the same identity file is taken up in its place, as a disk is that was
+# mounted again.
+
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_IDENTITY_BYTES_MAX = 4096
+
+
+class DirectoryRoot:
+    """
+    The store's own directory, made where it is missing and `make` says so.
+
+    Every method may raise `OSError`; a store that is not where it was is `ESTALE`, never
+    `FileNotFoundError`, which would say that an object is missing.
+    """
+
+    def __init__(self, path: Path, *, make: bool) -> None:
+        self.path = path
+        if make:
+            _make_private(path)
+        self._held = os.open(path, DIRECTORY_FLAGS)
+        self._identity = _identity(self._held)
+
+    def descriptor(self) -> int:
+        """Return the descriptor of the store's directory, which is what lies at its path now."""
+        try:
+            if not os.path.samestat(self.path.stat(), os.fstat(self._held)):
+                self._take_up()
+        except (FileNotFoundError, NotADirectoryError):
+            raise OSError(errno.ESTALE, "the directory is gone; is its disk mounted?") from None
+        return self._held
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        os.close(self._held)
+
+    def _take_up(self) -> None:
+        """Hold what lies at the path instead, if it says that it is the same store."""
+        if self._identity is None:
+            with suppress(OSError):
+                self._identity = _identity(self._held)
+        found = os.open(self.path, DIRECTORY_FLAGS)
+        try:
+            if self._identity is None or _identity(found) != self._identity:
+                raise OSError(
+                    errno.ESTALE, "what lies there is not this store; is its disk mounted?"
+                )
+            os.dup2(found, self._held, inheritable=False)
+        finally:
+            os.close(found)
+
+
+def _identity(directory: int) -> bytes | None:
+    """Return what the identity file of a directory holds; None where there is none."""
+    try:
+        file = os.open(STORE_IDENTITY, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(file, _IDENTITY_BYTES_MAX)
+    finally:
+        os.close(file)
+
+
+def _make_private(directory: Path) -> None:
+    """Make a directory and those above it that are missing, each for this user only."""
+    for missing in reversed(
+        [path for path in (directory, *directory.parents) if not path.exists()]
+    ):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
+
+
+# ---- A file that is being written, out of sight until it is whole; and what killed writers leave.
+
+FOLDER = ".partial"
+SUFFIX = ".partial"
+
+
+class Partial:
+    """One object on its way; its steps block, and only one of them runs at a time."""
+
+    def __init__(self, root: DirectoryRoot, name: str) -> None:
+        self._root = root
+        #: Of the directory that was the store's when the first byte came.
+        self._base: int | None = None
+        self._target = PurePath(name)
+        self._name = _new_name()
+        self._folder: int | None = None
+        self._file: int | None = None
+        self._shown = False
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """Append the chunks."""
+        file = self._open()
+        for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(file, view) :]
+
+    def finish(self, chunks: Sequence[bytes]) -> None:
+        """Append the last chunks, and show the whole under its name; durable when this returns."""
+        self.write(chunks)
+        os.fsync(self._open())
+        try:
+            self._rename()
+        except FileNotFoundError:
+            self._make_parents()
+            self._rename()
+        sync_directory(self._target.parent, self._base)
+        # What was written is in the store only where the store still lies at its path.
+        self._root.descriptor()
+
+    def drop(self) -> None:
+        """Remove what was written, even when it was shown already, as far as the disk lets."""
+        with suppress(OSError):
+            if self._shown:
+                os.unlink(self._target, dir_fd=self._base)
+        if self._folder is not None and not self._shown:
+            # By the open folder: that finds the file wherever the root was moved to.
+            with suppress(OSError):
+                os.unlink(self._name, dir_fd=self._folder)
+
+    def close(self) -> None:
+        """Let go of the file, and of its lock."""
+        for descriptor in (self._file, self._folder, self._base):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._file = self._folder = self._base = None
+
+    def _open(self) -> int:
+        """Return the descriptor of the file, which is made on first use."""
+        if self._file is None:
+            self._file = self._create()
+        return self._file
+
+    def _create(self) -> int:
+        self._base = os.dup(self._root.descriptor())
+        with suppress(FileExistsError):
+            os.mkdir(FOLDER, mode=0o700, dir_fd=self._base)
+        self._folder = os.open(FOLDER, DIRECTORY_FLAGS, dir_fd=self._base)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        while True:
+            made = os.open(self._name, flags, 0o600, dir_fd=self._folder)
+            if _lock(made) and os.fstat(made).st_nlink:
+                return made
+            # A sweeper saw the file before it was locked, and takes it by its name: that is not
+            # used again.
+            os.close(made)
+            self._name = _new_name()
+
+    def _rename(self) -> None:
+        os.rename(self._name, self._target, src_dir_fd=self._folder, dst_dir_fd=self._base)
+        self._shown = True
+
+    def _make_parents(self) -> None:
+        """Make the directories between root and object, but never the root."""
+        for made in reversed(self._target.parents[:-1]):
+            with suppress(FileExistsError):
+                os.mkdir(made, mode=0o700, dir_fd=self._base)
+                sync_directory(made.parent, self._base)
+
+
+def sweep(root: DirectoryRoot) -> int:
+    """Remove the partial files whose writers are gone; returns how many."""
+    try:
+        folder = os.open(FOLDER, DIRECTORY_FLAGS, dir_fd=root.descriptor())
+    except FileNotFoundError:
+        return 0
+    try:
+        with os.scandir(folder) as found:
+            names = [entry.name for entry in found if entry.name.endswith(SUFFIX)]
+        return sum(_sweep(folder, name) for name in names)
+    finally:
+        os.close(folder)
+
+
+def _sweep(folder: int, name: str) -> bool:
+    """Remove a partial file unless its writer has it locked; returns whether it was removed."""
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    try:
+        if not _lock(descriptor):
+            return False
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(directory: PurePath, base: int | None) -> None:
+    """Make the names in a directory below `base` durable."""
+    descriptor = os.open(directory, DIRECTORY_FLAGS, dir_fd=base)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _new_name() -> str:
+    return secrets.token_hex(16) + SUFFIX
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# ---- Directory. ---------------------------------------------------------------------------------
 
 #: Bytes that are gathered for one hop to a thread, and bytes of one chunk that is read.
 GATHER_BYTES = 512 * 1024

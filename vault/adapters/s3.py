@@ -21,9 +21,9 @@ from minio.error import MinioException, S3Error
 from urllib3.exceptions import HTTPError
 
 from vault.adapters.object_names import checked_name, write_and_read_back
+from vault.adapters.process import running_threads
 from vault.adapters.s3_requests import Bucket, SignedRequests, named_region
 from vault.adapters.s3_upload import Uploads
-from vault.adapters.threads import running_threads
 from vault.context import StoredObject
 from vault.errors import ObjectStoreUnavailableError
 

@@ -10,15 +10,135 @@ the question that is being answered, and no more.
 
 import asyncio
 import contextlib
+import logging
 import os
+import re
 import sys
-from contextlib import AsyncExitStack
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
-from vault.adapters.fair_places import FairPlaces
-from vault.domain.documents import TIFF
+from vault.domain.documents import HEAD_BYTES, TIFF, by_signature
 from vault.domain.faxes import Checked, Mail
 from vault.errors import ContentRefusedError, UnavailableError, UnsupportedTypeError
 from vault.sandbox import frames
+
+# ---- Places that are shared fairly: whoever has used least of them is next. ---------------------
+#
+# What a sender has used is the time for which it held places. So one that asks slow questions, or
+# many, waits behind all others until they have used as much; one who comes anew begins at what the
+# others have used by then, and cannot save up time. A place that is taken is not taken away again:
+# therefore a sender whose questions are slow never holds the last place, where there are several.
+
+#: A sender whose last question took longer leaves one place to the others.
+SLOW_SECONDS = 0.25
+#: Of those who want nothing now so many are remembered; who has used least is forgotten first.
+REMEMBERED_MAX = 1000
+
+
+@dataclass(slots=True)
+class _Sender:
+    """How long a sender held places, in seconds, when those began that it has, and who waits."""
+
+    used: float
+    begun: list[float] = field(default_factory=list)
+    waiting: deque[asyncio.Future[float]] = field(default_factory=deque)
+    last: float = 0.0
+
+    def used_by(self, now: float) -> float:
+        """Return the seconds that it has used, those of the places that it has now among them."""
+        return self.used + sum(now - at for at in self.begun)
+
+    def is_slow(self, now: float) -> bool:
+        """Whether its last question, or one that is being answered, takes long."""
+        return self.last > SLOW_SECONDS or any(now - at > SLOW_SECONDS for at in self.begun)
+
+
+class FairPlaces:
+    """So many places; who waits for one longest gets none before who has used less."""
+
+    def __init__(self, places: int) -> None:
+        self._places, self._free = places, places
+        self._senders: dict[str, _Sender] = {}
+        #: What the sender that was served last had used: where who comes anew begins.
+        self._floor = 0.0
+
+    @property
+    def free(self) -> int:
+        """How many places nobody has."""
+        return self._free
+
+    @asynccontextmanager
+    async def taken(self, name: str) -> AsyncIterator[None]:
+        """Hold a place within the block, after waiting for the sender's turn."""
+        sender = self._senders.get(name)
+        if sender is None:
+            sender = self._senders[name] = _Sender(self._floor)
+        elif not sender.begun and not sender.waiting:
+            sender.used = max(sender.used, self._floor)
+        turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        sender.waiting.append(turn)
+        self._serve()
+        try:
+            began = await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                # Its turn had come, and is another's now.
+                self._give_back(name, sender, turn.result())
+            else:
+                with suppress(ValueError):
+                    sender.waiting.remove(turn)
+                self._forget(name, sender)
+            raise
+        try:
+            yield
+        finally:
+            self._give_back(name, sender, began)
+
+    def _give_back(self, name: str, sender: _Sender, began: float) -> None:
+        sender.begun.remove(began)
+        sender.last = time.monotonic() - began
+        sender.used += sender.last
+        self._free += 1
+        self._serve()
+        self._forget(name, sender)
+
+    def _serve(self) -> None:
+        """Give free places to those whose turn it is."""
+        now = time.monotonic()
+        while self._free:
+            among = [s for s in self._senders.values() if s.waiting and self._may(s, now)]
+            if not among:
+                return
+            sender = min(among, key=lambda one: one.used_by(now))
+            turn = sender.waiting.popleft()
+            if turn.done():
+                continue
+            self._floor = max(self._floor, sender.used)
+            self._free -= 1
+            sender.begun.append(now)
+            turn.set_result(now)
+
+    def _may(self, sender: _Sender, now: float) -> bool:
+        # The last place is for those who give it back soon.
+        return self._free > 1 or not sender.begun or not sender.is_slow(now)
+
+    def _forget(self, name: str, sender: _Sender) -> None:
+        """Keep of those who want nothing only what they have used beyond the others; bounded."""
+        if not sender.begun and not sender.waiting and sender.used <= self._floor:
+            self._senders.pop(name, None)
+        if len(self._senders) <= REMEMBERED_MAX:
+            return
+        resting = [n for n, one in self._senders.items() if not one.begun and not one.waiting]
+        if len(resting) > REMEMBERED_MAX:
+            least = self._senders.pop(min(resting, key=lambda n: self._senders[n].used))
+            # Who is forgotten would begin there, and so does everybody else.
+            self._floor = max(self._floor, least.used)
+
+
+# ---- Sandbox. -----------------------------------------------------------------------------------
 
 TRIES = 2
 #: What a child may answer: a fax as PDF is little larger than the fax.
@@ -177,3 +297,65 @@ async def _end(child: asyncio.subprocess.Process | None) -> None:
     with contextlib.suppress(ProcessLookupError):
         child.kill()
     await child.wait()
+
+
+# ---- Names a file's type by its first bytes: the signature table first, then libmagic in the
+# sandbox.
+#
+# The table compares constant bytes and parses nothing, so it is asked in this process and covers
+# every type that the vault takes. What it does not know goes to libmagic, which reads hostile
+# bytes in C and therefore runs in the sandboxed child only.
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = "application/octet-stream"
+TIMEOUT_SECONDS = 5.0
+_PROBE, _PROBE_TYPE = b"GIF89a" + bytes(64), "image/gif"
+#: RFC 6838, 4.2: the child may have been taken over, and what it says goes into answers.
+_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.ASCII)
+_HINTS = {
+    "library": "libmagic cannot be loaded; install libmagic1 or the package pylibmagic",
+    "database": "libmagic cannot use its database of types; install it again",
+}
+
+
+class MagicSniffer:
+    """Signatures here, and libmagic in the sandbox's children."""
+
+    def __init__(self, sandbox: SandboxedChildren) -> None:
+        self._sandbox = sandbox
+
+    async def sniff(self, head: bytes, *, sender: str = "") -> str:
+        """
+        Return the media type, `application/octet-stream` where nothing is known.
+
+        No bytes make it raise. Without libmagic the signatures are all it knows. `sender` is whose
+        turn it is in the sandbox, where the child is asked.
+        """
+        head = head[:HEAD_BYTES]
+        if known := by_signature(head):
+            return known
+        try:
+            return await self._within_time(head, sender)
+        except UnavailableError as error:
+            log.warning("%s", error)
+            return UNKNOWN
+
+    async def check(self) -> None:
+        """Raise when libmagic cannot be used, with a message that says what to do."""
+        if await self._within_time(_PROBE, "") != _PROBE_TYPE:
+            raise UnavailableError("libmagic knows no types; install its database again")
+
+    async def _within_time(self, head: bytes, sender: str) -> str:
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                found = await self._sandbox.sniff(head, sender=sender)
+        except TimeoutError:
+            raise UnavailableError(
+                f"libmagic does not answer within {TIMEOUT_SECONDS:g} seconds"
+            ) from None
+        except ContentRefusedError as error:
+            # What a child that was taken over says instead goes no further.
+            hint = _HINTS.get(str(error), "libmagic could not read a file within its limits")
+            raise UnavailableError(hint) from None
+        return found if _TYPE.fullmatch(found) else UNKNOWN

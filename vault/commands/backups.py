@@ -12,8 +12,8 @@ import asyncpg
 from keys.errors import RestoreRefusedError
 from vault.actions.restore import Restored, backed_up
 from vault.actions.restore import restore as restore_region
-from vault.adapters.dump import Dump
-from vault.adapters.postgres_tools import run_tool
+from vault.adapters.postgres.cluster import run_tool
+from vault.adapters.postgres.dump import Dump
 from vault.app import attached, login, open_vault
 from vault.commands.database import database_errors
 from vault.commands.operator import operator, regions_of

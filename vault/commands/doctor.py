@@ -22,9 +22,9 @@ from keys.mirror_rows import progress
 from keys.status import seal_overdue
 from keys.wrap import root_context
 from vault.actions.health import queues_of
-from vault.adapters.postgres_cluster import is_confined
-from vault.adapters.recorder import APPLICATION
-from vault.adapters.sniffer import MagicSniffer
+from vault.adapters.committer import APPLICATION
+from vault.adapters.postgres.cluster import is_confined
+from vault.adapters.sandbox import MagicSniffer
 from vault.app import EMBEDDED, attached, login, open_region_custodian
 from vault.commands.database import database_errors
 from vault.commands.doctor_damage import damage

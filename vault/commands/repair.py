@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vault.actions.repair import Repaired
 from vault.actions.repair import repair as repair_region
-from vault.adapters.dump_columns import DumpColumns
+from vault.adapters.postgres.dump import DumpColumns
 from vault.app import open_vault
 from vault.commands.database import database_errors
 from vault.commands.operator import operator, regions_of

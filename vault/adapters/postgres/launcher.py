@@ -7,7 +7,7 @@ dumps, asks the kernel for a fast shutdown (SIGINT) when the parent dies, and, w
 becomes UID. It does not daemonize.
 
 The program may open the files of ALLOWED, a JSON list of pairs of a path and what it gives
-(`vault.sandbox.landlock`), and no other, whoever it is; `null`, for tests, binds it to none. When
+(`vault.sandbox.confine`), and no other, whoever it is; `null`, for tests, binds it to none. When
 root starts it and the way to those files leads through directories that UID may not pass, such as
 /root (0700), it keeps one capability for that, which Landlock binds to the same files. Where the
 kernel has no Landlock neither holds: then the program reads what UID may, and with the capability
@@ -22,10 +22,10 @@ import signal
 import sys
 from pathlib import Path
 
+from vault.sandbox.confine import OWN, RUN, restrict
+
 # Started without a site directory, so that nothing of the environment is imported but our own.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
-
-from vault.sandbox.landlock import OWN, RUN, restrict
 
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, PR_SET_NO_NEW_PRIVS = 28, 4, 38

@@ -1,0 +1,1 @@
+"""PostgreSQL as a program: its tools, and one that is embedded."""
