@@ -21,7 +21,7 @@ import pytest
 from yarl import URL
 
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.web import listening
 

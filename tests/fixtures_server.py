@@ -18,7 +18,7 @@ from tests.described import watched
 from tests.fixtures_postgres import as_service
 from vault.actions.credentials import create_token
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.credentials import Grant

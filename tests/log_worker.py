@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 
 
 async def work(home: str, dsn: str) -> None:

@@ -14,7 +14,7 @@ from vault.actions.read import open_content
 from vault.actions.restore import Restored, restore
 from vault.actions.shred import shred
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Ground

@@ -14,7 +14,7 @@ from vault.actions.holds import place_hold, release_hold
 from vault.actions.ingest import Upload, ingest
 from vault.actions.orders import change_order, create_order
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.approvals import Act, Terms

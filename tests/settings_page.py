@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vault.commands.settings import sentences
-from vault.config import (
+from vault.config.settings import (
     CLIENT_VARIABLES,
     PREFIX,
     RENAMED,
@@ -23,7 +23,7 @@ from vault.config import (
     Region,
     load_config,
 )
-from vault.config_webhooks import Webhook
+from vault.config.webhooks import Webhook
 from vault.errors import ConfigurationError
 
 PAGE = Path(__file__).parents[1] / "docs/settings.md"

@@ -25,22 +25,21 @@ from vault.actions.log_publish import less_than_bucket, require_not_behind, requ
 from vault.actions.policy import start_grace, start_policy
 from vault.adapters.committer import GroupRecorder, open_committers
 from vault.adapters.courier import HttpCourier
+from vault.adapters.mailer import SmtpMailer
 from vault.adapters.objects import open_store
 from vault.adapters.postgres.embedded import EmbeddedPostgres, embedded_database, service_address
 from vault.adapters.process import keep_pages, look_less, stop_signals
-from vault.adapters.sandbox import MagicSniffer
-from vault.config import Config
+from vault.adapters.sandbox import MagicSniffer, SandboxedChildren
+from vault.config.policies import read_rules
+from vault.config.settings import Config
 from vault.context import SIGNER_NAME, ObjectStore, People, Vault
-from vault.damage_watch import DamageWatch
+from vault.domain.fax_mail import Routes, check_hosts, parse_routes
 from vault.domain.records import LogPolicy, parse_log_policy
 from vault.domain.retention import parse_policy
-from vault.fax_parts import load_routes, make_mailer, make_sandbox
-from vault.intake_memory import IntakeMemory
-from vault.log_watch import LogWatch
-from vault.meter import Meter
 from vault.migrate import migrate
-from vault.policy_files import read_rules
-from vault.refused import Refused
+from vault.process.meter import Meter, Refused
+from vault.process.streams import Streams
+from vault.process.watches import DamageWatch, IntakeMemory, LogWatch
 from vault.sql.connection import connection
 from vault.sql.documents import LivingRows
 from vault.sql.session import (
@@ -50,7 +49,38 @@ from vault.sql.session import (
     require_own_session,
     require_session,
 )
-from vault.streams import Streams
+
+# ---- Wires what faxes need beside the rest: their table, the sandbox, and who takes their mail.
+
+
+def load_routes(config: Config) -> Routes:
+    """Read where faxes go by mail, from `faxes.toml` beside the data; without it none does."""
+    own = config.home / "faxes.toml"
+    routes = parse_routes(own.read_text(encoding="utf-8")) if own.exists() else Routes()
+    return check_hosts(routes, config.fax_smtp)
+
+
+def make_sandbox(config: Config) -> SandboxedChildren:
+    """Return the sandbox, whose children start when they are needed."""
+    return SandboxedChildren(
+        processes=config.sandbox_processes_max,
+        timeout_seconds=config.sandbox_timeout_seconds,
+        memory_bytes=config.sandbox_memory_bytes_max,
+    )
+
+
+def make_mailer(config: Config) -> SmtpMailer:
+    """Return who hands mail to its next hop."""
+    return SmtpMailer(
+        host=config.fax_smtp,
+        sender=config.fax_mail_from,
+        user=config.fax_smtp_user,
+        password_file=config.fax_smtp_password_file,
+        timeout_seconds=config.fax_mail_seconds_max,
+    )
+
+
+# ---- App. ---------------------------------------------------------------------------------------
 
 log = logging.getLogger(__name__)
 
@@ -232,8 +262,8 @@ def open_region_custodian(config: Config, region: str) -> Custodian:
 async def serve(config: Config) -> None:
     """Serve, and work where the configuration says so, until a signal asks to stop."""
     # Entrances and their libraries are loaded by who serves, not by every command.
+    from vault.adapters.warm import warm
     from vault.mail.listener import listening
-    from vault.warm import warm
     from vault.web.listening import open_account, serving
     from vault.worker import work, write_last
 
@@ -274,7 +304,7 @@ async def _ending(
 
 async def work_only(config: Config) -> None:
     """Run the reconcilers without a server, until a signal asks to stop."""
-    from vault.warm import warm
+    from vault.adapters.warm import warm
     from vault.worker import work, write_last
 
     warm()

@@ -26,7 +26,7 @@ from vault import errors
 from vault.adapters.process import hear_signals, protect_memory, stop_signals
 from vault.commands.arguments import make_parser
 from vault.commands.output import tell
-from vault.wording import worded
+from vault.commands.wording import worded
 
 FAILED, MISSING, FORBIDDEN, UNAVAILABLE = 1, 3, 4, 5
 _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
@@ -98,7 +98,7 @@ def _runner(name: str) -> Callable[[Coroutine[Any, Any, None]], None]:
         return asyncio.run
     import uvloop
 
-    from vault.warm import ServerLoop
+    from vault.adapters.warm import ServerLoop
 
     return functools.partial(uvloop.run, loop_factory=ServerLoop)
 

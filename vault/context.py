@@ -10,24 +10,20 @@ from uuid import UUID
 from keys.ground.cache import Cache
 from keys.keyring import Keyring
 from keys.notes.signing import SigningKeys
-from vault.config import Config
-from vault.damage_watch import DamageWatch
+from vault.config.settings import Config
 from vault.domain.decision import Rules
 from vault.domain.fax_mail import Domain, Letter, Route, Routes
 from vault.domain.faxes import Checked, Fax, Mail
 from vault.domain.people import GroupMapping
 from vault.domain.records import LogPolicy, Record
-from vault.fax_desk import FaxDesk
-from vault.intake_memory import IntakeMemory
-from vault.log_watch import LogWatch
-from vault.meter import Meter
-from vault.refused import Refused
+from vault.process.meter import Meter, Refused
+from vault.process.streams import Streams
+from vault.process.watches import DamageWatch, FaxDesk, IntakeMemory, LogWatch
 from vault.sql.connection import Pool
 from vault.sql.documents import Found
 from vault.sql.fax_intake import NewFax, Taken
 from vault.sql.faxes import Ending, Looked, Opened, Opening
 from vault.sql.intake import Announced, Announcement, Keeping, Kept
-from vault.streams import Streams
 
 Item_contra = TypeVar("Item_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)

@@ -26,7 +26,7 @@ from tests.bench.log_appends import appends, lag, reads
 from tests.bench.log_long import fill, long_log, searches
 from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.migrate import migrate
 

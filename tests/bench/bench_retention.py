@@ -22,7 +22,7 @@ from tests.bench.grown_tree import grow
 from vault.actions.expire import expire, review, shred_due
 from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.migrate import migrate
 from vault.sql.connection import connection

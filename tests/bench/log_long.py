@@ -14,7 +14,7 @@ from tests.retention_house import COMPLIANCE
 from vault.actions.log_prove import export_log
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.log_records import list_records, verify_region
-from vault.auditor import Audit
+from vault.audit.auditor import Audit
 from vault.context import Vault
 from vault.domain.records import Found, Wanted
 from vault.errors import NotFoundError

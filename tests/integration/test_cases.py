@@ -16,7 +16,7 @@ from tests.integration.test_fax_listener import Listener, listener
 from vault.actions.credentials import create_token
 from vault.commands.arguments import make_parser
 from vault.commands.hylafax import NOTE_SUFFIX
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.credentials import Grant

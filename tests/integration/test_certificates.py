@@ -13,7 +13,7 @@ from vault.actions.expire import expire
 from vault.actions.keys import mark_sealed, rotate_key, seal, worker
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.shred import purge_shredded
-from vault.certificate_auditor import CertificateError, audit, verify
+from vault.audit.certificate_auditor import CertificateError, audit, verify
 from vault.context import Vault
 from vault.domain.certificates import note_digest
 

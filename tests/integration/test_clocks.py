@@ -25,7 +25,7 @@ from vault.actions.fax_delivery import deliver_fax, expire_faxes, forget_receipt
 from vault.actions.fax_intake import Incoming, receive_fax
 from vault.actions.log_publish import sequence_log
 from vault.actions.order_details import forget_orders
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.approvals import Act, Terms

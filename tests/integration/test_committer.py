@@ -16,7 +16,7 @@ from vault.actions.orders import change_order, create_order
 from vault.adapters import committer as committer_module
 from vault.adapters.committer import GroupCommitter
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.orders import Status
 from vault.domain.records import Record

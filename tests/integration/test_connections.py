@@ -16,11 +16,11 @@ from tests.certificates import Authority
 from tests.fixtures_server import OPERATOR
 from tests.integration.test_transport import client
 from vault.actions.credentials import create_token
-from vault.connections import DESCRIPTORS_KEPT, Connections, Room, raise_descriptors
 from vault.context import Vault
 from vault.domain.credentials import Grant
-from vault.intake_memory import STRANGERS_PART, IntakeMemory
 from vault.mail.listener import listening as mail_listening
+from vault.process.listener import DESCRIPTORS_KEPT, Connections, Room, raise_descriptors
+from vault.process.watches import STRANGERS_PART, IntakeMemory
 from vault.web import listening
 from vault.web.listening import open_account
 from vault.web.tls import networks
@@ -316,7 +316,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
     """A process that was given few descriptors by its shell takes all that it may."""
     script = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (300, 900))\n"
-        "from vault.connections import raise_descriptors; print(raise_descriptors())"
+        "from vault.process.listener import raise_descriptors; print(raise_descriptors())"
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert said.stdout == b"900\n"

@@ -35,7 +35,7 @@ from vault.actions.ingest import Upload, ingest
 from vault.actions.orders import show_order
 from vault.actions.retention import explain_retention
 from vault.actions.shred import shred
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.approvals import Act, Terms

@@ -21,7 +21,7 @@ from tests.fixtures_custodians import Token
 from tests.fixtures_server import OPERATOR, serving
 from vault.actions.keys import seal
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 
 REGION, CONTEXT = "uk", b"context"
 

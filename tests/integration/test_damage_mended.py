@@ -19,7 +19,7 @@ from vault.actions.order_details import renew_index
 from vault.actions.repair import Repaired, repair
 from vault.adapters.postgres.cluster import run_tool
 from vault.adapters.postgres.dump import DumpColumns
-from vault.commands.doctor_damage import damage as doctor_damage
+from vault.commands.doctor_looks import damage as doctor_damage
 from vault.context import Vault
 from vault.sql import log_published as published_sql
 from vault.sql.connection import Pool

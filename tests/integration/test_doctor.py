@@ -16,15 +16,9 @@ from tests.fixtures_custodians import Token
 from tests.fixtures_postgres import as_service
 from tests.fixtures_process import VaultProcess
 from vault.app import login
-from vault.commands.doctor import (
-    Finding,
-    ask_state,
-    check_custodian,
-    settled,
-)
-from vault.commands.doctor_known import Known
-from vault.commands.doctor_store import check_store
-from vault.config import Config
+from vault.commands.doctor import Finding, ask_state, check_custodian, settled
+from vault.commands.doctor_looks import Known, check_store
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.errors import ConfigurationError
 

@@ -17,7 +17,7 @@ from tests.access_records import append
 from tests.fixtures_server import Api
 from vault.app import open_vault
 from vault.commands.arguments import make_parser
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.errors import ConfigurationError, NotFoundError
 from vault.sql.connection import Pool
@@ -201,7 +201,7 @@ def test_every_other_command_speaks_to_the_server() -> None:
     assert set(EXEMPT) <= set(ALL)
     assert set(CALLED) == LOCAL
     for name in set(ALL) - LOCAL - set(EXEMPT):
-        assert "vault.client" in imports(ALL[name].partition(".")[0]), name
+        assert "vault.commands.http" in imports(ALL[name].partition(".")[0]), name
 
 
 @pytest.mark.parametrize("name", sorted(CALLED))

@@ -15,7 +15,7 @@ from vault.actions.log_publish import sequence_log
 from vault.actions.log_records import close_interrupted
 from vault.actions.shred import purge_faxes
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 
 KEY = {"Idempotency-Key": "hylafax-1"}

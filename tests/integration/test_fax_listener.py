@@ -20,7 +20,7 @@ from tests.fixtures_server import Api, serving
 from tests.fixtures_telefax import Faxes, altered_pdf, tiff
 from tests.hostile_mails import hostile_mails
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.errors import ObjectStoreUnavailableError
 from vault.mail.listener import COPIES, LINES_BYTES, listening

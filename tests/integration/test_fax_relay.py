@@ -25,7 +25,7 @@ from tests.retention_house import after
 from vault.actions.fax_delivery import COPIES, describe_fax, expire_faxes, relay_faxes
 from vault.actions.fax_intake import Incoming, receive_fax
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal, Role
 

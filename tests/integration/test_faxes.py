@@ -16,9 +16,9 @@ from vault.actions.fax_delivery import expire_faxes, forget_receipts
 from vault.actions.keys import mark_sealed, seal
 from vault.actions.shred import purge_faxes
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
-from vault.intake_memory import IntakeMemory
+from vault.process.watches import IntakeMemory
 
 CASES = Path(__file__).parents[1] / "cases"
 

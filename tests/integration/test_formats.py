@@ -14,7 +14,7 @@ from tests.integration.test_certificates import finish
 from vault.actions.keys import seal
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 
 NUMBERS = ["+442079460123", "+442079460124"]
 DOCUMENT = {"Idempotency-Key": "d"}

@@ -18,7 +18,7 @@ from tests.fixtures_server import Api, serving
 from vault.actions.expire import expire
 from vault.actions.log_publish import sequence_log
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.web.hooks_api import FIELDS_MAX
 

@@ -14,7 +14,7 @@ from joserfc.jwk import RSAKey
 
 from vault.adapters.oidc import ANSWER_BYTES_MAX, LOGOUT_EVENT, OidcProvider
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.errors import IdentityProviderUnavailableError
 from vault.web import listening
 

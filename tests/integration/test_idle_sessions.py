@@ -10,7 +10,7 @@ from keys.ground.postgres import AWAY
 from tests.fixtures_server import NUMBERS, PORTING
 from vault.actions.orders import create_order
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 
 

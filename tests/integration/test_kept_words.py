@@ -19,7 +19,7 @@ from vault.actions.certificates import certify
 from vault.actions.keys import mark_sealed, seal, worker
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.shred import purge_shredded
-from vault.config_webhooks import Webhook
+from vault.config.webhooks import Webhook
 from vault.context import Vault
 from vault.domain.access import Action, Purpose, Role
 from vault.domain.approvals import Act

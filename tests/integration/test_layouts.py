@@ -14,7 +14,7 @@ from tests.integration.test_everything_is_recorded import ALL, RETENTION
 from vault.actions.credentials import list_tokens, rename_token
 from vault.app import open_vault
 from vault.commands.arguments import make_parser
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.errors import VaultError
 

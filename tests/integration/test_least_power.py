@@ -22,7 +22,7 @@ from vault.adapters.postgres import launcher as postgres_launcher
 from vault.adapters.postgres.cluster import NAME, is_confined
 from vault.adapters.postgres.embedded import EmbeddedPostgres, service_address
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.migrate import migrate
 from vault.sql.session import SERVICE_ROLE, powers

@@ -12,9 +12,9 @@ import pytest
 from tests.fixtures_server import Api, serving
 from vault.actions.credentials import authenticate
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
-from vault.meter import SYNC_SECONDS
+from vault.process.meter import SYNC_SECONDS
 
 
 @pytest.fixture
@@ -35,14 +35,16 @@ async def test_reads_end_at_the_limit_and_somebody_is_told(
 ) -> None:
     """The fifth read is answered, the sixth is 429 with a time, recorded, and a signal."""
     _, document = await api.put(await api.order(), passport)
-    with caplog.at_level(logging.WARNING, "vault.meter"):
+    with caplog.at_level(logging.WARNING, "vault.process.meter"):
         answers = [(await api.get(document["id"]))[0] for _ in range(7)]
     assert answers == [200] * 5 + [429] * 2
     path, why = f"/v1/documents/{document['id']}/content", {"Access-Purpose": "verify-identity"}
     status, problem, response = await api.call("GET", path, headers=why)
     assert (status, "5 reads an hour" in problem["detail"]) == (429, True)
     assert 3000 < int(response.headers["Retry-After"]) <= 3900
-    told = [record.getMessage() for record in caplog.records if record.name == "vault.meter"]
+    told = [
+        record.getMessage() for record in caplog.records if record.name == "vault.process.meter"
+    ]
     assert len(told) == 2
     async with api.session.get(api.url + "/metrics") as answer:
         text = await answer.text()

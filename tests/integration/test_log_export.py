@@ -17,7 +17,7 @@ from tests.fixtures_server import Api, serving
 from vault.actions import log_prove as export_module
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.log_records import latest_checkpoint, verify_region
-from vault.auditor import Audit
+from vault.audit.auditor import Audit
 from vault.context import Vault
 from vault.domain.access import Principal
 

@@ -22,7 +22,7 @@ from vault.actions.log_publish import (
 )
 from vault.actions.log_records import latest_checkpoint, trim_log, verify_region
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import ConfigurationError

@@ -13,7 +13,7 @@ from tests.fixtures_server import OPERATOR, Api
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.log_records import list_records
 from vault.actions.people import forget_name
-from vault.auditor import Audit
+from vault.audit.auditor import Audit
 from vault.commands import log as log_commands
 from vault.commands.arguments import make_parser
 from vault.context import Vault

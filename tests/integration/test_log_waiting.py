@@ -23,11 +23,11 @@ from vault.app import open_vault
 from vault.commands import log as log_commands
 from vault.commands import witness as witness_command
 from vault.commands.arguments import make_parser
-from vault.config import Config
+from vault.commands.witness import StandsStillError, Witness
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.web.health import READY_SECONDS
-from vault.witness import StandsStillError, Witness
 
 COMPLIANCE = Principal("token:compliance", "compliance", frozenset({"uk"}))
 #: How old, in seconds, a waiting record is made by the tests, and the bound that it then breaks.

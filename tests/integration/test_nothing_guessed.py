@@ -20,8 +20,8 @@ from vault.actions.expire import review
 from vault.actions.keys import seal
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.order_details import renew_index
-from vault.config import Config
-from vault.oracle import Oracle
+from vault.config.settings import Config
+from vault.trials.attackers import Oracle
 
 NUMBER, CALLER, CALLED, MAILED = "+442079460501", "+442079460617", "+442079460733", "+442079460849"
 REFERENCE, LOSING, FILENAME = "ACME-7731-XY", "Losing Carrier Ltd", "jane-doe-passport.jpg"

@@ -11,10 +11,9 @@ from vault.actions.keys import seal, worker
 from vault.actions.order_details import index_key, renew_index
 from vault.actions.order_list import Sought, list_orders
 from vault.actions.orders import create_order
-from vault.attacker import Attacker
 from vault.commands.arguments import make_parser
 from vault.commands.client import order_list
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.orders import Mark, Order, macs
 from vault.migrate import migrations_directory
@@ -22,6 +21,7 @@ from vault.sql import learned as learned_sql
 from vault.sql import order_details as details_sql
 from vault.sql import restore as restore_sql
 from vault.sql.connection import transaction
+from vault.trials.attackers import Attacker
 
 SEARCH = "/v1/orders/search"
 WANTED = {"region": "uk", "number": NUMBERS[0]}

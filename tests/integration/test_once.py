@@ -16,7 +16,7 @@ from tests.integration.test_fax_listener import listener, mail
 from vault.actions.keys import seal
 from vault.actions.once import KEPT, forget_claims
 from vault.actions.shred import purge_faxes, purge_shredded, shred
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.documents import Ground

@@ -11,7 +11,7 @@ from tests.integration.test_number_index import found
 from tests.retention_house import Clock, clocked, end, hold, new_order, put, release, sweep
 from vault.actions.order_details import forget_orders
 from vault.actions.orders import change_order, show_order
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.documents import Kind
 from vault.domain.orders import Status

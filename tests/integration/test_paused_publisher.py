@@ -22,7 +22,7 @@ from vault.actions.log_publish import (
 )
 from vault.actions.log_records import trim_log
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import ObjectStore, Vault
 from vault.errors import VaultError
 

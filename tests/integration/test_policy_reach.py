@@ -14,7 +14,7 @@ from vault.actions.expire import shred_due
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.log_records import trim_log
 from vault.actions.policy import apply_policy
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.documents import Kind
 from vault.errors import ClockError, ForbiddenError

@@ -11,7 +11,7 @@ from tests.access_records import append, record
 from vault.actions.log_publish import sequence_log
 from vault.adapters.committer import GroupRecorder
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.migrate import MigrationError, migrate
 from vault.sql.log_published import insert_cosignature

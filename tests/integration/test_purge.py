@@ -20,7 +20,7 @@ from vault.actions.ingest import collect_abandoned
 from vault.actions.log_publish import publish_log, published_checkpoint, sequence_log
 from vault.actions.log_records import close_interrupted
 from vault.actions.shred import purge_faxes, purge_shredded
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import ObjectStore, Vault
 from vault.domain.documents import object_name
 from vault.errors import ObjectStoreUnavailableError

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-import vault.refused as refused_module
+import vault.process.meter as refused_module
 from tests.command_line import UNKNOWN
 from tests.fixtures_server import OPERATOR, Api
 from tests.integration.test_log import COMPLIANCE
@@ -13,7 +13,7 @@ from vault.actions.credentials import create_token
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.log_records import verify_region
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.credentials import Grant

@@ -30,7 +30,7 @@ from vault.actions.log_publish import publish_log, require_not_behind, sequence_
 from vault.actions.restore import restore
 from vault.adapters import committer as recorder
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.errors import VaultError
 

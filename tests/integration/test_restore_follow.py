@@ -29,7 +29,7 @@ from vault.actions.holds import restrict, show_hold, unrestrict
 from vault.actions.orders import change_order, show_order
 from vault.actions.people import forget_name
 from vault.actions.policy import give_instruction, resolve_instruction, withdraw_instruction
-from vault.config import Config
+from vault.config.settings import Config
 from vault.domain.access import Action
 from vault.domain.credentials import Grant
 from vault.domain.documents import Kind

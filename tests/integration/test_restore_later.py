@@ -34,9 +34,9 @@ from vault.actions.order_list import read_numbers
 from vault.actions.orders import show_order, take_event
 from vault.actions.read import describe
 from vault.actions.shred import purge_shredded
-from vault.certificate_auditor import verify
-from vault.commands.doctor_expiry import ends_not_known
-from vault.config import Config
+from vault.audit.certificate_auditor import verify
+from vault.commands.doctor_looks import ends_not_known
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import CARRIER_ROLE, Action, Principal
 from vault.domain.carriers import CarrierEvent

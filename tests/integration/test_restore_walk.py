@@ -58,7 +58,7 @@ from vault.actions.policy import (
 from vault.actions.read import open_content
 from vault.app import open_vault
 from vault.commands.backups import each_region
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms

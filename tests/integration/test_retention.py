@@ -42,8 +42,8 @@ from vault.actions.policy import (
 )
 from vault.actions.retention import explain_retention, plan_retention
 from vault.actions.shred import purge_shredded, shred
-from vault.commands.doctor_policy import policy as doctors_policy
-from vault.config import Config
+from vault.commands.doctor_looks import policy as doctors_policy
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Ground, Kind

@@ -17,7 +17,7 @@ from tests.access_records import append
 from tests.fixtures_postgresql import DATABASE, LOGIN, OWNER, Server
 from vault.adapters.committer import GroupRecorder
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.errors import ConfigurationError, RecordsUnavailableError
 from vault.migrate import MigrationError, migrate
 from vault.sql.session import REQUIRED, SessionRefusedError, require_own_session, require_session

@@ -21,8 +21,8 @@ from vault.actions.policy import give_instruction
 from vault.actions.shred import purge_shredded
 from vault.actions.signals import deliver_signals, tell, tell_due_soon
 from vault.app import open_vault
-from vault.config import Config
-from vault.config_webhooks import Webhook
+from vault.config.settings import Config
+from vault.config.webhooks import Webhook
 from vault.context import Vault
 from vault.domain.documents import Kind
 from vault.domain.signals import ATTEMPTS_MAX, SignalType, hold_signal, signature

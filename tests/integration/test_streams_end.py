@@ -23,12 +23,12 @@ from vault.actions.fax_delivery import relay_faxes
 from vault.actions.keys import mark_sealed, seal
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import INCOMING, OUTGOING, STREAMS, Action
 from vault.domain.credentials import Grant
-from vault.drill_streams import SlowReader
 from vault.sql import access as access_sql
+from vault.trials.drill_parts import SlowReader
 
 CUT_SECONDS, AGE_SECONDS = 1.5, 12.0
 LARGE_BYTES = 3 * 1024 * 1024

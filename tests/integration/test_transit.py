@@ -14,7 +14,7 @@ from tests.fixtures_server import OPERATOR, serving
 from tests.fixtures_transit import TOKEN, Bao, Mount
 from vault.actions.keys import seal
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 
 REGION, CONTEXT = "uk", b"portvault/root-key/v1/uk/1"
 

@@ -16,7 +16,7 @@ import pytest
 from tests.certificates import Authority
 from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
 from vault.actions.credentials import create_token
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.credentials import Grant
 from vault.errors import ConfigurationError
@@ -168,7 +168,7 @@ async def test_a_pair_that_does_not_fit_changes_nothing(
     context = client(authority)
     before = await serial(address, context)
     _, other = authority.issue("other")
-    with caplog.at_level(logging.WARNING, "vault.certificates"):
+    with caplog.at_level(logging.WARNING, "vault.process.listener"):
         Path(tls_config.tls_key).write_bytes(other.read_bytes())
         async with asyncio.timeout(20):
             while "the old certificate stays" not in caplog.text:

@@ -16,7 +16,7 @@ from tests.fixtures_server import OPERATOR, Api, in_pieces, serving
 from vault.actions.credentials import create_token
 from vault.actions.ingest import collect_abandoned
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.credentials import Grant
 from vault.domain.documents import JPEG

@@ -22,7 +22,7 @@ from vault.adapters.postgres import launcher as postgres_launcher
 from vault.adapters.postgres.cluster import NAME, Cluster, program_path
 from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.domain.documents import Kind
 from vault.migrate import migrate
 

@@ -10,7 +10,7 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 def test_every_step_holds_on_a_file_of_ones_own() -> None:
     """It ends with status 0, and nothing is left behind."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "vault.demo", SAMPLES / "national-id-front.png"],
+        [sys.executable, "-P", "-m", "vault.trials.demo", SAMPLES / "national-id-front.png"],
         capture_output=True,
         text=True,
         check=False,
@@ -22,7 +22,7 @@ def test_every_step_holds_on_a_file_of_ones_own() -> None:
 def test_a_file_that_is_no_scan_ends_it() -> None:
     """What the vault refuses, the demonstration refuses, in one line."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "vault.demo", __file__],
+        [sys.executable, "-P", "-m", "vault.trials.demo", __file__],
         capture_output=True,
         text=True,
         check=False,

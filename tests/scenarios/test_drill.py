@@ -11,7 +11,7 @@ import pytest
 from keys import wrap
 from tests.fixtures_postgres import memory
 from tests.key_house import REGION, Ledger, build
-from vault.attacker import Attacker
+from vault.trials.attackers import Attacker
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,8 +13,8 @@ from tests.fixtures_postfix import Postfix, attachment
 from tests.fixtures_process import VaultProcess
 from tests.fixtures_spool import HylaFax
 from vault.adapters.postgres.cluster import NAME, Cluster
-from vault.attacker import Attacker
 from vault.domain.tiff_fax import read_pages
+from vault.trials.attackers import Attacker
 
 CALLER, CALLED = "+442079460999", "+442079460123"
 TABLE = """

@@ -12,7 +12,7 @@ from tests.fixtures_process import VaultProcess
 from vault.actions.log_publish import sequence_log
 from vault.actions.log_records import close_interrupted
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 
 JPEG_START = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01"
 #: More than what the network between holds by itself.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import asyncpg
 
-import vault.auditor
+import vault.audit.auditor
 from tests.access_records import checkpoints
 from tests.command_line import one_line
 from tests.fixtures_process import VaultProcess
@@ -50,7 +50,7 @@ async def test_a_log_is_exported_audited_and_its_key_replaced(
     on_file = ("log", "verify", "--file", str(file), "--key", str(key))
     verdict = (await made.json(*on_file))["uk"]
     assert (verdict["size"] > 8, verdict["findings"]) == (True, [])
-    alone = [sys.executable, "-I", vault.auditor.__file__, str(file), "--key", str(key)]
+    alone = [sys.executable, "-I", vault.audit.auditor.__file__, str(file), "--key", str(key)]
     done = subprocess.run(alone, capture_output=True, check=False)
     assert (done.returncode, json.loads(done.stdout)["size"]) == (0, verdict["size"])
     records = [json.loads(line) for line in file.read_text().splitlines() if '"record"' in line]

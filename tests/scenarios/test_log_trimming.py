@@ -13,7 +13,7 @@ from tests.access_records import append
 from tests.fixtures_server import Api
 from vault.actions.log_publish import adopt_published, publish_log, sequence_log
 from vault.actions.log_records import latest_checkpoint, trim_log, verify_region
-from vault.auditor import Audit
+from vault.audit.auditor import Audit
 from vault.context import ObjectStore, Vault
 from vault.domain.access import Principal
 from vault.domain.records import FLOOR, parse_log_policy

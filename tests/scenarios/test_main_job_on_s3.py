@@ -11,7 +11,7 @@ from tests.fixtures_server import OPERATOR, Api, in_pieces
 from vault.actions.keys import seal
 from vault.actions.shred import purge_shredded
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.documents import object_name
 

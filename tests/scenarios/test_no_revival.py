@@ -9,9 +9,9 @@ import pytest
 
 from tests.fixtures_server import OPERATOR, Api
 from vault.actions.keys import mark_sealed, seal
-from vault.attacker import Attacker
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
+from vault.trials.attackers import Attacker
 
 #: Refuses every commit that leaves a stored document without its key: a seal would stop at it.
 WHOLE = """

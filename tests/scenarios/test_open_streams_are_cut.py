@@ -16,7 +16,7 @@ from tests.fixtures_objects import disk
 from tests.fixtures_server import Api, in_pieces, serving
 from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.errors import RecordsUnavailableError
 from vault.migrate import migrate

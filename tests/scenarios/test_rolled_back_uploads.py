@@ -18,14 +18,14 @@ from vault.actions.ingest import Upload, collect_abandoned, ingest
 from vault.actions.keys import seal
 from vault.actions.orders import create_order, show_order
 from vault.app import open_vault
-from vault.attacker import Attacker, without_headers
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.documents import Kind
 from vault.domain.orders import check_details, details_context, encode_details
-from vault.drill_backups import Backups
 from vault.errors import VaultError
 from vault.migrate import migrate
+from vault.trials.attackers import Attacker, without_headers
+from vault.trials.drill_parts import Backups
 
 REGION = "uk"
 #: The keys of uploads are refused at the commit, after they were written; time to copy the object.

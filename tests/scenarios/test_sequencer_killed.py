@@ -20,7 +20,7 @@ from tests.tlog_client import check_consistency, open_checkpoint
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.log_records import verify_region
 from vault.actions.log_tiles import Tiles
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.tiles import consistency_runs

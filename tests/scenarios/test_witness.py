@@ -22,10 +22,10 @@ from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.log_records import verify_region
 from vault.commands import witness as command
 from vault.commands.arguments import make_parser
+from vault.commands.witness import ALARM, AlarmError, Witness
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import ConfigurationError, ForbiddenError
-from vault.witness import ALARM, AlarmError, Witness
 
 COMPLIANCE = Principal("token:compliance", "compliance", frozenset({"uk"}))
 TABLES = ("log_queue", "log_leaf", "log_checkpoint", "access_record", "log_published")

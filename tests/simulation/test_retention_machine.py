@@ -49,8 +49,8 @@ from vault.actions.log_publish import sequence_log
 from vault.actions.orders import change_order
 from vault.actions.policy import apply_policy, give_instruction, policy_subject
 from vault.actions.shred import purge_shredded, shred
-from vault.certificate_auditor import verify
-from vault.config import Config
+from vault.audit.certificate_auditor import verify
+from vault.config.settings import Config
 from vault.domain.approvals import Act, Terms
 from vault.domain.documents import Kind
 from vault.domain.orders import Status

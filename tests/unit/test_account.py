@@ -12,7 +12,7 @@ import pytest
 import vault
 from vault.commands.account import NOBODY_LOGGED_IN, account
 from vault.commands.operator import operator
-from vault.config import Config
+from vault.config.settings import Config
 
 #: Where programs look for a name that anybody may have written there.
 CLAIMS = ("LOGNAME", "USER", "LNAME", "USERNAME", "SUDO_USER", "SUDO_UID")

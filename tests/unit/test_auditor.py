@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import vault.auditor
+import vault.audit.auditor
 from keys.errors import IntegrityError
 from keys.notes.note import Cosigner, Signer
 from keys.notes.signing import Mark, announcement_text, handover_text, revocation_text, trust
-from vault.auditor import Audit, AuditError, Trust
+from vault.audit.auditor import Audit, AuditError, Trust
 from vault.domain.checkpoint import Checkpoint, decode, encode, minimum, origin
 from vault.domain.merkle import CompactRange, leaf_hash, root_of
 from vault.domain.records import Record, canonical_bytes
@@ -394,7 +394,7 @@ def test_two_verifiers_agree(data: st.DataObject) -> None:
 def test_it_runs_as_one_file(tmp_path: Path) -> None:
     """Copied away from everything else, it audits a file and says what it found to a script."""
     alone, file, key = (tmp_path / name for name in ("auditor.py", "log.jsonl", "key"))
-    alone.write_bytes(Path(vault.auditor.__file__).read_bytes())
+    alone.write_bytes(Path(vault.audit.auditor.__file__).read_bytes())
     key.write_text(LOG.vkey + "\n")
     held = tmp_path / "held"
     held.write_text(checkpoint(10))
@@ -420,9 +420,9 @@ def test_it_runs_as_one_file(tmp_path: Path) -> None:
 
 def test_the_tree_is_the_definitions() -> None:
     """Grown record by record, or in subtrees, the auditor's tree is that of the RFC."""
-    tree, ours = vault.auditor.Tree(0, []), CompactRange()
+    tree, ours = vault.audit.auditor.Tree(0, []), CompactRange()
     for leaf in LEAVES:
         tree.add(leaf)
         ours.append(leaf)
         assert tree.root() == ours.root()
-    assert vault.auditor.Tree(0, []).root() == root_of([])
+    assert vault.audit.auditor.Tree(0, []).root() == root_of([])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vault import auditor, certificate_auditor
-from vault.certificate_auditor import CertificateError, verify
+from vault.audit import auditor, certificate_auditor
+from vault.audit.certificate_auditor import CertificateError, verify
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "certificates.json").read_text())
 

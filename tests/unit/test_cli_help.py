@@ -149,7 +149,7 @@ def test_the_help_lists_what_speaks_to_a_running_vault() -> None:
     assert {"order", "correct", "unrestrict", "fax", "log tail", "hold"} <= names
     assert not {"token", "keys", "log verify", "backup"} & names
     sources = (ROOT / "vault/commands").glob("*.py")
-    imports = re.compile(r"vault.client import .*\bsession")
+    imports = re.compile(r"vault.commands.http import .*\bsession")
     ours = {path.stem for path in sources if imports.search(path.read_text())}
     assert ours - {"log_proofs", "witness"} == SPEAKING
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from vault import auditor
+from vault.audit import auditor
 from vault.commands.arguments import log
 
 #: What serves, and what speaks to stores and providers that a vault may not have.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keys.ground.secret_files import ExposedError, check_owner_only
-from vault.config import SECRET_FILES, load_config
+from vault.config.settings import SECRET_FILES, load_config
 from vault.errors import ConfigurationError
 
 

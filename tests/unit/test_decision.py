@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from vault.config.policies import read_rules
 from vault.domain.access import (
     ALLOWED,
     APPROVED_ONLY,
@@ -40,7 +41,6 @@ from vault.domain.decision import (
 )
 from vault.domain.documents import Custody
 from vault.domain.purposes import is_reference
-from vault.policy_files import read_rules
 
 RULES = read_rules(Path("/nowhere"))
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

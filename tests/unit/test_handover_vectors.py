@@ -7,7 +7,7 @@ import pytest
 
 from keys.errors import IntegrityError
 from keys.notes.signing import trust
-from vault.auditor import Trust
+from vault.audit.auditor import Trust
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "handovers.json").read_text("utf-8"))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vault.config import RENAMED, Config
+from vault.config.settings import RENAMED, Config
 from vault.domain.access import Role
 
 ROOT = Path(__file__).parents[2]

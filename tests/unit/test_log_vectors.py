@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.tlog_client import mth, open_checkpoint, open_cosignature, sha256
-from vault.auditor import Audit
+from vault.audit.auditor import Audit
 from vault.domain.merkle import leaf_hash
 from vault.domain.records import canonical_bytes, encode_receipt, parse, receipt_of
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from vault.config.policies import read_rules
 from vault.domain.access import Principal
 from vault.domain.placement import (
     Elsewhere,
@@ -15,7 +16,6 @@ from vault.domain.placement import (
 )
 from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
-from vault.policy_files import read_rules
 
 #: One of the country of each region.
 NUMBERS = {

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from vault.config.policies import read_rules
 from vault.domain.access import Purpose
 from vault.domain.placement import Basis, basis_for, parse_transfers
 from vault.domain.purposes import parse_purposes
 from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
-from vault.policy_files import read_rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 PURPOSE = {

@@ -37,7 +37,7 @@ UNANSWERED = {
     migrate.MigrationError,
 }
 #: Where errors are raised to the terminal alone.
-COMMANDS = ("vault.commands.", "vault.client", "vault.demo", "vault.witness")
+COMMANDS = ("vault.commands.", "vault.commands.http", "vault.trials.demo", "vault.commands.witness")
 #: What is answered before there is a route.
 BEFORE_ROUTES = {"method-not-allowed", "expectation"}
 

@@ -12,7 +12,7 @@ from keys.damage import Damage
 from keys.keyring import Mend
 from vault.actions.repair import Repaired, remedy
 from vault.commands import output
-from vault.commands.doctor_damage import rest_of
+from vault.commands.doctor_looks import rest_of
 from vault.commands.repair import _text
 from vault.sql.damage import Look
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from vault.commands.settings import sentences, toml_text
-from vault.config import SECRETS, Config, load_config
+from vault.config.settings import SECRETS, Config, load_config
 
 WRITTEN = """
 regions = ["uk", "sg"]

@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from tests.settings_page import PAGE, TABLES, page, refusal
-from vault.config import SECRETS, Config
+from vault.config.settings import SECRETS, Config
 
 
 def test_the_page_is_what_the_settings_say() -> None:

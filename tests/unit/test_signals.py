@@ -10,7 +10,7 @@ import pytest
 
 from vault.adapters.courier import ForbiddenTargetError, require_public
 from vault.adapters.public_resolver import PublicResolver
-from vault.config_webhooks import parse_webhooks
+from vault.config.webhooks import parse_webhooks
 from vault.domain.signals import (
     ATTEMPTS_MAX,
     WAIT_MAX,

@@ -15,12 +15,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from vault.cli import _say
-from vault.client import call
 from vault.commands.arguments import make_parser
+from vault.commands.http import call
+from vault.commands.wording import _OPTIONS, _WORDS, problem_worded, worded
 from vault.domain.access import PurposeError
 from vault.errors import InvalidRequestError
 from vault.web.openapi import openapi
-from vault.wording import _OPTIONS, _WORDS, problem_worded, worded
 
 ROOT = Path(__file__).parents[2]
 #: Headers have capitals on both sides of a hyphen.
@@ -29,7 +29,7 @@ HTTP = re.compile(
     r"|\b(GET|POST|PATCH|DELETE) /"
 )
 #: Names of HTTP headers that are no parameter, and words that look like a header.
-ELSEWHERE = {"vault/web/console", "vault/auditor.py", "vault/mail", "vault/sandbox"}
+ELSEWHERE = {"vault/web/console", "vault/audit/auditor.py", "vault/mail", "vault/sandbox"}
 
 
 def said() -> Iterator[tuple[str, str]]:

@@ -58,10 +58,10 @@ from vault.errors import (
     UnauthenticatedError,
     VaultError,
 )
-from vault.meter import METERED, Exceeded
+from vault.process.meter import METERED, Exceeded
+from vault.process.streams import Stream
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection
-from vault.streams import Stream
 
 # ---- What a decision that refuses means to who asked. -------------------------------------------
 
@@ -80,7 +80,7 @@ _REFUSALS: dict[Reason, type[VaultError]] = {
 
 
 def refused_too_often(retry_after_seconds: int) -> LimitError:
-    """Return what a refusal raises that is only counted, see `vault/refused.py`."""
+    """Return what a refusal raises that is only counted, see `vault/process/meter.py`."""
     error = LimitError("too much of what you asked for was refused; see why, and ask again later")
     error.retry_after_seconds = retry_after_seconds
     return error

@@ -15,7 +15,7 @@ from uuid import UUID
 from vault.actions.access import Access, own_intent
 from vault.actions.policy import InForce, in_force
 from vault.actions.signals import tell
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import WORKER_ROLE, Action
 from vault.domain.approvals import Act, Approval, check_use

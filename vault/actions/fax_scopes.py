@@ -14,7 +14,7 @@ from keys.errors import KeyDestroyedError, StaleScopeError
 from keys.keyring import DataKey, WrappedKey
 from vault.context import Vault
 from vault.errors import ConflictError
-from vault.fax_desk import FaxScope
+from vault.process.watches import FaxScope
 from vault.sql.connection import transaction
 
 ATTEMPTS = 5

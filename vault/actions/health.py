@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vault.actions.access import own_intent
 from vault.actions.bucket import require_own_store
 from vault.actions.log_records import INTERRUPTED_SECONDS
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.sql import health as health_sql

@@ -29,7 +29,7 @@ from vault.actions.once import (
     Once,
     key_ended,
 )
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import (

@@ -12,7 +12,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from vault.actions.access import own_regions, recorded
-from vault.config_webhooks import deliveries
+from vault.config.webhooks import deliveries
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.signals import Signal, SignalType, document_signal, next_attempt, signature

@@ -23,7 +23,7 @@ import asyncpg
 
 from keys.ground.postgres import AWAY, Connection, Pool
 from keys.keyring import Keyring
-from vault.config import Config
+from vault.config.settings import Config
 from vault.domain.faxes import Fax
 from vault.domain.records import Record
 from vault.errors import DatabaseUnavailableError, RecordsUnavailableError

@@ -23,7 +23,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from keys.ground.secret_files import ExposedError, read_owner_only
 from vault.domain.fax_mail import Domain, Letter, Route, Tls, parse_host
 from vault.errors import MailDeferredError, MailRefusedError
-from vault.unsent import reset
+from vault.process.streams import reset
 
 IMPLICIT_TLS_PORT = 465
 #: How long the next hop may take to say goodbye after it took the mail.

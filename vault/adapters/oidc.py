@@ -22,14 +22,10 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import People
 from vault.domain.people import parse_mapping
-from vault.errors import (
-    ConfigurationError,
-    IdentityProviderUnavailableError,
-    UnauthenticatedError,
-)
+from vault.errors import ConfigurationError, IdentityProviderUnavailableError, UnauthenticatedError
 
 #: What an ID token may be signed with: never a shared secret, never nothing.
 ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")

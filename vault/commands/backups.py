@@ -19,7 +19,7 @@ from vault.commands.database import database_errors
 from vault.commands.operator import operator, regions_of
 from vault.commands.output import show, tell
 from vault.commands.restore_report import report
-from vault.config import Config, load_config
+from vault.config.settings import Config, load_config
 from vault.errors import ConfigurationError
 from vault.migrate import migrate, migrate_as, pending
 from vault.sql import restore as restore_sql

@@ -3,7 +3,7 @@
 import argparse
 from urllib.parse import quote
 
-from vault.client import anonymous, call, has_token, session
+from vault.commands.http import anonymous, call, has_token, session
 from vault.commands.output import facts, show, table
 from vault.errors import ConfigurationError
 

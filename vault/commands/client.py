@@ -5,7 +5,7 @@ from collections import deque
 from typing import Any
 from urllib.parse import quote
 
-from vault.client import call, session
+from vault.commands.http import call, session
 from vault.commands.output import facts, marked, show, tell, time_text
 from vault.domain.orders import ENDED, TRANSITIONS, Status
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from vault.client import check, json_of, session, token
+from vault.commands.http import check, json_of, session, token
 from vault.commands.output import Progress, fitted, show, tell
 from vault.domain.documents import HEAD_BYTES, by_signature, readable
 from vault.domain.records import HEADER as RECEIPT

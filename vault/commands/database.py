@@ -7,7 +7,7 @@ import asyncpg
 
 from keys.ground.postgres import AWAY
 from vault.app import open_vault
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.errors import ConfigurationError, DatabaseUnavailableError
 

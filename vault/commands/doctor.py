@@ -25,19 +25,14 @@ from vault.actions.health import queues_of
 from vault.adapters.committer import APPLICATION
 from vault.adapters.postgres.cluster import is_confined
 from vault.adapters.sandbox import MagicSniffer
-from vault.app import EMBEDDED, attached, login, open_region_custodian
+from vault.app import EMBEDDED, attached, login, make_sandbox, open_region_custodian
 from vault.commands.database import database_errors
-from vault.commands.doctor_damage import damage
-from vault.commands.doctor_expiry import ends_not_known, stopped
-from vault.commands.doctor_known import Known
-from vault.commands.doctor_policy import policy
-from vault.commands.doctor_store import check_store
+from vault.commands.doctor_looks import Known, check_store, damage, ends_not_known, policy, stopped
 from vault.commands.output import show, table
-from vault.config import Config, load_config
-from vault.connections import DESCRIPTORS_EACH, DESCRIPTORS_KEPT, Room
+from vault.config.settings import Config, load_config
 from vault.errors import VaultError
-from vault.fax_parts import make_sandbox
 from vault.migrate import pending
+from vault.process.listener import DESCRIPTORS_EACH, DESCRIPTORS_KEPT, Room
 from vault.sql.connection import Connection
 from vault.sql.health import store_ids
 from vault.sql.log import latest_checkpoint, waiting_seconds

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from vault.client import EndedBeforeError, IncidentError, call, check, session
+from vault.commands.http import EndedBeforeError, IncidentError, call, check, session
 from vault.commands.output import facts, marked, show, tell
 from vault.domain.documents import HEAD_BYTES, by_signature
 from vault.domain.faxes import ANONYMOUS, clean_facts, read_number

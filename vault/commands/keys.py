@@ -9,7 +9,7 @@ from vault.app import open_region_custodian
 from vault.commands.database import opened
 from vault.commands.operator import operator, regions_of
 from vault.commands.output import show, table
-from vault.config import Config, load_config
+from vault.config.settings import Config, load_config
 from vault.errors import VaultError
 
 _STATUS = ("region", "generation", "age", "documents", "keys", "scopes", "nodes", "depth")

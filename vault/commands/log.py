@@ -9,8 +9,8 @@ import aiohttp
 
 from keys.errors import IntegrityError
 from keys.notes.signing import trust
-from vault.client import call, check, session
 from vault.commands.content import save
+from vault.commands.http import call, check, session
 from vault.commands.output import lines, show, table, tell
 from vault.domain.records import parse_receipt
 from vault.domain.tiles import check_proof

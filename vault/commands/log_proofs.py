@@ -11,12 +11,12 @@ from vault.actions.keys import revoke_key, rotate_key
 from vault.actions.log_publish import sequence_log
 from vault.actions.log_records import verify_region
 from vault.actions.people import forget_name
-from vault.auditor import STATUS, Audit, AuditError
-from vault.client import call, check, session
+from vault.audit.auditor import STATUS, Audit, AuditError
 from vault.commands.database import opened
+from vault.commands.http import call, check, session
 from vault.commands.operator import operator, regions_of
 from vault.commands.output import facts, show, time_text
-from vault.config import load_config
+from vault.config.settings import load_config
 from vault.context import SIGNER_NAME, Vault
 from vault.domain.access import Principal, Role
 from vault.domain.checkpoint import origin

@@ -6,7 +6,7 @@ from vault.app import attached, serve, work_only
 from vault.commands.account import account
 from vault.commands.database import database_errors
 from vault.commands.output import show
-from vault.config import Config, load_config
+from vault.config.settings import Config, load_config
 from vault.domain.access import Principal, Role
 from vault.domain.people import OPERATOR
 from vault.errors import InvalidRequestError

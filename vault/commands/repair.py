@@ -11,7 +11,7 @@ from vault.app import open_vault
 from vault.commands.database import database_errors
 from vault.commands.operator import operator, regions_of
 from vault.commands.output import indented, show
-from vault.config import load_config
+from vault.config.settings import load_config
 from vault.errors import VaultError
 
 

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 from urllib.parse import quote
 
-from vault.client import call, session
+from vault.commands.http import call, session
 from vault.commands.output import facts, marked, show, table, tell
 
 _PAGE = 200

@@ -15,9 +15,9 @@ from textwrap import wrap
 from typing import Any
 
 from vault.commands.output import show
-from vault.config import PREFIX, SECRET_FILES, SECRETS, Config, Region, load_config
-from vault.config_webhooks import Webhook
-from vault.database_address import shown_address
+from vault.config.addresses import shown_address
+from vault.config.settings import PREFIX, SECRET_FILES, SECRETS, Config, Region, load_config
+from vault.config.webhooks import Webhook
 
 WIDTH = 98
 _FIELD = re.compile(r"    (\w+): [^=]+ = ")

@@ -3,7 +3,7 @@
 import argparse
 from urllib.parse import quote
 
-from vault.client import call, session
+from vault.commands.http import call, session
 from vault.commands.output import show, table
 
 _COLUMNS = ("id", "endpoint", "region", "type", "at", "state", "attempts", "last_failure")

@@ -13,7 +13,7 @@ from vault.actions.credentials import create_token, list_tokens, rename_token, r
 from vault.commands.database import opened
 from vault.commands.operator import operator
 from vault.commands.output import show, table, tell
-from vault.config import load_config
+from vault.config.settings import load_config
 from vault.domain.credentials import Grant
 from vault.domain.people import named_person
 from vault.errors import InvalidRequestError

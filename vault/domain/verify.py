@@ -3,7 +3,7 @@ Verify a region's log, from its records, its newest checkpoint and earlier ones.
 
 Pure, so that the vault and the console call the same function. The checkpoints are texts whose
 signatures were verified before (`checkpoint.open_checkpoint`). An auditor, who trusts none of this,
-has a verifier of its own (`vault/auditor.py`); a test holds both against each other.
+has a verifier of its own (`vault/audit/auditor.py`); a test holds both against each other.
 """
 
 from collections import defaultdict

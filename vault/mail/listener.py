@@ -26,9 +26,7 @@ from vault.actions.credentials import TOKEN_PREFIX, authenticate, authenticate_h
 from vault.actions.fax_intake import Incoming, check_fax, receive_fax, recipients_region
 from vault.actions.ingest import Pace
 from vault.actions.once import KeyReusedError
-from vault.certificates import Certificate
-from vault.config import Config
-from vault.connections import Connections, Place
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal, Role
 from vault.domain.fax_mail import parse_host
@@ -44,8 +42,8 @@ from vault.errors import (
     UnsupportedTypeError,
     VaultError,
 )
-from vault.intake_memory import IntakeMemory
-from vault.listener import Listener, listener
+from vault.process.listener import Certificate, Connections, Listener, Place, listener
+from vault.process.watches import IntakeMemory
 
 CREDENTIALS_BYTES_MAX = 1024
 #: A fax in base64, with its line ends, and what else is in a mail.

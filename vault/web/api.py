@@ -17,7 +17,7 @@ from vault.actions import correct, orders
 from vault.actions.ingest import Pace, Upload, check_filename, ingest
 from vault.actions.read import describe, open_content
 from vault.actions.retention import standing_of
-from vault.config import Config
+from vault.config.settings import Config
 from vault.domain.documents import Kind, parse_kind, readable
 from vault.domain.orders import Status
 from vault.domain.records import HEADER as RECEIPT

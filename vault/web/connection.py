@@ -14,8 +14,8 @@ from typing import Any
 from aiohttp import hdrs
 from aiohttp.web import BaseRequest, RequestHandler, Response, Server, StreamResponse
 
-from vault.config import Config
-from vault.connections import Place
+from vault.config.settings import Config
+from vault.process.listener import Place
 from vault.web.problems import BAD_REQUEST, INTERNAL, problem
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from keys.ground.cache import Lookups
 from vault.actions.expire import why_stopped
 from vault.actions.health import parts_away, queues_of
 from vault.actions.look import known_damage
-from vault.connections import Connections
 from vault.context import Vault
 from vault.errors import DatabaseUnavailableError, InvalidRequestError, VaultError
+from vault.process.listener import Connections
 from vault.sql.connection import connection
 from vault.sql.health import last_times
 from vault.web.problems import NOT_READY, problem

@@ -13,11 +13,10 @@ from typing import cast
 
 from aiohttp import web
 
-from vault.config import Config
-from vault.connections import Connections, Place, Room, raise_descriptors
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.errors import ConfigurationError
-from vault.listener import Listener, listener
+from vault.process.listener import Connections, Listener, Place, Room, listener, raise_descriptors
 from vault.web.connection import LINGER_SECONDS, Connection
 from vault.web.requests import STOPPING, Stopping
 from vault.web.server import make_app

@@ -29,7 +29,7 @@ from vault import errors
 from vault.actions.once import KeyEndedError, KeyReusedError
 from vault.domain.access import PurposeError
 from vault.domain.placement import PlacementError
-from vault.unsent import reset
+from vault.process.streams import reset
 from vault.web.shapes import ID, MAYBE_STRING, STRING, TIME, enumeration, structure
 
 log = logging.getLogger(__name__)

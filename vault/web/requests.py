@@ -26,7 +26,7 @@ from vault.errors import (
     UnavailableError,
     UnreadableError,
 )
-from vault.unsent import keep_unsent_small, unsent_bytes
+from vault.process.streams import keep_unsent_small, unsent_bytes
 from vault.web.problems import STREAMING
 
 T = TypeVar("T")

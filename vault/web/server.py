@@ -13,11 +13,11 @@ from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 
 from vault.actions.ingest import too_large
-from vault.connections import Connections, Network
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.errors import ForbiddenError, NotFoundError, UnavailableError, UnsupportedTypeError
-from vault.refused import ADDRESS
+from vault.process.listener import Connections, Network
+from vault.process.meter import ADDRESS
 from vault.web.auth import Authenticator
 from vault.web.health import (
     EXPIRY,

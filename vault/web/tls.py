@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from vault.certificates import Certificate
-from vault.config import Config
-from vault.connections import Network, plain_address
+from vault.config.settings import Config
 from vault.errors import ConfigurationError
+from vault.process.listener import Certificate, Network, plain_address
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 

@@ -9,7 +9,7 @@ must find nothing that confirms it, but every plain hash that is planted for it.
 gets a bucket that lies about what was shredded, and is restored from the old dump and from the base
 backup: every living document must come back byte for byte, and each lie be named.
 Meanwhile slow readers hold streams open, which must end with their token or document
-(`vault/drill_streams.py`).
+(`vault/trials/drill_parts.py`).
 
 Ends with status 0 only if every line holds.
 """
@@ -50,19 +50,16 @@ from vault.actions.shred import shred
 from vault.adapters.postgres.cluster import run_tool
 from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import login, open_vault
-from vault.attacker import Attacker
 from vault.commands.output import table
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal, Role
 from vault.domain.documents import Kind
-from vault.drill_backups import Backups
-from vault.drill_bucket import LyingBucket
-from vault.drill_streams import StreamLine, attack_streams
 from vault.errors import NotFoundError, ShreddedError, VaultError
 from vault.migrate import migrate
-from vault.oracle import Oracle
 from vault.sql.connection import connection
+from vault.trials.attackers import Attacker, Oracle
+from vault.trials.drill_parts import Backups, LyingBucket, StreamLine, attack_streams
 
 REGION = "uk"
 DESK = Principal("drill:desk", Role.PORTING, frozenset({REGION}))

@@ -13,7 +13,11 @@ of any process outlives what it says.
 """
 
 import asyncio
+import contextlib
+import fcntl
 import logging
+import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,14 +28,59 @@ from uuid import UUID
 
 import asyncpg
 
-from vault.config import Config
+from vault.config.settings import Config
 from vault.domain.access import OUTGOING, Action, Principal
 from vault.domain.decision import Circumstances, Decision, Reason, Rules, decide
 from vault.errors import DatabaseUnavailableError
-from vault.meter import Exceeded, Meter
+from vault.process.meter import Exceeded, Meter
 from vault.sql import documents as documents_sql
 from vault.sql.connection import Pool, connection
 from vault.sql.documents import Stands
+
+# ---- What of an answer is still on this side of a connection, and how it is kept from going out.
+#
+# What was written lies in the transport's buffer and then in the kernel's, and would go out long
+# after a stream was cut. The kernel keeps little that is unsent, and a cut throws it away.
+
+#: What the kernel takes of a stream beyond what the peer has room for.
+UNSENT_BYTES_MAX = 64 * 1024
+#: Asks Linux for the bytes of a TCP connection that were not sent yet (linux/sockios.h).
+_SIOCOUTQNSD = 0x894B
+_RESET = struct.pack("ii", 1, 0)
+
+
+def keep_unsent_small(transport: asyncio.BaseTransport) -> None:
+    """Have the kernel take no more than `UNSENT_BYTES_MAX` that it cannot send yet."""
+    if (connected := _tcp(transport)) is not None:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
+
+
+def unsent_bytes(transport: asyncio.WriteTransport) -> int:
+    """Return how many bytes wait here that the peer has not been sent."""
+    waiting = transport.get_write_buffer_size()
+    connected = _tcp(transport)
+    if connected is None or connected.fileno() < 0:
+        return waiting
+    answer = fcntl.ioctl(connected.fileno(), _SIOCOUTQNSD, struct.pack("i", 0))
+    return waiting + int(struct.unpack("i", answer)[0])
+
+
+def reset(transport: asyncio.WriteTransport) -> None:
+    """Cut a connection and throw away what waits here; the peer is told so by a reset (RST)."""
+    connected = _tcp(transport)
+    if connected is not None and connected.fileno() >= 0:
+        with contextlib.suppress(OSError):
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()
+
+
+def _tcp(transport: asyncio.BaseTransport) -> socket.socket | None:
+    connected: socket.socket | None = transport.get_extra_info("socket")
+    inet = connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6)
+    return connected if inet else None
+
+
+# ---- Streams. -----------------------------------------------------------------------------------
 
 log = logging.getLogger(__name__)
 

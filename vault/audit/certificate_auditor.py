@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __package__:
-    from vault.auditor import AuditError, Trust
+    from vault.audit.auditor import AuditError, Trust
 else:
     from auditor import AuditError, Trust
 

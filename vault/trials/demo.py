@@ -27,8 +27,7 @@ from vault.actions.read import open_content
 from vault.actions.shred import purge_shredded
 from vault.adapters.postgres.embedded import EmbeddedPostgres
 from vault.app import login, open_vault
-from vault.attacker import Attacker
-from vault.config import Config
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal, PurposeError, Role
 from vault.domain.certificates import parse_certificate
@@ -38,6 +37,7 @@ from vault.errors import ShreddedError, VaultError
 from vault.migrate import migrate
 from vault.sql import documents as documents_sql
 from vault.sql.connection import connection
+from vault.trials.attackers import Attacker
 
 REGION = "uk"
 DESK = Principal("demo:desk", Role.PORTING, frozenset({REGION}))

@@ -7,9 +7,6 @@ and no thread to start, not even to stop.
 """
 
 import asyncio
-import encodings.idna
-import encodings.latin_1
-import encodings.punycode  # noqa: F401 - named by text, at the first address that is no ASCII
 import importlib
 import mimetypes
 from concurrent.futures import ThreadPoolExecutor

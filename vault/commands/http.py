@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from keys.ground.secret_files import ExposedError, read_owner_only
+from vault.commands.wording import problem_worded
 from vault.errors import (
     ConfigurationError,
     ConflictError,
@@ -25,7 +26,6 @@ from vault.errors import (
     UnavailableError,
     VaultError,
 )
-from vault.wording import problem_worded
 
 IDLE_SECONDS = 60.0
 CONNECT_SECONDS = 10.0

@@ -1,0 +1,1 @@
+"""What an operator sets: settings, webhooks, and the rules that stand in files."""

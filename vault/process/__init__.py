@@ -1,0 +1,1 @@
+"""What one process keeps in its memory while it serves."""

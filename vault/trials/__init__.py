@@ -1,0 +1,1 @@
+"""The demonstration and the drill: the promises tried from outside. Not part of the wheel."""
