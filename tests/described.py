@@ -5,7 +5,7 @@ from functools import cache
 
 import aiohttp
 
-from vault.web.openapi import openapi
+from vault.web.routes import openapi
 
 
 @cache

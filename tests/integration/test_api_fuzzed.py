@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import status_code_conformance
 
 from tests.fixtures_server import Api
 from tests.integration.test_everything_is_recorded import ROLES
-from vault.web.openapi import openapi
+from vault.web.routes import openapi
 
 EXAMPLES = 3
 

@@ -22,8 +22,8 @@ from vault.mail.listener import listening as mail_listening
 from vault.process.listener import DESCRIPTORS_KEPT, Connections, Room, raise_descriptors
 from vault.process.watches import STRANGERS_PART, IntakeMemory
 from vault.web import listening
+from vault.web.auth import networks
 from vault.web.listening import open_account
-from vault.web.tls import networks
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 ALIVE = b'{"status": "alive"}'

@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 
 from tests.fixtures_server import NUMBERS, SAMPLES, Api
-from vault.web.openapi import openapi
+from vault.web.routes import openapi
 
 PACKAGE = "portvault_client"
 #: The generator takes a file as octets, or with the type that its configuration gives.

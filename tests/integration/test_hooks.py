@@ -20,7 +20,7 @@ from vault.actions.log_publish import sequence_log
 from vault.app import open_vault
 from vault.config.settings import Config
 from vault.context import Vault
-from vault.web.hooks_api import FIELDS_MAX
+from vault.web.hooks import FIELDS_MAX
 
 KEY = Ed25519PrivateKey.generate()
 PUBLIC = base64.b64encode(KEY.public_key().public_bytes_raw()).decode()

@@ -17,9 +17,9 @@ from tests.fixtures_server import Api, serving
 from vault.actions.once import encode_cursor
 from vault.context import Vault
 from vault.domain.text import parse_time
+from vault.web.console.handlers import CONSOLE_ROUTES
+from vault.web.route import Route
 from vault.web.routes import ROUTES
-from vault.web.routes.console import CONSOLE_ROUTES
-from vault.web.routes.route import Route
 from vault.web.schemas import SCHEMAS
 
 EVERY = (*ROUTES, *CONSOLE_ROUTES)

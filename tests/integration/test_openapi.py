@@ -12,8 +12,8 @@ from vault.domain.access import Purpose
 from vault.domain.documents import Kind
 from vault.domain.orders import Status
 from vault.domain.regions import REGIONS
-from vault.web.openapi import openapi
-from vault.web.routes.console import CONSOLE_ROUTES
+from vault.web.console.handlers import CONSOLE_ROUTES
+from vault.web.routes import openapi
 from vault.web.server import make_app
 
 

@@ -21,8 +21,8 @@ from vault.context import Vault
 from vault.domain.credentials import Grant
 from vault.errors import ConfigurationError
 from vault.web import listening
+from vault.web.auth import networks, tls_certificate
 from vault.web.requests import BODY_CHUNK_BYTES
-from vault.web.tls import networks, tls_certificate
 
 GATEWAY = Grant("fax-gateway", frozenset({"uk"}))
 

@@ -15,8 +15,8 @@ from keys import errors as keys_errors
 from keys.errors import KeysError
 from vault import errors, migrate
 from vault.errors import VaultError
-from vault.web.openapi import openapi
 from vault.web.problems import BASE, BY_STATUS, DAMAGED, TYPES, problem, type_of
+from vault.web.routes import openapi
 
 ROOT = Path(__file__).parents[2]
 #: What never answers a request: it ends a start, a command or a reconciler.

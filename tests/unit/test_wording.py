@@ -20,7 +20,7 @@ from vault.commands.http import call
 from vault.commands.wording import _OPTIONS, _WORDS, problem_worded, worded
 from vault.domain.access import PurposeError
 from vault.errors import InvalidRequestError
-from vault.web.openapi import openapi
+from vault.web.routes import openapi
 
 ROOT = Path(__file__).parents[2]
 #: Headers have capitals on both sides of a hyphen.

@@ -19,6 +19,7 @@ from vault.process.listener import Connections
 from vault.sql.connection import connection
 from vault.sql.health import last_times
 from vault.web.problems import NOT_READY, problem
+from vault.web.route import REGION, Parameter, Route
 
 #: How long one look counts.
 READY_SECONDS = 1.0
@@ -281,3 +282,31 @@ async def show_metrics(request: web.Request) -> web.Response:
 async def show_openapi(request: web.Request) -> web.Response:
     """Answer the OpenAPI document."""
     return web.json_response(request.app[OPENAPI])
+
+
+# ---- The routes that machines ask, without a token. ---------------------------------------------
+
+ROUTES = (
+    Route("GET", "/healthz", check_alive, "Is the process up?", 200, "Health", public=True),
+    Route(
+        "GET",
+        "/readyz",
+        check_ready,
+        "Could a document be handed out?",
+        200,
+        "Readiness",
+        query={"region": Parameter("Look at this region alone.", REGION)},
+        refusals=(422, 503),
+        public=True,
+    ),
+    Route("GET", "/metrics", show_metrics, "Prometheus metrics", 200, "text/plain", public=True),
+    Route(
+        "GET",
+        "/openapi.json",
+        show_openapi,
+        "This document",
+        200,
+        "application/json",
+        public=True,
+    ),
+)

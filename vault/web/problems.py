@@ -30,7 +30,7 @@ from vault.actions.once import KeyEndedError, KeyReusedError
 from vault.domain.access import PurposeError
 from vault.domain.placement import PlacementError
 from vault.process.streams import reset
-from vault.web.shapes import ID, MAYBE_STRING, STRING, TIME, enumeration, structure
+from vault.web.route import ID, MAYBE_STRING, STRING, TIME, enumeration, structure
 
 log = logging.getLogger(__name__)
 

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from vault.actions.holds import HoldView
 from vault.actions.policy import Effect
-from vault.actions.retention import Explained, Planned, Standing
-from vault.domain.documents import Custody, Document, Ground
-from vault.domain.holds import Hold, Restriction
-from vault.domain.retention import InstructionView, State, Verdict, duration_text
-from vault.web.shapes import (
+from vault.actions.retention import Explained, Planned
+from vault.domain.documents import Custody, Ground
+from vault.domain.retention import InstructionView, State, duration_text
+from vault.web.documents import restriction_json, verdict_json
+from vault.web.holds import hold_json
+from vault.web.route import (
     BOOLEAN,
     ID,
     KIND,
@@ -21,7 +21,6 @@ from vault.web.shapes import (
     TIME,
     maybe,
     one_of,
-    recovered_json,
     structure,
     time_text,
 )
@@ -169,90 +168,6 @@ RETENTION_SCHEMAS: dict[str, Any] = {
         {"version": {"type": "integer"}},
     ),
 }
-
-
-def document_json(
-    document: Document, standing: Standing | None, *, filename: str | None = None
-) -> dict[str, Any]:
-    """Return a document; beyond use and irrecoverable are two times, always shown apart."""
-    shown: dict[str, Any] = {
-        "id": str(document.id),
-        "order": str(document.order_id),
-        "region": document.region,
-        "kind": document.kind.value,
-        "custody": document.custody.value,
-        "media_type": document.media_type,
-        "size_bytes": document.size_bytes,
-        "received_at": time_text(document.received_at),
-        "stored_at": time_text(document.stored_at),
-        "beyond_use_since": time_text(document.shredded_at),
-        "irrecoverable_since": time_text(document.sealed_at),
-        "held": standing is not None and standing.held,
-        "holds": [hold_json(hold) for hold in standing.holds] if standing else [],
-        "restriction": restriction_json(standing.restriction) if standing else None,
-        **recovered_json(document.recovered_at, document.not_known),
-    }
-    if document.custody is Custody.STORED:
-        shown["filename"] = filename
-        if standing is not None and standing.verdict is not None:
-            shown["retention"] = verdict_json(standing.verdict)
-    else:
-        shown["shred_reason"] = document.shred_reason
-        shown["shred_ground"] = document.shred_ground
-        shown["shred_approved_by"] = document.shred_approved_by
-        shown["replaced_by"] = str(document.replaced_by) if document.replaced_by else None
-    return shown
-
-
-def verdict_json(verdict: Verdict) -> dict[str, Any]:
-    """Return why a document is here and until when."""
-    return {
-        "state": verdict.state.value,
-        "due_at": time_text(verdict.due_at),
-        "floor_at": time_text(verdict.floor_at),
-        "reason": verdict.sentence,
-        "row": verdict.rule.row,
-        "citation": verdict.citation,
-    }
-
-
-def restriction_json(restriction: Restriction | None) -> dict[str, Any] | None:
-    """Return a restriction, None where there is none."""
-    if restriction is None:
-        return None
-    return {
-        "reason": restriction.reason,
-        "by": restriction.placed_by,
-        "since": time_text(restriction.placed_at),
-    }
-
-
-def hold_json(hold: Hold) -> dict[str, Any]:
-    """Return a hold without what it covers."""
-    return {
-        "id": str(hold.id),
-        "region": hold.region,
-        "reason": hold.reason,
-        "authority": hold.authority,
-        "reference": hold.reference,
-        "placed_by": hold.placed_by,
-        "placed_at": time_text(hold.placed_at),
-        "released_by": hold.released_by,
-        "release_reason": hold.release_reason,
-        "approved_by": hold.approved_by,
-        "released_at": time_text(hold.released_at),
-        **recovered_json(hold.recovered_at, hold.not_known),
-    }
-
-
-def hold_view_json(view: HoldView) -> dict[str, Any]:
-    """Return a hold with what it covers."""
-    return {
-        **hold_json(view.hold),
-        "documents": [str(document) for document in view.targets.documents],
-        "orders": [str(order) for order in view.targets.orders],
-        "customers": list(view.targets.customers),
-    }
 
 
 def explained_json(found: Explained) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from vault.domain.access import Principal
 from vault.errors import ForbiddenError, NotFoundError, UnavailableError, UnsupportedTypeError
 from vault.process.listener import Connections, Network
 from vault.process.meter import ADDRESS
-from vault.web.auth import Authenticator
+from vault.web.auth import Authenticator, client_network, may_speak_plain, networks
+from vault.web.console.handlers import CONSOLE_ROUTES
 from vault.web.health import (
     EXPIRY,
     HOOKS,
@@ -32,12 +33,9 @@ from vault.web.health import (
     Queues,
     Readiness,
 )
-from vault.web.openapi import openapi
 from vault.web.problems import EXPECTATION, TOO_LARGE, UNSUPPORTED, Handler, problem, problems
 from vault.web.requests import PRINCIPAL, STOPPING, VAULT, Stopping
-from vault.web.routes import ROUTES
-from vault.web.routes.console import CONSOLE_ROUTES
-from vault.web.tls import client_network, may_speak_plain, networks
+from vault.web.routes import ROUTES, openapi
 
 #: The largest body that is no file: a carrier's webhook.
 BODY_BYTES_MAX = 256 * 1024

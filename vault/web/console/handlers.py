@@ -5,10 +5,14 @@ The session's cookie is read here and nowhere else: the API knows none. A form i
 the console's own pages, by the session's token in it and by what the browser says of its origin.
 """
 
+import hashlib
 import hmac
+from base64 import b64encode
+from importlib.resources import files
+from typing import Any
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from vault.actions.access import reader_region
 from vault.actions.people import (
@@ -24,10 +28,37 @@ from vault.context import Vault
 from vault.domain.access import Role
 from vault.errors import ForbiddenError, InvalidRequestError, UnauthenticatedError, VaultError
 from vault.sql.access import Session
-from vault.web.console.pages import page
 from vault.web.problems import INTERNAL, type_of
 from vault.web.requests import form_fields, vault_of
-from vault.web.shapes import time_text
+from vault.web.route import Route, time_text
+from vault.web.templates import load_templates
+
+# ---- Renders the console's pages: templates of this package, everything escaped, no script at
+# all.
+
+_ENVIRONMENT = load_templates("vault.web.console")
+#: The style stands in the page, and the policy names it by its hash.
+STYLE = (files("vault.web.console") / "templates" / "style.css").read_text(encoding="utf-8")
+_STYLE_HASH = b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+
+
+def page(
+    name: str, *, status: int = 200, forms_to: tuple[str, ...] = (), **values: Any
+) -> web.Response:
+    """Return a page; `forms_to` are the origins that its forms may lead on to."""
+    to = " ".join(["'self'", *forms_to])
+    text = _ENVIRONMENT.get_template(f"{name}.html").render(style=STYLE, **values)
+    response = web.Response(status=status, text=text, content_type="text/html")
+    response.headers[hdrs.CONTENT_SECURITY_POLICY] = (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; "
+        f"form-action {to}; frame-ancestors 'none'"
+    )
+    # With none at all, browsers hide from us, too, which page a form comes from.
+    response.headers["Referrer-Policy"] = "same-origin"
+    return response
+
+
+# ---- Handlers. ----------------------------------------------------------------------------------
 
 SESSION, BEGUN = "portvault-session", "portvault-sign-in"
 _COOKIE_LENGTH_MAX = 128
@@ -199,3 +230,23 @@ def _full(vault: Vault, name: str) -> str:
 
 def _secure(vault: Vault) -> bool:
     return vault.config.public_url.startswith("https://")
+
+
+# ---- The console's routes. They are pages and no part of the API, so OpenAPI does not tell of
+# them.
+
+CONSOLE_ROUTES = (
+    Route("GET", "/", go_to_console, "To the console", 303, "text/html"),
+    Route("GET", "/console", show_console, "Who is signed in", 200, "text/html"),
+    Route("GET", "/console/sign-in", begin, "Begin a sign-in", 303, "text/html"),
+    Route("GET", "/console/callback", callback, "End a sign-in", 303, "text/html"),
+    Route("POST", "/console/sign-out", end, "Sign out", 303, "text/html"),
+    Route(
+        "POST",
+        "/console/back-channel-logout",
+        end_elsewhere,
+        "Sign out whom the identity provider names",
+        200,
+        "text/plain",
+    ),
+)

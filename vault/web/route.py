@@ -1,9 +1,11 @@
-"""What the JSON of every area is made of."""
+"""What is said of an operation: the server is built from it, and so is the OpenAPI document."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from aiohttp import web
 
 from vault.domain import access, approvals, carriers, faxes, orders, retention, signals
 from vault.domain import credentials as break_glass
@@ -11,6 +13,8 @@ from vault.domain.documents import Ground, Kind
 from vault.domain.people import ACTORS, called
 from vault.domain.records import PHASES
 from vault.domain.regions import REGIONS
+
+# ---- What the JSON of every area is made of. ----------------------------------------------------
 
 #: The enumerations that have a name of their own in the OpenAPI document.
 ENUMERATIONS: Mapping[str, Iterable[str]] = {
@@ -106,3 +110,51 @@ REGION, KIND = reference("Region"), reference("Kind")
 def time_text(at: datetime | None) -> str | None:
     """Return RFC 3339 in UTC."""
     return at.isoformat().replace("+00:00", "Z") if at else None
+
+
+# ---- Route. -------------------------------------------------------------------------------------
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation: how it is called, what it takes, and what it may answer."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    #: Status of success, and the schema of its body: a name in SCHEMAS, or a media type.
+    success: int
+    answer: str
+    #: The schema of a JSON body, a media type, or `file` for a document or a fax.
+    body: str | None = None
+    #: The media types of a file.
+    files: tuple[str, ...] = ()
+    query: Mapping[str, Parameter] = field(default_factory=dict)
+    headers: Mapping[str, Parameter] = field(default_factory=dict)
+    #: Statuses beside those that any authenticated route may answer.
+    refusals: tuple[int, ...] = ()
+    public: bool = False
+    #: Whether a public route takes a token all the same, from who wants to be known.
+    knows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """The operations on one noun."""
+
+    name: str
+    text: str
+    routes: tuple[Route, ...]
+
+
+IDEMPOTENCY = {"Idempotency-Key": Parameter("The same key has its effect once.")}
+PAGE = {
+    "limit": Parameter(
+        "How many rows a page has.",
+        {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
+    ),
+    "cursor": Parameter("next_cursor of the page before."),
+}

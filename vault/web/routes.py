@@ -1,14 +1,56 @@
-"""The OpenAPI 3.1 document, made from the table of routes."""
+"""
+The table of routes, a file for each area.
+
+A route that is not here does not exist, so none can be served without a description.
+"""
 
 import re
 from functools import cache
 from typing import Any
 
 from vault import __version__
+from vault.web import (
+    approvals,
+    certificates,
+    documents,
+    faxes,
+    health,
+    hooks,
+    log,
+    orders,
+    retention,
+    signals,
+)
+from vault.web import credentials as break_glass
+from vault.web import credentials as tokens
 from vault.web.problems import MEDIA_TYPE, TYPES, ProblemType
-from vault.web.routes import AREAS, Route
+from vault.web.route import ID, REGION, STRING, Area, Parameter, Route, reference
 from vault.web.schemas import SCHEMAS
-from vault.web.shapes import ID, REGION, STRING, Parameter, reference
+
+__all__ = ["AREAS", "ROUTES", "Area", "Route"]
+
+AREAS = (
+    Area("orders", "Porting orders.", orders.ROUTES),
+    Area("carriers", "What carriers tell of orders.", hooks.ROUTES),
+    Area("documents", "Documents: in, and out for a purpose.", documents.ROUTES),
+    Area("retention", "Why a document is here, and what keeps it.", retention.ROUTES),
+    Area("signals", "What the vault tells by webhook.", signals.ROUTES),
+    Area("certificates", "Proof that something was destroyed.", certificates.ROUTES),
+    Area("faxes", "Faxes that pass through.", faxes.ROUTES),
+    Area("approvals", "What takes four eyes.", approvals.ROUTES),
+    Area(
+        "break-glass",
+        "Credentials for the day that nobody can sign in.",
+        break_glass.BREAK_GLASS_ROUTES,
+    ),
+    Area("tokens", "What tokens are called.", tokens.TOKEN_ROUTES),
+    Area("log", "The access log, and what proves it.", log.ROUTES),
+    Area("health", "What machines ask.", health.ROUTES),
+)
+ROUTES = tuple(route for area in AREAS for route in area.routes)
+
+
+# ---- The OpenAPI 3.1 document, made from the table of routes. -----------------------------------
 
 # What every route may answer: is it HTTP, and plain, does it come over TLS, is it a name at all.
 _ALWAYS = (400, 403, 404, 413, 415, 417, 500)

@@ -1,7 +1,7 @@
-"""The handlers of `/v1/faxes`: from HTTP to an action and back."""
+"""The routes of faxes."""
 
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiohttp import hdrs, web
 
@@ -11,11 +11,11 @@ from vault.actions import fax_intake as faxes
 from vault.actions.fax_intake import Incoming
 from vault.actions.once import encode_cursor
 from vault.domain.access import Purpose
-from vault.domain.faxes import FACTS, Channel, Direction, State, check_facts
+from vault.domain.documents import PDF, TIFF
+from vault.domain.faxes import FACTS, Channel, Direction, Fax, State, check_facts
 from vault.domain.records import HEADER as RECEIPT
 from vault.errors import InvalidRequestError
-from vault.web.api import content_digest, upload_body
-from vault.web.fax_schemas import fax_json
+from vault.web.documents import content_digest, upload_body
 from vault.web.requests import (
     hand_out,
     identity_of,
@@ -27,6 +27,90 @@ from vault.web.requests import (
     time_cursor,
     vault_of,
 )
+from vault.web.route import (
+    BOOLEAN,
+    ID,
+    IDEMPOTENCY,
+    MAYBE_STRING,
+    MAYBE_TIME,
+    PAGE,
+    RECOVERED,
+    REGION,
+    STRING,
+    TIME,
+    Parameter,
+    Route,
+    one_of,
+    recovered_json,
+    structure,
+    time_text,
+)
+
+# ---- JSON shapes of faxes. ----------------------------------------------------------------------
+
+FAX_SCHEMAS: dict[str, Any] = {
+    "Fax": structure(
+        {
+            "id": ID,
+            "region": REGION,
+            "direction": one_of(Direction),
+            "channel": one_of(Channel),
+            "state": one_of(State),
+            "custody": one_of(("stored", "shredded", "sealed")),
+            "media_type": STRING,
+            "size_bytes": {"type": "integer"},
+            "pages": {"type": "integer"},
+            "from_masked": MAYBE_STRING,
+            "to_masked": STRING,
+            "facts": {"type": "object", "additionalProperties": STRING},
+            "attempts": {"type": "integer"},
+            "next_attempt_at": MAYBE_TIME,
+            "result": MAYBE_STRING,
+            "received_at": TIME,
+            "ended_at": MAYBE_TIME,
+            "beyond_use_since": MAYBE_TIME,
+            "irrecoverable_since": MAYBE_TIME,
+        },
+        RECOVERED,
+    ),
+    "FaxPage": structure(
+        {
+            "data": {"type": "array", "items": {"$ref": "#/components/schemas/Fax"}},
+            "next_cursor": MAYBE_STRING,
+        }
+    ),
+    "FaxDelivered": structure({}, {"result": MAYBE_STRING}),
+    "FaxFailed": structure({"reason": STRING}, {"final": {"type": "boolean"}}),
+}
+
+
+def fax_json(fax: Fax) -> dict[str, Any]:
+    """Return a fax; once it has ended this is its receipt, which has nothing of its content."""
+    return {
+        "id": str(fax.id),
+        "region": fax.region,
+        "direction": fax.direction.value,
+        "channel": fax.channel.value,
+        "state": fax.state.value,
+        "custody": fax.custody.value,
+        "media_type": fax.media_type,
+        "size_bytes": fax.size_bytes,
+        "pages": fax.pages,
+        "from_masked": fax.caller_masked,
+        "to_masked": fax.callee_masked,
+        "facts": dict(fax.facts),
+        "attempts": fax.attempts,
+        "next_attempt_at": None if fax.ended_at else time_text(fax.next_attempt_at),
+        "result": fax.result,
+        "received_at": time_text(fax.received_at),
+        "ended_at": time_text(fax.ended_at),
+        "beyond_use_since": time_text(fax.ended_at),
+        "irrecoverable_since": time_text(fax.sealed_at),
+        **recovered_json(fax.recovered_at, fax.not_known),
+    }
+
+
+# ---- The handlers of `/v1/faxes`: from HTTP to an action and back. ------------------------------
 
 W = TypeVar("W", bound=StrEnum)
 
@@ -150,3 +234,82 @@ async def fail_fax(request: web.Request) -> web.Response:
         final=bool(fields.get("final")),
     )
     return web.json_response(fax_json(fax))
+
+
+# ---- Faxes. -------------------------------------------------------------------------------------
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/faxes",
+        submit_fax,
+        "Take a fax into custody",
+        201,
+        "Fax",
+        body="file",
+        files=(TIFF, PDF),
+        query={
+            "region": Parameter("The recipient's, where the number does not tell it.", REGION),
+            "direction": Parameter("Which way it goes.", one_of(Direction), True),
+            "from": Parameter("E.164; left out or `anonymous` where the caller withholds it."),
+            "to": Parameter("E.164.", required=True),
+            **dict.fromkeys(FACTS, Parameter("What the gateway knows of the call.")),
+        },
+        headers={
+            **IDEMPOTENCY,
+            "Content-Digest": Parameter("sha-256=:BASE64:; checked where it is sent."),
+        },
+        refusals=(409, 422),
+    ),
+    Route(
+        "GET",
+        "/v1/faxes",
+        list_faxes,
+        "List faxes and receipts, newest first",
+        200,
+        "FaxPage",
+        query={
+            "direction": Parameter("Only those that go this way.", one_of(Direction)),
+            "state": Parameter("Only those in this state.", one_of(State)),
+            "channel": Parameter("Only those that came by this.", one_of(Channel)),
+            **PAGE,
+        },
+        refusals=(422,),
+    ),
+    Route("GET", "/v1/faxes/{id}", show_fax, "Show a fax, or its receipt", 200, "Fax"),
+    Route(
+        "GET",
+        "/v1/faxes/{id}/content",
+        read_fax,
+        "Fetch a fax to deliver it",
+        200,
+        "application/octet-stream",
+        query={"alone": Parameter("Not while another attempt is under way (409).", BOOLEAN)},
+        headers={
+            "Access-Purpose": Parameter(
+                "deliver-fax, which is meant where it is left out.", one_of(Purpose)
+            )
+        },
+        refusals=(409, 410, 422, 423, 451),
+    ),
+    Route(
+        "POST",
+        "/v1/faxes/{id}/actions/deliver",
+        deliver_fax,
+        "Acknowledge that a fax was delivered",
+        200,
+        "Fax",
+        body="FaxDelivered",
+        refusals=(409, 422),
+    ),
+    Route(
+        "POST",
+        "/v1/faxes/{id}/actions/fail",
+        fail_fax,
+        "Say that a delivery failed",
+        200,
+        "Fax",
+        body="FaxFailed",
+        refusals=(409, 422),
+    ),
+)

@@ -1,9 +1,4 @@
-"""
-Carriers' webhooks. No token: each authenticates by its own signature, or is refused.
-
-What changes nothing is answered with the reason as a code, counted, and written down without
-numbers and references: what does not match is a fault of set-up that nobody else sees.
-"""
+"""The routes that carriers call, and the one that tells them which order they speak of."""
 
 import logging
 import math
@@ -20,6 +15,12 @@ from vault.errors import InvalidRequestError, NotFoundError, UnauthenticatedErro
 from vault.web.health import HOOKS, UNSIGNED
 from vault.web.problems import INTERNAL, type_of
 from vault.web.requests import identity_of, json_fields, needed, principal_of, small_body, vault_of
+from vault.web.route import Parameter, Route
+
+# ---- Carriers' webhooks. No token: each authenticates by its own signature, or is refused. ------
+#
+# What changes nothing is answered with the reason as a code, counted, and written down without
+# numbers and references: what does not match is a fault of set-up that nobody else sees.
 
 BODY_BYTES_MAX = 256 * 1024
 #: Of a form; Twilio's have some twenty.
@@ -122,3 +123,62 @@ async def link_carrier(request: web.Request) -> web.Response:
         vault_of(request), principal_of(request), identity_of(request), carrier, reference
     )
     return web.json_response({"carrier": carrier, "reference": reference})
+
+
+# ---- Hooks. -------------------------------------------------------------------------------------
+
+_REFUSALS = (401, 422, 503)
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/orders/{id}/actions/link",
+        link_carrier,
+        "Say what a carrier calls an order, so that its webhooks find it",
+        200,
+        "CarrierLink",
+        body="CarrierLink",
+        refusals=(409, 422),
+    ),
+    Route(
+        "POST",
+        "/v1/hooks/telnyx",
+        telnyx_hook,
+        "Take a webhook of Telnyx, signed with Ed25519",
+        200,
+        "HookResult",
+        body="application/json",
+        headers={
+            "telnyx-signature-ed25519": Parameter("Over timestamp|body, in base64."),
+            "telnyx-timestamp": Parameter("Seconds; at most five minutes off."),
+        },
+        refusals=_REFUSALS,
+        public=True,
+    ),
+    Route(
+        "POST",
+        "/v1/hooks/twilio",
+        twilio_hook,
+        "Take a webhook of Twilio, signed with HMAC-SHA1",
+        200,
+        "HookResult",
+        body="application/json",
+        query={"bodySHA256": Parameter("Of a JSON body.")},
+        headers={
+            "X-Twilio-Signature": Parameter("Over the address and the form's fields, in base64.")
+        },
+        refusals=_REFUSALS,
+        public=True,
+    ),
+    Route(
+        "POST",
+        "/v1/hooks/bandwidth",
+        bandwidth_hook,
+        "Take a webhook of Bandwidth, with basic authentication",
+        200,
+        "HookResult",
+        body="application/xml",
+        refusals=_REFUSALS,
+        public=True,
+    ),
+)

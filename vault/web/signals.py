@@ -1,4 +1,4 @@
-"""The handlers of signals: what was told to whom, and telling it again."""
+"""The routes of signals."""
 
 from typing import Any
 
@@ -9,17 +9,22 @@ from vault.domain.signals import SignalType
 from vault.errors import InvalidRequestError
 from vault.sql.signals import Delivery
 from vault.web.requests import identity_of, number_cursor, page_limit, principal_of, vault_of
-from vault.web.shapes import (
+from vault.web.route import (
     ID,
     MAYBE_STRING,
     MAYBE_TIME,
+    PAGE,
     REGION,
     STRING,
     TIME,
+    Parameter,
+    Route,
     one_of,
     structure,
     time_text,
 )
+
+# ---- The handlers of signals: what was told to whom, and telling it again. ----------------------
 
 STATES = ("waiting", "delivered", "dead")
 SIGNAL_SCHEMAS: dict[str, Any] = {
@@ -79,3 +84,27 @@ async def replay_delivery(request: web.Request) -> web.Response:
     """Send a signal again to every endpoint."""
     count = await replay_signal(vault_of(request), principal_of(request), identity_of(request))
     return web.json_response({"endpoints": count})
+
+
+# ---- Signals. -----------------------------------------------------------------------------------
+
+ROUTES = (
+    Route(
+        "GET",
+        "/v1/signals",
+        list_deliveries,
+        "List signals and how their deliveries fare, newest first",
+        200,
+        "SignalPage",
+        query={"state": Parameter("Only those in this state.", one_of(STATES)), **PAGE},
+        refusals=(422,),
+    ),
+    Route(
+        "POST",
+        "/v1/signals/{id}/actions/replay",
+        replay_delivery,
+        "Send a signal again to every endpoint",
+        200,
+        "Replayed",
+    ),
+)
