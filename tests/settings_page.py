@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from vault.commands.settings import sentences
+from vault.commands.config import sentences
 from vault.config.settings import (
     CLIENT_VARIABLES,
     PREFIX,

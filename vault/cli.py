@@ -1,19 +1,18 @@
 """
 `portvault`: the one command. Parses, calls a command, and turns what goes wrong into one line.
 
-Commands are imported when they run, so that help and client commands start at once.
+The module of a command is imported when the command line names it; see `vault.commands.parser`.
 """
 
 import argparse
 import asyncio
 import functools
-import importlib
 import logging
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from keys.errors import (
@@ -24,8 +23,8 @@ from keys.errors import (
 )
 from vault import errors
 from vault.adapters.process import hear_signals, protect_memory, stop_signals
-from vault.commands.arguments import make_parser
 from vault.commands.output import tell
+from vault.commands.parser import make_parser
 from vault.commands.wording import worded
 
 FAILED, MISSING, FORBIDDEN, UNAVAILABLE = 1, 3, 4, 5
@@ -37,25 +36,28 @@ _CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((errors.ForbiddenError, errors.UnauthenticatedError), FORBIDDEN),
     ((errors.UnavailableError, CustodianUnavailableError, KeysUnavailableError), UNAVAILABLE),
 )
-_SERVERS = frozenset({"operator.run_server", "operator.run_worker"})
 #: The versions of Python that the tests run on, as the classifiers of `pyproject.toml`.
 TESTED = ((3, 11), (3, 13))
-
-Command = Callable[[argparse.Namespace], Awaitable[None]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit."""
     # Whatever is run may hold keys, tokens or content, and at the latest from here on.
     protect_memory()
-    args = make_parser().parse_args(arguments)
-    quiet = logging.INFO if args.run in _SERVERS else logging.ERROR
+    hear_signals()
+    line = sys.argv[1:] if arguments is None else arguments
+    try:
+        args = make_parser(line).parse_args(line)
+    except KeyboardInterrupt:
+        # The modules of the command were still being loaded.
+        sys.exit(128 + signal.SIGINT)
+    quiet = logging.INFO if args.serves else logging.ERROR
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else quiet,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING if args.verbose else logging.ERROR)
-    if args.run in {*_SERVERS, "doctor.doctor"}:
+    if args.serves or args.run.__name__ == "doctor":
         _warn_of_python()
     sys.exit(_run(args))
 
@@ -72,12 +74,10 @@ def _warn_of_python() -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    module, _, name = args.run.partition(".")
     stopped = list[signal.Signals]()
     hear_signals()
     try:
-        command: Command = getattr(importlib.import_module(f"vault.commands.{module}"), name)
-        _runner(args.run)(_stoppable(command, args, stopped))
+        _runner(args)(_stoppable(args, stopped))
     except (KeyboardInterrupt, asyncio.CancelledError):
         # Where something else cancelled the command, too, asyncio does not say that it was Ctrl-C.
         return 128 + (stopped or [signal.SIGINT])[0]
@@ -92,9 +92,9 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _runner(name: str) -> Callable[[Coroutine[Any, Any, None]], None]:
+def _runner(args: argparse.Namespace) -> Callable[[Coroutine[Any, Any, None]], None]:
     """Return what runs a command: the faster loop for servers, which alone load it."""
-    if name not in _SERVERS:
+    if not args.serves:
         return asyncio.run
     import uvloop
 
@@ -103,9 +103,7 @@ def _runner(name: str) -> Callable[[Coroutine[Any, Any, None]], None]:
     return functools.partial(uvloop.run, loop_factory=ServerLoop)
 
 
-async def _stoppable(
-    command: Command, args: argparse.Namespace, stopped: list[signal.Signals]
-) -> None:
+async def _stoppable(args: argparse.Namespace, stopped: list[signal.Signals]) -> None:
     """Run the command so that what asks it to stop lets it put away what is half done."""
     task = asyncio.current_task()
 
@@ -117,7 +115,7 @@ async def _stoppable(
     loop = asyncio.get_running_loop()
     for number in set(stop_signals()) - {signal.SIGINT}:
         loop.add_signal_handler(number, stop, number)
-    await command(args)
+    await args.run(args)
 
 
 def _say(error: Exception) -> int:

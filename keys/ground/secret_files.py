@@ -1,4 +1,4 @@
-"""Files that hold secrets: written durably in one step, and read only where no other account can."""
+"""Files that hold secrets: written durably in one step, and read only where nobody else can."""
 
 import contextlib
 import os

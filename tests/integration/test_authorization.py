@@ -17,9 +17,9 @@ from tests.command_line import UNKNOWN
 from tests.fixtures_server import Api
 from tests.integration.test_everything_is_recorded import BODY, ROLES, address, example
 from vault.actions.log_publish import publish_log, sequence_log
-from vault.commands.arguments import make_parser
-from vault.commands.client import order_list
 from vault.commands.log_proofs import verify
+from vault.commands.orders import order_list
+from vault.commands.parser import make_parser
 from vault.commands.retention import plan
 from vault.commands.signals import listed
 from vault.context import Vault

@@ -1,7 +1,6 @@
 """The inputs of tests/cases through every entrance: the rule is the same, and the reason too."""
 
 import argparse
-import importlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,8 +13,8 @@ import pytest
 from tests.fixtures_telefax import CALLEE
 from tests.integration.test_fax_listener import Listener, listener
 from vault.actions.credentials import create_token
-from vault.commands.arguments import make_parser
-from vault.commands.hylafax import NOTE_SUFFIX
+from vault.commands.faxes import NOTE_SUFFIX
+from vault.commands.parser import make_parser
 from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Principal
@@ -87,13 +86,12 @@ class Entrances:
 
     async def _run(self, *words: str) -> str | None:
         args: argparse.Namespace = make_parser().parse_args(words)
-        module, _, name = args.run.partition(".")
         token = self.there.api.tokens["fax-gateway" if words[0] == "fax" else "porting"]
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PORTVAULT_SERVER", self.there.api.url)
             patch.setenv("PORTVAULT_TOKEN", token)
             try:
-                await getattr(importlib.import_module(f"vault.commands.{module}"), name)(args)
+                await args.run(args)
             except VaultError as error:
                 return str(error)
         return None

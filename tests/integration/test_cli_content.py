@@ -12,17 +12,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.command_line import (
-    LETTER,
-    UNKNOWN,
-    answering,
-    get,
-    one_line,
-    scan_of,
-    token_of,
-)
+from tests.command_line import LETTER, UNKNOWN, answering, get, one_line, scan_of, token_of
 from tests.fixtures_process import VaultProcess
-from vault.commands.content import request_key
+from vault.commands.documents import request_key
 
 
 async def test_an_altered_object_leaves_no_file(

@@ -15,7 +15,7 @@ from vault.actions.log_records import list_records
 from vault.actions.people import forget_name
 from vault.audit.auditor import Audit
 from vault.commands import log as log_commands
-from vault.commands.arguments import make_parser
+from vault.commands.parser import make_parser
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.records import Wanted

@@ -22,7 +22,7 @@ from vault.actions.log_records import verify_region
 from vault.app import open_vault
 from vault.commands import log as log_commands
 from vault.commands import witness as witness_command
-from vault.commands.arguments import make_parser
+from vault.commands.parser import make_parser
 from vault.commands.witness import StandsStillError, Witness
 from vault.config.settings import Config
 from vault.context import Vault

@@ -1,6 +1,5 @@
 """Beside each principal of an answer stands what it was called when it acted."""
 
-import importlib
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -10,8 +9,8 @@ import pytest
 from tests.fixtures_server import OPERATOR, Api
 from tests.integration.test_break_glass import sealed
 from vault.actions.credentials import list_tokens
-from vault.commands.arguments import make_parser
 from vault.commands.output import table
+from vault.commands.parser import make_parser
 from vault.commands.tokens import _COLUMNS as TOKEN_COLUMNS
 from vault.context import Vault
 from vault.domain.people import ACTORS, called
@@ -148,8 +147,7 @@ async def test_a_token_that_is_renamed_keeps_its_name_in_what_it_did_before(
     monkeypatch.setenv("PORTVAULT_TOKEN", api.tokens["dpo"])
     for command in COMMANDS:
         args = make_parser().parse_args(command.split())
-        module, _, function = args.run.partition(".")
-        await getattr(importlib.import_module(f"vault.commands.{module}"), function)(args)
+        await args.run(args)
         out = capsys.readouterr().out
         assert "token:" not in out, command
     assert "token:" not in table(await list_tokens(vault, OPERATOR), TOKEN_COLUMNS)

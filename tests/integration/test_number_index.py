@@ -11,8 +11,8 @@ from vault.actions.keys import seal, worker
 from vault.actions.order_details import index_key, renew_index
 from vault.actions.order_list import Sought, list_orders
 from vault.actions.orders import create_order
-from vault.commands.arguments import make_parser
-from vault.commands.client import order_list
+from vault.commands.orders import order_list
+from vault.commands.parser import make_parser
 from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.orders import Mark, Order, macs

@@ -14,7 +14,7 @@ from tests.tlog_client import check_proof, sha256
 from vault.actions.keys import seal
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.commands import log as log_commands
-from vault.commands.arguments import make_parser
+from vault.commands.parser import make_parser
 from vault.context import Vault
 from vault.domain.records import Receipt, encode_receipt, parse_receipt
 from vault.errors import UnavailableError, VaultError

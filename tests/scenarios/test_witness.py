@@ -21,7 +21,7 @@ from vault.actions.keys import rotate_key
 from vault.actions.log_publish import publish_log, sequence_log
 from vault.actions.log_records import verify_region
 from vault.commands import witness as command
-from vault.commands.arguments import make_parser
+from vault.commands.parser import make_parser
 from vault.commands.witness import ALARM, AlarmError, Witness
 from vault.context import Vault
 from vault.domain.access import Principal

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import vault
-from vault.commands.account import NOBODY_LOGGED_IN, account
-from vault.commands.operator import operator
+from vault.commands.operator import NOBODY_LOGGED_IN, account, operator
 from vault.config.settings import Config
 
 #: Where programs look for a name that anybody may have written there.
@@ -20,7 +19,7 @@ ROOT = Path(vault.__file__).parents[1]
 SOURCES = [path for room in ("vault", "keys") for path in (ROOT / room).rglob("*.py")]
 _ASKED = re.compile(rf"getuser|getlogin|(environ|getenv)\b.{{0,8}}[\"'](?:{'|'.join(CLAIMS)})[\"']")
 
-_SAYS = "import os; from vault.commands.account import account"
+_SAYS = "import os; from vault.commands.operator import account"
 
 
 def test_no_variable_names_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from vault.audit import auditor
-from vault.commands.arguments import log
+from vault.commands import log
 
 #: What serves, and what speaks to stores and providers that a vault may not have.
 SERVER = {
@@ -47,11 +47,13 @@ def loaded(what: str) -> set[str]:
     "what, unused",
     [
         ("--help", LIGHT),
-        ("settings", SERVER | DATABASE | HTTP),
+        ("config", SERVER | DATABASE | HTTP),
         ("tokens", SERVER | HTTP),
         ("keys", SERVER | HTTP),
         ("doctor", SERVER | HTTP),
-        ("client", SERVER | DATABASE),
+        ("orders", SERVER | DATABASE),
+        ("documents", SERVER | DATABASE),
+        ("log", SERVER | DATABASE),
     ],
 )
 def test_a_command_loads_only_what_it_uses(what: str, unused: set[str]) -> None:

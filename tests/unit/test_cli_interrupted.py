@@ -43,8 +43,7 @@ def stopped_by(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, *, again
                 task.cancel()
             raise
 
-    monkeypatch.setattr("vault.commands.operator.run_migrate", command)
-    return _run(argparse.Namespace(run="operator.run_migrate", verbose=False))
+    return _run(argparse.Namespace(run=command, serves=False, verbose=False))
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -73,6 +72,5 @@ def test_how_a_child_ended_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
         statuses.append(await child.wait())
         statuses.append(await asyncio.to_thread(subprocess.call, ["false"]))
 
-    monkeypatch.setattr("vault.commands.operator.run_migrate", command)
-    assert _run(argparse.Namespace(run="operator.run_migrate", verbose=False)) == 0
+    assert _run(argparse.Namespace(run=command, serves=False, verbose=False)) == 0
     assert statuses == [1, 1]

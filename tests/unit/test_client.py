@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.certificates import Authority
-from vault.commands.client import _order_row, kept_by
+from vault.commands.documents import kept_by
 from vault.commands.http import call, server_address, session
+from vault.commands.orders import _order_row
 from vault.errors import ConfigurationError, UnavailableError
 
 NOON = "2026-11-28T12:00:00Z"

@@ -19,9 +19,9 @@ from keys.errors import CustodianUnavailableError
 from vault.adapters.objects import open_store
 from vault.adapters.oidc import OidcProvider
 from vault.adapters.s3_requests import Bucket
-from vault.commands import hylafax
-from vault.commands.arguments import make_parser
-from vault.commands.hylafax import _named, _query
+from vault.commands import faxes as hylafax
+from vault.commands.faxes import _named, _query
+from vault.commands.parser import make_parser
 from vault.context import ObjectStore
 from vault.domain.people import parse_mapping, person_of
 from vault.errors import ForbiddenError, InvalidRequestError, ObjectStoreUnavailableError

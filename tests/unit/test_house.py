@@ -192,7 +192,7 @@ def test_files_stay_short(package):
 def test_the_auditors_need_the_standard_library_and_cryptography(name):
     """Whatever else is imported, wherever in the file, an auditor could not take it away alone."""
     wanted = set[str]()
-    for node in ast.walk(ast.parse((ROOT / "vault" / f"{name}.py").read_text())):
+    for node in ast.walk(ast.parse((ROOT / "vault/audit" / f"{name}.py").read_text())):
         if isinstance(node, ast.Import):
             wanted |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

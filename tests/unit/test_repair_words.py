@@ -13,7 +13,7 @@ from keys.keyring import Mend
 from vault.actions.repair import Repaired, remedy
 from vault.commands import output
 from vault.commands.doctor_looks import rest_of
-from vault.commands.repair import _text
+from vault.commands.keys import _text
 from vault.sql.damage import Look
 
 ROOT = Path(__file__).parents[2]

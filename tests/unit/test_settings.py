@@ -4,7 +4,7 @@ import tomllib
 from dataclasses import fields
 from pathlib import Path
 
-from vault.commands.settings import sentences, toml_text
+from vault.commands.config import sentences, toml_text
 from vault.config.settings import SECRETS, Config, load_config
 
 WRITTEN = """

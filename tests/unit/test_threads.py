@@ -14,8 +14,9 @@ from vault.errors import ConfigurationError
 
 #: A server that reaches the limit of tasks while it serves, as an account that is not exempt.
 STOPPED = """
-import asyncio, os, resource, sys
-from vault import cli, warm
+import argparse, asyncio, os, resource, sys
+from vault import cli
+from vault.adapters import warm
 async def serve():
     warm.warm()
     await asyncio.to_thread(os.getpid)
@@ -30,7 +31,7 @@ async def serve():
         print("no thread")
     await asyncio.to_thread(print, "last")
 import threading
-cli._runner("operator.run_server")(serve())
+cli._runner(argparse.Namespace(serves=True))(serve())
 print("stopped")
 """
 

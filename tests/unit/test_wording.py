@@ -15,8 +15,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from vault.cli import _say
-from vault.commands.arguments import make_parser
 from vault.commands.http import call
+from vault.commands.parser import make_parser
 from vault.commands.wording import _OPTIONS, _WORDS, problem_worded, worded
 from vault.domain.access import PurposeError
 from vault.errors import InvalidRequestError

@@ -1,4 +1,4 @@
-"""Bring a fax to its end: relay it, let it be fetched or expire, and put it beyond use, with a receipt."""
+"""Bring a fax to its end: relayed, fetched or expired, it is put beyond use and has a receipt."""
 
 import asyncio
 import logging

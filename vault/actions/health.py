@@ -1,4 +1,4 @@
-"""What waits, how long, and whether the vault is ready: queues with ages, and a probe of each part."""
+"""What waits, how long, and whether the vault is ready: queues, and a probe of each part."""
 
 import asyncio
 import logging

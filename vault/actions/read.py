@@ -164,8 +164,8 @@ async def decrypted(
 
 # ---- What goes out: the one way in which content, faxes and exports leave as a stream. ----------
 #
-# An `Outgoing` is made of an access that is watched while it flows (`vault/process/streams.py`), and every
-# entrance hands out nothing else as a stream, so that no stream can be forgotten.
+# An `Outgoing` is made of an access that is watched while it flows (`vault/process/streams.py`),
+# and every entrance hands out nothing else as a stream, so that no stream can be forgotten.
 
 
 class Outgoing:

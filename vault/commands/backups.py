@@ -1,4 +1,4 @@
-"""Commands for backups: write a dump, and bring an older state up to date."""
+"""`portvault backup` and `restore`."""
 
 import argparse
 import os
@@ -15,15 +15,18 @@ from vault.actions.restore import restore as restore_region
 from vault.adapters.postgres.cluster import run_tool
 from vault.adapters.postgres.dump import Dump
 from vault.app import attached, login, open_vault
-from vault.commands.database import database_errors
-from vault.commands.operator import operator, regions_of
+from vault.commands.operator import database_errors, operator, regions_of
 from vault.commands.output import show, tell
+from vault.commands.parser import SUMMARIES, Tree
 from vault.commands.restore_report import report
 from vault.config.settings import Config, load_config
+from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
 from vault.migrate import migrate, migrate_as, pending
 from vault.sql import restore as restore_sql
 from vault.sql.connection import Connection
+
+# ---- Commands for backups: write a dump, and bring an older state up to date. -------------------
 
 #: A statement of a restore may take as long as the tree is large.
 STATEMENT_SECONDS = 4 * 3600.0
@@ -153,3 +156,36 @@ async def _make_room(conn: Connection) -> None:
             "directory away, or name an empty database; if a dry run has loaded this file, or the "
             "database is to be taken as it is, run `portvault restore` without the file"
         )
+
+
+def add(tree: Tree) -> None:
+    """Add the commands of backups."""
+    backup_command = tree.command(
+        "backup",
+        backup,
+        SUMMARIES["backup"],
+        "portvault backup /srv/backup/portvault.dump",
+    )
+    backup_command.add_argument("file", type=Path, metavar="FILE")
+    restore_command = tree.command(
+        "restore",
+        restore,
+        SUMMARIES["restore"],
+        "portvault restore /srv/backup/portvault.dump --dry-run",
+    )
+    restore_command.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        nargs="?",
+        help="a dump for an empty database (the one there is)",
+    )
+    restore_command.add_argument("--region", choices=REGIONS, help="only this one (all)")
+    restore_command.add_argument(
+        "--dry-run", action="store_true", help="load FILE, and say what would be"
+    )
+    restore_command.add_argument(
+        "--leave-unknown",
+        action="store_true",
+        help="go on although documents were stored after the backup; their objects stay",
+    )

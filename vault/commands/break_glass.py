@@ -1,11 +1,17 @@
-"""Commands of break-glass, by the HTTP API."""
+"""`portvault break-glass`, over HTTP: access for the day the identity provider is down."""
 
 import argparse
+from pathlib import Path
 from urllib.parse import quote
 
 from vault.commands.http import anonymous, call, has_token, session
 from vault.commands.output import facts, show, table
+from vault.commands.parser import SUMMARIES, Tree, count, identity
+from vault.domain.access import BREAK_GLASS_ROLES
+from vault.domain.regions import REGIONS
 from vault.errors import ConfigurationError
+
+# ---- Commands of break-glass, by the HTTP API. --------------------------------------------------
 
 _COLUMNS = (
     *("id", "role", "regions", "state", "sealed_by", "sealed_at", "expires_at", "opened_by"),
@@ -52,3 +58,51 @@ async def revoke(args: argparse.Namespace) -> None:
     async with session() as http:
         sealed = await call(http, "POST", path)
     show(sealed, facts(sealed), as_json=args.json)
+
+
+_KNOWN = """\
+Set PORTVAULT_TOKEN to a token of your own, so that it is known who opened it. The token
+of an envelope that was opened by nobody known never asks for approvals or gives them."""
+
+
+def add(tree: Tree) -> None:
+    """Add the commands of break-glass."""
+    group = tree.group(
+        "break-glass",
+        SUMMARIES["break-glass"],
+        "portvault break-glass open --credential-file /mnt/envelope --reference INC-7",
+    )
+    seal_command = group.command(
+        "seal",
+        seal,
+        "Make a credential to be locked away, and print it, once; takes an approval of both.",
+        "portvault break-glass seal --role dpo --region uk --days 365 --approval ID",
+    )
+    seal_command.add_argument(
+        "--role", required=True, choices=[role.value for role in BREAK_GLASS_ROLES]
+    )
+    seal_command.add_argument("--region", required=True, action="append", choices=REGIONS)
+    seal_command.add_argument("--days", required=True, type=count, help="how long it can be opened")
+    seal_command.add_argument(
+        "--approval", type=identity, required=True, help="of the act break-glass, for ROLE/REGION/…"
+    )
+    opened = group.command(
+        "open",
+        open_sealed,
+        "Open a credential, once, and print a token; everybody is told.",
+        "portvault break-glass open --credential-file /mnt/envelope --reference INC-7",
+    )
+    opened.add_argument("--credential-file", required=True, type=Path, metavar="FILE")
+    opened.epilog = f"{opened.epilog}\n\n{_KNOWN}"
+    opened.add_argument("--reference", required=True, help="the number of the incident")
+    listed_command = group.command(
+        "list", listed, "List sealed credentials.", "portvault break-glass list"
+    )
+    listed_command.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
+    revoke_command = group.command(
+        "revoke",
+        revoke,
+        "Revoke a sealed credential, and the token it was opened for.",
+        "portvault break-glass revoke ID",
+    )
+    revoke_command.add_argument("credential", type=identity, metavar="ID")

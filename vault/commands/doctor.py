@@ -26,9 +26,10 @@ from vault.adapters.committer import APPLICATION
 from vault.adapters.postgres.cluster import is_confined
 from vault.adapters.sandbox import MagicSniffer
 from vault.app import EMBEDDED, attached, login, make_sandbox, open_region_custodian
-from vault.commands.database import database_errors
 from vault.commands.doctor_looks import Known, check_store, damage, ends_not_known, policy, stopped
+from vault.commands.operator import database_errors
 from vault.commands.output import show, table
+from vault.commands.parser import SUMMARIES, Tree
 from vault.config.settings import Config, load_config
 from vault.errors import VaultError
 from vault.migrate import pending
@@ -410,3 +411,8 @@ async def _libmagic(config: Config) -> tuple[str, str]:
     finally:
         await sandbox.close()
     return "ok", "works"
+
+
+def add(tree: Tree) -> None:
+    """Add the command `doctor`."""
+    tree.command("doctor", doctor, SUMMARIES["doctor"], "portvault doctor")

@@ -1,4 +1,4 @@
-"""What the doctor looks at beside settings and servers: stores, what lies at rest, expiry, policy."""
+"""What the doctor looks at beside settings: stores, what lies at rest, expiry, policy."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field

@@ -1,16 +1,23 @@
-"""Commands for the key trees."""
+"""`portvault keys` and `repair`: the key trees, and what lies damaged at rest."""
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 
 from keys.custodian import MovingCustodian
 from vault.actions.keys import keys_status, rotate_custodian, seal, verify_keys
-from vault.app import open_region_custodian
-from vault.commands.database import opened
-from vault.commands.operator import operator, regions_of
-from vault.commands.output import show, table
+from vault.actions.repair import Repaired
+from vault.actions.repair import repair as repair_region
+from vault.adapters.postgres.dump import DumpColumns
+from vault.app import open_region_custodian, open_vault
+from vault.commands.operator import database_errors, opened, operator, regions_of
+from vault.commands.output import indented, show, table
+from vault.commands.parser import SUMMARIES, Tree
 from vault.config.settings import Config, load_config
+from vault.domain.regions import REGIONS
 from vault.errors import VaultError
+
+# ---- Commands for the key trees. ----------------------------------------------------------------
 
 _STATUS = ("region", "generation", "age", "documents", "keys", "scopes", "nodes", "depth")
 
@@ -109,3 +116,90 @@ async def _is_moved(config: Config, region: str) -> bool:
         return isinstance(custodian, MovingCustodian) and await custodian.is_moved(region)
     finally:
         await custodian.close()
+
+
+async def repair(args: argparse.Namespace) -> None:
+    """Repair the regions; raises when something is left that cannot be mended."""
+    config = load_config()
+    wanted = regions_of(config, args.region)
+    done, backup = list[Repaired](), None
+    if args.backup is not None:
+        backup = DumpColumns(Path(args.backup))
+        await backup.open()
+    with database_errors():
+        # Without what a start would refuse to go on with: that may be what is to be mended.
+        async with open_vault(config, restoring=True) as vault:
+            for region in wanted:
+                who = operator(config)
+                done.append(
+                    await repair_region(vault, who, region, dry_run=args.dry_run, backup=backup)
+                )
+    shown = [_shown(item, dry_run=args.dry_run) for item in done]
+    show(shown, "\n\n".join(_text(item, dry_run=args.dry_run) for item in done), as_json=args.json)
+    if left := sum(item.left for item in done):
+        raise VaultError(f"{left} of what is damaged cannot be mended here: each says what to do")
+
+
+def _shown(done: Repaired, *, dry_run: bool) -> dict[str, object]:
+    mends = [{**asdict(mend.damage), "mended": mend.mended, "how": mend.how} for mend in done.mends]
+    return {"region": done.region, "dry_run": dry_run, "left": done.left, "damages": mends}
+
+
+def _text(done: Repaired, *, dry_run: bool) -> str:
+    if not done.mends:
+        return f"{done.region}: nothing is damaged"
+    words = ("would be mended" if dry_run else "mended", "NOT MENDED")
+    lines = [f"{done.region}: {len(done.mends)} damaged, {done.left} of them left"]
+    # What is alike to be done is said once, below all that it is said of.
+    alike = dict[tuple[bool, str], list[str]]()
+    for mend in done.mends:
+        alike.setdefault((mend.mended, mend.how), []).append(str(mend.damage))
+    for (mended, how), damages in alike.items():
+        lines += ["", f"{words[0] if mended else words[1]}:"]
+        lines += [line for one in damages for line in indented(one, "- ", "  ")]
+        lines += indented(how, "  > ", "    ")
+    return "\n".join(lines)
+
+
+def add(tree: Tree) -> None:
+    """Add the commands of the key trees."""
+    group = tree.group("keys", SUMMARIES["keys"], "portvault keys status")
+    status_command = group.command("status", status, "Show the key trees.", "portvault keys status")
+    status_command.add_argument("--region", choices=REGIONS)
+    seal = group.command(
+        "seal",
+        run_seal,
+        "Make all shreds so far irrecoverable, now.",
+        "portvault keys seal --region uk",
+    )
+    seal.add_argument("--region", choices=REGIONS)
+    seal.add_argument("--force", action="store_true", help="replace the root anyway")
+    check = group.command(
+        "verify",
+        verify,
+        "Open every key of the trees, and name what does not open or is missing.",
+        "portvault keys verify --region uk",
+    )
+    check.add_argument("--region", choices=REGIONS)
+    repair_command = tree.command(
+        "repair",
+        repair,
+        SUMMARIES["repair"],
+        "portvault repair --dry-run",
+    )
+    repair_command.add_argument("--region", choices=REGIONS, help="only this one (all)")
+    repair_command.add_argument(
+        "--dry-run", action="store_true", help="change nothing; say what would be"
+    )
+    repair_command.add_argument(
+        "--backup",
+        metavar="FILE",
+        help="take sealed names, details and lost keys from this backup, where they open",
+    )
+    rotate_command = group.command(
+        "rotate-custodian",
+        rotate,
+        "Move a region's root key from `custodian_before` to `custodian`; content stays as it is.",
+        "portvault keys rotate-custodian --region uk",
+    )
+    rotate_command.add_argument("--region", choices=REGIONS, required=True)

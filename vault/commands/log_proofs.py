@@ -12,9 +12,8 @@ from vault.actions.log_publish import sequence_log
 from vault.actions.log_records import verify_region
 from vault.actions.people import forget_name
 from vault.audit.auditor import STATUS, Audit, AuditError
-from vault.commands.database import opened
 from vault.commands.http import call, check, session
-from vault.commands.operator import operator, regions_of
+from vault.commands.operator import opened, operator, regions_of
 from vault.commands.output import facts, show, time_text
 from vault.config.settings import load_config
 from vault.context import SIGNER_NAME, Vault

@@ -1,10 +1,13 @@
-"""Commands of signals: what the porting system was told, and telling it again."""
+"""`portvault signal`: what the porting system was told, over HTTP."""
 
 import argparse
 from urllib.parse import quote
 
 from vault.commands.http import call, session
 from vault.commands.output import show, table
+from vault.commands.parser import SUMMARIES, Tree, count, identity
+
+# ---- Commands of signals: what the porting system was told, and telling it again. ---------------
 
 _COLUMNS = ("id", "endpoint", "region", "type", "at", "state", "attempts", "last_failure")
 
@@ -24,3 +27,30 @@ async def replay(args: argparse.Namespace) -> None:
     async with session() as http:
         done = await call(http, "POST", path)
     show(done, f"sent again to {done['endpoints']} endpoints", as_json=args.json)
+
+
+STATES = ("waiting", "delivered", "dead")
+
+
+def add(tree: Tree) -> None:
+    """Add the commands of signals."""
+    group = tree.group(
+        "signal",
+        SUMMARIES["signal"],
+        "portvault signal list --state dead",
+    )
+    listed_command = group.command(
+        "list",
+        listed,
+        "List signals and how their deliveries fare, newest first.",
+        "portvault signal list --state dead",
+    )
+    listed_command.add_argument("--state", choices=STATES, help="only those")
+    listed_command.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
+    replay_command = group.command(
+        "replay",
+        replay,
+        "Send a signal again to every endpoint.",
+        "portvault signal replay ID",
+    )
+    replay_command.add_argument("signal", type=identity, metavar="ID")

@@ -1,4 +1,4 @@
-"""The API of credentials: labels of tokens, and break-glass. Tokens are made on the vault's own machine."""
+"""The API of credentials: labels of tokens, and break-glass."""
 
 from datetime import datetime
 from typing import Any

@@ -12,6 +12,7 @@ from vault import __version__
 from vault.web import (
     approvals,
     certificates,
+    credentials,
     documents,
     faxes,
     health,
@@ -21,8 +22,6 @@ from vault.web import (
     retention,
     signals,
 )
-from vault.web import credentials as break_glass
-from vault.web import credentials as tokens
 from vault.web.problems import MEDIA_TYPE, TYPES, ProblemType
 from vault.web.route import ID, REGION, STRING, Area, Parameter, Route, reference
 from vault.web.schemas import SCHEMAS
@@ -41,9 +40,9 @@ AREAS = (
     Area(
         "break-glass",
         "Credentials for the day that nobody can sign in.",
-        break_glass.BREAK_GLASS_ROUTES,
+        credentials.BREAK_GLASS_ROUTES,
     ),
-    Area("tokens", "What tokens are called.", tokens.TOKEN_ROUTES),
+    Area("tokens", "What tokens are called.", credentials.TOKEN_ROUTES),
     Area("log", "The access log, and what proves it.", log.ROUTES),
     Area("health", "What machines ask.", health.ROUTES),
 )

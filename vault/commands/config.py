@@ -15,6 +15,7 @@ from textwrap import wrap
 from typing import Any
 
 from vault.commands.output import show
+from vault.commands.parser import SUMMARIES, Tree
 from vault.config.addresses import shown_address
 from vault.config.settings import PREFIX, SECRET_FILES, SECRETS, Config, Region, load_config
 from vault.config.webhooks import Webhook
@@ -91,3 +92,13 @@ def _webhook(name: str, webhook: Webhook) -> Iterator[str]:
     yield f"allow_private = {_value(webhook.allow_private)}"
     yield f"types = {_value(webhook.types)}"
     yield ""
+
+
+def add(tree: Tree) -> None:
+    """Add the command `config`."""
+    tree.command(
+        "config",
+        run_config,
+        SUMMARIES["config"],
+        "portvault config",
+    )

@@ -1,4 +1,4 @@
-"""Content goes in and out: `put` and `get`, one chunk at a time, with progress on a terminal."""
+"""`portvault put`, `get`, `show`, `shred`, `correct` and `certificate`: documents, over HTTP."""
 
 import argparse
 import asyncio
@@ -17,11 +17,16 @@ from urllib.parse import quote
 
 import aiohttp
 
-from vault.commands.http import check, json_of, session, token
-from vault.commands.output import Progress, fitted, show, tell
-from vault.domain.documents import HEAD_BYTES, by_signature, readable
+from vault.commands.http import call, check, json_of, session, token
+from vault.commands.output import Progress, facts, fitted, show, tell, time_text
+from vault.commands.parser import SUMMARIES, Tree, identity, kind, reason
+from vault.domain.access import Purpose
+from vault.domain.certificates import SHRED_REASONS
+from vault.domain.documents import HEAD_BYTES, Ground, Kind, by_signature, readable
 from vault.domain.records import HEADER as RECEIPT
 from vault.errors import InvalidRequestError, UnavailableError, VaultError
+
+# ---- Content goes in and out: `put` and `get`, one chunk at a time, with progress on a terminal.
 
 CHUNK_BYTES = 64 * 1024
 #: After how long a file is sent again that the vault could not take; the key keeps it from twice.
@@ -232,3 +237,157 @@ async def _copy(response: aiohttp.ClientResponse, file: BinaryIO, path: Path) ->
         with _file_errors(path):
             file.flush()
     return size
+
+
+# ---- Commands for those who use the vault: orders and documents, by its HTTP API. ---------------
+
+
+async def document_show(args: argparse.Namespace) -> None:
+    """Show a document's metadata and why it is here."""
+    async with session() as http:
+        document = await call(http, "GET", f"/v1/documents/{quote(args.document, safe='')}")
+    why = {f"retention_{name}": value for name, value in document.get("retention", {}).items()}
+    show(document, facts({**document, **kept_by(document), **why}), as_json=args.json)
+
+
+def kept_by(document: dict[str, Any]) -> dict[str, str | None]:
+    """Return what holds and restricts a document, a sentence each."""
+    holds = ", ".join(hold["id"] for hold in document["holds"])
+    if document["held"] and not holds:
+        holds = "not for your role to see"
+    restricted = None
+    if found := document["restriction"]:
+        restricted = f"since {time_text(found['since'])}"
+        # Who and why are for those who may read holds.
+        if found["reason"] is not None:
+            restricted += f", by {found.get('by_name') or found['by']}: {found['reason']}"
+    return {"holds": holds or None, "restriction": restricted}
+
+
+async def document_shred(args: argparse.Namespace) -> None:
+    """Put a document beyond use."""
+    path = f"/v1/documents/{quote(args.document, safe='')}/actions/shred"
+    async with session() as http:
+        said = {
+            "ground": args.ground,
+            "approval": args.approval,
+            "replaced_by": args.replaced_by,
+        }
+        fields = {name: value for name, value in said.items() if value is not None}
+        document = await call(http, "POST", path, json={"reason": args.reason, **fields})
+    show(document, f"beyond use since {time_text(document['beyond_use_since'])}", as_json=args.json)
+
+
+async def document_correct(args: argparse.Namespace) -> None:
+    """Say that a document is of another kind."""
+    path = f"/v1/documents/{quote(args.document, safe='')}/actions/correct"
+    fields = {"kind": args.kind} | ({"approval": args.approval} if args.approval else {})
+    async with session() as http:
+        document = await call(http, "POST", path, json=fields)
+    show(document, document["retention"]["reason"], as_json=args.json)
+
+
+async def certificate(args: argparse.Namespace) -> None:
+    """Show the signed certificate of a document's destruction."""
+    path = f"/v1/documents/{quote(args.document, safe='')}/certificate"
+    async with session() as http:
+        found = await call(http, "GET", path)
+    show(found, found["note"].rstrip("\n"), as_json=args.json, exact=True)
+
+
+def add(tree: Tree) -> None:
+    """Add the commands of documents."""
+    put_command = tree.command(
+        "put",
+        put,
+        SUMMARIES["put"],
+        "portvault put scan.jpg --order ID --kind passport",
+    )
+    put_command.add_argument("file", type=Path, nargs="+", metavar="FILE")
+    put_command.add_argument("--order", type=identity, required=True)
+    put_command.add_argument("--kind", type=kind, required=True, help=", ".join(Kind))
+    put_command.add_argument("--digest", action="store_true", help="send Content-Digest (SHA-256)")
+    put_command.add_argument(
+        "--again",
+        action="store_true",
+        help="keep a file anew that was put before; without it the same file, name, order and kind "
+        "are one document for a day, so a run that was cut is started again as it was",
+    )
+    get_command = tree.command(
+        "get",
+        get,
+        SUMMARIES["get"],
+        "portvault get ID --purpose verify-identity -o scan.jpg",
+    )
+    get_command.add_argument("document", type=identity, metavar="DOCUMENT")
+    get_command.add_argument(
+        "--purpose",
+        required=True,
+        metavar="PURPOSE",
+        choices=[purpose.value for purpose in Purpose],
+        help=", ".join(Purpose),
+    )
+    get_command.add_argument("--reference", help="the case, where the purpose needs one")
+    get_command.add_argument(
+        "--approval", type=identity, help="the approved disclosure, where the role needs one"
+    )
+    get_command.add_argument(
+        "-o", "--output", metavar="FILE", help="- for standard output, never a terminal"
+    )
+    get_command.add_argument(
+        "--receipt",
+        type=Path,
+        metavar="FILE",
+        help="keep what proves this reading recorded",
+    )
+    show = tree.command("show", document_show, SUMMARIES["show"], "portvault show ID")
+    show.add_argument("document", type=identity, metavar="DOCUMENT")
+    shred = tree.command(
+        "shred",
+        document_shred,
+        SUMMARIES["shred"],
+        "portvault shred ID --reason withdrawn",
+    )
+    shred.add_argument("document", type=identity, metavar="DOCUMENT")
+    shred.add_argument(
+        "--reason",
+        type=reason(SHRED_REASONS),
+        required=True,
+        help=f"a case's number, or one of {', '.join(SHRED_REASONS)}; it is kept for ever",
+    )
+    shred.add_argument(
+        "--ground",
+        metavar="GROUND",
+        choices=[ground.value for ground in Ground],
+        help=f"{', '.join(Ground)} ({Ground.NOT_NEEDED})",
+    )
+    shred.add_argument(
+        "--approval",
+        type=identity,
+        metavar="ID",
+        help="of document.mistake, with --ground sent-by-mistake",
+    )
+    shred.add_argument(
+        "--replaced-by", type=identity, metavar="ID", help="the right document of the same order"
+    )
+    correct = tree.command(
+        "correct",
+        document_correct,
+        SUMMARIES["correct"],
+        "portvault correct ID --kind passport",
+    )
+    correct.add_argument("document", type=identity, metavar="DOCUMENT")
+    correct.add_argument("--kind", type=kind, required=True, help=", ".join(Kind))
+    correct.add_argument(
+        "--approval",
+        type=identity,
+        metavar="ID",
+        help="of document.correct, where the floor becomes lower",
+    )
+    certificate_command = tree.command(
+        "certificate",
+        certificate,
+        SUMMARIES["certificate"],
+        "portvault certificate ID",
+    )
+    certificate_command.add_argument("document", type=identity, metavar="DOCUMENT")

@@ -1,10 +1,4 @@
-"""
-HylaFAX+ and the vault: received faxes go in, queued outbound faxes go to `sendfax`.
-
-What HylaFAX knows of a caller is remote text and is taken as such: what is no number is not sent
-on, and nothing of it ever reaches a shell. A fax is in the vault's custody when `received` exits
-with 0, and only then may its file go.
-"""
+"""`portvault fax`."""
 
 import argparse
 import asyncio
@@ -23,8 +17,10 @@ import aiohttp
 
 from vault.commands.http import EndedBeforeError, IncidentError, call, check, session
 from vault.commands.output import facts, marked, show, tell
+from vault.commands.parser import SUMMARIES, Tree, count, identity
 from vault.domain.documents import HEAD_BYTES, by_signature
 from vault.domain.faxes import ANONYMOUS, clean_facts, read_number
+from vault.domain.regions import REGIONS
 from vault.errors import (
     ConfigurationError,
     ConflictError,
@@ -36,6 +32,12 @@ from vault.errors import (
     UnavailableError,
     VaultError,
 )
+
+# ---- HylaFAX+ and the vault: received faxes go in, queued outbound faxes go to `sendfax`. -------
+#
+# What HylaFAX knows of a caller is remote text and is taken as such: what is no number is not sent
+# on, and nothing of it ever reaches a shell. A fax is in the vault's custody when `received` exits
+# with 0, and only then may its file go.
 
 #: A note beside a file that the vault did not take yet: what `drain` has to say of it.
 NOTE_SUFFIX = ".portvault"
@@ -323,3 +325,59 @@ async def fax_show(args: argparse.Namespace) -> None:
         fax = await call(http, "GET", f"/v1/faxes/{args.fax}")
     told = {f"fact_{name}": value for name, value in fax["facts"].items()}
     show(fax, facts({**fax, **told}), as_json=args.json)
+
+
+# ---- Faxes. -------------------------------------------------------------------------------------
+
+
+def add(above: Tree) -> None:
+    """Add the commands of faxes."""
+    tree = above.group("fax", SUMMARIES["fax"], "portvault fax list")
+    received_command = tree.command(
+        "received",
+        received,
+        "Take a fax that HylaFAX received; exits with 0 only when the vault has it.",
+        "portvault fax received --to +442079460123 -- recvq/fax1.tif ttyS0 0001 '' 02079460999",
+    )
+    received_command.add_argument("--to", help="the number that was called, E.164")
+    received_command.add_argument(
+        "--to-callid", type=count, metavar="N", help="the called number is the Nth CallID"
+    )
+    received_command.add_argument(
+        "--callids-without-plus",
+        action="store_true",
+        help="the line gives numbers as country code and number, without a plus sign",
+    )
+    received_command.add_argument(
+        "--region", choices=REGIONS, help="where the number does not tell it"
+    )
+    received_command.add_argument("qfile", type=Path, metavar="QFILE")
+    received_command.add_argument("devid", metavar="DEVID")
+    received_command.add_argument("commid", metavar="COMMID")
+    received_command.add_argument("error_msg", metavar="ERROR-MSG")
+    received_command.add_argument("callid", nargs="*", metavar="CALLID")
+    drain_command = tree.command(
+        "drain",
+        drain,
+        "Send again what the vault did not take while it was away.",
+        "portvault fax drain /var/spool/hylafax/recvq",
+    )
+    drain_command.add_argument(
+        "directory", type=Path, nargs="?", default=Path("/var/spool/hylafax/recvq"), metavar="DIR"
+    )
+    drain_command.add_argument(
+        "--to", help="the number that was called, for notes that do not name it"
+    )
+    outbound_command = tree.command(
+        "outbound",
+        outbound,
+        "Hand waiting outbound faxes to sendfax.",
+        "portvault fax outbound",
+    )
+    outbound_command.add_argument("--sendfax", default="sendfax", metavar="PROGRAM")
+    listed = tree.command(
+        "list", fax_list, "List the newest faxes and receipts.", "portvault fax list"
+    )
+    listed.add_argument("--limit", type=count, default=50, help="1 to 200 (50)")
+    show = tree.command("show", fax_show, "Show a fax, or its receipt.", "portvault fax show ID")
+    show.add_argument("fax", type=identity, metavar="FAX")

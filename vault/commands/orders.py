@@ -1,13 +1,17 @@
-"""Commands for those who use the vault: orders and documents, by its HTTP API."""
+"""`portvault order`: open, list, find, show, correct, move and end porting orders, over HTTP."""
 
 import argparse
+from argparse import ArgumentParser
 from collections import deque
 from typing import Any
 from urllib.parse import quote
 
 from vault.commands.http import call, session
-from vault.commands.output import facts, marked, show, tell, time_text
-from vault.domain.orders import ENDED, TRANSITIONS, Status
+from vault.commands.output import facts, marked, show, tell
+from vault.commands.parser import SUMMARIES, Tree, count, identity
+from vault.domain.access import Purpose
+from vault.domain.orders import ENDED, TRANSITIONS, PortType, Status
+from vault.domain.regions import REGIONS
 
 ORDERS_PAGE = 200
 
@@ -168,54 +172,120 @@ def _way(old: Status, new: Status) -> list[Status]:
     return [new]
 
 
-async def document_show(args: argparse.Namespace) -> None:
-    """Show a document's metadata and why it is here."""
-    async with session() as http:
-        document = await call(http, "GET", f"/v1/documents/{quote(args.document, safe='')}")
-    why = {f"retention_{name}": value for name, value in document.get("retention", {}).items()}
-    show(document, facts({**document, **kept_by(document), **why}), as_json=args.json)
+def _add_filters(command: ArgumentParser) -> None:
+    statuses = [status.value for status in Status]
+    command.add_argument("--status", metavar="STATUS", choices=statuses, help=", ".join(statuses))
+    command.add_argument("--customer", help="the customer's id")
+    command.add_argument(
+        "--due-before", metavar="TIME", help="with a document that goes before this time or date"
+    )
+    command.add_argument(
+        "--brief", action="store_true", help="open nothing: no number and no reference"
+    )
+    command.add_argument("--limit", type=count, default=50, help="so many at most (50)")
+    command.add_argument("--cursor", help="go on behind an earlier list, which says how")
 
 
-def kept_by(document: dict[str, Any]) -> dict[str, str | None]:
-    """Return what holds and restricts a document, a sentence each."""
-    holds = ", ".join(hold["id"] for hold in document["holds"])
-    if document["held"] and not holds:
-        holds = "not for your role to see"
-    restricted = None
-    if found := document["restriction"]:
-        restricted = f"since {time_text(found['since'])}"
-        # Who and why are for those who may read holds.
-        if found["reason"] is not None:
-            restricted += f", by {found.get('by_name') or found['by']}: {found['reason']}"
-    return {"holds": holds or None, "restriction": restricted}
-
-
-async def document_shred(args: argparse.Namespace) -> None:
-    """Put a document beyond use."""
-    path = f"/v1/documents/{quote(args.document, safe='')}/actions/shred"
-    async with session() as http:
-        said = {
-            "ground": args.ground,
-            "approval": args.approval,
-            "replaced_by": args.replaced_by,
-        }
-        fields = {name: value for name, value in said.items() if value is not None}
-        document = await call(http, "POST", path, json={"reason": args.reason, **fields})
-    show(document, f"beyond use since {time_text(document['beyond_use_since'])}", as_json=args.json)
-
-
-async def document_correct(args: argparse.Namespace) -> None:
-    """Say that a document is of another kind."""
-    path = f"/v1/documents/{quote(args.document, safe='')}/actions/correct"
-    fields = {"kind": args.kind} | ({"approval": args.approval} if args.approval else {})
-    async with session() as http:
-        document = await call(http, "POST", path, json=fields)
-    show(document, document["retention"]["reason"], as_json=args.json)
-
-
-async def certificate(args: argparse.Namespace) -> None:
-    """Show the signed certificate of a document's destruction."""
-    path = f"/v1/documents/{quote(args.document, safe='')}/certificate"
-    async with session() as http:
-        found = await call(http, "GET", path)
-    show(found, found["note"].rstrip("\n"), as_json=args.json, exact=True)
+def add(above: Tree) -> None:
+    """Add the commands of porting orders."""
+    tree = above.group(
+        "order",
+        SUMMARIES["order"],
+        "portvault order create --region uk --customer acme --number +442079460123",
+    )
+    create = tree.command(
+        "create",
+        order_create,
+        "Open a porting order and print its id.",
+        "portvault order create --region uk --customer acme --number +442079460123",
+    )
+    create.add_argument("--region", required=True, choices=REGIONS)
+    create.add_argument("--customer", required=True, help="the customer's id, not a name")
+    create.add_argument("--number", required=True, action="append", help="E.164; may be repeated")
+    create.add_argument("--reference", help="the customer's own reference")
+    create.add_argument(
+        "--type", choices=[kind.value for kind in PortType], help="whether the whole account moves"
+    )
+    create.add_argument("--losing-carrier", help="who has the numbers now")
+    create.add_argument("--gaining-carrier", help="who is to have them")
+    listed = tree.command(
+        "list",
+        order_list,
+        "List the newest orders: number, reference, documents, and when the first of those goes.",
+        "portvault order list --status exception --due-before 2026-07-01",
+    )
+    _add_filters(listed)
+    listed.add_argument("--region", choices=REGIONS)
+    listed.add_argument("--number", help="only those that move this number, E.164; with --region")
+    listed.add_argument("--reference", help="only of this one, to the letter; with --region")
+    find = tree.command(
+        "find",
+        order_list,
+        "List the newest orders that move a number or have a reference.",
+        "portvault order find --region uk --number +442079460123",
+    )
+    find.add_argument("--region", required=True, choices=REGIONS)
+    sought = find.add_mutually_exclusive_group(required=True)
+    sought.add_argument("--number", help="E.164")
+    sought.add_argument("--reference", help="the customer's own, to the letter")
+    _add_filters(find)
+    show = tree.command(
+        "show", order_show, "Show an order and its documents.", "portvault order show ID"
+    )
+    show.add_argument("order", type=identity, metavar="ORDER")
+    numbers = tree.command(
+        "numbers",
+        order_numbers,
+        "Print the full numbers of an order, and say why; it is recorded.",
+        "portvault order numbers ID --purpose submit-to-carrier",
+    )
+    numbers.add_argument("order", type=identity, metavar="ORDER")
+    numbers.add_argument(
+        "--purpose",
+        required=True,
+        metavar="PURPOSE",
+        choices=[purpose.value for purpose in Purpose],
+        help=", ".join(Purpose),
+    )
+    numbers.add_argument("--reference", help="the case, where the purpose needs one")
+    correct = tree.command(
+        "correct",
+        order_correct,
+        "Correct what an order says; what is not named stays.",
+        "portvault order correct ID --number +442079460124",
+    )
+    correct.add_argument("order", type=identity, metavar="ORDER")
+    correct.add_argument("--number", action="append", help="all of them anew, E.164")
+    correct.add_argument("--reference", help="the customer's own reference, or '' for none")
+    correct.add_argument(
+        "--type",
+        metavar="TYPE",
+        choices=[*(kind.value for kind in PortType), ""],
+        help="full, partial, or '' for neither",
+    )
+    correct.add_argument("--losing-carrier", help="who has the numbers now")
+    correct.add_argument("--gaining-carrier", help="who is to have them")
+    correct.add_argument("--customer", help="whose it is, of one that a restore brought back")
+    move = tree.command(
+        "move",
+        order_move,
+        "Move an order one step, as the carrier says it stands.",
+        "portvault order move ID foc-date-confirmed",
+    )
+    move.add_argument("order", type=identity, metavar="ORDER")
+    statuses = [status.value for status in Status]
+    move.add_argument("status", metavar="STATUS", choices=statuses, help=", ".join(statuses))
+    move.add_argument(
+        "--at",
+        metavar="TIME",
+        help="when it was ported or cancelled, as 2026-03-01T12:00:00Z (now)",
+    )
+    for end, what in (("complete", "The numbers were ported."), ("cancel", "Nothing was ported.")):
+        ended = tree.command(
+            end,
+            order_end,
+            f"{what} Starts the retention of the order's documents.",
+            f"portvault order {end} ID",
+            end=end,
+        )
+        ended.add_argument("order", type=identity, metavar="ORDER")
