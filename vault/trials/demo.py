@@ -47,7 +47,7 @@ TOOL_SECONDS = 120
 WAYS = (Status.IN_PROCESS, Status.SUBMITTED, Status.FOC_DATE_CONFIRMED, Status.PORTED)
 #: A letter of authorisation, as far as its first bytes tell.
 _PDF = b"%PDF-1.4\n%" + b"letter of authorisation " * 40
-SPECIMEN = Path(__file__).parents[1] / "tests" / "samples" / "passport-uto.jpg"
+SPECIMEN = Path(__file__).parents[2] / "tests" / "samples" / "passport-uto.jpg"
 
 
 class DemoError(VaultError):

@@ -2,7 +2,7 @@
 The files of an embedded PostgreSQL, `<home>/postgres/{data,run,log}`, and who may come in.
 
 PostgreSQL refuses to run as root. For root its files belong to the account `postgres`, or else
-`nobody`, and its programs run as that; see `postgres_launcher`. Prefer an account of the vault's
+`nobody`, and its programs run as that; see `launcher`. Prefer an account of the vault's
 own. Only this process's account and root are let in, checked by the kernel (peer authentication),
 so there is no password to keep. Data of another major version is refused, not upgraded.
 """
@@ -160,7 +160,7 @@ class Cluster:
 
     def spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a program of the wheel as the cluster's account; it dies with this thread."""
-        launcher = Path(__file__).with_name("postgres_launcher.py")
+        launcher = Path(__file__).with_name("launcher.py")
         identity = (self.account.pw_uid, self.account.pw_gid, os.getpid())
         allowed = json.dumps(self._allowed(program))
         command = [sys.executable, "-I", "-S", str(launcher), *map(str, identity), allowed]

@@ -1,7 +1,7 @@
 """
 Turn this process into a PostgreSQL program that dies with its parent and is never root.
 
-Run as `python -I -S postgres_launcher.py UID GID PARENT ALLOWED PROGRAM ARGUMENT...`. A program of
+Run as `python -I -S launcher.py UID GID PARENT ALLOWED PROGRAM ARGUMENT...`. A program of
 its own rather than a `preexec_fn`, which may deadlock in a process with threads. It leaves no core
 dumps, asks the kernel for a fast shutdown (SIGINT) when the parent dies, and, when root starts it,
 becomes UID. It does not daemonize.
@@ -22,10 +22,10 @@ import signal
 import sys
 from pathlib import Path
 
-from vault.sandbox.confine import OWN, RUN, restrict
-
 # Started without a site directory, so that nothing of the environment is imported but our own.
-sys.path.append(str(Path(__file__).resolve().parents[2]))
+sys.path.append(str(Path(__file__).resolve().parents[3]))
+
+from vault.sandbox.confine import OWN, RUN, restrict
 
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
 PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, PR_SET_NO_NEW_PRIVS = 28, 4, 38
