@@ -18,8 +18,12 @@ from vault.domain.access import Role
 ROOT = Path(__file__).parents[2]
 PAGE_NAMES = ("api", "attacks", "changelog", "contributing", "operations", "settings", "speed")
 LOCKS = ("requirements.lock", "requirements-dev.lock")
+#: And what no test needs.
+ALL_LOCKS = (*LOCKS, "requirements-mutate.lock")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in PAGE_NAMES))
-SCRIPTS = ("scripts/run", "scripts/demo", "scripts/test", "scripts/check", "scripts/bench")
+SCRIPTS = tuple(
+    f"scripts/{name}" for name in ("run", "demo", "drill", "test", "check", "bench", "mutate")
+)
 PIN = re.compile(r"[a-z0-9-]+==[\w.!+]+")
 
 
@@ -53,9 +57,12 @@ def committed(directory, pattern):
 
 
 def test_the_wheel_carries_both_packages(wheel):
-    """Every module of `vault` and `keys` is in the wheel, and nothing of the tests."""
+    """Every module of `vault` and `keys` but the trials is in the wheel; none of the tests is."""
+    trials = committed("vault/trials", "*")
     assert {"vault/__init__.py", "keys/__init__.py"} <= wheel
-    assert committed("vault", "*.py") | committed("keys", "*.py") <= wheel
+    assert committed("vault", "*.py") | committed("keys", "*.py") <= wheel | trials
+    assert trials & committed("vault", "*.py")
+    assert not trials & wheel
     assert {name.split("/")[0] for name in wheel} == {
         "vault",
         "keys",
@@ -74,7 +81,7 @@ def test_the_wheel_carries_migrations_policy_and_templates(wheel):
     assert committed("vault/web", "*.html") | committed("vault/web", "*.css") <= wheel
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", ALL_LOCKS)
 def test_a_lock_pins_everything_with_hashes(lock):
     """Each entry of a lock file is one version and at least one SHA-256."""
     entries = pins(lock)
@@ -83,7 +90,7 @@ def test_a_lock_pins_everything_with_hashes(lock):
         assert any("--hash=sha256:" in line for line in lines), name
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", ALL_LOCKS)
 def test_a_lock_names_no_place(lock):
     """A lock file names no index, host, address or path, so that any mirror serves it."""
     entry = re.compile(
