@@ -1,9 +1,18 @@
-"""The rows of scopes and data keys, and how many there are of everything."""
+"""
+The rows of scopes and data keys, and how many there are of everything.
+
+Whoever keeps or reads data keys in a statement of its own, such as the one that stores a group of
+documents, embeds the SQL that stands here: `current_keys` and `kept_keys`, `COLUMNS_OF_THING` and
+`with_data_key`. No other SQL of the vault writes or reads a wrap.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
+
+import asyncpg
 
 from keys import nodes, wrap
 from keys.errors import IntegrityError
@@ -11,7 +20,13 @@ from keys.ground.postgres import Connection
 from keys.nodes import Tree
 from keys.tree import Node, Rekeyed, Scope, WrappedKey, add_child, empty_node, node_key, push_down
 
-_DATA_KEY = "id, region, scope, scope_epoch, wrap"
+#: The columns of a data key, in the order of the fields of `WrappedKey`.
+COLUMNS = "id, region, scope, scope_epoch, wrap"
+
+#: What a statement does about a row that another transaction has locked: leave it out, or wait.
+Locking = Literal["skip locked", ""]
+SKIP_LOCKED: Locking = "skip locked"
+WAIT: Locking = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +103,103 @@ async def dirty_after(conn: Connection, region: str, after: UUID | None, limit: 
     return [Scope(*row) for row in rows]
 
 
-async def insert_data_key(conn: Connection, key: WrappedKey) -> None:
-    """Keep a wrapped key; raises a foreign key violation when its scope was re-keyed."""
-    await conn.execute(
-        f"insert into data_key ({_DATA_KEY}) values ($1, $2, $3, $4, $5)",
-        key.id,
-        key.region,
-        key.scope,
-        key.scope_epoch,
-        key.wrap,
+# ---- Keeping data keys: the SQL that every statement embeds which adds one. ---------------------
+
+
+def current_keys(given: str, scopes: str, locking: Locking) -> str:
+    """
+    Return two common table expressions that check data keys against their scopes.
+
+    `given` names an expression before them with the columns `COLUMNS`, a row for each key; `scopes`
+    is an array of the scopes they name. `current_scopes` has the epoch of each scope and locks it,
+    so that no seal gives it a fresh key before the transaction ends. `current_keys` has the keys
+    that are wrapped under the scope's epoch; a key that is not there is stale, or, with
+    `SKIP_LOCKED`, its scope may only be locked.
+    """
+    return f"""
+    current_scopes as (
+        select id, epoch from key_scope where id = any({scopes})
+        order by id for key share {locking}),
+    current_keys as (
+        select g.id, g.region, g.scope, g.scope_epoch, g.wrap
+        from {given} g join current_scopes s on s.id = g.scope and s.epoch = g.scope_epoch)
+    """
+
+
+def kept_keys(stored: str) -> str:
+    """
+    Return the expression that keeps those of `current_keys` whose ids the expression `stored` has.
+
+    Only checked keys can be kept: the foreign key to the scope's epoch is the second guard, which
+    fails the whole statement.
+    """
+    return f"""
+    kept_keys as (
+        insert into data_key ({COLUMNS})
+        select k.id, k.region, k.scope, k.scope_epoch, k.wrap
+        from current_keys k join {stored} stored on stored.id = k.id)
+    """
+
+
+_KEEP = f"""
+    with given as (
+        select * from unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::bytea[])
+            given ({COLUMNS})),
+    {current_keys("given", "$3", WAIT)},
+    {kept_keys("given")}
+    select id from given where id not in (select id from current_keys)
+    """
+
+
+async def keep(conn: Connection, keys: Sequence[WrappedKey]) -> set[UUID]:
+    """
+    Keep wrapped keys, in the caller's transaction; waits for a seal that has their scopes.
+
+    Returns the ids of those that were not kept, since their scope was re-keyed or dropped.
+    """
+    rows = await conn.fetch(
+        _KEEP,
+        [key.id for key in keys],
+        [key.region for key in keys],
+        [key.scope for key in keys],
+        [key.scope_epoch for key in keys],
+        [key.wrap for key in keys],
     )
+    return {row["id"] for row in rows}
+
+
+# ---- Reading them: beside the thing they belong to, whose id a data key has. --------------------
+
+#: What is selected of the data key `k`, beside the id and the region of the thing it belongs to.
+COLUMNS_OF_THING = "k.scope, k.scope_epoch, k.wrap"
+
+
+def with_data_key(thing: str) -> str:
+    """Return the join that adds the data key `k` to a thing, named by its id, if it has one."""
+    return f"left join data_key k on k.id = {thing}"
+
+
+def wrapped_key(row: asyncpg.Record) -> WrappedKey:
+    """Return the data key of a row that has the columns `COLUMNS`, among others."""
+    return WrappedKey(row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"])
+
+
+def wrapped_key_if_any(row: asyncpg.Record) -> WrappedKey | None:
+    """Return the data key of a row, None where the thing has none."""
+    return None if row["wrap"] is None else wrapped_key(row)
+
+
+async def find(conn: Connection, identity: UUID) -> WrappedKey | None:
+    """Return a data key by its id, which is that of the thing it belongs to."""
+    row = await conn.fetchrow(f"select {COLUMNS} from data_key where id = $1", identity)
+    return wrapped_key(row) if row else None
 
 
 async def put_back(conn: Connection, key: WrappedKey) -> bool:
     """Put back a wrap, or a row that was lost; False where the row is another scope's."""
     done = await conn.execute(
         f"""
-        insert into data_key ({_DATA_KEY}) values ($1, $2, $3, $4, $5)
+        insert into data_key ({COLUMNS}) values ($1, $2, $3, $4, $5)
         on conflict (id) do update set wrap = excluded.wrap
         where data_key.region = $2 and data_key.scope = $3 and data_key.scope_epoch = $4
         """,
@@ -127,7 +222,7 @@ async def gone_among(conn: Connection, region: str, keys: Sequence[UUID]) -> set
 
 async def data_keys(conn: Connection, scopes: Sequence[UUID]) -> list[WrappedKey]:
     """Return all data keys of the scopes."""
-    rows = await conn.fetch(f"select {_DATA_KEY} from data_key where scope = any($1)", list(scopes))
+    rows = await conn.fetch(f"select {COLUMNS} from data_key where scope = any($1)", list(scopes))
     return [WrappedKey(*row) for row in rows]
 
 

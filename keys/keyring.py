@@ -13,8 +13,6 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-import asyncpg
-
 from keys import damage, data_keys, generations, nodes, wrap
 from keys.custodian import Custodian, destroy_elsewhere
 from keys.damage import DAMAGES_MAX, Damage, DamagedError, Finder, Met, PassedOver
@@ -108,7 +106,8 @@ class Keyring:
         scope_key = await add_scope(conn, region, head, root_key, scope)
         data_key = DataKey(wrap.new_key())
         wrapped = _wrap(data_key, region, scope, first, FIRST_EPOCH, scope_key)
-        await data_keys.insert_data_key(conn, wrapped)
+        if await data_keys.keep(conn, [wrapped]):
+            raise StaleScopeError
         return data_key, wrapped
 
     async def open_scope(self, conn: Connection, region: str, scope: UUID) -> None:
@@ -129,7 +128,7 @@ class Keyring:
 
     async def settle(self, conn: Connection, region: str, scope: UUID) -> None:
         """
-        Take a new scope's dirt away, in the caller's transaction, before `insert_key`.
+        Take a new scope's dirt away, in the caller's transaction, before `keep_keys`.
 
         Only for the first wrap that was ever sent under it: no WAL has another one. Before, since a
         seal takes the mark first and the scope then, too, so neither waits for the other for ever.
@@ -137,7 +136,7 @@ class Keyring:
         await data_keys.unmark_dirty(conn, region, scope)
 
     async def new_key(self, region: str, scope: UUID, identity: UUID) -> tuple[DataKey, WrappedKey]:
-        """Make a data key, known to nobody until `insert_key` keeps it."""
+        """Make a data key, known to nobody until a statement with `kept_keys` keeps it."""
         epoch, scope_key = await self._scope_key(region, scope)
         key = DataKey(wrap.new_key())
         return key, _wrap(key, region, scope, identity, epoch, scope_key)
@@ -150,16 +149,15 @@ class Keyring:
         epoch, scope_key = await self._scope_key(stale.region, stale.scope)
         return _wrap(key, stale.region, stale.scope, stale.id, epoch, scope_key)
 
-    async def insert_key(self, conn: Connection, wrapped: WrappedKey) -> None:
+    async def keep_keys(self, conn: Connection, keys: Sequence[WrappedKey]) -> set[UUID]:
         """
-        Keep a data key, in the transaction that makes its document stored.
+        Keep data keys in a statement of their own, in the caller's transaction.
 
-        Raises `StaleScopeError` when the scope was re-keyed meanwhile; the transaction is lost.
+        Returns the ids of those that were not kept, since their scope was re-keyed or dropped after
+        they were wrapped: `rewrap` them. Waits for a seal that has their scopes. Documents and
+        faxes are kept by the same SQL, embedded in the statement that stores a group of them.
         """
-        try:
-            await data_keys.insert_data_key(conn, wrapped)
-        except asyncpg.ForeignKeyViolationError:
-            raise StaleScopeError from None
+        return await data_keys.keep(conn, keys)
 
     async def open_key(self, wrapped: WrappedKey) -> DataKey:
         """Unwrap; raises `StaleScopeError` when the row was read before a seal or a shred."""

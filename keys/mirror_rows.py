@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from keys import nodes
+from keys import data_keys, nodes
 from keys.ground.postgres import Connection
 from keys.nodes import Tree
 from keys.segment import Generation, Gone, Row
@@ -13,7 +13,6 @@ from keys.tree import Node, Rekeyed, Scope, WrappedKey
 #: Leaves that are read at once with all that hangs on them.
 LEAVES_BATCH = 100
 _SCOPE = "id, epoch, node, slot"
-_KEY = "id, region, scope, scope_epoch, wrap"
 _CHANGED = "region = $1 and changed >= $2::text::xid8"
 
 
@@ -213,7 +212,7 @@ async def changes(
     scopes = [Scope(row["id"], row["epoch"], row["node"], row["slot"]) for row in rows]
     # A scope that changed is new or was re-keyed, and with it all that hangs on it.
     rows = rows and await conn.fetch(
-        f"select {_KEY} from data_key where ({_CHANGED}) or scope = any($3)",
+        f"select {data_keys.COLUMNS} from data_key where ({_CHANGED}) or scope = any($3)",
         region,
         since,
         [row["id"] for row in rows if row["anew"]],
@@ -313,7 +312,4 @@ async def _leaves(conn: Connection, region: str, after: int) -> list[Node]:
 
 
 async def _keys_of(conn: Connection, scopes: Sequence[Scope]) -> list[WrappedKey]:
-    rows = await conn.fetch(
-        f"select {_KEY} from data_key where scope = any($1)", [scope.id for scope in scopes]
-    )
-    return [WrappedKey(*row) for row in rows]
+    return await data_keys.data_keys(conn, [scope.id for scope in scopes])

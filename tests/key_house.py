@@ -21,6 +21,7 @@ import asyncpg
 
 from keys import mirror_rows, wrap
 from keys.custodians.file import FileCustodian
+from keys.data_keys import COLUMNS, SKIP_LOCKED, current_keys, kept_keys, wrapped_key
 from keys.errors import KeyDestroyedError, KeysError, StaleScopeError
 from keys.ground.postgres import Connection
 from keys.keyring import DataKey, Keyring
@@ -232,6 +233,18 @@ class Ledger:
         return known
 
 
+#: The statement of a group of uploads, without the documents: the check and the insertion are the
+#: same SQL.
+_KEEP_MANY = f"""
+    with sent as (
+        select * from unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[], $5::bytea[])
+            sent ({COLUMNS})),
+    {current_keys("sent", "$3", SKIP_LOCKED)},
+    {kept_keys("sent")}
+    select id from sent where id not in (select id from current_keys)
+    """
+
+
 class KnownKeys:
     """Tells the keyring what lives, from what the house knows and not from any row."""
 
@@ -295,7 +308,8 @@ class House:
                     scope = self.scopes[beside]
                     key, wrapped = await self.keyring.new_key(REGION, scope, identity)
                     async with conn.transaction():
-                        await self.keyring.insert_key(conn, wrapped)
+                        if await self.keep(conn, [wrapped]):
+                            raise StaleScopeError
             self.data_keys[identity], self.scopes[identity] = key.reveal(), scope
             made.append(identity)
         return made
@@ -311,9 +325,32 @@ class House:
                 async with conn.transaction():
                     if attempt == 0:
                         await self.keyring.settle(conn, REGION, scope)
-                    await self.keyring.insert_key(conn, wrapped)
+                    if await self.keyring.keep_keys(conn, [wrapped]):
+                        raise StaleScopeError
                 return key
         raise KeysError("a new scope was always too late")
+
+    async def keep(self, conn: Connection, keys: Sequence[WrappedKey]) -> set[UUID]:
+        """
+        Keep data keys as a group of uploads does, and return the ids of those that are stale.
+
+        All at once, without those whose scope is locked; then these, one by one, with waiting.
+        """
+        rows = await conn.fetch(
+            _KEEP_MANY,
+            [key.id for key in keys],
+            [key.region for key in keys],
+            [key.scope for key in keys],
+            [key.scope_epoch for key in keys],
+            [key.wrap for key in keys],
+        )
+        left = {row["id"] for row in rows}
+        return {
+            identity
+            for key in keys
+            if key.id in left
+            for identity in await self.keyring.keep_keys(conn, [key])
+        }
 
     async def shred(self, *keys: UUID) -> None:
         """Take data keys out of the tree."""
@@ -357,11 +394,11 @@ class House:
     async def open_all(self) -> None:
         """Open every living key, and none that was shredded."""
         async with self.pool.acquire() as conn:
-            rows = await conn.fetch("select id, region, scope, scope_epoch, wrap from data_key")
-        kept = {row["id"]: row for row in rows}
+            rows = await conn.fetch(f"select {COLUMNS} from data_key")
+        kept = {row["id"]: wrapped_key(row) for row in rows}
         assert set(kept) == set(self.living)
-        for identity, row in kept.items():
-            opened = await self.keyring.open_key(wrapped_of(row))
+        for identity, wrapped in kept.items():
+            opened = await self.keyring.open_key(wrapped)
             assert opened.reveal() == self.data_keys[identity]
 
 
@@ -386,11 +423,6 @@ async def keys_of(conn: Connection, custodian: FileCustodian) -> dict[UUID, byte
             context = wrap.data_key_context(REGION, row.scope, row.scope_epoch, row.id)
             opened[row.id] = wrap.unwrap(scope_key, row.wrap, context)
     return opened
-
-
-def wrapped_of(row: asyncpg.Record) -> Any:
-    """Return a row of `data_key` as the keyring takes it."""
-    return WrappedKey(**dict(row))
 
 
 @asynccontextmanager

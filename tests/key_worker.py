@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
 
+from keys.data_keys import COLUMNS, wrapped_key
 from keys.errors import KeysError, StaleScopeError
-from tests.key_house import ATTEMPTS, REGION, House, build, wrapped_of
+from tests.key_house import ATTEMPTS, REGION, House, build
 
 UPLOADERS, READERS = 3, 3
 
@@ -45,10 +46,9 @@ class Worker:
         identity, house = uuid4(), self.house
         key, wrapped = await house.keyring.new_key(REGION, scope, identity)
         for _ in range(ATTEMPTS):
-            try:
-                async with house.pool.acquire() as conn, conn.transaction():
-                    await house.keyring.insert_key(conn, wrapped)
-            except StaleScopeError:
+            async with house.pool.acquire() as conn, conn.transaction():
+                stale = await house.keep(conn, [wrapped])
+            if stale:
                 wrapped = await house.keyring.rewrap(key, wrapped)
             else:
                 house.data_keys[identity], house.scopes[identity] = key.reveal(), scope
@@ -72,14 +72,14 @@ class Worker:
         for _ in range(ATTEMPTS):
             async with house.pool.acquire() as conn:
                 row = await conn.fetchrow(
-                    "select id, region, scope, scope_epoch, wrap from data_key where id = $1",
+                    f"select {COLUMNS} from data_key where id = $1",
                     identity,
                 )
             if row is None:
                 self.gone.add(identity)
                 return
             try:
-                opened = await house.keyring.open_key(wrapped_of(row))
+                opened = await house.keyring.open_key(wrapped_key(row))
             except StaleScopeError:
                 continue
             self.reads += 1

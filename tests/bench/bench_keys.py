@@ -33,10 +33,10 @@ import uvloop
 
 from keys.custodian import Custodian
 from keys.custodians import open_custodian
+from keys.data_keys import wrapped_key
 from keys.errors import KeyDestroyedError, StaleScopeError
 from keys.keyring import Keyring
 from keys.seal import Seal
-from keys.tree import WrappedKey
 from keys.wrap import KEY_BYTES, PAGE_BYTES, open_page, seal_page
 from tests.bench.bare_tree import BareTree, grow_bare
 from tests.bench.bench_ingest import forget_peak, peak_mib
@@ -382,12 +382,11 @@ async def _upload(bench: Bench, scope: UUID) -> float:
     with suppress(Exception):
         key, wrapped = await bench.keyring.new_key(REGION, scope, identity)
         for _ in range(3):
-            try:
-                async with bench.pool.acquire() as conn:
-                    await bench.keyring.insert_key(conn, wrapped)
+            async with bench.pool.acquire() as conn:
+                stale = await bench.keyring.keep_keys(conn, [wrapped])
+            if not stale:
                 break
-            except StaleScopeError:
-                wrapped = await bench.keyring.rewrap(key, wrapped)
+            wrapped = await bench.keyring.rewrap(key, wrapped)
     return time.perf_counter() - started
 
 
@@ -402,7 +401,7 @@ async def _read(bench: Bench, identity: UUID) -> float:
         if row is None:
             break
         with suppress(StaleScopeError):
-            await bench.keyring.open_key(WrappedKey(**dict(row)))
+            await bench.keyring.open_key(wrapped_key(row))
             break
     return time.perf_counter() - started
 

@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from keys.data_keys import wrapped_key
 from keys.errors import KeysError
 from tests.fixtures_postgres import memory
 from tests.fixtures_server import OPERATOR, Api, serving
@@ -22,7 +23,6 @@ from tests.key_house import (
     FaultyCustodian,
     Ledger,
     faulty_connection,
-    wrapped_of,
 )
 from tests.states import State, bring_back, take_state
 from vault import app
@@ -66,7 +66,7 @@ async def data_keys_of(vault: Vault) -> dict[UUID, bytes]:
     """Open every data key of the region."""
     async with vault.pool.acquire() as conn:
         rows = await conn.fetch("select id, region, scope, scope_epoch, wrap from data_key")
-    return {row["id"]: (await vault.keyring.open_key(wrapped_of(row))).reveal() for row in rows}
+    return {row["id"]: (await vault.keyring.open_key(wrapped_key(row))).reveal() for row in rows}
 
 
 @pytest.fixture

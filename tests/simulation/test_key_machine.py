@@ -27,7 +27,8 @@ from hypothesis.stateful import (
 )
 
 from keys import seal as seal_module
-from keys.errors import KeysError, RolledBackError, StaleScopeError
+from keys.data_keys import wrapped_key
+from keys.errors import KeysError, RolledBackError
 from keys.ground.postgres import Connection
 from keys.stream import DataKey
 from keys.tree import WrappedKey
@@ -81,7 +82,7 @@ class KeyMachine(RuleBasedStateMachine):
         self.past: list[State] = []
         self.claimed: set[UUID] = set()
         self.lost: dict[UUID, bytes] = {}
-        self.uploads: list[tuple[UUID, DataKey, WrappedKey]] = []
+        self.uploads: dict[UUID, tuple[DataKey, WrappedKey]] = {}
         self._run(self._remember)
 
     def _run(self, step: Callable[..., Any], *arguments: Any) -> Any:
@@ -130,30 +131,32 @@ class KeyMachine(RuleBasedStateMachine):
 
     async def _begin(self, scope: UUID) -> None:
         identity = UUID(int=len(self.uploads) + (len(self.past) << 64))
-        key, wrapped = await self.house.keyring.new_key(REGION, scope, identity)
-        self.uploads.append((identity, key, wrapped))
+        self.uploads[identity] = await self.house.keyring.new_key(REGION, scope, identity)
 
     @precondition(lambda self: self.uploads)
     @rule()
-    def end_upload(self) -> None:
-        """It has arrived; if its scope was re-keyed meanwhile it is wrapped anew, or given up."""
-        self._run(self._end, *self.uploads.pop())
+    def end_uploads(self) -> None:
+        """
+        All have arrived, and share a commit.
+
+        Those whose scope was re-keyed meanwhile are wrapped anew, or given up; the others are kept.
+        """
+        self._run(self._end)
         self._run(self._settle)
 
-    async def _end(self, identity: UUID, key: DataKey, wrapped: WrappedKey) -> None:
-        house = self.house
+    async def _end(self) -> None:
+        house, self.uploads, sent = self.house, {}, self.uploads
         for _ in range(2):
-            try:
-                async with house.pool.acquire() as conn, conn.transaction():
-                    await house.keyring.insert_key(conn, wrapped)
-            except StaleScopeError:
-                try:
-                    wrapped = await house.keyring.rewrap(key, wrapped)
-                except KeysError:
-                    return
-            else:
+            async with house.pool.acquire() as conn, conn.transaction():
+                stale = await house.keep(conn, [wrapped for _, wrapped in sent.values()])
+            for identity in sent.keys() - stale:
+                key, wrapped = sent.pop(identity)
                 house.data_keys[identity], house.scopes[identity] = key.reveal(), wrapped.scope
-                return
+            for identity, (key, wrapped) in list(sent.items()):
+                try:
+                    sent[identity] = key, await house.keyring.rewrap(key, wrapped)
+                except KeysError:
+                    del sent[identity]
 
     @precondition(lambda self: self.house.living)
     @rule(data=st.data())
@@ -193,7 +196,9 @@ class KeyMachine(RuleBasedStateMachine):
         if beside:
             (other,) = await house.put(beside=key)
             await house.shred(other)
-        row: Any = await house.pool.fetchrow("delete from data_key where id = $1 returning *", key)
+        gone = "delete from data_key where id = any($1) returning *"
+        (row,) = await house.pool.fetch(gone, [key])
+        lost = wrapped_key(row)
         house.faults.arm(fault[0] if fault else None, after=bool(fault and fault[1]))
         with contextlib.suppress(BrokenError, KeysError):
             await house.keyring.seal(REGION, force=True)
@@ -204,11 +209,8 @@ class KeyMachine(RuleBasedStateMachine):
             assert put_back, f"{key} was in the mirror, and is lost"
         if not put_back:
             # No segment has it, but a backup may: the wrap of before is still what opens.
-            await house.pool.execute(
-                "insert into data_key (id, region, scope, scope_epoch, wrap) "
-                "values ($1, $2, $3, $4, $5)",
-                *(row[name] for name in ("id", "region", "scope", "scope_epoch", "wrap")),
-            )
+            async with house.pool.acquire() as conn:
+                assert not await house.keyring.keep_keys(conn, [lost])
 
     async def _none_shredded(self, conn: Connection, keys: Collection[UUID]) -> set[UUID]:
         del conn

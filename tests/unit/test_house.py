@@ -249,3 +249,21 @@ def test_the_settings_that_documents_name_are_there(page):
     units = "seconds|max|min|days"
     named = set(re.findall(rf"`(?!portvault_)([a-z]+(?:_[a-z]+)*_(?:{units}))`", text))
     assert named <= {item.name for item in fields(Config)} | set(RENAMED)
+
+
+def test_data_keys_are_written_and_built_by_keys_alone():
+    """No module of the vault has SQL of its own that writes a wrap, or makes a `WrappedKey`."""
+    made = re.compile(r"(into|update) data_key\b|\bWrappedKey\(")
+    found = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "vault").rglob("*.py")
+        if made.search(path.read_text())
+    ]
+    # It reads the text of a backup's dump, not a row.
+    assert found == ["vault/actions/repair.py"]
+    embedding = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "vault").rglob("*.py")
+        if "{kept_keys(" in path.read_text()
+    ]
+    assert sorted(embedding) == ["vault/sql/fax_intake.py", "vault/sql/intake.py"]

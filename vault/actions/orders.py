@@ -110,7 +110,8 @@ async def create_order(
                     if attempt == 0:
                         # No other wrap was sent under this scope, so no WAL has one.
                         await vault.keyring.settle(conn, region, identity)
-                    await vault.keyring.insert_key(conn, wrapped)
+                    if await vault.keyring.keep_keys(conn, [wrapped]):
+                        raise StaleScopeError
                     order = await _open(vault, conn, identity, region, customer, details, own)
                     marks = marks_of(key, details)
                     if not await details_sql.insert_numbers(conn, region, index, identity, marks):

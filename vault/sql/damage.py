@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from keys.damage import Damage
+from keys.data_keys import COLUMNS_OF_THING, with_data_key, wrapped_key_if_any
 from keys.keyring import WrappedKey
 from vault.domain.faxes import Fax
 from vault.domain.orders import Mark
@@ -173,17 +174,14 @@ async def fax_with_key(conn: Connection, fax: UUID) -> tuple[Fax | None, Wrapped
     """Return a fax and its wrapped key, of one moment."""
     row = await conn.fetchrow(
         f"""
-        select {faxes_sql.COLUMNS}, k.scope, k.scope_epoch, k.wrap
-        from fax f left join data_key k on k.id = f.id where f.id = $1
+        select {faxes_sql.COLUMNS}, {COLUMNS_OF_THING}
+        from fax f {with_data_key("f.id")} where f.id = $1
         """,
         fax,
     )
     if row is None:
         return None, None
-    if row["wrap"] is None:
-        return faxes_sql.fax_of(row), None
-    key = WrappedKey(row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"])
-    return faxes_sql.fax_of(row), key
+    return faxes_sql.fax_of(row), wrapped_key_if_any(row)
 
 
 async def marks_of(conn: Connection, order: UUID) -> list[tuple[UUID | None, Mark]]:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from keys.data_keys import COLUMNS_OF_THING, with_data_key, wrapped_key_if_any
 from keys.keyring import WrappedKey
 from vault.domain.access import Principal
 from vault.domain.documents import Custody, Document, Kind
@@ -57,10 +58,10 @@ async def find_many(conn: Connection, documents: Sequence[UUID]) -> list[Found]:
     """Return what there is of each, in their order; nothing of what is still being received."""
     rows = await conn.fetch(
         f"""
-        select {COLUMNS}, k.scope, k.scope_epoch, k.wrap
+        select {COLUMNS}, {COLUMNS_OF_THING}
         from unnest($1::uuid[]) with ordinality sought (id, place)
             left join document d on d.id = sought.id and d.custody <> 'receiving'
-            left join data_key k on k.id = d.id
+            {with_data_key("d.id")}
         order by sought.place
         """,
         documents,
@@ -77,10 +78,7 @@ async def find_with_key(conn: Connection, document: UUID) -> Found:
 def _found(row: asyncpg.Record) -> Found:
     if row["id"] is None:
         return Found(None, None)
-    if row["wrap"] is None:
-        return Found(document_of(row), None)
-    key = WrappedKey(row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"])
-    return Found(document_of(row), key)
+    return Found(document_of(row), wrapped_key_if_any(row))
 
 
 async def count_stored(conn: Connection, region: str) -> int:

@@ -11,6 +11,7 @@ from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
+from keys.data_keys import SKIP_LOCKED, WAIT, Locking, current_keys, kept_keys
 from keys.keyring import WrappedKey
 from vault.domain.faxes import Channel, Fax
 from vault.domain.records import Record
@@ -31,33 +32,29 @@ _fax = attrgetter(*_FAX)
 _FACTS = _FAX.index("facts")
 
 
-def _take(locking: str) -> str:
+def _take(locking: Locking) -> str:
     return f"""
     with given as (
         select * from unnest($1::fax_given[]) with ordinality given ({", ".join(GIVEN)}, place)),
-    scopes as (
-        select id, epoch from key_scope where id = any($2)
-        order by id for key share {locking}),
+    {current_keys("given", "$2", locking)},
     ready as (
-        select g.* from given g join scopes k on k.id = g.scope and k.epoch = g.scope_epoch
+        select g.* from given g join current_keys k on k.id = g.id
         where clock_timestamp() < g.until),
     taken as (
         insert into fax ({_COLUMNS}) select {_COLUMNS} from ready
         order by principal, idempotency_key
         on conflict (principal, idempotency_key) where idempotency_key is not null do nothing
         returning id),
-    keys as (
-        insert into data_key (id, region, scope, scope_epoch, wrap)
-        select r.id, r.region, r.scope, r.scope_epoch, r.wrap from ready r join taken using (id)),
+    {kept_keys("taken")},
     recorded as ({records_insert(3, "where document in (select id from taken)")})
     select t.id is not null taken, k.id is null stale_scope
     from given g left join taken t on t.id = g.id
-        left join scopes k on k.id = g.scope and k.epoch = g.scope_epoch
+        left join current_keys k on k.id = g.id
     order by g.place
     """
 
 
-_TAKE_MANY, _TAKE_ONE = _take("skip locked"), _take("")
+_TAKE_MANY, _TAKE_ONE = _take(SKIP_LOCKED), _take(WAIT)
 
 
 @dataclass(frozen=True, slots=True)

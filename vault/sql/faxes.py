@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
+from keys.data_keys import COLUMNS_OF_THING, with_data_key, wrapped_key_if_any
 from keys.keyring import Keyring, WrappedKey
 from vault.domain.documents import Custody
 from vault.domain.faxes import TRANSITIONS, Channel, Direction, Fax, State
@@ -95,8 +96,8 @@ async def find_claimed(
     """Return the faxes that were taken under these keys, by key."""
     rows = await conn.fetch(
         f"""
-        select {COLUMNS}, f.idempotency_key, f.fingerprint, k.scope, k.scope_epoch, k.wrap
-        from fax f left join data_key k on k.id = f.id
+        select {COLUMNS}, f.idempotency_key, f.fingerprint, {COLUMNS_OF_THING}
+        from fax f {with_data_key("f.id")}
         where f.principal = $1 and f.idempotency_key = any($2)
         """,
         principal,
@@ -106,12 +107,9 @@ async def find_claimed(
 
 
 def _claimed(row: asyncpg.Record) -> ClaimedFax:
-    wrapped = None
-    if row["wrap"] is not None:
-        wrapped = WrappedKey(
-            row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"]
-        )
-    return ClaimedFax(row["idempotency_key"], fax_of(row), row["fingerprint"], wrapped)
+    return ClaimedFax(
+        row["idempotency_key"], fax_of(row), row["fingerprint"], wrapped_key_if_any(row)
+    )
 
 
 async def page(
@@ -216,7 +214,7 @@ async def open_many(conn: Connection, items: Sequence[Opening]) -> list[Opened |
         locked as (
             select id from fax where id = any($1) order by id for update skip locked)
         {_BEGIN} from sought s join locked using (id), data_key k where {_MAY}
-        returning {COLUMNS}, k.scope, k.scope_epoch, k.wrap, s.place
+        returning {COLUMNS}, {COLUMNS_OF_THING}, s.place
         """,
         [item.fax for item in items],
         [item.now for item in items],
@@ -239,7 +237,7 @@ async def open_one(conn: Connection, item: Opening) -> Opened:
         with recorded as ({records_insert(5)})
         {_BEGIN} from data_key k,
             (select $1::uuid id, $2::timestamptz now, $3::timestamptz until, $4::bool alone) s
-        where {_MAY} returning {COLUMNS}, k.scope, k.scope_epoch, k.wrap
+        where {_MAY} returning {COLUMNS}, {COLUMNS_OF_THING}
         """,
         item.fax,
         item.now,
@@ -255,8 +253,7 @@ def _intents(items: Sequence[Opening]) -> list[tuple[object, ...]]:
 
 
 def _opened(row: asyncpg.Record) -> Opened:
-    key = WrappedKey(row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"])
-    return Opened(fax_of(row), key)
+    return Opened(fax_of(row), wrapped_key_if_any(row))
 
 
 # ---- Bringing faxes to their end, many in a transaction: beyond use, with the records that say

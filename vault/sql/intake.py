@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from keys.data_keys import (
+    COLUMNS_OF_THING,
+    SKIP_LOCKED,
+    WAIT,
+    Locking,
+    current_keys,
+    kept_keys,
+    with_data_key,
+    wrapped_key_if_any,
+)
 from keys.keyring import WrappedKey
 from vault.domain.documents import Document
 from vault.domain.orders import ENDED
@@ -73,7 +83,7 @@ class Kept:
     swept_up: bool = False
 
 
-def _announce(locking: str) -> str:
+def _announce(locking: Locking) -> str:
     return f"""
     with sent as (
         select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::timestamptz[], $5::text[],
@@ -97,22 +107,21 @@ def _announce(locking: str) -> str:
     """
 
 
-def _keep(locking: str) -> str:
+def _keep(locking: Locking) -> str:
     return f"""
     with sent as (
         select * from unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::bytea[],
             $6::bytea[], $7::timestamptz[], $8::text[], $9::bigint[], $10::bytea[], $11::text[],
             $12::text[], $13::bytea[]) with ordinality
-            sent (id, scope, media_type, size_bytes, header, metadata, now, region, epoch, wrap,
-                principal, key, fingerprint, place)),
-    scopes as (
-        select id, epoch from key_scope where id = any($2) order by id for key share {locking}),
+            sent (id, scope, media_type, size_bytes, header, metadata, now, region, scope_epoch,
+                wrap, principal, key, fingerprint, place)),
+    {current_keys("sent", "$2", locking)},
     receiving as (
         select id from document where id = any($1) and custody = 'receiving'
         order by id for no key update {locking}),
     ready as (
         select s.* from sent s join receiving r on r.id = s.id
-            join scopes k on k.id = s.scope and k.epoch = s.epoch),
+            join current_keys k on k.id = s.id),
     claimed as (
         insert into idempotency (principal, key, fingerprint, resource, created_at)
         select principal, key, fingerprint, id, now from ready where key is not null
@@ -124,21 +133,17 @@ def _keep(locking: str) -> str:
         from ready s where d.id = s.id and d.custody = 'receiving'
             and (s.key is null or s.id in (select resource from claimed))
         returning {COLUMNS}),
-    keys as (
-        insert into data_key (id, region, scope, scope_epoch, wrap)
-        select s.id, s.region, s.scope, s.epoch, s.wrap
-        from sent s join stored on stored.id = s.id),
+    {kept_keys("stored")},
     recorded as ({records_insert(14, "where document in (select id from stored)")})
     select k.id is null stale_scope, r.id is null swept_up, {COLUMNS}
-    from sent s left join scopes k on k.id = s.scope and k.epoch = s.epoch
+    from sent s left join current_keys k on k.id = s.id
         left join receiving r on r.id = s.id left join stored d on d.id = s.id
     order by s.place
     """
 
 
-_SKIPPING, _WAITING = "skip locked", ""
-_ANNOUNCE = {locking: _announce(locking) for locking in (_SKIPPING, _WAITING)}
-_KEEP = {locking: _keep(locking) for locking in (_SKIPPING, _WAITING)}
+_ANNOUNCE = {locking: _announce(locking) for locking in (SKIP_LOCKED, WAIT)}
+_KEEP = {locking: _keep(locking) for locking in (SKIP_LOCKED, WAIT)}
 
 
 async def announce_many(conn: Connection, items: Sequence[Announcement]) -> list[Announced | None]:
@@ -148,18 +153,18 @@ async def announce_many(conn: Connection, items: Sequence[Announcement]) -> list
     None for one that was not announced, which may be only because its order is locked. Its intent
     is recorded, and `announce_one` does not record it again.
     """
-    found = await _announced(conn, items, _SKIPPING)
+    found = await _announced(conn, items, SKIP_LOCKED)
     return [made if made.accepted or made.earlier else None for made in found]
 
 
 async def announce_one(conn: Connection, item: Announcement) -> Announced:
     """Announce one upload, and wait for its order where that is being changed."""
-    (made,) = await _announced(conn, [item], _WAITING)
+    (made,) = await _announced(conn, [item], WAIT)
     return made
 
 
 async def _announced(
-    conn: Connection, items: Sequence[Announcement], locking: str
+    conn: Connection, items: Sequence[Announcement], locking: Locking
 ) -> list[Announced]:
     rows = await conn.fetch(
         _ANNOUNCE[locking],
@@ -182,17 +187,17 @@ async def keep_many(conn: Connection, items: Sequence[Keeping]) -> list[Kept | N
     Of an item that cannot be kept nothing is committed; None where it may be only because its
     scope or its row is locked.
     """
-    found = await _kept(conn, items, _SKIPPING)
+    found = await _kept(conn, items, SKIP_LOCKED)
     return [None if made.stale_scope or made.swept_up else made for made in found]
 
 
 async def keep_one(conn: Connection, item: Keeping) -> Kept:
     """Keep one document, and wait for a seal of its scope, or for whoever sweeps it up."""
-    (made,) = await _kept(conn, [item], _WAITING)
+    (made,) = await _kept(conn, [item], WAIT)
     return made
 
 
-async def _kept(conn: Connection, items: Sequence[Keeping], locking: str) -> list[Kept]:
+async def _kept(conn: Connection, items: Sequence[Keeping], locking: Locking) -> list[Kept]:
     rows = await conn.fetch(
         _KEEP[locking],
         [item.key.id for item in items],
@@ -233,18 +238,15 @@ class Claimed:
 async def find_claim(conn: Connection, principal: str, key: str) -> Claimed | None:
     """Return what the request that used the key first has made."""
     row = await conn.fetchrow(
-        """
-        select i.resource, i.fingerprint, k.id, k.region, k.scope, k.scope_epoch, k.wrap
-        from idempotency i left join data_key k on k.id = i.resource
+        f"""
+        select i.resource, i.fingerprint, k.id, k.region, {COLUMNS_OF_THING}
+        from idempotency i {with_data_key("i.resource")}
         where i.principal = $1 and i.key = $2
         """,
         principal,
         key,
     )
-    if row is None:
-        return None
-    resource, fingerprint, *wrapped = row
-    return Claimed(resource, fingerprint, WrappedKey(*wrapped) if wrapped[0] else None)
+    return Claimed(row["resource"], row["fingerprint"], wrapped_key_if_any(row)) if row else None
 
 
 async def insert_claim(

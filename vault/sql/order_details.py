@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from keys.data_keys import COLUMNS_OF_THING, with_data_key, wrapped_key_if_any
 from keys.keyring import WrappedKey
 from vault.domain.orders import Mark, Status
 from vault.domain.retention import ORDER_DETAILS, Event, Facts
@@ -159,21 +160,15 @@ class IndexKey:
 
 
 def _index_key(row: asyncpg.Record) -> IndexKey:
-    fields = dict(row)
-    fields["wrapped"] = None
-    if row["wrap"] is not None:
-        fields["wrapped"] = WrappedKey(
-            row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"]
-        )
-    return IndexKey(*(fields[name] for name in ("id", "created_at", "retired_at", "wrapped")))
+    return IndexKey(row["id"], row["created_at"], row["retired_at"], wrapped_key_if_any(row))
 
 
 async def index_keys(conn: Connection, region: str) -> list[IndexKey]:
     """Return a region's keys, the present one first."""
     rows = await conn.fetch(
-        """
-        select n.id, n.region, created_at, retired_at, scope, scope_epoch, wrap
-        from number_index_key n left join data_key k on k.id = n.id
+        f"""
+        select n.id, n.region, created_at, retired_at, {COLUMNS_OF_THING}
+        from number_index_key n {with_data_key("n.id")}
         where n.region = $1 order by retired_at desc nulls first
         """,
         region,

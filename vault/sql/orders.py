@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
+from keys import data_keys
 from keys.keyring import WrappedKey
 from vault.domain.orders import END_NOT_KNOWN, Order, OrderEvent, Status
 from vault.sql.connection import Connection
@@ -58,10 +59,7 @@ async def customer_of(conn: Connection, order: UUID) -> str | None:
 
 async def details_key(conn: Connection, order: UUID) -> WrappedKey | None:
     """Return the wrapped key of the order's details."""
-    row = await conn.fetchrow(
-        "select id, region, scope, scope_epoch, wrap from data_key where id = $1", order
-    )
-    return WrappedKey(**dict(row)) if row else None
+    return await data_keys.find(conn, order)
 
 
 async def page(

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-import asyncpg
-
+from keys.data_keys import COLUMNS_OF_THING, wrapped_key, wrapped_key_if_any
 from keys.keyring import WrappedKey
 from vault.domain.faxes import Fax
 from vault.sql.connection import Connection
@@ -67,7 +66,7 @@ async def documents(conn: Connection, region: str, prefix: str) -> list[LostDocu
     """Return the documents that have a key and an arrival in the log, and no row."""
     rows = await conn.fetch(
         f"""
-        select k.id, k.region, k.scope, k.scope_epoch, k.wrap, i."order", i.kind,
+        select k.id, k.region, {COLUMNS_OF_THING}, i."order", i.kind,
             i.at received_at, coalesce(o.at, i.at) stored_at, o.size_bytes,
             f.size_bytes object_bytes
         from data_key k
@@ -87,7 +86,7 @@ async def documents(conn: Connection, region: str, prefix: str) -> list[LostDocu
     )
     return [
         LostDocument(
-            _key(row),
+            wrapped_key(row),
             row["order"],
             row["kind"],
             row["received_at"],
@@ -128,10 +127,6 @@ async def ended_documents(conn: Connection, region: str) -> list[EndedDocument]:
     return [EndedDocument(**dict(row)) for row in rows]
 
 
-def _key(row: asyncpg.Record) -> WrappedKey:
-    return WrappedKey(row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"])
-
-
 async def orders(
     conn: Connection, region: str, named: Sequence[UUID], times: Sequence[datetime]
 ) -> list[LostOrder]:
@@ -163,7 +158,7 @@ async def orders(
         LostOrder(
             row["order_id"],
             row["created_at"],
-            _key(row) if row["wrap"] is not None else None,
+            wrapped_key_if_any(row),
             row["has_scope"],
             row["forgotten_at"],
         )
@@ -316,7 +311,7 @@ async def lost(conn: Connection, region: str, prefix: str) -> list[LostFax]:
         with tried as ({_TRIED} group by r.document)
         select i.document id, i.region, i.principal, i.at received_at, o.size_bytes,
             coalesce(t.attempts, 0) attempts, coalesce(t.doubtful, false) doubtful,
-            k.scope, k.scope_epoch, k.wrap, f.size_bytes object_bytes, e.action ending,
+            {COLUMNS_OF_THING}, f.size_bytes object_bytes, e.action ending,
             e.at ended_at
         from access_record i
             left join access_record o on o.intent = i.id and o.phase = 'outcome'
@@ -342,9 +337,7 @@ async def lost(conn: Connection, region: str, prefix: str) -> list[LostFax]:
     return [
         LostFax(
             **{name: row[name] for name in LostFax.__dataclass_fields__ if name != "key"},
-            key=WrappedKey(row["id"], row["region"], row["scope"], row["scope_epoch"], row["wrap"])
-            if row["wrap"] is not None
-            else None,
+            key=wrapped_key_if_any(row),
         )
         for row in rows
     ]
