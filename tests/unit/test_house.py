@@ -16,7 +16,9 @@ from vault.config.settings import RENAMED, Config
 from vault.domain.access import Role
 
 ROOT = Path(__file__).parents[2]
-PAGE_NAMES = ("api", "attacks", "changelog", "contributing", "operations", "settings", "speed")
+PAGE_NAMES = (
+    *("api", "attacks", "changelog", "contributing", "house", "operations", "settings", "speed"),
+)
 LOCKS = ("requirements.lock", "requirements-dev.lock")
 #: And what no test needs.
 ALL_LOCKS = (*LOCKS, "requirements-mutate.lock")
