@@ -268,7 +268,7 @@ async def test_no_statement_is_signed_over_tiles_that_prove_nothing(
     async def all_due(*_: object) -> int:
         return 256
 
-    monkeypatch.setattr("vault.actions.log_records.trim_sql.first_to_keep", all_due)
+    monkeypatch.setattr("vault.sql.log.first_to_keep", all_due)
     with pytest.raises(IntegrityError, match="log/tile/1/000.p/1 of uk does not hash into"):
         await trim_log(hasty, "uk")
     assert not list(bucket(vault).glob("minimum*"))
