@@ -9,6 +9,7 @@ and not about the mail. Nothing is written to disk, and a bounce is asked to car
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from keys.ground.secret_files import ExposedError, read_owner_only
 from vault.domain.fax_mail import Domain, Letter, Route, Tls, parse_host
 from vault.errors import MailDeferredError, MailRefusedError
 from vault.process.streams import reset
+
+log = logging.getLogger(__name__)
 
 IMPLICIT_TLS_PORT = 465
 #: How long the next hop may take to say goodbye after it took the mail.
@@ -56,7 +59,9 @@ class SmtpMailer:
             async with asyncio.timeout(self.timeout_seconds):
                 said = await self._send(client, route, domain, envelope, message)
         except ExposedError as error:
-            raise MailDeferredError(f"fax_smtp_password_file: {error}") from None
+            # The reason becomes part of the fax, which programs read; the path is for the log.
+            log.error("fax_smtp_password_file: %s", error)
+            raise MailDeferredError("fax_smtp_password_file cannot be used") from None
         except aiosmtplib.SMTPRecipientsRefused as error:
             refused = error.recipients[0]
             raise _refusal(refused.code, refused.message) from None

@@ -2,7 +2,8 @@
 The one table of RFC 9457 problems: the type, status and title of each, and the errors that mean it.
 
 An error that is not in it is `internal`, with an id that stands in the log, too. No detail of a
-cryptographic failure, and nothing of a request's content, ever reaches a problem.
+cryptographic failure, nothing of a request's content, and no path or address of the server ever
+reaches a problem: of a part that is away the answer says so and whom to tell, the log says why.
 """
 
 import json
@@ -29,10 +30,12 @@ from vault import errors
 from vault.actions.once import KeyEndedError, KeyReusedError
 from vault.domain.access import PurposeError
 from vault.domain.placement import PlacementError
+from vault.process.outages import Outages
 from vault.process.streams import reset
 from vault.web.route import ID, MAYBE_STRING, STRING, TIME, enumeration, structure
 
 log = logging.getLogger(__name__)
+_outages = Outages(log)
 
 RETRY_AFTER_SECONDS = 5
 MEDIA_TYPE = "application/problem+json"
@@ -52,6 +55,9 @@ class ProblemType:
     title: str
     #: The errors that mean this, with those derived from them that mean nothing else.
     errors: tuple[type[Exception], ...] = ()
+    #: What is said of a part that is away, in place of the error's own words: those are for the
+    #: operator, and may name a path, a host or an address. They stand in the log.
+    away: str = ""
 
     @property
     def uri(self) -> str:
@@ -69,6 +75,7 @@ INTERNAL = ProblemType(
     "internal", 500, "Internal error", (errors.ObjectMissingError, IntegrityError)
 )
 UNAVAILABLE = ProblemType("unavailable", 503, "Temporarily unavailable", (errors.UnavailableError,))
+_TELL = "try again, and if it stays so tell the operator"
 NOT_READY = ProblemType("not-ready", 503, "Not ready")
 DAMAGED = ProblemType("damaged", 503, "Damaged", (DamagedError,))
 
@@ -102,9 +109,21 @@ TYPES = (
     INTERNAL,
     UNAVAILABLE,
     NOT_READY,
-    ProblemType("database-unavailable", 503, "No database", (errors.DatabaseUnavailableError,)),
+    ProblemType(
+        "database-unavailable",
+        503,
+        "No database",
+        (errors.DatabaseUnavailableError,),
+        away=f"the database is away; {_TELL}",
+    ),
     ProblemType("records-unavailable", 503, "No records", (errors.RecordsUnavailableError,)),
-    ProblemType("objects-unavailable", 503, "No objects", (errors.ObjectStoreUnavailableError,)),
+    ProblemType(
+        "objects-unavailable",
+        503,
+        "No objects",
+        (errors.ObjectStoreUnavailableError,),
+        away=f"the objects are away; {_TELL}",
+    ),
     ProblemType(
         "keys-unavailable",
         503,
@@ -116,14 +135,22 @@ TYPES = (
             KeysUnavailableError,
             StaleScopeError,
         ),
+        away=f"the keys are away; {_TELL}",
     ),
     DAMAGED,
-    ProblemType("rolled-back", 503, "Database rolled back", (RolledBackError,)),
+    ProblemType(
+        "rolled-back",
+        503,
+        "Database rolled back",
+        (RolledBackError,),
+        away="the database was rolled back, so nothing is done; tell the operator",
+    ),
     ProblemType(
         "identity-provider-unavailable",
         503,
         "No identity provider",
         (errors.IdentityProviderUnavailableError,),
+        away=errors.IdentityProviderUnavailableError.__doc__ or "",
     ),
     ProblemType("stream-age", 503, "Stream too old", (errors.StreamAgeError,)),
 )
@@ -160,6 +187,7 @@ PROBLEM_SCHEMAS: dict[str, Any] = {
     ),
 }
 
+_OURS = "something went wrong on our side"
 _BY_ERROR = {error: kind for kind in TYPES for error in kind.errors}
 #: The type of each status that says no more than the status.
 BY_STATUS = {kind.status: kind for kind in reversed(TYPES)}
@@ -190,6 +218,16 @@ def type_of(error: Exception) -> ProblemType | None:
     return None
 
 
+def told(kind: ProblemType, error: Exception) -> str:
+    """Return what an answer says of an error; of a part that is away the log says why."""
+    if kind in {INTERNAL, DAMAGED}:
+        return _OURS
+    if not kind.away:
+        return str(error)
+    _outages.failed(kind.name, str(error) or type(error).__name__)
+    return kind.away
+
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -208,7 +246,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         if kind is DAMAGED:
             return _damaged(request.method)
         if kind is not None and kind is not INTERNAL:
-            answer = problem(kind, str(error), **_tombstone(request, error))
+            answer = problem(kind, told(kind, error), **_tombstone(request, error))
             if isinstance(error, errors.LimitError):
                 answer.headers["Retry-After"] = str(error.retry_after_seconds)
             return answer
@@ -217,7 +255,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         log.exception("incident %s", incident) if kind is None else log.error(
             "incident %s: %s", incident, type(error).__name__
         )
-        return problem(INTERNAL, "something went wrong on our side", incident=incident)
+        return problem(INTERNAL, _OURS, incident=incident)
 
 
 def _damaged(method: str) -> web.Response:

@@ -28,7 +28,7 @@ from vault.context import Vault
 from vault.domain.access import Role
 from vault.errors import ForbiddenError, InvalidRequestError, UnauthenticatedError, VaultError
 from vault.sql.access import Session
-from vault.web.problems import INTERNAL, type_of
+from vault.web.problems import INTERNAL, told, type_of
 from vault.web.requests import form_fields, vault_of
 from vault.web.route import Route, time_text
 from vault.web.templates import load_templates
@@ -190,7 +190,7 @@ def _one(request: web.Request, name: str) -> str:
 
 def _refused(error: VaultError) -> web.Response:
     kind = type_of(error) or INTERNAL
-    return page("refused", status=kind.status, title=kind.title, detail=str(error))
+    return page("refused", status=kind.status, title=kind.title, detail=told(kind, error))
 
 
 def _provider_origin(vault: Vault) -> str | None:
