@@ -16,26 +16,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from keys.errors import (
-    CustodianUnavailableError,
-    KeyDestroyedError,
     KeysError,
-    KeysUnavailableError,
 )
 from vault import errors
 from vault.adapters.process import hear_signals, protect_memory, stop_signals
+from vault.commands.exits import FAILED, status_of
 from vault.commands.output import tell
 from vault.commands.parser import make_parser
 from vault.commands.wording import worded
 
-FAILED, MISSING, FORBIDDEN, UNAVAILABLE = 1, 3, 4, 5
-_CODES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
-    (
-        (errors.NotFoundError, errors.ShreddedError, errors.LeftBehindError, KeyDestroyedError),
-        MISSING,
-    ),
-    ((errors.ForbiddenError, errors.UnauthenticatedError), FORBIDDEN),
-    ((errors.UnavailableError, CustodianUnavailableError, KeysUnavailableError), UNAVAILABLE),
-)
 #: The versions of Python that the tests run on, as the classifiers of `pyproject.toml`.
 TESTED = ((3, 11), (3, 13))
 
@@ -126,11 +115,7 @@ def _say(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
     tell(f"portvault: {worded(' '.join(text.split()))}")
-    # What a script is to tell apart says so itself.
-    status: int | None = getattr(error, "exit_status", None)
-    if status is not None:
-        return status
-    return next((code for kinds, code in _CODES if isinstance(error, kinds)), FAILED)
+    return status_of(error)
 
 
 if __name__ == "__main__":

@@ -247,3 +247,21 @@ async def test_content_is_not_poured_into_a_terminal(
     assert await asyncio.to_thread(_read, outside) == b""
     os.close(outside)
     assert (process.returncode, b"-o FILE" in says) == (1, True)
+
+
+async def test_files_that_all_wait_for_a_part_have_its_status(
+    vault_process: VaultProcess, tmp_path: Path
+) -> None:
+    """Two files that the vault cannot take for now end with 5, as one does; a lost file with 1."""
+    down = b'{"type": "urn:portvault:problem:unavailable", "detail": "away"}'
+    answer = b"HTTP/1.1 503 No\r\nContent-Type: application/problem+json\r\n"
+    answer += b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(down), down)
+    async with answering(answer) as variables:
+        put = ("put", "--order", UNKNOWN, "--kind", "passport")
+        for files, expected in (
+            ((LETTER,), 5),
+            ((LETTER, LETTER), 5),
+            ((LETTER, tmp_path / "none"), 1),
+        ):
+            status, _, _ = await vault_process.run(*put, *map(str, files), **variables)
+            assert status == expected

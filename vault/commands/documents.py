@@ -8,7 +8,7 @@ import hmac
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from vault.commands.exits import status_of_all
 from vault.commands.http import call, check, json_of, session, token
 from vault.commands.output import Progress, facts, fitted, show, tell, time_text
 from vault.commands.parser import SUMMARIES, Tree, identity, kind, reason
@@ -36,10 +37,12 @@ RETRY_SECONDS = (1.0, 4.0)
 class SomeFailedError(VaultError):
     """Some of several files were not accepted."""
 
-    def __init__(self, failed: int, number: int) -> None:
+    def __init__(self, failures: Sequence[Exception], number: int) -> None:
+        """Take what went wrong with each file that failed, and how many files there were."""
+        self.exit_status = status_of_all(failures)
         super().__init__(
-            f"{failed} of {number} files were not accepted; of those alone, put again what failed "
-            "on its way, and what was refused once it is another file"
+            f"{len(failures)} of {number} files were not accepted; of those alone, put again what "
+            "failed on its way, and what was refused once it is another file"
         )
 
 
@@ -84,7 +87,7 @@ async def put(args: argparse.Namespace) -> None:
     if args.json:
         show(results, "", as_json=True)
     if failures:
-        raise SomeFailedError(len(failures), len(args.file))
+        raise SomeFailedError(failures, len(args.file))
 
 
 def _result(document: dict[str, Any]) -> str:

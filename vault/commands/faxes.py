@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
+from vault.commands.exits import status_of_all
 from vault.commands.http import EndedBeforeError, IncidentError, call, check, session
 from vault.commands.output import facts, marked, show, tell
 from vault.commands.parser import SUMMARIES, Tree, count, identity
@@ -185,10 +187,20 @@ def _leave_note(path: Path, query: dict[str, str], key: str) -> None:
         tell(f"portvault: no note for `fax drain`: {error.strerror}")
 
 
+class SomeLeftError(VaultError):
+    """Some of several faxes were not taken."""
+
+    def __init__(self, left: Mapping[str, Exception]) -> None:
+        """Take what went wrong with each file that is left, by its name."""
+        self.exit_status = status_of_all(list(left.values()))
+        name, reason = min(left.items(), key=lambda item: item[0])
+        super().__init__(f"{len(left)} faxes are left; {name}: {reason}")
+
+
 async def drain(args: argparse.Namespace) -> None:
     """Send again what the vault did not take, and remove each file that it has taken now."""
     directory: Path = args.directory
-    taken, left = list[str](), dict[str, str]()
+    taken, left = list[str](), dict[str, Exception]()
     async with session() as http:
         for note in sorted(directory.glob(f"*{NOTE_SUFFIX}")):
             path = note.with_name(note.name.removesuffix(NOTE_SUFFIX))
@@ -198,17 +210,17 @@ async def drain(args: argparse.Namespace) -> None:
             except UnavailableError:
                 raise
             except (VaultError, ValueError, KeyError, TypeError) as error:
-                left[path.name] = str(error)
+                left[path.name] = error
                 continue
             # A crash between these two leaves a note without a file; the next drain names it.
             path.unlink(missing_ok=True)
             note.unlink()
             taken.append(fax["id"])
     told = "\n".join(taken) or ("nothing was taken" if left else "nothing waits")
-    show({"taken": taken, "left": left}, told, as_json=args.json)
+    reasons = {name: str(error) for name, error in left.items()}
+    show({"taken": taken, "left": reasons}, told, as_json=args.json)
     if left:
-        name, reason = min(left.items())
-        raise VaultError(f"{len(left)} faxes are left; {name}: {reason}")
+        raise SomeLeftError(left)
 
 
 def _named(query: dict[str, str], called: str | None) -> dict[str, str]:

@@ -131,7 +131,8 @@ example:
 """
 _EXITS = """\
 exit status: 0 done, 1 failed, 2 wrong usage, 3 not found or gone, 4 not permitted,
-5 temporarily unavailable (try again), 130 interrupted
+5 temporarily unavailable (try again; of several files, where that may mend all that failed:
+else the status of those that it does not mend, 1 where they differ), 130 interrupted
 
 {speaking}
   PORTVAULT_SERVER    its address (http://127.0.0.1:8700); without http:// or https:// it is
