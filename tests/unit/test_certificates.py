@@ -3,12 +3,22 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from vault.audit import auditor, certificate_auditor
 from vault.audit.certificate_auditor import CertificateError, verify
+from vault.domain.certificates import (
+    ORDER_FORMAT,
+    Issued,
+    note_digest,
+    order_certificate_text,
+    parse_certificate,
+)
+from vault.domain.orders import Order, Status
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "certificates.json").read_text())
 
@@ -52,3 +62,23 @@ def test_the_auditor_runs_as_two_files(tmp_path: Path) -> None:
             cwd=tmp_path,
         )
         assert done.returncode == (1 if "says" in case else 0), done.stderr
+
+
+def test_an_order_is_irrecoverable_since_the_last_of_its_documents() -> None:
+    """Whatever the order in which its documents were sealed and are named."""
+    days = [datetime(2026, 6, day, tzinfo=UTC) for day in (2, 5, 3)]
+    issued = [
+        Issued(UUID(int=number), "loa", f"note {number}", at)
+        for number, at in enumerate(days, start=1)
+    ]
+    order = Order(UUID(int=9), "uk", "acme", Status.PORTED, None, days[0], days[0], days[0])
+    for chosen in (issued, issued[::-1]):
+        text = order_certificate_text(order, chosen, datetime(2026, 6, 6, tzinfo=UTC))
+        fields = parse_certificate(text)
+        assert text.startswith(ORDER_FORMAT + "\n")
+        assert fields["irrecoverable_since"] == "2026-06-05T00:00:00Z"
+        assert [item["certificate_sha256"] for item in fields["documents"]] == [
+            note_digest(item.note) for item in chosen
+        ]
+        assert (fields["status"], fields["ended_at"]) == ("ported", "2026-06-02T00:00:00Z")
+        assert fields["issued_at"] == "2026-06-06T00:00:00Z"

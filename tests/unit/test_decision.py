@@ -333,3 +333,34 @@ def test_a_restriction_says_who_lifts_it_and_what_reads_still() -> None:
     still = [name for name, one in RULES.purposes.items() if one.restricted]
     assert made.reason is Reason.RESTRICTED
     assert all(word in (made.detail or "") for word in (*still, "dpo", "`portvault unrestrict"))
+
+
+def test_nothing_is_agreed_to_unless_it_is_said() -> None:
+    """What a caller leaves out is never in its favour."""
+    left_out = Circumstances(OWN_REGION, NOW)
+    assert not left_out.approved
+    assert not left_out.restricted
+    assert (left_out.custody, left_out.purpose, left_out.to) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    "action, named", [(Action.ORDER_CREATE, True), (Action.DOCUMENT_READ, False)]
+)
+def test_only_who_brings_something_is_told_the_own_kinds_and_customers(
+    action: Action, named: bool
+) -> None:
+    """Of what is there already, a refusal says no more than that there is no such thing."""
+    narrow = Principal(
+        "token:1",
+        Role.PORTING,
+        frozenset({OWN_REGION}),
+        customers=frozenset({"acme"}),
+        kinds=frozenset({"loa"}),
+    )
+    for case, word in (
+        (Circumstances(OWN_REGION, NOW, kind="passport", relation=Relation.OWN), "loa"),
+        (Circumstances(OWN_REGION, NOW, kind="loa", relation=Relation.OTHER), "acme"),
+    ):
+        decision = decide(RULES, narrow, action, case)
+        assert not decision.allow
+        assert (word in (decision.detail or "")) is named

@@ -1,10 +1,13 @@
 """Porting orders: the carrier's axis, and what is taken for a number."""
 
+from uuid import UUID
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.domain.orders import (
+    CARRIER_LENGTH_MAX,
     ENDED,
     NUMBERS_MAX,
     REFERENCE_LENGTH_MAX,
@@ -16,6 +19,7 @@ from vault.domain.orders import (
     check_details,
     decode_details,
     encode_details,
+    index_key_id,
 )
 from vault.errors import InvalidRequestError
 
@@ -89,3 +93,38 @@ def test_type_and_carriers_are_checked(change: dict[str, str]) -> None:
     with pytest.raises(InvalidRequestError):
         check_details(["+442079460123"], None, **change)
     check_details(["+442079460123"], None, port_type="partial", losing_carrier="x" * 100)
+
+
+@pytest.mark.parametrize("said", ["", "both", "FULL", "full "])
+def test_a_type_of_port_is_one_of_two(said: str) -> None:
+    """Whatever else is said is refused, an empty word, too; the two are kept."""
+    for known in PortType:
+        assert check_details(["+442079460123"], None, port_type=known.value).type is known
+    assert check_details(["+442079460123"], None).type is None
+    with pytest.raises(InvalidRequestError, match="full, partial"):
+        check_details(["+442079460123"], None, port_type=said)
+
+
+@pytest.mark.parametrize("which", ["losing_carrier", "gaining_carrier"])
+def test_a_carrier_is_named_in_one_line(which: str) -> None:
+    """The longest name is taken; none at all, one letter more or a second line is refused."""
+    for name in ("x", "x" * CARRIER_LENGTH_MAX):
+        assert getattr(check_details(["+442079460123"], None, **{which: name}), which) == name
+    for name in ("", "x" * (CARRIER_LENGTH_MAX + 1), "a\nb"):
+        with pytest.raises(InvalidRequestError, match=which):
+            check_details(["+442079460123"], None, **{which: name})
+
+
+def test_a_number_that_is_wrong_is_told_by_its_place() -> None:
+    """The first is number 0, as in JSON; the number itself is not repeated."""
+    with pytest.raises(InvalidRequestError, match=r"numbers\[1\]") as refused:
+        check_details(["+442079460123", "+4420"], None)
+    assert "+4420" not in str(refused.value)
+
+
+@pytest.mark.parametrize("number", [0, (1 << 128) - 1, 0x1234_5678_9ABC_4DEF_8123_4567_89AB_CDEF])
+def test_the_id_of_an_index_key_differs_in_its_version_only(number: int) -> None:
+    """It is of version 8, and else what it was made from."""
+    made = index_key_id(UUID(int=number))
+    assert (made.int >> 76) & 0xF == 8
+    assert made.int | 0xF << 76 == number | 0xF << 76

@@ -199,6 +199,17 @@ def test_a_file_whose_pages_share_their_strips_is_refused():
         read_pages(tiff(*[{}] * 500, strip=strip), 500)
 
 
+def test_strips_may_fill_the_file_and_not_more():
+    """As many bytes in strips as the file has are no overlap yet; one more is."""
+    strip = bytes(1000 - len(G4_STRIP)) + G4_STRIP
+    size = len(tiff({}, {}, strip=strip)) // 2
+    full = tiff({279: (4, size)}, {279: (4, size)}, strip=strip)
+    assert len(full) == 2 * size
+    assert len(read_pages(full, 9)) == 2
+    with pytest.raises(ContentRefusedError, match="overlap"):
+        read_pages(tiff({279: (4, size)}, {279: (4, size + 1)}, strip=strip), 9)
+
+
 class Counted(bytes):
     """The bytes of a file, which count how many of them are read as numbers or cut out."""
 
@@ -329,3 +340,56 @@ def test_a_limit_of_the_page_is_named():
     """Who scans at 600 dots per inch is told how many dots a fax may have."""
     with pytest.raises(ContentRefusedError, match="4960 by 400 dots; a fax is at most 4864 by"):
         read_pages(tiff({256: (3, 4960), 257: (3, 400), 278: (3, 400)}), 9)
+
+
+def test_a_strip_may_be_the_last_of_the_file():
+    """A strip that ends where the file ends is whole; one byte more is cut off."""
+    data = tiff({}) + G4_STRIP
+    for more, cut in ((0, False), (1, True)):
+        changed = bytearray(data)
+        for tag, value in ((273, len(data) - len(G4_STRIP)), (279, len(G4_STRIP) + more)):
+            at = changed.index(struct.pack("<HHI", tag, 4, 1))
+            struct.pack_into("<I", changed, at + 8, value)
+        if cut:
+            with pytest.raises(ContentRefusedError, match="cut off"):
+                read_pages(bytes(changed), 9)
+        else:
+            (page,) = read_pages(bytes(changed), 9)
+            assert page.strips == ((len(data) - len(G4_STRIP), len(G4_STRIP)),)
+
+
+def test_a_number_may_be_a_byte():
+    """What is small enough for a byte may be written as one (TIFF 6.0, type 1)."""
+    (page,) = read_pages(tiff({257: (1, 8), 278: (1, 8)}), 9)
+    assert (page.height, page.rows_per_strip) == (8, 8)
+
+
+def test_two_short_numbers_stand_in_the_directory_itself():
+    """Four bytes of values are the entry's own (TIFF 6.0, 2), and no offset."""
+    data = bytearray(tiff({278: (3, 4), 273: (4, 8), 279: (4, len(G4_STRIP))}))
+    for tag, values in ((273, (8, 8)), (279, (len(G4_STRIP), len(G4_STRIP)))):
+        at = data.index(struct.pack("<HHI", tag, 4, 1))
+        data[at : at + 12] = struct.pack("<HHIHH", tag, 3, 2, *values)
+    (page,) = read_pages(bytes(data), 9)
+    assert page.strips == ((8, len(G4_STRIP)),) * 2
+
+
+def test_strips_are_drawn_below_one_another():
+    """Each strip begins where the one above it ends, and the last ends at the page's foot."""
+    data = (SAMPLES / FAXES[1]).read_bytes()
+    pages = read_pages(data, 500)
+    with pikepdf.open(io.BytesIO(fax_pdf(data, pages))) as pdf:
+        for shown, page in zip(pdf.pages, pages, strict=True):
+            matrices = [
+                [float(cast("float", number)) for number in step.operands]
+                for step in pikepdf.parse_content_stream(shown)
+                if str(step.operator) == "cm"
+            ]
+            width, foot = (float(side) for side in shown.MediaBox[2:])
+            assert len(matrices) == len(page.strips) > 1
+            for wide, _, _, tall, left, below in matrices:
+                assert wide == pytest.approx(width)
+                assert left == 0
+                assert below == pytest.approx(foot - tall, abs=0.001)
+                foot = below
+            assert foot == pytest.approx(0, abs=0.001)

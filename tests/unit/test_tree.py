@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -176,3 +177,13 @@ def test_the_lowest_free_slot(used: int) -> None:
     assert 0 <= slot < SLOTS
     assert not used >> slot & 1
     assert used & ((1 << slot) - 1) == (1 << slot) - 1
+
+
+def test_a_scope_has_an_epoch_that_a_row_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is drawn from 63 bits, all of them: a `bigint` of PostgreSQL, never negative."""
+    forest = grown(2)
+    for drawn, epoch in ((b"\xff" * 32, 2**63 - 1), (bytes(7) + b"\x02" + bytes(24), 1)):
+        monkeypatch.setattr(forest, "fresh", partial(bytes, drawn))
+        (scope, *_) = sorted(forest.scopes)
+        forest.dirty.add(scope)
+        assert [one.epoch for one in forest.rekey().scopes] == [epoch]
