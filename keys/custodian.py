@@ -2,7 +2,7 @@
 What holds root keys.
 
 A custodian keeps one root key for each generation of a region, wraps with it, and can destroy it.
-Root keys never leave a custodian. The vault calls it only when a tree's root is opened or sealed,
+Root keys never leave a custodian. The vault calls it only when a tree's root is opened or replaced,
 never on the path of a document.
 """
 

@@ -291,7 +291,7 @@ async def counts(conn: Connection, region: str) -> Counts | None:
     return Counts(**dict(row)) if row else None
 
 
-# ---- Planting: find room for a new scope in the tree, and make it where there is none. ----------
+# ---- Adding a scope: find room for it in the tree, and make room where there is none. -----------
 
 FIRST_EPOCH = 1
 

@@ -81,7 +81,7 @@ class Keyring:
             head = await nodes.tree(conn, region)
             mirrored = await mirror.require_not_behind(conn)
         if head is None:
-            await self._seal(region).plant()
+            await self._seal(region).start_tree()
         if not mirrored:
             await self._seal(region).mirror()
         if head is None:
@@ -110,7 +110,7 @@ class Keyring:
             raise StaleScopeError
         return data_key, wrapped
 
-    async def open_scope(self, conn: Connection, region: str, scope: UUID) -> None:
+    async def create_empty_scope(self, conn: Connection, region: str, scope: UUID) -> None:
         """
         Make a scope without a key, in the caller's transaction.
 

@@ -269,7 +269,7 @@ class Repair:
         if (now.epoch, now.level, now.used) != (copy.epoch, copy.level, copy.used):
             return False
         key = node_key(self._region, whole, root_key)
-        page = wrap.open_page(key, copy.page, wrap.page_context(self._region, now.id, now.epoch))
+        page = wrap.decrypt_page(key, copy.page, wrap.page_context(self._region, now.id, now.epoch))
         check_used(page, now.used)
         await nodes.update_node(conn, self._region, replace(now, page=copy.page))
         return True

@@ -144,7 +144,7 @@ class Seal:
         self._pool, self._custodian, self._region = pool, custodian, region
         self._mirror, self._things, self._standbys = mirror, living, standbys
 
-    async def plant(self) -> None:
+    async def start_tree(self) -> None:
         """
         Make the region's tree with its first generation, where there is none.
 
@@ -481,7 +481,7 @@ class Seal:
         head, root = await nodes.top(conn, self._region)
         if (head.generation, head.root_wrap) != (mirrored.generation, mirrored.root_wrap):
             raise KeysUnavailableError(f"another seal of {self._region} was faster")
-        wrap.open_page(root_key, root.page, wrap.page_context(self._region, root.id, root.epoch))
+        wrap.decrypt_page(root_key, root.page, wrap.page_context(self._region, root.id, root.epoch))
         await wait_for_standbys(conn, self._standbys, STANDBY_WAIT_SECONDS)
 
     async def _check_dead(self, generation: int, canary: bytes) -> None:

@@ -278,7 +278,7 @@ class Opener:
                 raise IntegrityError
             key = wrap.child_key(self._pages[node.parent], node.slot)
         context = wrap.page_context(self._region, node.id, node.epoch)
-        page = wrap.open_page(key, node.page, context)
+        page = wrap.decrypt_page(key, node.page, context)
         check_used(page, node.used)
         if node.level == 0:
             self._leaf, self._scope = (node.id, page), None

@@ -1,5 +1,5 @@
 """
-A document's own key: encrypts its byte stream and seals its metadata.
+A document's own key: encrypts its byte stream and its metadata.
 
 The stream is Cobblestone-256 from `cryptography`, an implementation of the C2SP chunked-encryption
 format: 16 KiB chunks, bound to a context, committed to its key, truncation detected. There is no
@@ -12,7 +12,7 @@ from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encr
 from cryptography.exceptions import InvalidTag
 
 from keys.errors import IntegrityError
-from keys.wrap import KEY_BYTES, derive, open_sealed, seal
+from keys.wrap import KEY_BYTES, decrypt, derive, encrypt
 
 #: Encrypts a stream as it comes; `update` and `finalize` return ciphertext.
 Encryptor = Cobblestone256Encryptor
@@ -33,10 +33,10 @@ class Decryptor:
     def __init__(self, key: bytes, context: bytes) -> None:
         self._stream = Cobblestone256Decryptor(key, context)
 
-    def update(self, sealed: bytes) -> bytes:
+    def update(self, encrypted: bytes) -> bytes:
         """Return what can be trusted by now; raises `IntegrityError`."""
         try:
-            return self._stream.update(sealed)
+            return self._stream.update(encrypted)
         except (InvalidTag, ValueError):
             raise IntegrityError from None
 
@@ -72,13 +72,13 @@ class DataKey:
         """Begin reading the stream."""
         return Decryptor(derive(self._key, "content"), context)
 
-    def seal(self, plaintext: bytes, context: bytes) -> bytes:
-        """Seal a small blob of metadata."""
-        return seal(derive(self._key, "metadata"), plaintext, context)
+    def encrypt(self, plaintext: bytes, context: bytes) -> bytes:
+        """Encrypt a small blob of metadata."""
+        return encrypt(derive(self._key, "metadata"), plaintext, context)
 
-    def open(self, sealed: bytes, context: bytes) -> bytes:
-        """Open what `seal` made; raises `IntegrityError`."""
-        return open_sealed(derive(self._key, "metadata"), sealed, context)
+    def decrypt(self, encrypted: bytes, context: bytes) -> bytes:
+        """Return the metadata that `encrypt` was given; raises `IntegrityError`."""
+        return decrypt(derive(self._key, "metadata"), encrypted, context)
 
     def mac(self, message: bytes, purpose: str) -> bytes:
         """Return the HMAC-SHA-256 of a message, under a key for this purpose alone."""

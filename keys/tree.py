@@ -1,9 +1,9 @@
 """
 The tree's algorithm: open a path, add a scope, grow. Pure, no I/O; what a seal does is `rekey`.
 
-A node keeps its children's keys as one page, sealed under the node's own key, which stands in its
-parent's page. Level 0 holds scopes. A full root pushes its page down into a new child, so the tree
-grows by whole levels and the root stays the same node.
+A node keeps its children's keys as one page, encrypted under the node's own key, which stands in
+its parent's page. Level 0 holds scopes. A full root pushes its page down into a new child, so the
+tree grows by whole levels and the root stays the same node.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +18,9 @@ from keys.wrap import (
     SLOTS,
     child_key,
     data_key_context,
-    open_page,
+    decrypt_page,
+    encrypt_page,
     page_context,
-    seal_page,
     set_child_key,
     unwrap,
     wrap,
@@ -70,19 +70,19 @@ def free_slot(used: int) -> int:
 
 
 def empty_node(region: str, identity: int, level: int, key: bytes) -> Node:
-    """Return a node without children, sealed under its key at epoch 1."""
-    page = seal_page(key, bytes(PAGE_BYTES), page_context(region, identity, 1))
+    """Return a node without children, its page encrypted under its key at epoch 1."""
+    page = encrypt_page(key, bytes(PAGE_BYTES), page_context(region, identity, 1))
     return Node(identity, level, 1, None, None, 0, page)
 
 
 def add_child(region: str, node: Node, node_key: bytes, key: bytes) -> int:
-    """Put a child's key into the node's lowest free slot, seal the page anew, return the slot."""
+    """Put a child's key into the node's lowest free slot and encrypt the page; return the slot."""
     context = page_context(region, node.id, node.epoch)
-    page = open_page(node_key, node.page, context)
+    page = decrypt_page(node_key, node.page, context)
     slot = free_slot(node.used)
     set_child_key(page, slot, key)
     node.used |= 1 << slot
-    node.page = seal_page(node_key, page, context)
+    node.page = encrypt_page(node_key, page, context)
     return slot
 
 
@@ -93,13 +93,13 @@ def push_down(region: str, root: Node, root_key: bytes, below: Node, key: bytes)
     The children's rows must move to `below` in the same transaction. The old page lies in backups
     under the root's key, which goes at the next seal.
     """
-    page = open_page(root_key, root.page, page_context(region, root.id, root.epoch))
+    page = decrypt_page(root_key, root.page, page_context(region, root.id, root.epoch))
     below.level, below.used, below.parent, below.slot = root.level, root.used, root.id, 0
-    below.page = seal_page(key, bytes(page), page_context(region, below.id, below.epoch))
+    below.page = encrypt_page(key, bytes(page), page_context(region, below.id, below.epoch))
     only = bytearray(PAGE_BYTES)
     set_child_key(only, 0, key)
     root.level, root.used = root.level + 1, 1
-    root.page = seal_page(root_key, bytes(only), page_context(region, root.id, root.epoch))
+    root.page = encrypt_page(root_key, bytes(only), page_context(region, root.id, root.epoch))
 
 
 def open_path(region: str, path: Sequence[Node], root_key: bytes, slot: int) -> bytes:
@@ -110,7 +110,7 @@ def open_path(region: str, path: Sequence[Node], root_key: bytes, slot: int) -> 
     """
     key = node_key(region, path, root_key)
     last = path[-1]
-    return child_key(open_page(key, last.page, page_context(region, last.id, last.epoch)), slot)
+    return child_key(decrypt_page(key, last.page, page_context(region, last.id, last.epoch)), slot)
 
 
 def node_key(region: str, path: Sequence[Node], root_key: bytes) -> bytes:
@@ -119,7 +119,7 @@ def node_key(region: str, path: Sequence[Node], root_key: bytes) -> bytes:
     for above, below in pairwise(path):
         if below.parent != above.id or below.slot is None:
             raise IntegrityError
-        page = open_page(key, above.page, page_context(region, above.id, above.epoch))
+        page = decrypt_page(key, above.page, page_context(region, above.id, above.epoch))
         key = child_key(page, below.slot)
     return key
 
@@ -167,7 +167,7 @@ def rekey(
     one; `wraps` are all the data keys of the dirty scopes. A dirty scope without data keys is
     dropped.
     """
-    pages = _open_pages(region, nodes, root, root_key)
+    pages = _decrypt_pages(region, nodes, root, root_key)
     done = Rekeyed()
     nodes = dict(nodes)
     scopes = _collapse(nodes, pages, root, scopes, done)
@@ -175,7 +175,7 @@ def rekey(
     _rekey_nodes(region, nodes, pages, root, fresh, done)
     if nodes[root].used == 0:
         nodes[root].level = 0
-    _seal_anew(region, nodes[root], pages[root], new_root_key, done)
+    _encrypt_anew(region, nodes[root], pages[root], new_root_key, done)
     return done
 
 
@@ -191,23 +191,23 @@ def patch(
     """
     Give dirty scopes a fresh key, and mark the nodes they stand in dirty instead.
 
-    The pages are sealed again under the keys their nodes have; only `rekey` makes what they held
+    The pages are encrypted again under the keys their nodes have; only `rekey` makes what they held
     unreadable. Takes what `rekey` takes.
     """
     keys: dict[int, bytes] = {}
-    pages = _open_pages(region, nodes, root, root_key, keys)
+    pages = _decrypt_pages(region, nodes, root, root_key, keys)
     done = Rekeyed()
     _rekey_scopes(region, nodes, pages, scopes, wraps, fresh, done)
     for identity in sorted({scope.node for scope in scopes}):
         node = nodes[identity]
         context = page_context(region, node.id, node.epoch)
-        node.page = seal_page(keys[identity], bytes(pages[identity]), context)
+        node.page = encrypt_page(keys[identity], bytes(pages[identity]), context)
         node.dirty = True
         done.nodes.append(node)
     return done
 
 
-def _open_pages(
+def _decrypt_pages(
     region: str,
     nodes: Mapping[int, Node],
     root: int,
@@ -224,7 +224,7 @@ def _open_pages(
                 raise IntegrityError
             keys[node.id] = child_key(pages[node.parent], node.slot)
         context = page_context(region, node.id, node.epoch)
-        pages[node.id] = open_page(keys[node.id], node.page, context)
+        pages[node.id] = decrypt_page(keys[node.id], node.page, context)
     return pages
 
 
@@ -293,8 +293,8 @@ def _rekey_scope(
     for item in wraps:
         context = data_key_context(region, scope.id, item.scope_epoch, item.id)
         key = unwrap(old, item.wrap, context)
-        sealed = wrap(new, key, data_key_context(region, scope.id, epoch, item.id))
-        done.wraps.append(WrappedKey(item.id, region, scope.id, epoch, sealed))
+        wrapped = wrap(new, key, data_key_context(region, scope.id, epoch, item.id))
+        done.wraps.append(WrappedKey(item.id, region, scope.id, epoch, wrapped))
 
 
 def _rekey_nodes(
@@ -305,7 +305,7 @@ def _rekey_nodes(
     fresh: Callable[[], bytes],
     done: Rekeyed,
 ) -> None:
-    """Bottom up: drop what is empty, else put a fresh key into the parent and seal the page."""
+    """Bottom up: drop what is empty, else put a fresh key into the parent and encrypt the page."""
     for node in sorted(nodes.values(), key=lambda node: node.level):
         if node.id == root:
             continue
@@ -318,11 +318,11 @@ def _rekey_nodes(
             continue
         key = fresh()
         set_child_key(pages[node.parent], node.slot, key)
-        _seal_anew(region, node, pages[node.id], key, done)
+        _encrypt_anew(region, node, pages[node.id], key, done)
 
 
-def _seal_anew(region: str, node: Node, page: bytearray, key: bytes, done: Rekeyed) -> None:
+def _encrypt_anew(region: str, node: Node, page: bytearray, key: bytes, done: Rekeyed) -> None:
     node.epoch += 1
     node.dirty = False
-    node.page = seal_page(key, bytes(page), page_context(region, node.id, node.epoch))
+    node.page = encrypt_page(key, bytes(page), page_context(region, node.id, node.epoch))
     done.nodes.append(node)

@@ -50,17 +50,17 @@ def data_key_context(region: str, scope: UUID, epoch: int, identity: UUID) -> by
     return f"portvault/data-key/v1/{region}/{scope}/{epoch}/{identity}".encode()
 
 
-def seal(key: bytes, plaintext: bytes, context: bytes, nonce: bytes | None = None) -> bytes:
+def encrypt(key: bytes, plaintext: bytes, context: bytes, nonce: bytes | None = None) -> bytes:
     """Return version, nonce, ciphertext and tag (AES-256-GCM, SP 800-38D)."""
     nonce = nonce or os.urandom(NONCE_BYTES)
     return VERSION + nonce + AESGCM(key).encrypt(nonce, plaintext, VERSION + context)
 
 
-def open_sealed(key: bytes, sealed: bytes, context: bytes) -> bytes:
-    """Return what `seal` was given; raises `IntegrityError` for anything else."""
-    if sealed[:1] != VERSION or len(sealed) < 1 + NONCE_BYTES + TAG_BYTES:
+def decrypt(key: bytes, encrypted: bytes, context: bytes) -> bytes:
+    """Return the plaintext that `encrypt` was given; raises `IntegrityError` for anything else."""
+    if encrypted[:1] != VERSION or len(encrypted) < 1 + NONCE_BYTES + TAG_BYTES:
         raise IntegrityError
-    nonce, body = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
+    nonce, body = encrypted[1 : 1 + NONCE_BYTES], encrypted[1 + NONCE_BYTES :]
     try:
         return AESGCM(key).decrypt(nonce, body, VERSION + context)
     except InvalidTag:
@@ -68,32 +68,32 @@ def open_sealed(key: bytes, sealed: bytes, context: bytes) -> bytes:
 
 
 def wrap(parent: bytes, child: bytes, context: bytes, nonce: bytes | None = None) -> bytes:
-    """Encrypt a 32-byte key under its parent."""
+    """Encrypt a 32-byte key under its parent; raises `IntegrityError` for another length."""
     if len(child) != KEY_BYTES:
         raise IntegrityError
-    return seal(parent, child, context, nonce)
+    return encrypt(parent, child, context, nonce)
 
 
 def unwrap(parent: bytes, wrapped: bytes, context: bytes) -> bytes:
-    """Return the key that `wrap` was given."""
-    child = open_sealed(parent, wrapped, context)
+    """Return the key that `wrap` was given; raises `IntegrityError` for anything else."""
+    child = decrypt(parent, wrapped, context)
     if len(child) != KEY_BYTES:
         raise IntegrityError
     return child
 
 
-def seal_page(
+def encrypt_page(
     key: bytes, page: bytes | bytearray, context: bytes, nonce: bytes | None = None
 ) -> bytes:
     """Encrypt a node's page of `SLOTS` child keys as one blob; empty slots are zero."""
     if len(page) != PAGE_BYTES:
         raise IntegrityError
-    return seal(key, bytes(page), context, nonce)
+    return encrypt(key, bytes(page), context, nonce)
 
 
-def open_page(key: bytes, sealed: bytes, context: bytes) -> bytearray:
-    """Return the page that `seal_page` was given."""
-    page = open_sealed(key, sealed, context)
+def decrypt_page(key: bytes, encrypted: bytes, context: bytes) -> bytearray:
+    """Return the page that `encrypt_page` was given; raises `IntegrityError`."""
+    page = decrypt(key, encrypted, context)
     if len(page) != PAGE_BYTES:
         raise IntegrityError
     return bytearray(page)

@@ -196,19 +196,21 @@ class Ledger:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hear of every wrap while the block runs."""
-        original = wrap.seal
+        original = wrap.encrypt
 
-        def seal(key: bytes, plaintext: bytes, context: bytes, nonce: bytes | None = None) -> bytes:
+        def encrypt(
+            key: bytes, plaintext: bytes, context: bytes, nonce: bytes | None = None
+        ) -> bytes:
             size = wrap.KEY_BYTES
             children = {plaintext[at : at + size] for at in range(0, len(plaintext), size)}
             self._add(bytes(key), children)
             return original(key, plaintext, context, nonce)
 
-        wrap.seal = seal
+        wrap.encrypt = encrypt
         try:
             yield
         finally:
-            wrap.seal = original
+            wrap.encrypt = original
 
     def _add(self, key: bytes, children: set[bytes]) -> None:
         fresh = children - {wrap.EMPTY} - self.edges.setdefault(key, set())
@@ -320,7 +322,7 @@ class House:
             with suppress(StaleScopeError, KeyDestroyedError):
                 with suppress(asyncpg.UniqueViolationError):
                     async with conn.transaction():
-                        await self.keyring.open_scope(conn, REGION, scope)
+                        await self.keyring.create_empty_scope(conn, REGION, scope)
                 key, wrapped = await self.keyring.new_key(REGION, scope, identity)
                 async with conn.transaction():
                     if attempt == 0:
@@ -416,7 +418,7 @@ async def keys_of(conn: Connection, custodian: FileCustodian) -> dict[UUID, byte
             if row.parent is not None and row.slot is not None:
                 key = pages[row.parent][row.slot * 32 :][:32]
             context = wrap.page_context(REGION, row.id, row.epoch)
-            pages[row.id] = bytes(wrap.open_page(key, row.page, context))
+            pages[row.id] = bytes(wrap.decrypt_page(key, row.page, context))
         elif isinstance(row, Scope):
             scope_key = pages[row.node][row.slot * 32 :][:32]
         elif isinstance(row, WrappedKey):

@@ -5,7 +5,7 @@ Root keys as files in one directory or several: the default, good where the disk
 read from the first that has it, and counts as destroyed as soon as one of them says so. Destroying
 overwrites and unlinks the file everywhere; what that is worth depends on the disks, which this
 custodian cannot know, so its level is 0. With `?passphrase-file=/PATH` the files hold keys that are
-sealed under a passphrase (scrypt, AES-256-GCM).
+encrypted under a passphrase (scrypt, AES-256-GCM).
 
 A key that is missing was destroyed only if its directory is there and says so (`file_marker`): an
 empty mount point is "unavailable".
@@ -29,7 +29,7 @@ from keys.custodians.file_directory import (
     Marker,
     new_id,
     new_marker,
-    sealing_key,
+    wrapping_key,
 )
 from keys.errors import (
     CUSTODIAN_CHANGED,
@@ -180,14 +180,14 @@ def _context(region: str, generation: int) -> bytes:
 
 def encode(key: bytes | None, root: bytes, region: str, generation: int) -> bytes:
     """Return what lies in a key's file; `key` is what the passphrase gave, if there is one."""
-    return root if key is None else wrap.seal(key, root, _context(region, generation))
+    return root if key is None else wrap.encrypt(key, root, _context(region, generation))
 
 
 def decode(key: bytes | None, data: bytes, region: str, generation: int) -> bytes | None:
     """Return the root key; None when these bytes are none."""
     if key is not None:
         try:
-            data = wrap.open_sealed(key, data, _context(region, generation))
+            data = wrap.decrypt(key, data, _context(region, generation))
         except IntegrityError:
             return None
     return data if len(data) == wrap.KEY_BYTES and data != wrap.EMPTY else None
@@ -278,7 +278,7 @@ class FileCustodian:
         found.refuse_absent()
         for directory in found.present:
             directory.check()
-        key = self._sealing_key(found)
+        key = self._wrapping_key(found)
         for region, generation in found.listed():
             if found.destroyed(region, generation):
                 log.warning("%s still holds the destroyed %s-%d.key", self, region, generation)
@@ -287,7 +287,7 @@ class FileCustodian:
 
     def _create(self, region: str, generation: int) -> None:
         found = self._begun()
-        key = self._sealing_key(found)
+        key = self._wrapping_key(found)
         with found.alone():
             found.refuse_absent()
             destroyed = found.destroyed(region, generation)
@@ -308,7 +308,7 @@ class FileCustodian:
             )
         if found.destroyed(region, generation):
             raise KeyDestroyedError
-        key, broken = self._sealing_key(found), None
+        key, broken = self._wrapping_key(found), None
         for directory in found.present:
             data = directory.read_key(region, generation)
             if data is not None:
@@ -386,10 +386,10 @@ class FileCustodian:
             marker = directory.begin(marker)
         return self._survey()
 
-    def _sealing_key(self, found: Survey) -> bytes | None:
+    def _wrapping_key(self, found: Survey) -> bytes | None:
         place = self._directories[0].path
         marker = found.marker or Marker("")
-        return sealing_key(marker, self._passphrase_file, place)
+        return wrapping_key(marker, self._passphrase_file, place)
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:

@@ -29,7 +29,7 @@ from keys.ground.secret_files import is_private, read_secret, sync_directory, wr
 # ---- The file `custodian.json`, which tells a directory of root keys from an empty mount point.
 #
 # All directories of one custodian carry the same. Where keys lie under a passphrase, it holds what
-# the passphrase is stretched with, and a sealed constant that tells a wrong passphrase from a
+# the passphrase is stretched with, and an encrypted constant that tells a wrong passphrase from a
 # damaged key.
 
 FILE_NAME = "custodian.json"
@@ -104,12 +104,12 @@ def new_marker(passphrase_file: Path | None) -> Marker:
         return Marker(identity)
     bare = Marker(identity, COST, BLOCK, PARALLEL)
     key = _derive(bare, read_secret(passphrase_file, "passphrase"))
-    check = wrap.seal(key, wrap.EMPTY, _CHECK_CONTEXT)
+    check = wrap.encrypt(key, wrap.EMPTY, _CHECK_CONTEXT)
     return Marker(identity, COST, BLOCK, PARALLEL, check.hex())
 
 
-def sealing_key(marker: Marker, passphrase_file: Path | None, place: Path) -> bytes | None:
-    """Return the key that root keys are sealed under, None where there is no passphrase."""
+def wrapping_key(marker: Marker, passphrase_file: Path | None, place: Path) -> bytes | None:
+    """Return the key that root keys are wrapped under, None where there is no passphrase."""
     if not marker.n:
         if passphrase_file is not None:
             raise CustodianConfigurationError(
@@ -125,7 +125,7 @@ def sealing_key(marker: Marker, passphrase_file: Path | None, place: Path) -> by
         )
     key = _derive(marker, read_secret(passphrase_file, "passphrase"))
     try:
-        wrap.open_sealed(key, bytes.fromhex(marker.check), _CHECK_CONTEXT)
+        wrap.decrypt(key, bytes.fromhex(marker.check), _CHECK_CONTEXT)
     except IntegrityError:
         raise CustodianConfigurationError(
             f"the passphrase in {passphrase_file} is not the one that the keys in {place} were "

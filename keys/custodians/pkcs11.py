@@ -191,7 +191,7 @@ def remove(item: Any) -> None:
 
 
 def encrypt(key: Any, child: bytes, context: bytes, nonce: bytes) -> bytes:
-    """Return what `keys.wrap.seal` would."""
+    """Return what `keys.wrap.encrypt` would."""
     body = key.encrypt(child, mechanism=Mechanism.AES_GCM, mechanism_param=_gcm(nonce, context))
     return wrap.VERSION + nonce + bytes(body)
 

@@ -78,7 +78,7 @@ class BareTree:
             for index, (page, slot) in enumerate(path):
                 if page not in opened:
                     context = wrap.page_context(REGION, page, 1)
-                    opened[page] = wrap.open_page(keys[page], sealed[page], context)
+                    opened[page] = wrap.decrypt_page(keys[page], sealed[page], context)
                 if index + 1 < len(path) and path[index + 1][0] not in keys:
                     below = path[index + 1][0]
                     keys[below] = wrap.child_key(opened[page], slot)
@@ -95,7 +95,9 @@ class BareTree:
             else:
                 parent, slot = above[page]
                 wrap.set_child_key(opened[parent], slot, fresh)
-            written[page] = wrap.seal_page(fresh, opened[page], wrap.page_context(REGION, page, 1))
+            written[page] = wrap.encrypt_page(
+                fresh, opened[page], wrap.page_context(REGION, page, 1)
+            )
         return written
 
 
@@ -126,7 +128,7 @@ async def grow_bare(dsn: str, documents: int) -> BareTree:
                 held = b"".join(below[place * wrap.SLOTS : (place + 1) * wrap.SLOTS])
                 page = held.ljust(wrap.PAGE_BYTES, b"\0")
             identity = number(level, place)
-            sealed = wrap.seal_page(key, page, wrap.page_context(REGION, identity, 1))
+            sealed = wrap.encrypt_page(key, page, wrap.page_context(REGION, identity, 1))
             waiting.append((identity, sealed))
             if len(waiting) >= BATCH or place == len(keys) - 1:
                 await conn.copy_records_to_table("bare_page", records=waiting)

@@ -37,7 +37,7 @@ from keys.data_keys import wrapped_key
 from keys.errors import KeyDestroyedError, StaleScopeError
 from keys.keyring import Keyring
 from keys.seal import Seal
-from keys.wrap import KEY_BYTES, PAGE_BYTES, open_page, seal_page
+from keys.wrap import KEY_BYTES, PAGE_BYTES, decrypt_page, encrypt_page
 from tests.bench.bare_tree import BareTree, grow_bare
 from tests.bench.bench_ingest import forget_peak, peak_mib
 from tests.bench.grown_tree import grow
@@ -272,10 +272,10 @@ async def least(bench: Bench, place: Path) -> None:
             with suppress(KeyDestroyedError):
                 await custodian.unwrap(REGION, number, wrapped, b"")
             parts["custodian"].append(time.perf_counter() - started)
-            sealed = [seal_page(wrapped[-KEY_BYTES:], bytes(PAGE_BYTES), b"")] * pages
+            sealed = [encrypt_page(wrapped[-KEY_BYTES:], bytes(PAGE_BYTES), b"")] * pages
             started = time.perf_counter()
             for page in sealed:
-                open_page(wrapped[-KEY_BYTES:], page, b"")
+                decrypt_page(wrapped[-KEY_BYTES:], page, b"")
             parts["opening"].append(time.perf_counter() - started)
             data, name = os.urandom(pages * PAGE_BYTES), f"keys/{number}"
             started = time.perf_counter()

@@ -60,7 +60,7 @@ class Grower:
                 self._next += 1
                 here = min(below, scopes - place * below)
                 yield from self._node(self._next, child, level - 1, here, identity, place, waiting)
-        sealed = wrap.seal_page(key, page, wrap.page_context(self._region, identity, 1))
+        sealed = wrap.encrypt_page(key, page, wrap.page_context(self._region, identity, 1))
         row = (self._region, identity, level, 1, parent, slot, used, sealed)
         waiting.setdefault("key_node", []).append(row)
         self.nodes += 1

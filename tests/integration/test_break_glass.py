@@ -12,7 +12,7 @@ import pytest
 from tests.command_line import UNKNOWN, one_line, token_of
 from tests.fixtures_process import VaultProcess
 from tests.fixtures_server import OPERATOR, Api
-from vault.actions.credentials import create_token, open_credential
+from vault.actions.credentials import create_token, open_envelope
 from vault.context import Vault
 from vault.domain.credentials import Grant
 from vault.errors import ForbiddenError
@@ -117,7 +117,7 @@ async def test_it_and_its_token_expire(api: Api, vault: Vault) -> None:
     _, made = await sealed(api)
     late = replace(vault, clock=lambda: vault.clock() + timedelta(days=366))
     with pytest.raises(ForbiddenError):
-        await open_credential(late, made["credential"], "INC-7")
+        await open_envelope(late, made["credential"], "INC-7")
     await opened(api, made["credential"])
     hours = "select expires_at - created_at from token where label = 'break-glass'"
     assert await vault.pool.fetchval(hours) == timedelta(hours=1)

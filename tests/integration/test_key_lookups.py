@@ -74,12 +74,12 @@ async def test_a_scope_that_a_seal_dropped_before_its_first_key_is_made_again(ho
     """Its second key is another one, which is not taken for the first; then it is as others."""
     scope, identity = uuid4(), uuid4()
     async with house.pool.acquire() as conn:
-        await house.keyring.open_scope(conn, REGION, scope)
+        await house.keyring.create_empty_scope(conn, REGION, scope)
         _, lost = await house.keyring.new_key(REGION, scope, identity)
         assert await house.keyring.needs_seal(REGION)
         await house.keyring.seal(REGION)
         assert await house.keyring.keep_keys(conn, [lost]) == {identity}
-        await house.keyring.open_scope(conn, REGION, scope)
+        await house.keyring.create_empty_scope(conn, REGION, scope)
         key, kept = await house.keyring.new_key(REGION, scope, identity)
         async with conn.transaction():
             await house.keyring.settle(conn, REGION, scope)
@@ -87,3 +87,22 @@ async def test_a_scope_that_a_seal_dropped_before_its_first_key_is_made_again(ho
         assert not await house.keyring.needs_seal(REGION)
     house.keyring.forget()
     assert (await house.keyring.open_key(kept)).reveal() == key.reveal()
+
+
+async def test_a_key_of_an_earlier_epoch_is_not_kept_and_the_others_are(house: House) -> None:
+    """A group of uploads, of which a seal has overtaken one, is kept but for that one."""
+    (stays, leaves), fresh, late = await house.put(2), uuid4(), uuid4()
+    scope = house.scopes[leaves]
+    await house.put(beside=leaves)
+    key, wrapped = await house.keyring.new_key(REGION, scope, late)
+    await house.shred(leaves)
+    await house.keyring.seal(REGION)
+    beside = await house.keyring.new_key(REGION, house.scopes[stays], fresh)
+    async with house.pool.acquire() as conn, conn.transaction():
+        assert await house.keep(conn, [wrapped, beside[1]]) == {late}
+        anew = await house.keyring.rewrap(key, wrapped)
+        assert anew.scope_epoch > wrapped.scope_epoch
+        assert not await house.keep(conn, [anew])
+    for identity, made, where in ((fresh, beside[0], stays), (late, key, leaves)):
+        house.data_keys[identity], house.scopes[identity] = made.reveal(), house.scopes[where]
+    await house.open_all()

@@ -235,8 +235,8 @@ def test_a_data_key_is_unwrapped_in_one_place() -> None:
         for path in root.rglob("*.py")
         if "open_key(" in path.read_text()
     }
-    macs = ("faxes", "number_index", "once", "order_events")
-    looks = {"actions/look.py": 3, "actions/repair.py": 1, "actions/mend_sealed.py": 1}
+    macs = ("fax_intake", "order_details", "once", "orders")
+    looks = {"actions/look.py": 3, "actions/repair.py": 2}
     assert found == {f"actions/{name}.py": 1 for name in ("access", *macs)} | looks
 
 

@@ -13,12 +13,12 @@ from tests.fixtures_server import OPERATOR, Api
 from vault.actions.approvals import approve, decline, request_approval, withdraw
 from vault.actions.credentials import (
     authenticate,
+    create_envelope,
     create_token,
     hash_secret,
-    list_credentials,
-    open_credential,
-    revoke_credential,
-    seal_credential,
+    list_envelopes,
+    open_envelope,
+    revoke_envelope,
 )
 from vault.context import Vault
 from vault.domain.access import Principal
@@ -63,7 +63,7 @@ async def an_envelope(vault: Vault, sealer: str) -> str:
     admin = Principal(sealer, "admin", BOTH)
     asked = await request_approval(vault, admin, TERMS[Act.BREAK_GLASS], reason="yearly")
     await approve(vault, OVERSEER, asked.id)
-    _, secret, _ = await seal_credential(
+    _, secret, _ = await create_envelope(
         vault, admin, role="compliance", regions=["uk"], days=9, approval=asked.id
     )
     return secret
@@ -72,7 +72,7 @@ async def an_envelope(vault: Vault, sealer: str) -> str:
 async def opened(vault: Vault, secret: str, opener: str | None) -> str:
     """Open a credential and return the id of its token's principal."""
     who = Principal(opener, "dpo", UK) if opener else None
-    token, _ = await open_credential(vault, secret, "INC-7", who)
+    token, _ = await open_envelope(vault, secret, "INC-7", who)
     known = await authenticate(vault, token)
     assert known is not None
     return known.principal.id
@@ -295,13 +295,13 @@ async def test_a_sealed_credential_is_listed_and_revoked(vault: Vault) -> None:
     admin = Principal("token:admin", "admin", UK)
     await an_envelope(vault, admin.id)
     token = await opened(vault, await an_envelope(vault, admin.id), OVERSEER.id)
-    second, first = await list_credentials(vault, OVERSEER, None, 10)
+    second, first = await list_envelopes(vault, OVERSEER, None, 10)
     assert [one.state(vault.clock()) for one in (first, second)] == ["sealed", "opened"]
     assert (second.sealed_by, second.opened_by) == (admin.id, OVERSEER.id)
     assert f"token:{second.token}" == token
     for one in (first, second):
-        revoked = await revoke_credential(vault, OVERSEER, one.id)
-        assert await revoke_credential(vault, OVERSEER, one.id) == revoked
+        revoked = await revoke_envelope(vault, OVERSEER, one.id)
+        assert await revoke_envelope(vault, OVERSEER, one.id) == revoked
         assert (revoked.state(vault.clock()), revoked.revoked_by) == ("revoked", OVERSEER.id)
     living = "select count(*) from token where label = 'break-glass' and revoked_at is null"
     assert await vault.pool.fetchval(living) == 0
@@ -313,14 +313,14 @@ async def test_a_sealed_credential_is_listed_and_revoked(vault: Vault) -> None:
         (OVERSEER.id, f"break-glass:{one.id}") for one in (first, second)
     }
     stranger = Principal("token:sg", "admin", frozenset({"sg"}))
-    assert await list_credentials(vault, stranger, None, 10) == []
+    assert await list_envelopes(vault, stranger, None, 10) == []
 
 
 async def test_a_revoked_credential_opens_nothing(vault: Vault) -> None:
     """Nobody opens it after that, however the secret was kept."""
     secret = await an_envelope(vault, "token:admin")
-    (sealed,) = await list_credentials(vault, OVERSEER, None, 10)
-    await revoke_credential(vault, OVERSEER, sealed.id)
+    (sealed,) = await list_envelopes(vault, OVERSEER, None, 10)
+    await revoke_envelope(vault, OVERSEER, sealed.id)
     with pytest.raises(ForbiddenError, match="unknown"):
         await opened(vault, secret, None)
 
@@ -328,7 +328,7 @@ async def test_a_revoked_credential_opens_nothing(vault: Vault) -> None:
 async def test_one_that_is_revoked_while_it_is_opened_is_dead(vault: Vault) -> None:
     """Whoever is faster: the token that was made meanwhile is revoked with its envelope."""
     secret = hash_secret(await an_envelope(vault, "token:admin"))
-    (sealed,) = await list_credentials(vault, OVERSEER, None, 10)
+    (sealed,) = await list_envelopes(vault, OVERSEER, None, 10)
     token, now = vault.new_id(), vault.clock()
     async with vault.pool.acquire() as conn:
         async with conn.transaction():
@@ -344,7 +344,7 @@ async def test_one_that_is_revoked_while_it_is_opened_is_dead(vault: Vault) -> N
                 expires_at=None,
             )
             await access_sql.set_break_glass_opened(conn, secret, token, by=None, now=now)
-            revoking = asyncio.create_task(revoke_credential(vault, OVERSEER, sealed.id))
+            revoking = asyncio.create_task(revoke_envelope(vault, OVERSEER, sealed.id))
             while not await vault.pool.fetchval(WAITS):
                 await asyncio.sleep(0.01)
         assert (await revoking).token == token

@@ -43,7 +43,7 @@ async def _lose_objects(vault: Vault) -> None:
 
 async def _leave_unsealed(vault: Vault) -> None:
     async with vault.pool.acquire() as conn:
-        await vault.keyring.open_scope(conn, "uk", uuid4())
+        await vault.keyring.create_empty_scope(conn, "uk", uuid4())
         late = vault.config.seal_seconds_max
         await conn.execute("update key_dirty set since = now() - make_interval(secs => $1)", late)
 
@@ -78,7 +78,7 @@ async def _swap_objects(vault: Vault) -> None:
 
 async def _flip_page(vault: Vault) -> None:
     async with vault.pool.acquire() as conn:
-        await vault.keyring.open_scope(conn, "uk", uuid4())
+        await vault.keyring.create_empty_scope(conn, "uk", uuid4())
         flip = "set_byte(page, 20, get_byte(page, 20) # 1)"
         await conn.execute(f"update key_node set page = {flip} where region = 'uk'")
 

@@ -33,12 +33,12 @@ from vault.actions.approvals import approve, decline, request_approval, withdraw
 from vault.actions.correct import Changed, correct_kind, correct_order
 from vault.actions.credentials import (
     authenticate,
+    create_envelope,
     create_token,
-    open_credential,
+    open_envelope,
     rename_token,
-    revoke_credential,
+    revoke_envelope,
     revoke_token,
-    seal_credential,
 )
 from vault.actions.fax_delivery import deliver_fax, describe_fax, fail_fax, open_fax
 from vault.actions.fax_intake import Incoming, receive_fax
@@ -127,7 +127,7 @@ async def envelope(vault: Vault) -> tuple[UUID, str]:
     terms = Terms(Act.BREAK_GLASS, subject_of("dpo", [REGION]), REGION, days=9)
     asked = await request_approval(vault, ADMIN, terms, reason="yearly")
     await approve(vault, COMPLIANCE, asked.id)
-    identity, secret, _ = await seal_credential(
+    identity, secret, _ = await create_envelope(
         vault, ADMIN, role="dpo", regions=[REGION], days=9, approval=asked.id
     )
     return identity, secret
@@ -186,8 +186,8 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
         await rename_token(vault, OPERATOR, staying, "counter")
         await revoke_token(vault, OPERATOR, token)
         assert await forget_name(vault, OPERATOR, f"token:{token}")
-        await revoke_credential(vault, ADMIN, revoked[0])
-        await open_credential(vault, opened[1], "INC-7")
+        await revoke_envelope(vault, ADMIN, revoked[0])
+        await open_envelope(vault, opened[1], "INC-7")
         # What the log does not say enough of.
         policy = vault.policy_text.replace('"P90D"', '"P100D"')
         await apply_policy(vault, ADMIN, policy, None)
@@ -254,7 +254,7 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
         assert await authenticate(vault, secret) is None
         for _, envelope_secret in (revoked, opened):
             with pytest.raises(ForbiddenError):
-                await open_credential(vault, envelope_secret, "INC-7")
+                await open_envelope(vault, envelope_secret, "INC-7")
         assert await vault.pool.fetchval("select count(*) from session") == 0
         rows = await vault.pool.fetch(APPROVALS)
         states = {row["id"]: row["state"] for row in rows}

@@ -70,14 +70,14 @@ def details_in(attacker: Attacker, wal: list[bytes], order: UUID) -> bool:
     """Whether some key that was learned opens the details of an order anywhere in the WAL."""
     context, plain = details_context(REGION, order), encode_details(DETAILS)
     keys = [DataKey(key) for key in attacker.keys]
-    size = len(keys[0].seal(plain, context))
+    size = len(keys[0].encrypt(plain, context))
     for segment in wal:
         at = segment.find(order.bytes)
         while at >= 0:
             near = segment[at : at + 600]
             for start, key in product(range(max(len(near) - size, 0)), keys):
                 with suppress(IntegrityError):
-                    return key.open(near[start : start + size], context) == plain
+                    return key.decrypt(near[start : start + size], context) == plain
             at = segment.find(order.bytes, at + 1)
     return False
 

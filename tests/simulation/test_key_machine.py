@@ -133,6 +133,24 @@ class KeyMachine(RuleBasedStateMachine):
         identity = UUID(int=len(self.uploads) + (len(self.past) << 64))
         self.uploads[identity] = await self.house.keyring.new_key(REGION, scope, identity)
 
+    @precondition(lambda self: self._beside_an_upload())
+    @rule(data=st.data())
+    def seal_during_an_upload(self, data: st.DataObject) -> None:
+        """The scope of a document that arrives is re-keyed, and lives on for what else it has."""
+        beside = data.draw(st.sampled_from(self._beside_an_upload()))
+        self._run(self._rekey, beside)
+        self.end_uploads()
+
+    def _beside_an_upload(self) -> list[UUID]:
+        """Return the living keys in whose scopes a document arrives."""
+        arriving = {wrapped.scope for _, wrapped in self.uploads.values()}
+        return [key for key in self.house.living if self.house.scopes[key] in arriving]
+
+    async def _rekey(self, beside: UUID) -> None:
+        (other,) = await self.house.put(beside=beside)
+        await self.house.shred(other)
+        await self.house.keyring.seal(REGION)
+
     @precondition(lambda self: self.uploads)
     @rule()
     def end_uploads(self) -> None:

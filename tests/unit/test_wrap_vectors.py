@@ -60,8 +60,8 @@ def test_a_known_page_is_made_and_opened() -> None:
         wrap.set_child_key(page, int(slot), raw(key))
     context, nonce = vector["context"].encode(), raw(vector["nonce"])
     assert bytes(page) == raw(vector["plaintext"])
-    assert wrap.seal_page(raw(vector["key"]), page, context, nonce) == raw(vector["sealed"])
-    opened = wrap.open_page(raw(vector["key"]), raw(vector["sealed"]), context)
+    assert wrap.encrypt_page(raw(vector["key"]), page, context, nonce) == raw(vector["sealed"])
+    opened = wrap.decrypt_page(raw(vector["key"]), raw(vector["sealed"]), context)
     for slot, key in VECTORS["slots"].items():
         assert wrap.child_key(opened, int(slot)) == raw(key)
 
@@ -83,7 +83,7 @@ def test_the_contexts_are_those_of_the_vectors() -> None:
 def test_what_is_wrong_does_not_open(vector) -> None:
     """A wrap or page with one thing wrong is refused, whoever looks, without a word on what."""
     key, sealed, context = raw(vector["key"]), raw(vector["sealed"]), vector["context"].encode()
-    opens = wrap.open_page if vector["of"] == "page" else wrap.unwrap
+    opens = wrap.decrypt_page if vector["of"] == "page" else wrap.unwrap
     with pytest.raises(IntegrityError) as refused:
         opens(key, sealed, context)
     assert refused.value.__cause__ is None
@@ -99,7 +99,7 @@ def test_what_is_wrong_does_not_open(vector) -> None:
 def test_an_empty_slot_has_no_key(slot: int) -> None:
     """Neither an empty slot nor one beyond the page gives a key of zeros."""
     vector = SEALED["page"]
-    page = wrap.open_page(raw(vector["key"]), raw(vector["sealed"]), vector["context"].encode())
+    page = wrap.decrypt_page(raw(vector["key"]), raw(vector["sealed"]), vector["context"].encode())
     with pytest.raises(IntegrityError):
         wrap.child_key(page, slot)
 
@@ -108,7 +108,7 @@ def test_an_empty_slot_has_no_key(slot: int) -> None:
 def test_a_swapped_child_opens_nothing(swap) -> None:
     """The key of another slot does not open what hangs on this one."""
     vector = SEALED["page"]
-    page = wrap.open_page(raw(vector["key"]), raw(vector["sealed"]), vector["context"].encode())
+    page = wrap.decrypt_page(raw(vector["key"]), raw(vector["sealed"]), vector["context"].encode())
     sealed, context = raw(swap["sealed"]), swap["context"].encode()
     assert wrap.unwrap(wrap.child_key(page, swap["slot"]), sealed, context)
     with pytest.raises(IntegrityError):
@@ -121,7 +121,7 @@ def test_only_keys_of_32_bytes_are_wrapped(size: int) -> None:
     with pytest.raises(IntegrityError):
         wrap.wrap(bytes(32), bytes(size), b"context")
     with pytest.raises(IntegrityError):
-        wrap.seal_page(bytes(32), bytes(wrap.PAGE_BYTES + size - 32), b"context")
+        wrap.encrypt_page(bytes(32), bytes(wrap.PAGE_BYTES + size - 32), b"context")
 
 
 def test_a_known_number_stands_in_the_index_as_its_mac() -> None:
@@ -163,4 +163,4 @@ def test_known_metadata_opens() -> None:
         nonce, raw(known["plaintext"]), b"\x01" + context
     )
     assert b"\x01" + nonce + body == raw(known["sealed"])
-    assert DataKey(key).open(raw(known["sealed"]), context) == raw(known["plaintext"])
+    assert DataKey(key).decrypt(raw(known["sealed"]), context) == raw(known["plaintext"])

@@ -3,8 +3,8 @@ Correct what was said wrongly: the kind of a document, and the details of an ord
 
 Nothing of the content changes, and a hold or a restriction keeps all as it is: what a case is about
 is not rewritten. A document that would be let go sooner by its new kind takes a second person,
-since it would be a way around a floor otherwise. What was said before stays sealed under the same
-key, in backups only, and goes with it.
+since it would be a way around a floor otherwise. The earlier details stay encrypted under the same
+key, in backups only, and go with it.
 """
 
 from contextlib import suppress
@@ -194,7 +194,7 @@ async def correct_order(
             index, key = await index_key(vault, order.region)
             with suppress(StaleScopeError):
                 async with transaction(vault.pool) as conn:
-                    new, old = await _seal_anew(access, conn, identity, changed)
+                    new, old = await _encrypt_anew(access, conn, identity, changed)
                     warnings = check_placement(
                         vault.rules.placements,
                         order.region,
@@ -217,10 +217,10 @@ async def correct_order(
         raise ConflictError("the region's keys are being sealed; try again")
 
 
-async def _seal_anew(
+async def _encrypt_anew(
     access: Access, conn: Connection, identity: UUID, changed: Changed
 ) -> tuple[Details, Details]:
-    """Replace the sealed details; returns them as they are now, and as they were."""
+    """Replace the encrypted details; returns them as they are now, and as they were."""
     await retention_sql.freeze_holds(conn, access.intent.region)
     order = await orders_sql.find(conn, identity, lock=True)
     wrapped = await orders_sql.details_key(conn, identity)
@@ -237,8 +237,8 @@ async def _seal_anew(
     if changed.customer is not None:
         await _say_customer(conn, order, changed.customer)
     key = await access.unwrap(wrapped, order=identity)
-    sealed = key.seal(encode_details(new), details_context(order.region, identity))
-    await orders_sql.set_details(conn, identity, sealed, changed.names())
+    encrypted = key.encrypt(encode_details(new), details_context(order.region, identity))
+    await orders_sql.set_details(conn, identity, encrypted, changed.names())
     return new, details
 
 

@@ -16,7 +16,7 @@ from vault.actions.people import named
 from vault.context import Vault
 from vault.domain.access import BREAK_GLASS_ROLES, Action, Principal
 from vault.domain.approvals import DAYS_MAX, Act, Terms
-from vault.domain.credentials import Grant, Known, Sealed, check_grant, subject_of
+from vault.domain.credentials import Envelope, Grant, Known, check_grant, subject_of
 from vault.domain.purposes import is_reference
 from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from vault.sql import access as access_sql
@@ -151,7 +151,7 @@ log = logging.getLogger(__name__)
 BREAK_GLASS_PREFIX = "pvglass_"
 
 
-async def seal_credential(
+async def create_envelope(
     vault: Vault,
     principal: Principal,
     *,
@@ -192,7 +192,7 @@ async def seal_credential(
     return identity, secret, expires_at
 
 
-async def open_credential(
+async def open_envelope(
     vault: Vault, secret: str, reference: str, opener: Principal | None = None
 ) -> tuple[str, datetime]:
     """
@@ -242,9 +242,9 @@ async def open_credential(
     return made, until
 
 
-async def list_credentials(
+async def list_envelopes(
     vault: Vault, principal: Principal, before: tuple[datetime, UUID] | None, limit: int
-) -> list[Sealed]:
+) -> list[Envelope]:
     """Return a page of what was sealed for any of the principal's regions, newest first."""
     mine = own_regions(vault, principal)
     async with (
@@ -254,7 +254,7 @@ async def list_credentials(
         return await access_sql.page_of_break_glass(conn, mine, before, limit)
 
 
-async def revoke_credential(vault: Vault, principal: Principal, identity: UUID) -> Sealed:
+async def revoke_envelope(vault: Vault, principal: Principal, identity: UUID) -> Envelope:
     """Revoke a credential, and the token that it was opened for; safe to repeat."""
     async with connection(vault.pool) as conn:
         found = await access_sql.show_break_glass(conn, identity)
@@ -275,10 +275,10 @@ async def revoke_credential(vault: Vault, principal: Principal, identity: UUID) 
             done = access.conclude_everywhere(f"break-glass:{identity}")
             await log_sql.insert_records(conn, done)
         async with connection(vault.pool) as conn:
-            sealed = await access_sql.show_break_glass(conn, identity)
-        if sealed is None:
+            envelope = await access_sql.show_break_glass(conn, identity)
+        if envelope is None:
             raise NotFoundError
-        return sealed
+        return envelope
 
 
 def _unknown() -> ForbiddenError:

@@ -369,7 +369,7 @@ class _Stored:
 
     size_bytes: int
     header: bytes
-    #: The numbers, sealed.
+    #: The numbers, encrypted.
     metadata: bytes
     key: DataKey
     wrapped: WrappedKey
@@ -388,7 +388,7 @@ async def _store(vault: Vault, access: Access, asked: _Asked, data: bytes) -> _S
     except BaseException:
         await _purge(vault, access, identity)
         raise
-    metadata = key.seal(encode_numbers(asked.numbers), metadata_context(region, identity))
+    metadata = key.encrypt(encode_numbers(asked.numbers), metadata_context(region, identity))
     return _Stored(len(data), bytes(header), metadata, key, wrapped)
 
 

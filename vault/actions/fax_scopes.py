@@ -32,7 +32,7 @@ async def _current(vault: Vault, region: str) -> UUID:
         if scope.id is None or full or age >= vault.config.fax_scope_seconds_max:
             identity = vault.new_id()
             async with transaction(vault.pool) as conn:
-                await vault.keyring.open_scope(conn, region, identity)
+                await vault.keyring.create_empty_scope(conn, region, identity)
             scope.id, scope.faxes, scope.opened_at = identity, 0, time.monotonic()
         scope.faxes += 1
         return scope.id

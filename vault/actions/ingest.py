@@ -167,7 +167,7 @@ class _Arrival:
             raise too_large(size_max)
         media_type, head = await self._recognise(kind)
         key, wrapped = await self._vault.keyring.new_key(self._region, self._scope, self._identity)
-        sealing = _Sealing(
+        encryption = _Encryption(
             key,
             stream_context(self._region, self._identity),
             size_max,
@@ -177,11 +177,11 @@ class _Arrival:
         self._storing = True
         await self._vault.stores[self._region].put(
             object_name(self._identity),
-            sealing.pass_through(head, self._upload),
+            encryption.pass_through(head, self._upload),
             size_bytes=None if size is None else ciphertext_size(size),
         )
-        self._access.size_bytes = sealing.size_bytes
-        return await self._keep(key, wrapped, media_type, sealing)
+        self._access.size_bytes = encryption.size_bytes
+        return await self._keep(key, wrapped, media_type, encryption)
 
     async def _recognise(self, kind: Kind) -> tuple[str, bytes]:
         """Name the type by the first bytes and hold it against the kind and what was declared."""
@@ -205,10 +205,10 @@ class _Arrival:
         return media_type, head
 
     async def _keep(
-        self, key: DataKey, wrapped: WrappedKey, media_type: str, sealing: "_Sealing"
+        self, key: DataKey, wrapped: WrappedKey, media_type: str, encryption: "_Encryption"
     ) -> Document:
         """Document, key and record together; this commit is the acknowledgement."""
-        metadata = key.seal(
+        metadata = key.encrypt(
             json.dumps({"filename": self._upload.filename}).encode(),
             metadata_context(self._region, self._identity),
         )
@@ -218,11 +218,11 @@ class _Arrival:
                 Keeping(
                     key=wrapped,
                     media_type=media_type,
-                    size_bytes=sealing.size_bytes,
-                    stream_header=bytes(sealing.header),
+                    size_bytes=encryption.size_bytes,
+                    stream_header=bytes(encryption.header),
                     metadata=metadata,
                     now=self._vault.clock(),
-                    claim=self._once.claimed(sealing.mac),
+                    claim=self._once.claimed(encryption.mac),
                     outcome=self._access.conclude,
                 )
             )
@@ -255,7 +255,7 @@ class _Arrival:
             await documents_sql.delete_receiving(conn, self._identity)
 
 
-class _Sealing:
+class _Encryption:
     """The body as it passes: counted, encrypted, and hashed only where something asks for it."""
 
     def __init__(self, key: DataKey, context: bytes, size_max: int, mac: hmac.HMAC | None) -> None:
@@ -279,21 +279,21 @@ class _Sealing:
                 digest.update(chunk)
             if self.mac:
                 self.mac.update(chunk)
-            if sealed := self._encryptor.update(chunk):
-                self._note(sealed)
-                yield sealed
+            if encrypted := self._encryptor.update(chunk):
+                self._note(encrypted)
+                yield encrypted
             chunk = await anext(upload.body, b"")
         if upload.size_bytes is not None and self.size_bytes != upload.size_bytes:
             raise TruncatedUploadError
         if digest and not hmac.compare_digest(digest.digest(), upload.sha256 or b""):
             raise DigestMismatchError
-        sealed = self._encryptor.finalize()
-        self._note(sealed)
-        yield sealed
+        encrypted = self._encryptor.finalize()
+        self._note(encrypted)
+        yield encrypted
 
-    def _note(self, sealed: bytes) -> None:
+    def _note(self, encrypted: bytes) -> None:
         if len(self.header) < HEADER_BYTES:
-            self.header += sealed[: HEADER_BYTES - len(self.header)]
+            self.header += encrypted[: HEADER_BYTES - len(self.header)]
 
 
 # ---- Ingest. ------------------------------------------------------------------------------------

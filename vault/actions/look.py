@@ -201,7 +201,7 @@ async def _order_damages(vault: Vault, identity: UUID) -> list[Damage]:
                 return list(error.damages)
             try:
                 context = details_context(order.region, identity)
-                details = decode_details(key.open(order.details, context))
+                details = decode_details(key.decrypt(order.details, context))
             except IntegrityError:
                 says = "does not open"
                 return [Damage(order.region, says, "porting_order", str(identity), "details")]

@@ -1,5 +1,5 @@
 """
-The end of an order's sealed details: its numbers, its references and its carriers.
+The end of an order's encrypted details: its numbers, its references and its carriers.
 
 They go as the policy's row `order_details` says: after the order's end and its grace, once none of
 its documents is left, and while no hold keeps the order or its customer. The order stays, as an id
@@ -211,7 +211,7 @@ async def opened(access: Access, order: Order, wrapped: WrappedKey | None) -> De
         raise lost_key(order.region, order.id)
     key = await access.unwrap(wrapped, order=order.id)
     try:
-        return decode_details(key.open(order.details, details_context(order.region, order.id)))
+        return decode_details(key.decrypt(order.details, details_context(order.region, order.id)))
     except IntegrityError:
         found = Damage(order.region, "does not open", "porting_order", str(order.id), "details")
         raise damaged(found) from None

@@ -1,9 +1,10 @@
 """
 List orders: what the desk finds them by, how many documents each has, and when the first one goes.
 
-Masked numbers and the reference lie sealed under each order's own key. They are opened only for who
-asks for them, may read the order and is within the limits; and that it was, is recorded before, an
-hour at a time for each order, so that the log says of an order who has seen anything of it.
+Masked numbers and the reference lie encrypted under each order's own key. They are decrypted only
+for who asks for them, may read the order and is within the limits; and that it was, is recorded
+before, an hour at a time for each order, so that the log says of an order who has seen anything of
+it.
 """
 
 from collections.abc import Sequence

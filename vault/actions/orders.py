@@ -134,7 +134,7 @@ async def _new_key(vault: Vault, region: str, identity: UUID) -> tuple[DataKey, 
     # It is there already where an earlier attempt was stopped after it.
     with suppress(asyncpg.UniqueViolationError):
         async with transaction(vault.pool) as conn:
-            await vault.keyring.open_scope(conn, region, identity)
+            await vault.keyring.create_empty_scope(conn, region, identity)
     return await vault.keyring.new_key(region, identity, identity)
 
 
@@ -157,8 +157,8 @@ async def _open(
 def _new_order(
     identity: UUID, region: str, customer: str, details: Details, key: DataKey, now: datetime
 ) -> Order:
-    sealed = key.seal(encode_details(details), details_context(region, identity))
-    return Order(identity, region, customer, Status.DRAFT, sealed, now, now, None)
+    encrypted = key.encrypt(encode_details(details), details_context(region, identity))
+    return Order(identity, region, customer, Status.DRAFT, encrypted, now, now, None)
 
 
 async def show_order(vault: Vault, principal: Principal, identity: UUID) -> OrderView:

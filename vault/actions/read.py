@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the row of a document or a fax says of its object and of its sealed metadata."""
+    """What the row of a document or a fax says of its object and of its encrypted metadata."""
 
     table: str
     id: UUID
@@ -94,12 +94,12 @@ def without_key(thing: Document | Fax) -> DamagedError | LeftBehindError:
 
 
 def open_metadata(key: DataKey, stored: Stored, decode: Callable[[bytes], T]) -> T:
-    """Return the metadata sealed in a row; raises `DamagedError`."""
+    """Decrypt the metadata of a row; raises `DamagedError` where it does not open."""
     with _or_damaged(
         Damage(stored.region, "does not open", stored.table, str(stored.id), "metadata")
     ):
         context = metadata_context(stored.region, stored.id)
-        return decode(key.open(stored.metadata or b"", context))
+        return decode(key.decrypt(stored.metadata or b"", context))
 
 
 @contextmanager
@@ -121,21 +121,21 @@ async def open_object(
     is cut, altered, not as long as its row says, or does not begin as its row says.
     """
     try:
-        async with vault.stores[stored.region].get(object_name(stored.id)) as sealed:
-            yield decrypted(stored, key, sealed)
+        async with vault.stores[stored.region].get(object_name(stored.id)) as encrypted:
+            yield decrypted(stored, key, encrypted)
     except ObjectMissingError:
         raise stored.object_damaged("is missing") from None
 
 
 async def decrypted(
-    stored: Stored, key: DataKey, sealed: AsyncIterator[bytes]
+    stored: Stored, key: DataKey, encrypted: AsyncIterator[bytes]
 ) -> AsyncIterator[bytes]:
     """Yield a stream decrypted, as its chunks verify; raises `DamagedError` as said above."""
     decryptor = key.decryptor(stream_context(stored.region, stored.id))
     head: bytes | None = b""
     whole, read, size, wrong = ciphertext_size(stored.size_bytes or 0), 0, 0, "does not open"
     try:
-        async for chunk in sealed:
+        async for chunk in encrypted:
             read += len(chunk)
             if head is not None:
                 head += chunk
@@ -324,7 +324,7 @@ async def _unwrap(access: Access, identity: UUID) -> tuple[Document, DataKey]:
 
 
 def open_filename(key: DataKey, document: Document) -> str | None:
-    """Return the file name sealed with the document."""
+    """Return the file name that is encrypted with the document."""
     if document.metadata is None:
         return None
     filename: str | None = open_metadata(key, Stored.of(document), json.loads)["filename"]

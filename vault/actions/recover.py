@@ -177,9 +177,9 @@ async def _bring_back_order(
         detail += "; it is here for its shredded documents only"
     details, now = None, vault.clock()
     if lost.key is not None:
-        # Sealed anew without anything in it, so that it is corrected and goes like any other.
+        # Encrypted anew without anything in it, so that it is corrected and goes like any other.
         key = await vault.keyring.open_key_within(conn, lost.key)
-        details = key.seal(encode_details(Details((), None)), details_context(region, lost.id))
+        details = key.encrypt(encode_details(Details((), None)), details_context(region, lost.id))
     await recover_sql.insert_order(
         conn,
         lost.id,
@@ -224,25 +224,25 @@ async def _open(vault: Vault, lost: LostDocument, key: DataKey | str) -> _Opened
 
 async def _first_piece(vault: Vault, lost: LostDocument, key: DataKey, size: int) -> _Opened:
     region, identity = lost.key.region, lost.key.id
-    sealed = bytearray()
+    encrypted = bytearray()
     async with vault.stores[region].get(object_name(identity), length=_FIRST_BYTES) as chunks:
         async for chunk in chunks:
-            sealed += chunk
+            encrypted += chunk
     decryptor = key.decryptor(stream_context(region, identity))
-    head = decryptor.update(bytes(sealed))
-    if len(sealed) == ciphertext_size(size):
+    head = decryptor.update(bytes(encrypted))
+    if len(encrypted) == ciphertext_size(size):
         head += decryptor.finalize()
     if not head:
         raise IntegrityError
     media_type = await vault.sniffer.sniff(head[:HEAD_BYTES], sender="restore")
-    return _Opened(media_type, size, bytes(sealed[:HEADER_BYTES]))
+    return _Opened(media_type, size, bytes(encrypted[:HEADER_BYTES]))
 
 
 def plaintext_size(ciphertext_bytes: int) -> int | None:
     """Return what an object of this size holds; None when no stream has this size."""
-    sealed = ciphertext_bytes - HEADER_BYTES
-    pieces = (sealed - TAG_BYTES) // (CHUNK_BYTES + TAG_BYTES) + 1
-    size = sealed - TAG_BYTES * pieces
+    encrypted = ciphertext_bytes - HEADER_BYTES
+    pieces = (encrypted - TAG_BYTES) // (CHUNK_BYTES + TAG_BYTES) + 1
+    size = encrypted - TAG_BYTES * pieces
     return size if size >= 0 and ciphertext_size(size) == ciphertext_bytes else None
 
 
@@ -345,23 +345,23 @@ async def _waiting(vault: Vault, conn: Connection, lost: LostFax, wrapped: Wrapp
     except (ContentRefusedError, UnsupportedTypeError, TooLargeError) as error:
         return f"it is not taken for a fax: {error}"
     numbers = encode_numbers(Numbers(UNKNOWN_NUMBER, UNKNOWN_NUMBER))
-    sealed = key.seal(numbers, metadata_context(lost.region, lost.id))
+    encrypted = key.encrypt(numbers, metadata_context(lost.region, lost.id))
     fax = _fax(vault, lost, media_type, checked.pages, header, NOT_KNOWN)
-    return replace(fax, metadata=sealed, size_bytes=len(data))
+    return replace(fax, metadata=encrypted, size_bytes=len(data))
 
 
 async def _content(vault: Vault, lost: LostFax, key: DataKey) -> tuple[bytes, bytes]:
     """Return what the object begins with, and what it holds; raises `IntegrityError`."""
     whole = ciphertext_size(vault.config.fax_bytes_max)
-    sealed = bytearray()
+    encrypted = bytearray()
     async with vault.stores[lost.region].get(object_name(lost.id)) as chunks:
         async for chunk in chunks:
-            sealed += chunk
-            if len(sealed) > whole:
+            encrypted += chunk
+            if len(encrypted) > whole:
                 raise IntegrityError("the object is longer than it was")
     decryptor = key.decryptor(stream_context(lost.region, lost.id))
-    data = decryptor.update(bytes(sealed)) + decryptor.finalize()
-    return bytes(sealed[:HEADER_BYTES]), data
+    data = decryptor.update(bytes(encrypted)) + decryptor.finalize()
+    return bytes(encrypted[:HEADER_BYTES]), data
 
 
 def _fax(

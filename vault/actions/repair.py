@@ -3,10 +3,10 @@ Repair: mend what is damaged at rest from what is sound, and say of the rest wha
 
 The key tree and its mirror mend each other (`keys/repair.py`); a row's stream header is taken from
 its object, where that opens; what an order is found by is made anew from its details. Of a
-document's object there is no second copy here; of sealed names and details, and of a data key that
-no segment of the mirror has, one may be in a backup (`mend_sealed.py`); tiles of the published log
-are written anew from a database whose log is the signed one. Whatever was shredded, by its row or
-by the log, is left as it is.
+document's object there is no second copy here; of encrypted names and details, and of a data key
+that no segment of the mirror has, one may be in a backup (below); tiles of the published log are
+written anew from a database whose log is the signed one. Whatever was shredded, by its row or by
+the log, is left as it is.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -39,14 +39,14 @@ from vault.sql import order_details as details_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import Connection, Pool, connection, transaction
 
-# ---- What is sealed and damaged or lost, taken from a backup: it is believed for what it opens
+# ---- What is encrypted and damaged or lost, taken from a backup: it is believed for what it opens
 # under.
 #
 # A backup is input from outside. The key above stands in the tree as it is now, and the place is
-# part of what is sealed, so nothing but what the vault itself had sealed for this row ever opens.
+# part of the context, so nothing but what the vault itself had encrypted for this row ever opens.
 
-#: Each column that is sealed under its row's key, and what it is sealed for.
-SEALED: Mapping[tuple[str, str], Callable[[str, UUID], bytes]] = {
+#: Each column that is encrypted under its row's key, and the context it is bound to.
+ENCRYPTED: Mapping[tuple[str, str], Callable[[str, UUID], bytes]] = {
     ("document", "metadata"): metadata_context,
     ("fax", "metadata"): metadata_context,
     ("porting_order", "details"): details_context,
@@ -77,7 +77,7 @@ class Found:
     changed: bool
 
 
-async def sealed_in(vault: Vault, backup: Backup, item: Damage) -> Found | None:
+async def encrypted_in(vault: Vault, backup: Backup, item: Damage) -> Found | None:
     """Return what a backup has of a damaged column, where it opens under the row's own key."""
     table, column, identity = item.table or "", item.column or "", UUID(item.id or "")
     row = await backup.row(table, identity)
@@ -91,7 +91,7 @@ async def sealed_in(vault: Vault, backup: Backup, item: Damage) -> Found | None:
     try:
         value = _bytes_of(row[column])
         key = await vault.keyring.open_key(wrapped)
-        key.open(value, SEALED[table, column](item.region, identity))
+        key.decrypt(value, ENCRYPTED[table, column](item.region, identity))
     except (ValueError, IntegrityError, StaleScopeError):
         return None
     return Found(value, changed)
@@ -189,8 +189,8 @@ async def repair(
     """
     Look at everything of a region, and mend what can be; with `dry_run` only say what would be.
 
-    What is sealed in a row, or is the row of a data key, and has no other copy here, is taken from
-    `backup` where it opens.
+    What is encrypted in a row, or is the row of a data key, and has no other copy here, is taken
+    from `backup` where it opens.
     Either way what was found is noted for the doctor, and what is sound by now is forgotten.
     Raises `RolledBackError` where the database is behind the bucket: that is a restore's to mend.
     """
@@ -253,20 +253,20 @@ async def _mend_beside(
 ) -> list[Mend]:
     mends = list[Mend]()
     async for item in whole_look(vault, region):
-        if backup is not None and (item.table or "", item.column or "") in SEALED:
-            mends.append(await _mend_sealed(vault, item, backup, dry_run=dry_run))
+        if backup is not None and (item.table or "", item.column or "") in ENCRYPTED:
+            mends.append(await _mend_encrypted(vault, item, backup, dry_run=dry_run))
         else:
             mends.append(await _mend(vault, item, dry_run=dry_run))
     return mends
 
 
-async def _mend_sealed(vault: Vault, item: Damage, backup: Backup, *, dry_run: bool) -> Mend:
-    found = await sealed_in(vault, backup, item)
+async def _mend_encrypted(vault: Vault, item: Damage, backup: Backup, *, dry_run: bool) -> Mend:
+    found = await encrypted_in(vault, backup, item)
     if found is None:
         return Mend(item, False, _NOT_IN_BACKUP)
     if not dry_run:
         async with transaction(vault.pool) as conn:
-            await damage_sql.set_sealed(
+            await damage_sql.set_encrypted(
                 conn, item.table or "", item.column or "", UUID(item.id or ""), found.value
             )
     said = "taken from the backup, where it opens under its key"

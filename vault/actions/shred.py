@@ -2,7 +2,7 @@
 Shred: put a document beyond use on request.
 
 Its data key leaves the tree in the same transaction that says so and records it. It is
-irrecoverable once the generation that knew it is destroyed; see `actions/seal.py`. A floor of the
+irrecoverable once the generation that knew it is destroyed; see `actions/keys.py`. A floor of the
 policy and a hold refuse it, whoever asks, and the refusal is recorded with its ground. What goes by
 itself is the business of `actions/expire.py`.
 """

@@ -143,9 +143,9 @@ async def load(dsn: str, file: Path) -> None:
 
 
 async def _make_room(conn: Connection) -> None:
-    """Clear a database in which no tree was ever planted, so that nothing can be kept in it."""
-    planted = await conn.fetchval("select to_regclass('key_tree') is not null")
-    if planted and not await conn.fetchval("select exists (select from key_tree)"):
+    """Clear a database in which no tree was ever started, so that nothing can be kept in it."""
+    started = await conn.fetchval("select to_regclass('key_tree') is not null")
+    if started and not await conn.fetchval("select exists (select from key_tree)"):
         await conn.execute("drop schema public cascade; create schema public")
     taken = await conn.fetchval(
         "select count(*) from pg_class where relnamespace = 'public'::regnamespace"

@@ -19,7 +19,7 @@ _COLUMNS = (
 )
 
 
-async def seal(args: argparse.Namespace) -> None:
+async def create_envelope(args: argparse.Namespace) -> None:
     """Make a credential; it is printed once and kept nowhere."""
     fields = {
         "role": args.role,
@@ -32,7 +32,7 @@ async def seal(args: argparse.Namespace) -> None:
     show(made, made["credential"], as_json=args.json)
 
 
-async def open_sealed(args: argparse.Namespace) -> None:
+async def open_envelope(args: argparse.Namespace) -> None:
     """Open a credential, which comes from a file and never from the command line."""
     try:
         credential = args.credential_file.read_text(encoding="utf-8").strip()
@@ -74,7 +74,7 @@ def add(tree: Tree) -> None:
     )
     seal_command = group.command(
         "seal",
-        seal,
+        create_envelope,
         "Make a credential to be locked away, and print it, once; takes an approval of both.",
         "portvault break-glass seal --role dpo --region uk --days 365 --approval ID",
     )
@@ -88,7 +88,7 @@ def add(tree: Tree) -> None:
     )
     opened = group.command(
         "open",
-        open_sealed,
+        open_envelope,
         "Open a credential, once, and print a token; everybody is told.",
         "portvault break-glass open --credential-file /mnt/envelope --reference INC-7",
     )

@@ -262,7 +262,7 @@ BREAK_GLASS_ROLES = [role for role in Role if _A.BREAK_GLASS_OPEN in ALLOWED[rol
 CONTENT = frozenset({_A.DOCUMENT_READ, _A.FAX_READ})
 #: What is done for a stated purpose: content, and the full numbers of an order.
 PURPOSED = CONTENT | {_A.ORDER_NUMBERS}
-#: What opens what lies sealed, names and references too, and so may not leave its region either.
+#: What opens what lies encrypted, names and references too, and so may not leave its region either.
 OPENING = PURPOSED | {_A.ORDER_READ, _A.ORDER_CHANGE, _A.ORDER_CORRECT}
 #: What shows file names to who may see them.
 NAMING = frozenset({_A.DOCUMENT_DESCRIBE})

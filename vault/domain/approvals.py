@@ -188,18 +188,18 @@ def check_request(role: str, terms: Terms, reason: str) -> None:
 
 def _check_bounds(terms: Terms) -> None:
     """Raise unless an act says all that it is bound to, and nothing that means nothing for it."""
-    reading, sealing = terms.act is Act.DISCLOSURE, terms.act is Act.BREAK_GLASS
+    reading, break_glass = terms.act is Act.DISCLOSURE, terms.act is Act.BREAK_GLASS
     if reading and terms.purpose not in list(Purpose):
         raise InvalidRequestError(
             f"{terms.act} needs the purpose of the read, one of {', '.join(Purpose)}"
         )
     if reading and terms.reference is None:
         raise InvalidRequestError(f"{terms.act} needs the reference of the read, its case's number")
-    if sealing and not (terms.days is not None and 1 <= terms.days <= DAYS_MAX):
+    if break_glass and not (terms.days is not None and 1 <= terms.days <= DAYS_MAX):
         raise InvalidRequestError(f"{terms.act} needs days, 1 to {DAYS_MAX}")
     if terms.purpose is not None and not reading:
         raise InvalidRequestError(f"{terms.act} has no purpose")
-    if terms.days is not None and not sealing:
+    if terms.days is not None and not break_glass:
         raise InvalidRequestError(f"{terms.act} has no days")
 
 

@@ -174,7 +174,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class Envelope:
     """One credential: who sealed it, who opened it for which token, and who revoked it."""
 
     id: UUID

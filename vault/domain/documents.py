@@ -68,7 +68,7 @@ class Custody(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document as its row says; `metadata` is sealed under the document's own key."""
+    """One document as its row says; `metadata` is encrypted under the document's own key."""
 
     id: UUID
     region: str
@@ -144,7 +144,7 @@ def stream_context(region: str, document: UUID) -> bytes:
 
 
 def metadata_context(region: str, document: UUID) -> bytes:
-    """Return the context that the document's sealed metadata is bound to."""
+    """Return the context that the document's encrypted metadata is bound to."""
     return f"portvault/document-metadata/v1/{region}/{document}".encode()
 
 

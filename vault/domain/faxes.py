@@ -140,7 +140,7 @@ def next_attempt_at(
 
 
 def encode_numbers(numbers: Numbers) -> bytes:
-    """Return the bytes that are sealed under the fax's own key."""
+    """Return the bytes that are encrypted under the fax's own key."""
     return json.dumps({"from": numbers.caller, "to": numbers.callee}).encode()
 
 

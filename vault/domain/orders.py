@@ -69,7 +69,7 @@ class Order:
     """
     One porting order as its row says.
 
-    `details` is sealed under the order's own key; None once that is gone, see `details_gone_at`.
+    `details` is encrypted under the order's own key; None once that is gone, see `details_gone_at`.
     """
 
     id: UUID
@@ -95,7 +95,7 @@ class PortType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """What is sealed of an order: E.164 numbers, the customer's own reference, and the carriers."""
+    """What is encrypted of an order: E.164 numbers, the customer's reference, and the carriers."""
 
     numbers: tuple[str, ...]
     customer_reference: str | None
@@ -177,7 +177,7 @@ def _is_e164(number: str) -> bool:
 
 
 def encode_details(details: Details) -> bytes:
-    """Return the bytes that are sealed under the order's key."""
+    """Return the bytes that are encrypted under the order's key."""
     return json.dumps(
         {
             "numbers": details.numbers,
@@ -203,7 +203,7 @@ def decode_details(data: bytes) -> Details:
 
 
 def details_context(region: str, order: UUID) -> bytes:
-    """Return the context that the order's sealed details are bound to."""
+    """Return the context that the order's encrypted details are bound to."""
     return f"portvault/order-details/v1/{region}/{order}".encode()
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from vault.domain.access import Principal
-from vault.domain.credentials import Grant, Known, Lineage, Link, Sealed
+from vault.domain.credentials import Envelope, Grant, Known, Lineage, Link
 from vault.domain.limits import Usage
 from vault.domain.people import Name, Names, Person
 from vault.sql.connection import Connection
@@ -290,25 +290,25 @@ _BREAK_GLASS_COLUMNS = (
 )
 
 
-def _sealed(row: asyncpg.Record) -> Sealed:
-    return Sealed(**{**row, "regions": tuple(row["regions"])})
+def _envelope(row: asyncpg.Record) -> Envelope:
+    return Envelope(**{**row, "regions": tuple(row["regions"])})
 
 
 async def show_break_glass(
     conn: Connection, identity: UUID, *, lock: bool = False
-) -> Sealed | None:
+) -> Envelope | None:
     """Return one, whatever its state; `lock` keeps others off it."""
     row = await conn.fetchrow(
         f"select {_BREAK_GLASS_COLUMNS} from break_glass where id = $1"
         + (" for update" if lock else ""),
         identity,
     )
-    return _sealed(row) if row else None
+    return _envelope(row) if row else None
 
 
 async def page_of_break_glass(
     conn: Connection, regions: list[str], before: tuple[datetime, UUID] | None, limit: int
-) -> list[Sealed]:
+) -> list[Envelope]:
     """Return those that reach any of the regions, newest first, that come after the cursor."""
     at, identity = before or (None, None)
     rows = await conn.fetch(
@@ -322,7 +322,7 @@ async def page_of_break_glass(
         identity,
         limit,
     )
-    return [_sealed(row) for row in rows]
+    return [_envelope(row) for row in rows]
 
 
 async def revoke_break_glass(conn: Connection, identity: UUID, by: str, now: datetime) -> None:

@@ -216,10 +216,10 @@ async def set_stream_header(conn: Connection, table: str, thing: UUID, header: b
     )
 
 
-async def set_sealed(
+async def set_encrypted(
     conn: Connection, table: str, column: str, identity: UUID, value: bytes
 ) -> None:
-    """Put a sealed value back into the row of what was not shredded."""
+    """Put an encrypted value back into the row of what was not shredded."""
     living = {"document": "custody = 'stored'", "fax": "custody = 'stored'"}
     if (table, column) not in {
         ("document", "metadata"),

@@ -102,9 +102,9 @@ async def page(
 
 
 async def set_details(
-    conn: Connection, order: UUID, sealed: bytes, known: Sequence[str] = ()
+    conn: Connection, order: UUID, encrypted: bytes, known: Sequence[str] = ()
 ) -> None:
-    """Replace the sealed details of an order; what is said of it now is known again."""
+    """Replace the encrypted details of an order; what is said of it now is known again."""
     await conn.execute(
         """
         update porting_order set details = $2, not_known = array(
@@ -113,7 +113,7 @@ async def set_details(
         where id = $1
         """,
         order,
-        sealed,
+        encrypted,
         list(known),
     )
 

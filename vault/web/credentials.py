@@ -7,15 +7,15 @@ from uuid import UUID
 from aiohttp import web
 
 from vault.actions.credentials import (
-    list_credentials,
-    open_credential,
-    revoke_credential,
-    seal_credential,
+    create_envelope,
+    list_envelopes,
+    open_envelope,
+    revoke_envelope,
 )
 from vault.actions.credentials import rename_token as rename
 from vault.actions.once import encode_cursor
 from vault.domain.access import Role
-from vault.domain.credentials import Sealed, State
+from vault.domain.credentials import Envelope, State
 from vault.errors import InvalidRequestError
 from vault.web.requests import (
     PRINCIPAL,
@@ -109,21 +109,21 @@ BREAK_GLASS_SCHEMAS: dict[str, Any] = {
 }
 
 
-def sealed_json(sealed: Sealed, now: datetime) -> dict[str, Any]:
+def envelope_json(envelope: Envelope, now: datetime) -> dict[str, Any]:
     """Return a sealed credential, without anything that opens it."""
     return {
-        "id": str(sealed.id),
-        "role": sealed.role,
-        "regions": list(sealed.regions),
-        "state": sealed.state(now).value,
-        "sealed_by": sealed.sealed_by,
-        "sealed_at": time_text(sealed.sealed_at),
-        "expires_at": time_text(sealed.expires_at),
-        "opened_at": time_text(sealed.opened_at),
-        "opened_by": sealed.opened_by,
-        "token": str(sealed.token) if sealed.token else None,
-        "revoked_at": time_text(sealed.revoked_at),
-        "revoked_by": sealed.revoked_by,
+        "id": str(envelope.id),
+        "role": envelope.role,
+        "regions": list(envelope.regions),
+        "state": envelope.state(now).value,
+        "sealed_by": envelope.sealed_by,
+        "sealed_at": time_text(envelope.sealed_at),
+        "expires_at": time_text(envelope.expires_at),
+        "opened_at": time_text(envelope.opened_at),
+        "opened_by": envelope.opened_by,
+        "token": str(envelope.token) if envelope.token else None,
+        "revoked_at": time_text(envelope.revoked_at),
+        "revoked_by": envelope.revoked_by,
     }
 
 
@@ -140,7 +140,7 @@ async def seal_break_glass(request: web.Request) -> web.Response:
         approval = UUID(needed(fields, "approval"))
     except ValueError:
         raise InvalidRequestError("approval must be an id") from None
-    identity, secret, expires_at = await seal_credential(
+    identity, secret, expires_at = await create_envelope(
         vault_of(request),
         principal_of(request),
         role=needed(fields, "role"),
@@ -155,7 +155,7 @@ async def seal_break_glass(request: web.Request) -> web.Response:
 async def open_break_glass(request: web.Request) -> web.Response:
     """Open a credential, once."""
     fields = await json_fields(request, credential=str, reference=str)
-    token, until = await open_credential(
+    token, until = await open_envelope(
         vault_of(request),
         needed(fields, "credential"),
         needed(fields, "reference"),
@@ -167,18 +167,18 @@ async def open_break_glass(request: web.Request) -> web.Response:
 async def list_break_glass(request: web.Request) -> web.Response:
     """List sealed credentials, newest first."""
     vault, limit = vault_of(request), page_limit(request)
-    found = await list_credentials(vault, principal_of(request), time_cursor(request), limit + 1)
+    found = await list_envelopes(vault, principal_of(request), time_cursor(request), limit + 1)
     page, more = found[:limit], len(found) > limit
     cursor = encode_cursor(page[-1].sealed_at, page[-1].id) if more else None
-    data = [sealed_json(sealed, vault.clock()) for sealed in page]
+    data = [envelope_json(envelope, vault.clock()) for envelope in page]
     return await answer(request, {"data": data, "next_cursor": cursor})
 
 
 async def revoke_break_glass(request: web.Request) -> web.Response:
     """Revoke a sealed credential."""
     vault = vault_of(request)
-    sealed = await revoke_credential(vault, principal_of(request), identity_of(request))
-    return await answer(request, sealed_json(sealed, vault.clock()))
+    envelope = await revoke_envelope(vault, principal_of(request), identity_of(request))
+    return await answer(request, envelope_json(envelope, vault.clock()))
 
 
 # ---- The routes of break-glass. -----------------------------------------------------------------
