@@ -152,6 +152,44 @@ async def test_a_wrong_type_for_its_name_is_refused(api: Api, authorisation: byt
         assert (status, problem["title"]) == (415, "Type not accepted")
 
 
+@pytest.mark.parametrize(
+    "sent", ["application/x-www-form-urlencoded", "image/tiff", "text/plain; charset=x"]
+)
+async def test_a_wrong_type_is_told_with_what_to_send(api: Api, passport: bytes, sent: str) -> None:
+    """The refusal names what was sent, what the file is, and what the vault looks at by itself."""
+    status, problem = await api.put(await api.order(), passport, **{"Content-Type": sent})
+    assert status == 415
+    for word in (sent.partition(";")[0], "image/jpeg", "application/octet-stream"):
+        assert word in problem["detail"]
+
+
+async def test_an_address_or_method_that_is_none_is_told_what_to_do(api: Api) -> None:
+    """404 of an unknown address and 405 say where the addresses stand; 405 what may be sent."""
+    status, problem, response = await api.call("GET", "/v1/nothing")
+    assert (status, "Allow" in response.headers) == (404, False)
+    assert "/openapi.json" in problem["detail"]
+    for method, path, allowed in (
+        ("DELETE", "/v1/orders", "GET, POST"),
+        ("PUT", "/openapi.json", "GET"),
+    ):
+        status, problem, response = await api.call(method, path)
+        assert (status, response.headers["Allow"]) == (405, allowed)
+        assert allowed in problem["detail"]
+        assert "/openapi.json" in problem["detail"]
+
+
+async def test_a_scan_that_is_too_large_is_told_what_to_do(api: Api, vault: Vault) -> None:
+    """The refusal names the limit and how to come below it."""
+    size_max = vault.config.document_bytes_max
+    headers = {"Content-Length": str(size_max + 1), "Expect": "100-continue"}
+    order = await api.order()
+    path = f"/v1/orders/{order}/documents?kind=passport"
+    status, problem, _ = await api.call("POST", path, headers=headers)
+    assert status == 413
+    assert str(size_max) in problem["detail"]
+    assert "300 dpi" in problem["detail"]
+
+
 async def test_a_type_the_kind_does_not_allow_is_refused_by_name(api: Api) -> None:
     """The refusal names what the file is and what it may be."""
     status, problem = await api.put(await api.order(), b"PK\x03\x04" + bytes(100))

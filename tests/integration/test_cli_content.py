@@ -128,7 +128,7 @@ async def test_progress_shows_on_a_terminal_alone(
     document = out.decode().strip()
     assert (status, len(document)) == (0, 36)
     assert b"loa.pdf [##############################] 100 % of 131 KiB" in says
-    assert b"accepted as application/pdf, 134884 bytes, digest none, kept " in says
+    assert b"accepted as application/pdf, 134884 bytes, kept " in says
     read = get(document, tmp_path / "letter.pdf")
     status, out, says = await asyncio.to_thread(on_a_terminal, vault, *read, **token)
     assert (status, b"100 %" in says) == (0, True)

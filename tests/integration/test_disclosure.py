@@ -37,10 +37,12 @@ async def test_a_disclosure_takes_two_and_happens_once(
 ) -> None:
     """With the approval the dpo gets the document, once, and each step is recorded."""
     _, document = await api.put(await api.order(), passport)
-    assert (await disclose(api, document["id"], None))[0] == 403
+    status, said = await disclose(api, document["id"], None)
+    assert (status, "portvault approval request" in str(said)) == (403, True)
     name = await approval(api, document["id"])
     assert await disclose(api, document["id"], name) == (200, passport)
-    assert (await disclose(api, document["id"], name))[0] == 403
+    status, said = await disclose(api, document["id"], name)
+    assert (status, "the approval was used before" in str(said)) == (403, True)
     rows = await vault.pool.fetch(
         "select phase, decision, reason, reference from access_record"
         " where action = 'document.read'"
@@ -82,7 +84,7 @@ async def test_an_approval_alone_is_not_enough(api: Api, passport: bytes) -> Non
     name = await approval(api, document["id"])
     wrong = {"Access-Purpose": "verify-identity"}
     assert (await disclose(api, document["id"], name, **wrong))[0] == 403
-    assert (await disclose(api, document["id"], name, **{"Access-Reference": ""}))[0] == 403
+    assert (await disclose(api, document["id"], name, **{"Access-Reference": ""}))[0] == 422
     assert (await disclose(api, document["id"], "x"))[0] == 422
     assert (await disclose(api, document["id"], name))[0] == 200
 
@@ -150,3 +152,13 @@ async def test_of_two_who_use_an_approval_at_once_one_reads(api: Api, passport: 
     answers = await asyncio.gather(*(disclose(api, document["id"], name) for _ in range(4)))
     assert sorted(status for status, _ in answers)[0] == 200
     assert [body for status, body in answers if status == 200] == [passport]
+
+
+async def test_a_reference_that_is_missing_is_named_first(api: Api, passport: bytes) -> None:
+    """Whoever forgot the reference is told so, without an approval and with a used one."""
+    _, document = await api.put(await api.order(), passport)
+    used = await approval(api, document["id"])
+    assert (await disclose(api, document["id"], used))[0] == 200
+    for name in (None, used, UNKNOWN):
+        status, said = await disclose(api, document["id"], name, **{"Access-Reference": ""})
+        assert (status, "in Access-Reference" in str(said)) == (422, True)

@@ -361,3 +361,11 @@ def test_several_words_may_stand_with_commas() -> None:
     for wrong in (["uk,xx"], ["uk", "--kind", "loa,x"]):
         with pytest.raises(SystemExit):
             make_parser().parse_args([*create, *wrong])
+
+
+def test_a_command_that_is_no_status_is_told_the_status(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever asks for the orders of `order complete` by that word is told their status."""
+    line = ["order", "list", "--status", "complete"]
+    with pytest.raises(SystemExit):
+        make_parser(line).parse_args(line)
+    assert "ended by that command is ported" in capsys.readouterr().err

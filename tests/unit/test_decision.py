@@ -226,7 +226,12 @@ def test_what_one_may_not_know_of_looks_like_nothing(decided: list[tuple[Case, D
     """A thing of other regions or customers is denied as if it were not there."""
     for case, made in decided:
         hidden = case.region != OWN_REGION or case.relation is Relation.OTHER
-        if hidden and made.reason not in (Reason.ROLE, Reason.APPROVAL):
+        # What the role, the purpose and the approval say by themselves tells nothing of the thing.
+        needs_approval = case.action in APPROVED_ONLY.get(case.role, frozenset())
+        said = made.reason in (Reason.ROLE, Reason.APPROVAL) or (
+            needs_approval and not case.approved and made.reason is Reason.REFERENCE_MISSING
+        )
+        if hidden and not said:
             assert made.reason in HIDDEN
             named = case.action in REGIONAL and case.region != OWN_REGION
             brought = case.action is Action.ORDER_CREATE and case.relation is Relation.OTHER

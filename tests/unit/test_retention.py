@@ -140,3 +140,14 @@ def test_no_instruction_leaves_the_policy(
     assert verdict.due_at >= ENDED + rule.keep_min
     assert verdict.due_at >= learned_at + GRACE
     assert verdict.due_at <= max(ENDED + rule.keep_max, learned_at + GRACE)
+
+
+def test_the_sentence_says_the_time_at_which_it_goes() -> None:
+    """Where an end waits for its reversal, the sentence has the same time as `due_at`."""
+    for rule in of_documents():
+        verdict = judge(facts(rule.kind, rule.region, rule.event), POLICY, GRACE)
+        assert verdict.due_at is not None
+        assert f"{verdict.due_at:%Y-%m-%d}" in verdict.sentence
+        if rule.event is not Event.STORED and not rule.keep_max:
+            assert "2026-01-01 at 01:00:00 UTC" in verdict.sentence
+            assert "at once" not in verdict.sentence

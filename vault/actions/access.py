@@ -235,6 +235,8 @@ async def recorded(
     purpose: str | None = None,
     reference: str | None = None,
     approved: bool = False,
+    unapproved: str | None = None,
+    gone: str | None = None,
     begin: Begin | None = None,
     basis: str | None = None,
 ) -> AsyncIterator[Access]:
@@ -244,9 +246,10 @@ async def recorded(
     `region` is None when the thing does not exist; of several the first decides, or each where the
     action is one of `REACHING`, and each has the record in its own log, all in one commit.
     `customer` is needed where there is no order, or none yet. `every_kind` says that documents are
-    reached which the action does not name. `begin` makes the intent of an allowed action durable
-    together with rows of the action's
-    own. Raises what the refusal means, or `RecordsUnavailableError`; in both cases the block does
+    reached which the action does not name. `unapproved` and `gone` are what a refusal says of an
+    approval that does not do, and of what has ended. `begin` makes the intent of an allowed action
+    durable together with rows of the action's own. Raises what the refusal means, or
+    `RecordsUnavailableError`; in both cases the block does
     not run.
     """
     began_at = time.monotonic()
@@ -265,6 +268,8 @@ async def recorded(
         purpose=purpose,
         reference=reference,
         approved=approved,
+        unapproved=unapproved,
+        gone=gone,
         to=reader_region(vault, principal),
         exceeded=over.detail if over else None,
     )

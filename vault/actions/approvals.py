@@ -143,22 +143,24 @@ async def _changing(
         await log_sql.insert_records(conn, [access.conclude(reason=_said(approval.terms))])
 
 
-async def is_approved(
-    vault: Vault, principal: Principal, identity: UUID | None, terms: Terms
-) -> bool:
-    """Whether the approval, if one is named, lets the principal do this now; `use` uses it up."""
-    if identity is None:
-        return False
+async def unapproved(
+    vault: Vault, principal: Principal, identity: UUID, terms: Terms
+) -> str | None:
+    """
+    Return why an approval does not let the principal do this now, in a sentence.
+
+    None where it does; `use` uses it up.
+    """
     async with connection(vault.pool) as conn:
         approval = await approvals_sql.find(conn, identity)
         if approval is None:
-            return False
+            return "there is no such approval"
         lineage = await _lineage(conn, approval)
     try:
         check_use(approval, terms, principal.id, lineage, vault.clock())
-    except (ForbiddenError, ConflictError):
-        return False
-    return True
+    except (ForbiddenError, ConflictError) as error:
+        return str(error)
+    return None
 
 
 async def use(access: Access, conn: Connection, identity: UUID, terms: Terms) -> Approval:

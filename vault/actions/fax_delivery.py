@@ -21,6 +21,7 @@ from vault.domain.access import Action, Principal, Purpose
 from vault.domain.documents import Custody, object_name
 from vault.domain.fax_mail import compose
 from vault.domain.faxes import (
+    GONE,
     KIND,
     Channel,
     Direction,
@@ -228,6 +229,7 @@ async def open_fax(
         document=identity,
         kind=KIND,
         custody=looked.custody,
+        gone=GONE.get(looked.state) if looked.state else None,
         purpose=purpose,
         begin=attempt.begin,
     ) as access:
@@ -270,7 +272,8 @@ class _Attempt:
             opened = opened or await self._open(None)
             if opened.fax is None or opened.key is None:
                 if opened.fax is None or opened.fax.custody is not Custody.STORED:
-                    raise ShreddedError("the fax was shredded")
+                    gone = GONE.get(opened.fax.state) if opened.fax else None
+                    raise ShreddedError(gone or "the fax was shredded")
                 if self._alone and opened.fax.next_attempt_at > self._now:
                     raise ConflictError("another attempt to deliver this fax is under way")
                 raise without_key(opened.fax)

@@ -92,7 +92,7 @@ async def check_fax(vault: Vault, data: bytes, *, sender: str) -> tuple[str, Che
 
 def fax_too_large(size_max: int) -> TooLargeError:
     """Return the refusal that names the limit."""
-    return TooLargeError(f"a fax may have at most {size_max} bytes")
+    return TooLargeError(f"a fax may have at most {size_max} bytes: send it as several faxes")
 
 
 # ---- Fax intake. --------------------------------------------------------------------------------

@@ -124,7 +124,10 @@ class Upload:
 
 def too_large(size_max: int) -> TooLargeError:
     """Return the refusal that names the limit."""
-    return TooLargeError(f"a document may have at most {size_max} bytes")
+    return TooLargeError(
+        f"a document may have at most {size_max} bytes: scan it at 300 dpi, or in grey, or send "
+        "its pages as several documents"
+    )
 
 
 async def receive(

@@ -17,7 +17,7 @@ from keys.damage import Damage, DamagedError
 from keys.errors import IntegrityError, StaleScopeError
 from keys.stream import HEADER_BYTES, DataKey, ciphertext_size
 from vault.actions.access import Access, recorded
-from vault.actions.approvals import is_approved, use
+from vault.actions.approvals import unapproved, use
 from vault.actions.log_publish import wait_published
 from vault.actions.retention import Standing, standing_of
 from vault.context import Vault
@@ -234,7 +234,8 @@ async def open_content(
     document = (await vault.finder.submit(identity)).document
     region = document.region if document else ""
     terms = Terms(Act.DISCLOSURE, str(identity), region, purpose, reference)
-    agreed = await is_approved(vault, principal, approval, terms)
+    why = await unapproved(vault, principal, approval, terms) if approval else None
+    agreed = approval is not None and why is None
     async with recorded(
         vault,
         principal,
@@ -248,6 +249,7 @@ async def open_content(
         purpose=purpose,
         reference=reference,
         approved=agreed,
+        unapproved=why,
     ) as access:
         # So an outcome before the first piece says that nothing went out.
         access.size_bytes = 0

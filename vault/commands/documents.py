@@ -98,9 +98,10 @@ def _accepted(path: Path, document: dict[str, Any]) -> str:
     """Return what became of a file: what it was recognised as, and how long it is kept."""
     due_at = document.get("retention", {}).get("due_at")
     until = f"kept until {due_at[:10]}" if due_at else "kept while its order is open"
+    checked = f"digest {document['digest']}, " if document["digest"] != "none" else ""
     return (
         f"{readable(path.name)}: {_result(document)} as {document['media_type']}, "
-        f"{document['size_bytes']} bytes, digest {document['digest']}, {until}"
+        f"{document['size_bytes']} bytes, {checked}{until}"
     )
 
 

@@ -172,9 +172,22 @@ def _way(old: Status, new: Status) -> list[Status]:
     return [new]
 
 
+#: What ends an order is called otherwise than the status that it has then.
+_ENDS = {"complete": Status.PORTED, "completed": Status.PORTED, "cancel": Status.CANCELLED}
+
+
+def _status(text: str) -> str:
+    """Return a status as it was written; for `type=`."""
+    if text in set(Status):
+        return text
+    ended = _ENDS.get(text)
+    hint = f"; an order that was ended by that command is {ended}" if ended else ""
+    raise argparse.ArgumentTypeError(f"there is no status {text!r}: {', '.join(Status)}{hint}")
+
+
 def _add_filters(command: ArgumentParser) -> None:
     statuses = [status.value for status in Status]
-    command.add_argument("--status", metavar="STATUS", choices=statuses, help=", ".join(statuses))
+    command.add_argument("--status", metavar="STATUS", type=_status, help=", ".join(statuses))
     command.add_argument("--customer", help="the customer's id")
     command.add_argument(
         "--due-before", metavar="TIME", help="with a document that goes before this time or date"
@@ -274,7 +287,7 @@ def add(above: Tree) -> None:
     )
     move.add_argument("order", type=identity, metavar="ORDER")
     statuses = [status.value for status in Status]
-    move.add_argument("status", metavar="STATUS", choices=statuses, help=", ".join(statuses))
+    move.add_argument("status", metavar="STATUS", type=_status, help=", ".join(statuses))
     move.add_argument(
         "--at",
         metavar="TIME",

@@ -95,6 +95,10 @@ class Circumstances:
     reference: str | None = None
     #: Whether somebody else has agreed to this very thing.
     approved: bool = False
+    #: Why the approval that was named does not do, in a sentence.
+    unapproved: str | None = None
+    #: How the thing ended, in a sentence, where its content is gone and more is known than that.
+    gone: str | None = None
     #: Where what is asked for would be read.
     to: str | None = None
     #: The limit that this would be past, in a sentence.
@@ -128,7 +132,7 @@ def decide(
     a purpose, a document that is there to be read, a basis where it leaves its region, and that it
     is not past a limit.
     """
-    denial = _role(principal, action, circumstances) or _need_to_know(
+    denial = _role(rules, principal, action, circumstances) or _need_to_know(
         principal, action, circumstances
     )
     if denial:
@@ -158,7 +162,9 @@ def sees_names(rules: Rules, principal: Principal, circumstances: Circumstances)
     )
 
 
-def _role(principal: Principal, action: Action, case: Circumstances) -> Decision | None:
+def _role(
+    rules: Rules, principal: Principal, action: Action, case: Circumstances
+) -> Decision | None:
     by_customer = principal.customers is None or action in BY_CUSTOMER
     if not (by_customer and (principal.kinds is None or action in BY_KIND)):
         return _deny(Reason.ROLE, "this is not for who is narrowed to some customers or kinds")
@@ -167,9 +173,12 @@ def _role(principal: Principal, action: Action, case: Circumstances) -> Decision
     if action in APPROVED_ONLY.get(principal.role, frozenset()):
         if case.approved:
             return None
+        if action in PURPOSED and (lacking := _reference(rules, case)):
+            return lacking
         return _deny(
             Reason.APPROVAL,
-            f"the role {principal.role} does this only once somebody else has agreed: ask with "
+            case.unapproved
+            or f"the role {principal.role} does this only once somebody else has agreed: ask with "
             "`portvault approval request`, and name the approval in Access-Approval, together with "
             "the purpose and reference that were agreed to",
         )
@@ -221,15 +230,16 @@ def _purpose(
     if rule.approval and action not in CONTENT:
         return _deny(Reason.APPROVAL, f"{rule.name} takes an approval, which is of a document only")
     if rule.approval and not case.approved:
-        return _deny(Reason.APPROVAL, f"{rule.name} takes an approval; name it in Access-Approval")
+        return _reference(rules, case) or _deny(
+            Reason.APPROVAL,
+            case.unapproved or f"{rule.name} takes an approval; name it in Access-Approval",
+        )
     if action in CONTENT and case.kind not in rule.kinds:
         return _deny(Reason.PURPOSE_KIND, f"{rule.name} does not open a {case.kind}")
     if action not in CONTENT and rule.kinds <= {FAX}:
         return _deny(Reason.PURPOSE_KIND, f"{rule.name} opens faxes, and no order")
-    if rule.reference and not case.reference:
-        return _deny(
-            Reason.REFERENCE_MISSING, f"{rule.name} needs {rule.reference} in Access-Reference"
-        )
+    if lacking := _reference(rules, case):
+        return lacking
     if case.reference and not is_reference(case.reference):
         return _deny(
             Reason.REFERENCE,
@@ -238,9 +248,19 @@ def _purpose(
     return None
 
 
+def _reference(rules: Rules, case: Circumstances) -> Decision | None:
+    """Deny a purpose that takes a reference where none is named, whatever the thing is."""
+    rule = rules.purposes.get(case.purpose or "")
+    if rule is None or not rule.reference or case.reference:
+        return None
+    return _deny(
+        Reason.REFERENCE_MISSING, f"{rule.name} needs {rule.reference} in Access-Reference"
+    )
+
+
 def _state(rules: Rules, case: Circumstances) -> Decision | None:
     if case.custody in (Custody.SHREDDED, Custody.SEALED):
-        return _deny(Reason.SHREDDED)
+        return _deny(Reason.SHREDDED, case.gone)
     if case.custody is not Custody.STORED:
         return _deny(Reason.NOT_STORED, "the document is not stored")
     rule = rules.purposes.get(case.purpose or "")

@@ -286,6 +286,9 @@ def readable(name: str) -> str:
         return raw.decode("cp1252", "replace")
 
 
+_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,60}/[a-z0-9][a-z0-9!#$&^_.+-]{0,60}")
+
+
 def _agrees(said: str, sniffed: str) -> bool:
     """Whether a type is the file's, or what phones go on to call a photo that they made a JPEG."""
     return said == sniffed or (said, sniffed) == (HEIC, JPEG)
@@ -296,7 +299,12 @@ def check_type(declared: str | None, filename: str | None, sniffed: str) -> None
     said = (declared or "").partition(";")[0].strip().lower()
     said = _SAME.get(said, said)
     if said not in _NEUTRAL and not _agrees(said, sniffed):
-        raise UnsupportedTypeError(f"the file is {sniffed}, and its Content-Type says otherwise")
+        # What was sent is a stranger's text: only what looks like a type is said back.
+        sent = said if _TYPE.fullmatch(said) else "something else"
+        raise UnsupportedTypeError(
+            f"the file is {sniffed}, and its Content-Type says {sent}: send {sniffed}, or "
+            f"application/octet-stream to have the vault look for itself"
+        )
     named = extension(filename) if filename else None
     if named is None:
         return

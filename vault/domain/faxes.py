@@ -55,6 +55,12 @@ class State(StrEnum):
 
 FINAL = frozenset({State.DELIVERED, State.FAILED, State.EXPIRED})
 OPEN = frozenset(State) - FINAL
+#: What an answer says of a fax whose pages are gone, by how it ended.
+GONE = {
+    State.DELIVERED: "the fax was delivered, and its pages were shredded with that",
+    State.FAILED: "the fax was refused for good, and its pages were shredded with that",
+    State.EXPIRED: "the fax was not delivered in its time, and its pages were shredded",
+}
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.RECEIVED: FINAL | {State.QUEUED, State.DELIVERING},

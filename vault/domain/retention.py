@@ -366,9 +366,13 @@ def _after_the_end(facts: Facts, rule: Rule, grace: timedelta) -> Verdict:
             "to resolve that"
         )
     due_at = max(facts.started_at + keep, facts.learned_at + grace)
+    when = f"{_day(due_at)}, {_span(keep)}{' after that' if keep else ''}"
+    if due_at > facts.started_at + keep:
+        # The day alone would say a time that is not the one at which it goes.
+        when = f"{due_at:%Y-%m-%d at %H:%M:%S} UTC, when the end can be reversed no more"
     sentence = (
         f"The porting order was {facts.event} on {_day(facts.started_at)}; the document goes on "
-        f"{_day(due_at)}, {_span(keep)}{' after that' if keep else ''}: {why}."
+        f"{when}: {why}."
     )
     return Verdict(state, due_at, floor_at, sentence, rule)
 

@@ -339,7 +339,9 @@ class _BoundedSMTP(SMTP):
             if begun and line == b".\r\n":
                 break
             if len(content) + len(line) > size_max:
-                refusal = refusal or TooLargeError(f"the mail is larger than {size_max} bytes")
+                refusal = refusal or TooLargeError(
+                    f"the mail is larger than {size_max} bytes: send its faxes as several mails"
+                )
             if refusal is not None:
                 content.clear()
             else:

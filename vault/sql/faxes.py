@@ -73,14 +73,19 @@ class Looked:
     region: str | None = None
     custody: Custody | None = None
     size_bytes: int | None = None
+    state: State | None = None
 
 
 async def look_at_many(conn: Connection, faxes: Sequence[UUID]) -> list[Looked]:
     """Return what there is of each, in their order."""
     rows = await conn.fetch(
-        "select id, region, custody, size_bytes from fax where id = any($1)", list(set(faxes))
+        "select id, region, custody, size_bytes, state from fax where id = any($1)",
+        list(set(faxes)),
     )
-    found = {fax: Looked(region, Custody(custody), size) for fax, region, custody, size in rows}
+    found = {
+        fax: Looked(region, Custody(custody), size, State(state))
+        for fax, region, custody, size, state in rows
+    }
     return [found.get(fax) or Looked() for fax in faxes]
 
 

@@ -11,6 +11,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
@@ -187,6 +188,7 @@ PROBLEM_SCHEMAS: dict[str, Any] = {
     ),
 }
 
+_LISTED = "GET /openapi.json lists every address with what it takes"
 _OURS = "something went wrong on our side"
 _BY_ERROR = {error: kind for kind in TYPES for error in kind.errors}
 #: The type of each status that says no more than the status.
@@ -237,7 +239,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return problem(BY_STATUS.get(error.status, INTERNAL), error.reason)
+        return _library(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a problem
         kind = type_of(error)
         if isinstance(error, ConnectionError) or STREAMING in request:
@@ -256,6 +258,20 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             "incident %s: %s", incident, type(error).__name__
         )
         return problem(INTERNAL, _OURS, incident=incident)
+
+
+def _library(error: web.HTTPException) -> web.Response:
+    """Return the problem for an answer of the HTTP library's own, with what to do next."""
+    kind = BY_STATUS.get(error.status, INTERNAL)
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        answer = problem(kind, f"this address takes {allowed} and no {error.method}; {_LISTED}")
+        # RFC 9110, 15.5.6.
+        answer.headers["Allow"] = allowed
+        return answer
+    if isinstance(error, web.HTTPNotFound) and error.reason == HTTPStatus.NOT_FOUND.phrase:
+        return problem(kind, f"there is nothing at this address; {_LISTED}")
+    return problem(kind, error.reason)
 
 
 def _damaged(method: str) -> web.Response:
