@@ -32,10 +32,7 @@ ENV PATH=/opt/portvault/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PORTVAULT_HOME=/var/lib/portvault/data \
     PORTVAULT_HOST=0.0.0.0 \
-    PORTVAULT_TRUSTED_PROXIES=127.0.0.1 \
-    MALLOC_MMAP_THRESHOLD_=33554432 \
-    MALLOC_TRIM_THRESHOLD_=268435456 \
-    MALLOC_TOP_PAD_=16777216
+    PORTVAULT_TRUSTED_PROXIES=127.0.0.1
 VOLUME ["/var/lib/portvault/data", "/var/lib/portvault/data-keys"]
 EXPOSE 8700
 # The embedded PostgreSQL has a moment to write its last checkpoint.
