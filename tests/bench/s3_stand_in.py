@@ -46,6 +46,8 @@ class Objects:
             return "204 No Content", b""
         if "list-type" in query:
             return "200 OK", self._list(path, query)
+        if "uploads" in query:
+            return "200 OK", b"<ListMultipartUploadsResult/>"
         if query:
             return "200 OK", _NO_VERSIONS
         found = self._kept.get(path)

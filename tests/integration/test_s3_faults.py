@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from minio.datatypes import Part
 
 from tests.fixtures_objects import S3Bucket
+from vault.adapters import s3_upload
 from vault.adapters.s3 import S3Store
 from vault.context import ObjectStore
 from vault.errors import ObjectStoreUnavailableError
@@ -212,6 +214,118 @@ async def test_purge_takes_what_a_kill_left_in_parts(s3_bucket: S3Bucket) -> Non
     assert await store.purge("documents/a") == 0
     assert s3_bucket.everything() == ["documents/ab"]
     await store.close()
+
+
+async def test_purge_takes_more_uploads_than_one_page_lists(
+    s3_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every upload of the name is aborted, however many pages list them; others stay."""
+    monkeypatch.setattr(s3_upload, "LISTED_MAX", 2)
+    names = ["documents/a", "documents/a+b &c", "documents/ab"]
+    for name in ["documents/a"] * 5 + names[1:] * 2:
+        s3_bucket.client._create_multipart_upload(s3_bucket.name, name, {})
+    store = s3_bucket.open()
+    assert await store.purge("documents/a") == 0
+    assert sorted(s3_bucket.everything()) == sorted(names[1:] * 2)
+    await store.close()
+
+
+class PausingProxy(CuttingProxy):
+    """Does something before the first DELETE arrives."""
+
+    def __init__(self, endpoint: str, step: Callable[[], object]) -> None:
+        super().__init__(endpoint)
+        self.steps = [step]
+
+    async def _carry(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, left: int
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(min(65536, left)):
+                if data.startswith(b"DELETE ") and self.steps:
+                    await asyncio.to_thread(self.steps.pop())
+                sink.write(data)
+                await sink.drain()
+
+
+async def purged_meanwhile(bucket: S3Bucket, step: Callable[[], object]) -> int:
+    """Purge while somebody does something before the first DELETE arrives; returns the answer."""
+    proxy = PausingProxy(bucket.ceph.endpoint, step)
+    async with listening(proxy.handle) as host:
+        store = bucket.open(host=host)
+        try:
+            removed = await store.purge("documents/a")
+        finally:
+            await store.close()
+    assert proxy.steps == []
+    return removed
+
+
+async def test_an_upload_that_ends_during_a_purge_is_purged(versioned_bucket: S3Bucket) -> None:
+    """What an upload has become before it could be aborted goes with the versions."""
+    client, name = versioned_bucket.client, versioned_bucket.name
+    upload = client._create_multipart_upload(name, "documents/a", {})
+    part = Part(1, client._upload_part(name, "documents/a", b"x", None, upload, 1))
+
+    def end() -> None:
+        client._complete_multipart_upload(name, "documents/a", upload, [part])
+
+    assert await purged_meanwhile(versioned_bucket, end) == 1
+    assert versioned_bucket.everything() == []
+
+
+async def test_an_upload_that_somebody_else_aborted(s3_bucket: S3Bucket) -> None:
+    """A listed upload that is gone when it is to be aborted is no failure."""
+    client, name = s3_bucket.client, s3_bucket.name
+    upload = client._create_multipart_upload(name, "documents/a", {})
+
+    def abort() -> None:
+        client._abort_multipart_upload(name, "documents/a", upload)
+
+    assert await purged_meanwhile(s3_bucket, abort) == 0
+    assert s3_bucket.everything() == []
+
+
+def answering(body: bytes, status: str = "200 OK") -> Handle:
+    """Answer every request on a connection with this body."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(head + body)
+                await writer.drain()
+        writer.close()
+
+    return handle
+
+
+LISTED = "<ListMultipartUploadsResult>{}</ListMultipartUploadsResult>"
+
+
+@pytest.mark.parametrize(
+    "body, match",
+    [
+        (b"", "not the XML of S3"),
+        (b"<ListMultipartUploadsResult>", "not the XML of S3"),
+        (b"\xff<ListMultipartUploadsResult/>", "not the XML of S3"),
+        (b'<!DOCTYPE a [<!ENTITY b "c">]><ListMultipartUploadsResult/>', "has a declaration"),
+        ('<?xml version="1.0" encoding="UTF-16"?><!DOCTYPE a><a/>'.encode("utf-16"), "not the XML"),
+        (b"<ListBucketResult/>", "instead of ListMultipartUploadsResult"),
+        (LISTED.format("<Upload><Key>documents/a</Key></Upload>").encode(), "without its name or"),
+        (LISTED.format("<IsTruncated>true</IsTruncated>").encode(), "without an end"),
+        (b"<ListMultipartUploadsResult/>" + b" " * 65536, "cannot be reached"),
+    ],
+)
+async def test_a_list_of_uploads_that_says_nothing(
+    s3_bucket: S3Bucket, body: bytes, match: str
+) -> None:
+    """An answer that does not list uploads is a failure, and not taken for an empty list."""
+    async with listening(answering(body)) as host:
+        store = s3_bucket.open(host=host, timeout_seconds=5)
+        with pytest.raises(ObjectStoreUnavailableError, match=match):
+            await store.purge("documents/a")
+        await store.close()
 
 
 async def test_purge_takes_delete_markers(versioned_bucket: S3Bucket) -> None:

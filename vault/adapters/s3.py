@@ -1,8 +1,9 @@
 """
 Objects in an S3 bucket, with or without versions.
 
-Bytes travel in `s3_requests` and `s3_upload`. Listing and removing versions is left to the
-`minio` client, which blocks: it runs in a few threads, and every call has a time limit.
+Bytes travel in `s3_requests` and `s3_upload`, and so do the requests about uploads in parts.
+Listing and removing versions is left to the public methods of the `minio` client, which blocks: it
+runs in a few threads, and every call has a time limit.
 """
 
 import asyncio
@@ -56,7 +57,7 @@ class S3Store:
             maxsize=THREADS,
             ssl_context=_trust(),
         )
-        self._client = _Client(
+        self._client = Minio(
             place.host,
             access_key=place.access_key,
             secret_key=place.secret_key,
@@ -100,6 +101,8 @@ class S3Store:
     async def purge(self, name: str) -> int:
         """Remove every version and delete marker, and uploads in parts that a kill left behind."""
         checked_name(name)
+        # The uploads first: what one of them becomes meanwhile is a version by then.
+        await self._uploads.abort_all(name)
         return await self._run(lambda: self._purge(name))
 
     async def list(self, prefix: str = "", *, after: str = "") -> AsyncIterator[StoredObject]:
@@ -138,7 +141,6 @@ class S3Store:
         for _ in range(ROUNDS):
             versions = self._versions(name)
             if not versions:
-                self._client.abort_uploads(self._place.bucket, name)
                 return removed
             failed = list(self._client.remove_objects(self._place.bucket, versions))
             if failed:
@@ -158,17 +160,6 @@ class S3Store:
         # To the end: in a page of the answer, delete markers come after all versions.
         versions = (item.version_id for item in found if item.object_name == name)
         return [DeleteObject(name, version) for version in islice(versions, BATCH)]
-
-
-class _Client(Minio):
-    """The client, and what it can do with uploads in parts but does not offer."""
-
-    def abort_uploads(self, bucket: str, name: str) -> None:
-        """Abort the uploads in parts of exactly this name."""
-        found = self._list_multipart_uploads(bucket, prefix=name)
-        for upload in found.uploads:
-            if upload.object_name == name and upload.upload_id:
-                self._abort_multipart_upload(bucket, name, upload.upload_id)
 
 
 def _stored(item: Object) -> StoredObject:

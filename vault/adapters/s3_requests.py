@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from urllib.parse import quote
+from xml.etree import ElementTree as ET
 
 from vault.adapters.http_client import Exchange, HttpClient
 from vault.errors import ObjectMissingError, ObjectStoreUnavailableError, VaultError
@@ -133,6 +134,33 @@ def named_region(body: bytes) -> str | None:
     """Return the region that a refusal says the bucket is in, if it says one."""
     found = _REGION.search(body)
     return found[1].decode() if found else None
+
+
+def parse_answer(body: bytes, root: str) -> ET.Element:
+    """
+    Return the root element of an answer in XML, which must be a `root` of any namespace.
+
+    Raises `ObjectStoreUnavailableError` for anything else. Declarations are refused before the
+    parser sees them, so that no answer defines an entity or names another document; S3 sends none.
+    """
+    try:
+        text = body.decode()
+        found = None if "<!" in text else ET.fromstring(text)  # noqa: S314 - nothing is declared
+    except (ValueError, ET.ParseError) as error:
+        raise ObjectStoreUnavailableError(
+            f"the object store's answer is not the XML of S3 ({error}); see the log of that server"
+        ) from None
+    if found is None:
+        raise ObjectStoreUnavailableError(
+            "the object store's answer has a declaration, as no answer of S3 has; see the log of "
+            "that server"
+        )
+    if found.tag.rpartition("}")[2] != root:
+        raise ObjectStoreUnavailableError(
+            f"the object store answered with {found.tag[:60]!r} instead of {root}; "
+            "see the log of that server"
+        )
+    return found
 
 
 class SignedRequests:

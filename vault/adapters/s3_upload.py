@@ -9,7 +9,6 @@ answer that never comes leaves open whether the object is there; purging the nam
 
 import asyncio
 import html
-import re
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -24,8 +23,8 @@ from typing import Any, TypeVar
 
 from vault.adapters.http_client import Exchange
 from vault.adapters.object_names import check_size
-from vault.adapters.s3_requests import SignedRequests
-from vault.errors import ObjectStoreUnavailableError, VaultError
+from vault.adapters.s3_requests import SignedRequests, parse_answer
+from vault.errors import ObjectMissingError, ObjectStoreUnavailableError, VaultError
 
 # ---- The body of one upload: its length is kept to, and its last chunk held back until it is
 # sure.
@@ -106,7 +105,10 @@ class Body:
 PART_BYTES = 5 * 1024 * 1024
 #: An object so small is gathered first, and goes out in one piece.
 SMALL_BYTES = 128 * 1024
-_UPLOAD_ID = re.compile(rb"<UploadId>([^<]+)</UploadId>")
+#: Uploads in parts that are listed at once: their answer stays well below what is believed of one.
+LISTED_MAX = 50
+#: A server that keeps listing uploads is not asked for ever.
+PAGES_MAX = 100
 
 T = TypeVar("T")
 Headers = Mapping[str, str]
@@ -130,6 +132,46 @@ class Uploads:
                 await self._put_whole(name, _iterate(first), _length(first))
             else:
                 await self._put_parts(name, first, parts)
+
+    async def abort_all(self, name: str) -> None:
+        """
+        Abort every upload in parts of exactly this name, whoever began it.
+
+        Raises `ObjectStoreUnavailableError` when the server refuses, takes longer than the time
+        limit, or does not come to the end of its list.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._abort_listed(name)
+        except TimeoutError as error:
+            raise self._requests.lost(error) from error
+
+    async def _abort_listed(self, name: str) -> None:
+        marker: dict[str, str] = {}
+        for _ in range(PAGES_MAX):
+            query = {"uploads": "", "prefix": name, "max-uploads": str(LISTED_MAX), **marker}
+            _, answer = await self._requests.command("GET", "", query=query)
+            page = parse_answer(answer, "ListMultipartUploadsResult")
+            for item in page.iterfind("{*}Upload"):
+                listed, upload = item.findtext("{*}Key"), item.findtext("{*}UploadId")
+                if not listed or not upload:
+                    raise ObjectStoreUnavailableError(
+                        "the object store lists an upload in parts without its name or id"
+                    )
+                # The prefix finds longer names, too.
+                if listed == name:
+                    # Somebody else may have aborted it since it was listed.
+                    with suppress(ObjectMissingError):
+                        await self._abort(name, upload)
+            if page.findtext("{*}IsTruncated", "false").strip() != "true":
+                return
+            marker = {
+                "key-marker": page.findtext("{*}NextKeyMarker", ""),
+                "upload-id-marker": page.findtext("{*}NextUploadIdMarker", ""),
+            }
+        raise ObjectStoreUnavailableError(
+            f"the object store lists uploads in parts of {name} without an end"
+        )
 
     async def _put_whole(self, name: str, chunks: AsyncIterable[bytes], size_bytes: int) -> None:
         def undo(made: Headers) -> Awaitable[None]:
@@ -214,10 +256,10 @@ class Uploads:
 
     async def _begin(self, name: str) -> str:
         _, answer = await self._requests.command("POST", name, query={"uploads": ""})
-        found = _UPLOAD_ID.search(answer)
-        if found is None:
+        upload = parse_answer(answer, "InitiateMultipartUploadResult").findtext("{*}UploadId")
+        if not upload:
             raise ObjectStoreUnavailableError("the object store began an upload without an id")
-        return html.unescape(found[1].decode())
+        return upload
 
     async def _complete(self, name: str, upload: str, tags: list[str]) -> Headers:
         items = "".join(
