@@ -23,7 +23,7 @@ from keys.notes.signing import SigningKeys
 from vault.actions.bucket import is_store_known, require_own_store, take_store
 from vault.actions.log_publish import less_than_bucket, require_not_behind, require_own_key
 from vault.actions.policy import start_grace, start_policy
-from vault.adapters.committer import GroupRecorder, open_committers
+from vault.adapters.committer import GroupCommitter, GroupRecorder
 from vault.adapters.courier import HttpCourier
 from vault.adapters.mailer import SmtpMailer
 from vault.adapters.objects import open_store
@@ -173,7 +173,14 @@ async def open_vault(
         recorder = await stack.enter_async_context(
             GroupRecorder(dsn, timeout_seconds=config.record_timeout_seconds)
         )
-        committers = await open_committers(stack, config, dsn, pool, keyring)
+        committer = await stack.enter_async_context(
+            GroupCommitter(
+                dsn,
+                pool,
+                timeout_seconds=config.database_timeout_seconds,
+                record_timeout_seconds=config.record_timeout_seconds,
+            )
+        )
         meter = Meter(pool, config, _now)
         await stack.enter_async_context(_running(meter.run))
         watch = LogWatch(pool, config.regions, seconds_max=config.record_publish_seconds_max)
@@ -195,13 +202,7 @@ async def open_vault(
             pool=pool,
             keyring=keyring,
             recorder=recorder,
-            announcer=committers.announcer,
-            keeper=committers.keeper,
-            finder=committers.finder,
-            fax_finder=committers.fax_finder,
-            fax_opener=committers.fax_opener,
-            fax_taker=committers.fax_taker,
-            fax_ender=committers.fax_ender,
+            committer=committer,
             stores=stores,
             sniffer=MagicSniffer(sandbox),
             sandbox=sandbox,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, M
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from uuid import UUID
 
 from keys.ground.cache import Cache
@@ -13,21 +13,14 @@ from keys.notes.signing import SigningKeys
 from vault.config.settings import Config
 from vault.domain.decision import Rules
 from vault.domain.fax_mail import Domain, Letter, Route, Routes
-from vault.domain.faxes import Checked, Fax, Mail
+from vault.domain.faxes import Checked, Mail
 from vault.domain.people import GroupMapping
 from vault.domain.records import LogPolicy, Record
 from vault.process.meter import Meter, Refused
 from vault.process.streams import Streams
 from vault.process.watches import DamageWatch, FaxDesk, IntakeMemory, LogWatch
 from vault.sql.connection import Pool
-from vault.sql.documents import Found
-from vault.sql.fax_intake import NewFax, Taken
-from vault.sql.faxes import Ending, Looked, Opened, Opening
-from vault.sql.intake import Announced, Announcement, Keeping, Kept
-
-Item_contra = TypeVar("Item_contra", contravariant=True)
-Result_co = TypeVar("Result_co", covariant=True)
-
+from vault.sql.shared import Item, Result, Shared
 
 #: By which name the vault signs notes, whichever region's log they are of.
 SIGNER_NAME = "portvault"
@@ -124,13 +117,17 @@ class Recorder(Protocol):
         """Return once the record is durable; raises `RecordsUnavailableError` in bounded time."""
 
     def append_many(self, records: Sequence[Record]) -> Awaitable[None]:
-        """Begin at once to do the same for several; who stops waiting may be in time to stop it."""
+        """
+        Queue the records now and return what is done when all of them are durable.
+
+        Cancelling it before its batch is sent withdraws the records.
+        """
 
 
-class Committer(Protocol[Item_contra, Result_co]):
+class Committer(Protocol):
     """Commits many callers' items together; none of them delays or fails another."""
 
-    async def submit(self, item: Item_contra) -> Result_co:
+    async def submit(self, statement: Shared[Item, Result], item: Item) -> Result:
         """Return once it is durable; raises `DatabaseUnavailableError` in bounded time."""
 
 
@@ -188,15 +185,7 @@ class Vault:
     pool: Pool
     keyring: Keyring
     recorder: Recorder
-    announcer: Committer[Announcement, Announced]
-    keeper: Committer[Keeping, Kept]
-    #: Looks documents up, many readers' in one statement.
-    finder: Committer[UUID, Found]
-    #: Looks faxes up in the same way.
-    fax_finder: Committer[UUID, Looked]
-    fax_opener: Committer[Opening, Opened]
-    fax_taker: Committer[NewFax, Taken]
-    fax_ender: Committer[Ending, Fax | None]
+    committer: Committer
     stores: Mapping[str, ObjectStore]
     sniffer: Sniffer
     sandbox: Sandbox

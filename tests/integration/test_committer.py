@@ -22,8 +22,8 @@ from vault.domain.orders import Status
 from vault.domain.records import Record
 from vault.errors import DatabaseUnavailableError
 from vault.sql.connection import Connection
-from vault.sql.intake import Announced, Announcement, Claim, Keeping, Kept, keep_many, keep_one
-from vault.sql.session import SERVICE_ROLE
+from vault.sql.intake import ANNOUNCE, KEEP, Announced, Announcement, Claim, Keeping, Kept
+from vault.sql.shared import Shared
 
 
 def intent(document: uuid.UUID) -> Record:
@@ -41,7 +41,7 @@ async def announced(vault: Vault, order: uuid.UUID, claim: Claim | None = None) 
     """Announce an upload to the order."""
     document = uuid.uuid4()
     item = Announcement(intent(document), document, order, "passport", claim)
-    assert (await vault.announcer.submit(item)).accepted
+    assert (await vault.committer.submit(ANNOUNCE, item)).accepted
     return item
 
 
@@ -66,7 +66,7 @@ async def several(vault: Vault, count: int) -> list[Keeping]:
 async def keep_all(vault: Vault, items: Sequence[Keeping]) -> list[Kept | BaseException]:
     """Keep them at the same time."""
     return await asyncio.gather(
-        *(vault.keeper.submit(item) for item in items), return_exceptions=True
+        *(vault.committer.submit(KEEP, item) for item in items), return_exceptions=True
     )
 
 
@@ -135,7 +135,7 @@ async def test_a_scope_that_is_being_sealed_delays_only_its_own_upload(vault: Va
     items = await several(vault, 3)
     async with vault.pool.acquire() as conn, conn.transaction():
         await conn.execute("select from key_scope where id = $1 for update", items[1].key.scope)
-        waiting = [asyncio.create_task(vault.keeper.submit(item)) for item in items]
+        waiting = [asyncio.create_task(vault.committer.submit(KEEP, item)) for item in items]
         assert stored(await asyncio.gather(waiting[0], waiting[2])) == [True, True]
         assert stored(await keep_all(vault, await several(vault, 1))) == [True]
         assert not waiting[1].done()
@@ -149,7 +149,7 @@ async def test_an_upload_that_was_swept_up_fails_alone(vault: Vault) -> None:
     await vault.pool.execute("delete from document where id = $1", items[0].key.id)
     async with vault.pool.acquire() as conn, conn.transaction():
         await conn.execute("select from document where id = $1 for update", items[1].key.id)
-        waiting = asyncio.create_task(vault.keeper.submit(items[1]))
+        waiting = asyncio.create_task(vault.committer.submit(KEEP, items[1]))
         assert stored(await keep_all(vault, [items[0], items[2]])) == [False, True]
         await conn.execute("delete from document where id = $1", items[1].key.id)
     assert await waiting == Kept(None, swept_up=True)
@@ -164,7 +164,7 @@ async def test_a_closed_order_fails_only_its_own_upload(vault: Vault) -> None:
         Announcement(intent(document), document, order, "passport", None)
         for document, order in zip((uuid.uuid4() for _ in orders), orders, strict=True)
     ]
-    results = await asyncio.gather(*(vault.announcer.submit(item) for item in items))
+    results = await asyncio.gather(*(vault.committer.submit(ANNOUNCE, item) for item in items))
     assert [made.accepted for made in results] == [True, False, True]
     assert await vault.pool.fetchval("select count(*) from document") == 2
     intents = await vault.pool.fetchval(
@@ -180,7 +180,7 @@ async def test_an_order_that_is_being_changed_delays_only_its_own_upload(vault: 
     async with vault.pool.acquire() as conn, conn.transaction():
         await conn.execute("select from porting_order where id = $1 for update", busy)
         item = Announcement(intent(document), document, busy, "passport", None)
-        waiting = asyncio.create_task(vault.announcer.submit(item))
+        waiting = asyncio.create_task(vault.committer.submit(ANNOUNCE, item))
         await announced(vault, free)
         assert not waiting.done()
         await conn.execute("update porting_order set status = 'cancelled' where id = $1", busy)
@@ -198,7 +198,7 @@ async def test_one_key_is_claimed_once_in_a_group(vault: Vault) -> None:
     assert await custody_of(vault, loser) == ("receiving", 0, 0)
     document = uuid.uuid4()
     again = Announcement(intent(document), document, order, "passport", claim)
-    found = await vault.announcer.submit(again)
+    found = await vault.committer.submit(ANNOUNCE, again)
     winner = items[stored(results).index(True)].key.id
     assert found == Announced(accepted=False, earlier=winner)
 
@@ -220,7 +220,7 @@ async def test_a_group_is_bounded(vault: Vault, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(committer_module, "GROUP_MAX", 10)
     order = await open_order(vault)
     items = [await keeping(vault, await announced(vault, order)) for _ in range(31)]
-    tasks = [asyncio.create_task(vault.keeper.submit(item)) for item in items]
+    tasks = [asyncio.create_task(vault.committer.submit(KEEP, item)) for item in items]
     assert stored(await asyncio.gather(*tasks)) == [True] * 31
     rows = await vault.pool.fetch("select count(*) as size from document group by xmin::text")
     assert max(row["size"] for row in rows) == 10
@@ -235,7 +235,7 @@ async def test_who_comes_first_is_served_first(
     items = [await keeping(vault, await announced(vault, order)) for _ in range(20)]
 
     async def keep(number: int) -> None:
-        await vault.keeper.submit(items[number])
+        await vault.committer.submit(KEEP, items[number])
         served.append(number)
 
     await asyncio.gather(*(keep(number) for number in range(20)))
@@ -260,7 +260,7 @@ async def test_who_gives_up_while_waiting_is_left_out(vault: Vault) -> None:
         return record()
 
     items[0] = replace(items[0], outcome=outcome)
-    tasks = [asyncio.create_task(vault.keeper.submit(item)) for item in items]
+    tasks = [asyncio.create_task(vault.committer.submit(KEEP, item)) for item in items]
     await asyncio.sleep(0)
     tasks[0].cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -276,7 +276,7 @@ async def test_a_database_lost_in_the_middle_fails_the_group_and_no_more(
     items = await several(vault, 3)
     async with pool.acquire() as conn, conn.transaction():
         await conn.execute("lock table document in access exclusive mode")
-        waiting = [asyncio.create_task(vault.keeper.submit(item)) for item in items]
+        waiting = [asyncio.create_task(vault.committer.submit(KEEP, item)) for item in items]
         await asyncio.sleep(0.2)
         await lose_connection(pool, "keeper")
         results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -286,34 +286,26 @@ async def test_a_database_lost_in_the_middle_fails_the_group_and_no_more(
 
 
 @pytest.fixture
-async def keeper(
-    config: Config, vault: Vault, wire: Wire
-) -> AsyncIterator[GroupCommitter[Keeping, Kept]]:
+async def keeper(config: Config, vault: Vault, wire: Wire) -> AsyncIterator[GroupCommitter]:
     """Give a keeper whose own connection goes over a wire."""
     async with GroupCommitter(
-        "keeper-on-a-wire",
-        await wire.start(),
-        vault.pool,
-        together=keep_many,
-        alone=keep_one,
-        role=SERVICE_ROLE,
-        timeout_seconds=1.0,
+        await wire.start(), vault.pool, timeout_seconds=1.0, record_timeout_seconds=1.0
     ) as made:
         yield made
 
 
 async def test_a_lost_answer_is_no_acknowledgement(
-    vault: Vault, keeper: GroupCommitter[Keeping, Kept], wire: Wire
+    vault: Vault, keeper: GroupCommitter, wire: Wire
 ) -> None:
     """A commit that nobody heard of is reported as failed, and what it kept is whole."""
     first, second = await several(vault, 2)
-    assert stored([await keeper.submit(first)]) == [True]
+    assert stored([await keeper.submit(KEEP, first)]) == [True]
     wire.to_vault.clear()
     with pytest.raises(DatabaseUnavailableError):
-        await keeper.submit(second)
+        await keeper.submit(KEEP, second)
     assert await custody_of(vault, second) == ("stored", 1, 1)
     wire.leave_stalled()
-    assert stored([await keeper.submit((await several(vault, 1))[0])]) == [True]
+    assert stored([await keeper.submit(KEEP, (await several(vault, 1))[0])]) == [True]
 
 
 async def test_closing_keeps_what_waits(config: Config, tmp_path: Path) -> None:
@@ -321,11 +313,11 @@ async def test_closing_keeps_what_waits(config: Config, tmp_path: Path) -> None:
     del tmp_path
     async with open_vault(config, dsn=config.database) as vault:
         items = await several(vault, 2)
-        tasks = [asyncio.create_task(vault.keeper.submit(item)) for item in items[:1]]
+        tasks = [asyncio.create_task(vault.committer.submit(KEEP, item)) for item in items[:1]]
         await asyncio.sleep(0)
     assert stored(await asyncio.gather(*tasks)) == [True]
     with pytest.raises(DatabaseUnavailableError):
-        await vault.keeper.submit(items[1])
+        await vault.committer.submit(KEEP, items[1])
 
 
 async def test_a_group_waits_some_turns_for_more_where_there_was_company(
@@ -346,11 +338,12 @@ async def test_a_group_waits_some_turns_for_more_where_there_was_company(
     async def after(turns: int) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
-        await committer.submit(turns)
+        await committer.submit(counting, turns)
 
     few = committer_module.COMPANY_TURNS - 1
+    counting = Shared("turns", together, alone)
     async with GroupCommitter(
-        "turns", database, pool, together=together, alone=alone, role="none", timeout_seconds=5.0
+        database, pool, timeout_seconds=5.0, record_timeout_seconds=5.0
     ) as committer:
         for turns in (few, 0, few):
             await asyncio.gather(after(0), after(turns))
@@ -368,11 +361,12 @@ async def test_a_group_does_not_wait_for_ever(database: str, pool: asyncpg.Pool)
         del conn
         return item
 
+    hanging = Shared("hanging", hang, alone)
     async with GroupCommitter(
-        "hanging", database, pool, together=hang, alone=alone, role="none", timeout_seconds=0.3
+        database, pool, timeout_seconds=0.3, record_timeout_seconds=5.0
     ) as committer:
         async with asyncio.timeout(5):
             results = await asyncio.gather(
-                *(committer.submit(number) for number in range(3)), return_exceptions=True
+                *(committer.submit(hanging, number) for number in range(3)), return_exceptions=True
             )
     assert [type(made) for made in results] == [DatabaseUnavailableError] * 3

@@ -12,7 +12,7 @@ from tests.fixtures_server import serving
 from tests.fixtures_telefax import Faxes
 from vault.app import open_vault
 from vault.context import Vault
-from vault.sql.faxes import Opening, open_many
+from vault.sql.faxes import OPEN, Opening, open_many
 
 
 async def reads(pool: asyncpg.Pool, fax: str) -> list[tuple[str, str | None]]:
@@ -112,5 +112,5 @@ async def test_an_attempt_that_is_begun_again_is_not_recorded_again(
         (opened,) = await open_many(conn, [again])
     assert opened is not None
     assert opened.key is not None
-    assert await vault.fax_opener.submit(again) == opened
+    assert await vault.committer.submit(OPEN, again) == opened
     assert await reads(pool, str(identity)) == []

@@ -5,6 +5,22 @@ An action opens `recorded(...)` before it touches anything. The intent is durabl
 runs; a refusal is recorded before it is raised; and when the block ends, however it ends, its
 outcome is recorded. Where an action changes rows, it takes the outcome into its own transaction
 with `Access.conclude`.
+
+The ways in which a record becomes durable, and what it means when one of them fails:
+
+| record | with what it is committed | where it fails |
+|---|---|---|
+| intent, refusal | records of other callers: `vault.recorder` | nothing is done: 503 |
+| intent of an upload (`begin`) | its announcement: `ANNOUNCE` | nothing is done: 503 |
+| intent of a fax's attempt (`begin`) | the attempt: `OPEN` | nothing is done: 503 |
+| outcome of rows that one action changes | those rows: `insert_records` | so does the change |
+| outcome of an upload, a fax, its end | its row and key: `KEEP`, `TAKE`, `END` | so does the row |
+| other outcomes | records of other callers: `vault.recorder` | the worker says `interrupted` |
+| progress of an open stream | records of other callers: `vault.recorder` | the stream is cut |
+| refusals beyond a limit | counted, one record a minute: `Refused` | counted on, tried again |
+
+The statements in capitals are shared: many callers' items in one commit (`vault.sql.shared`).
+Whoever is cancelled before a commit is sent has withdrawn what it would have recorded.
 """
 
 import asyncio

@@ -49,7 +49,7 @@ from vault.sql import fax_intake as fax_intake_sql
 from vault.sql import faxes as faxes_sql
 from vault.sql import log as log_sql
 from vault.sql.connection import Connection, connection, transaction
-from vault.sql.faxes import ALREADY, Ending, Opened, Opening, end_many
+from vault.sql.faxes import ALREADY, END, LOOK_AT, OPEN, Ending, Opened, Opening, end_many
 
 # ---- Bring a fax to its end: delivered, failed or expired, and beyond use in the same
 # transaction.
@@ -84,7 +84,7 @@ async def fail_fax(
     masked = check_facts({"message": reason})["message"]
     if final:
         return await _end(vault, principal, identity, Action.FAX_FAIL, State.FAILED, masked)
-    looked = await vault.fax_finder.submit(identity)
+    looked = await vault.committer.submit(LOOK_AT, identity)
     async with recorded(
         vault,
         principal,
@@ -132,13 +132,13 @@ async def _end(
     state: State,
     result: str | None,
 ) -> Fax:
-    looked = await vault.fax_finder.submit(identity)
+    looked = await vault.committer.submit(LOOK_AT, identity)
     async with recorded(
         vault, principal, action, region=looked.region, document=identity, kind=KIND
     ) as access:
         access.size_bytes = looked.size_bytes
-        ended = await vault.fax_ender.submit(
-            Ending(identity, state, result, vault.clock(), _outcome(access))
+        ended = await vault.committer.submit(
+            END, Ending(vault.keyring, identity, state, result, vault.clock(), _outcome(access))
         )
         return _require(access, ended, state)
 
@@ -179,11 +179,11 @@ async def expire_faxes(vault: Vault, region: str) -> int:
     await vault.recorder.append_many(intents)
     accesses = [Access(vault, intent) for intent in intents]
     endings = [
-        Ending(identity, State.EXPIRED, OVERDUE, vault.clock(), _outcome(access))
+        Ending(vault.keyring, identity, State.EXPIRED, OVERDUE, vault.clock(), _outcome(access))
         for identity, access in zip(found, accesses, strict=True)
     ]
     async with connection(vault.pool) as conn:
-        await end_many(vault.keyring, conn, endings)
+        await end_many(conn, endings)
     # Somebody else has it, or ended it meanwhile: this intent had no effect.
     late = [access.conclude(reason=ALREADY) for access in accesses if not access.concluded]
     await vault.recorder.append_many(late)
@@ -219,7 +219,7 @@ async def open_fax(
 
     Raises `ConflictError` when it is to be opened `alone` and another attempt is under way.
     """
-    looked = await vault.fax_finder.submit(identity)
+    looked = await vault.committer.submit(LOOK_AT, identity)
     attempt = _Attempt(vault, identity, alone=alone)
     async with recorded(
         vault,
@@ -285,8 +285,8 @@ class _Attempt:
         raise ConflictError("the region's keys are being sealed; try again")
 
     async def _open(self, intent: Record | None) -> Opened:
-        return await self._vault.fax_opener.submit(
-            Opening(self._fax, self._now, self._until, self._alone, intent)
+        return await self._vault.committer.submit(
+            OPEN, Opening(self._fax, self._now, self._until, self._alone, intent)
         )
 
 

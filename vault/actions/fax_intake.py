@@ -62,7 +62,7 @@ from vault.errors import (
 )
 from vault.sql import faxes as faxes_sql
 from vault.sql.connection import connection
-from vault.sql.fax_intake import NewFax
+from vault.sql.fax_intake import TAKE, NewFax
 from vault.sql.faxes import ClaimedFax
 from vault.sql.intake import Claim
 
@@ -417,7 +417,7 @@ async def _keep(vault: Vault, access: Access, new: NewFax, key: DataKey, same: _
 
 async def _commit(vault: Vault, access: Access, new: NewFax, key: DataKey, same: _Same) -> Fax:
     for _ in range(ATTEMPTS):
-        taken = await vault.fax_taker.submit(new)
+        taken = await vault.committer.submit(TAKE, new)
         if taken.taken:
             return new.fax
         access.concluded = False

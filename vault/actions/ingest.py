@@ -57,7 +57,7 @@ from vault.errors import (
 from vault.sql import documents as documents_sql
 from vault.sql import orders as orders_sql
 from vault.sql.connection import connection, transaction
-from vault.sql.intake import Announced, Announcement, Keeping
+from vault.sql.intake import ANNOUNCE, KEEP, Announced, Announcement, Keeping
 
 # ---- Receive: the bytes of an upload that was announced, and its custody; for any kind of
 # document.
@@ -217,7 +217,8 @@ class _Arrival:
         )
         self._wrapped = True
         for _ in range(ATTEMPTS):
-            kept = await self._vault.keeper.submit(
+            kept = await self._vault.committer.submit(
+                KEEP,
                 Keeping(
                     key=wrapped,
                     media_type=media_type,
@@ -227,7 +228,7 @@ class _Arrival:
                     now=self._vault.clock(),
                     claim=self._once.claimed(encryption.mac),
                     outcome=self._access.conclude,
-                )
+                ),
             )
             if kept.document is not None:
                 return kept.document
@@ -327,8 +328,8 @@ async def ingest(
     async def begin(intent: Record) -> None:
         nonlocal announced
         # The upload is announced in the commit that makes its intent durable.
-        announced = await vault.announcer.submit(
-            Announcement(intent, identity, order, kind.value, once.wanted)
+        announced = await vault.committer.submit(
+            ANNOUNCE, Announcement(intent, identity, order, kind.value, once.wanted)
         )
 
     async with recorded(

@@ -231,7 +231,7 @@ async def open_content(
     An `approval` of its disclosure is used up when nothing else can refuse any more, and before the
     first byte: a document that cannot be read leaves it as good as it was.
     """
-    document = (await vault.finder.submit(identity)).document
+    document = (await vault.committer.submit(documents_sql.FIND, identity)).document
     region = document.region if document else ""
     terms = Terms(Act.DISCLOSURE, str(identity), region, purpose, reference)
     why = await unapproved(vault, principal, approval, terms) if approval else None
@@ -309,7 +309,7 @@ async def describe(vault: Vault, principal: Principal, identity: UUID) -> Descri
 
 async def _unwrap(access: Access, identity: UUID) -> tuple[Document, DataKey]:
     for _ in range(ATTEMPTS):
-        found = await access.vault.finder.submit(identity)
+        found = await access.vault.committer.submit(documents_sql.FIND, identity)
         if found.document is None:
             raise NotFoundError
         if found.key is None and found.document.custody is Custody.STORED:

@@ -13,6 +13,7 @@ from vault.domain.access import Principal
 from vault.domain.documents import Custody, Document, Kind
 from vault.sql.connection import Connection
 from vault.sql.holds import covering_document
+from vault.sql.shared import Shared
 
 #: Has retention judge a document `d` anew, and keeps since when that waits.
 UNREVIEWED = """
@@ -73,6 +74,10 @@ async def find_with_key(conn: Connection, document: UUID) -> Found:
     """Return what there is of one."""
     (found,) = await find_many(conn, [document])
     return found
+
+
+#: Looks documents up, many readers' in one statement.
+FIND = Shared("finder", find_many, find_with_key)
 
 
 def _found(row: asyncpg.Record) -> Found:

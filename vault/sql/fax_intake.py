@@ -18,6 +18,7 @@ from vault.domain.records import Record
 from vault.sql.connection import Connection
 from vault.sql.intake import Claim
 from vault.sql.log import record_rows, records_insert
+from vault.sql.shared import Shared
 
 #: What a new fax brings, in the order of the type `fax_given`; first what the fax itself keeps.
 _FAX = (
@@ -99,6 +100,10 @@ async def take_one(conn: Connection, item: NewFax) -> Taken:
     """Take one fax, and wait for a seal of its scope."""
     (taken,) = await _taken(conn, _TAKE_ONE, [item])
     return taken
+
+
+#: Takes faxes into custody, each with its outcome.
+TAKE = Shared("fax-taker", take_many, take_one)
 
 
 async def _taken(conn: Connection, statement: str, items: Sequence[NewFax]) -> list[Taken]:

@@ -16,6 +16,7 @@ from vault.domain.faxes import TRANSITIONS, Channel, Direction, Fax, State
 from vault.domain.records import Record
 from vault.sql.connection import Connection
 from vault.sql.log import insert_records, record_rows, records_insert
+from vault.sql.shared import Shared
 
 _NAMES = tuple(Fax.__dataclass_fields__)
 #: Of the table `f`, in the order of the fields.
@@ -93,6 +94,10 @@ async def look_at_one(conn: Connection, fax: UUID) -> Looked:
     """Return what there is of one."""
     (looked,) = await look_at_many(conn, [fax])
     return looked
+
+
+#: Looks faxes up, many readers' in one statement.
+LOOK_AT = Shared("fax-finder", look_at_many, look_at_one)
 
 
 async def find_claimed(
@@ -253,6 +258,10 @@ async def open_one(conn: Connection, item: Opening) -> Opened:
     return _opened(row) if row else Opened(await find(conn, item.fax), None)
 
 
+#: Begins attempts to deliver faxes, each with its intent.
+OPEN = Shared("fax-opener", open_many, open_one, intents=True)
+
+
 def _intents(items: Sequence[Opening]) -> list[tuple[object, ...]]:
     return record_rows([item.intent for item in items if item.intent])
 
@@ -269,8 +278,13 @@ def _opened(row: asyncpg.Record) -> Opened:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A fax that is to end, and how; `outcome` makes the record, given why nothing changed."""
+    """
+    A fax that is to end, and how; `outcome` makes the record, given why nothing changed.
 
+    The `keyring` destroys the keys; all endings of a group bring the same one.
+    """
+
+    keyring: Keyring
     fax: UUID
     state: State
     result: str | None
@@ -282,24 +296,26 @@ class Ending:
 ALREADY = "already"
 
 
-async def end_many(keyring: Keyring, conn: Connection, items: Sequence[Ending]) -> list[Fax | None]:
+async def end_many(conn: Connection, items: Sequence[Ending]) -> list[Fax | None]:
     """
     Return the faxes as they are after it; None for one that may only be locked.
 
     A fax that had ended otherwise stays as it was, and nothing is recorded.
     """
-    return await _end(keyring, conn, items, "skip locked")
+    return await _end(conn, items, "skip locked")
 
 
-async def end_one(keyring: Keyring, conn: Connection, item: Ending) -> Fax | None:
+async def end_one(conn: Connection, item: Ending) -> Fax | None:
     """End one fax, and wait for whoever else has it; None when there is none."""
-    (ended,) = await _end(keyring, conn, [item], "")
+    (ended,) = await _end(conn, [item], "")
     return ended
 
 
-async def _end(
-    keyring: Keyring, conn: Connection, items: Sequence[Ending], locking: str
-) -> list[Fax | None]:
+#: Brings faxes to their end, each with its outcome.
+END = Shared("fax-ender", end_many, end_one)
+
+
+async def _end(conn: Connection, items: Sequence[Ending], locking: str) -> list[Fax | None]:
     async with conn.transaction():
         locked = await _lock(conn, [item.fax for item in items], locking)
         wanted = dict[UUID, Ending]()
@@ -307,7 +323,7 @@ async def _end(
             # Of two for the same fax the first one ends it.
             if item.fax in locked and item.state in TRANSITIONS[locked[item.fax].state]:
                 wanted.setdefault(item.fax, item)
-        found = await _shred(keyring, conn, locked, list(wanted.values()))
+        found = await _shred(conn, locked, list(wanted.values()))
         if before := locked.keys() - found.keys():
             found |= await find_many(conn, before)
         records = [
@@ -334,13 +350,14 @@ async def _lock(conn: Connection, faxes: Sequence[UUID], locking: str) -> dict[U
 
 
 async def _shred(
-    keyring: Keyring, conn: Connection, locked: dict[UUID, _Locked], endings: Sequence[Ending]
+    conn: Connection, locked: dict[UUID, _Locked], endings: Sequence[Ending]
 ) -> dict[UUID, Fax]:
     by_region = defaultdict[str, list[Ending]](list)
     for ending in endings:
         by_region[locked[ending.fax].region].append(ending)
     ended = dict[UUID, Fax]()
     for region, these in sorted(by_region.items()):
+        keyring = these[0].keyring
         generation = await keyring.destroy_keys(conn, region, [item.fax for item in these])
         rows = await conn.fetch(
             f"""

@@ -27,6 +27,7 @@ from vault.domain.records import Record
 from vault.sql.connection import Connection
 from vault.sql.documents import COLUMNS, document_of
 from vault.sql.log import record_rows, records_insert
+from vault.sql.shared import Shared
 
 _ENDED = sorted(status.value for status in ENDED)
 
@@ -180,6 +181,10 @@ async def _announced(
     return [Announced(*row) for row in rows]
 
 
+#: Announces uploads, each with its intent.
+ANNOUNCE = Shared("announcer", announce_many, announce_one, intents=True)
+
+
 async def keep_many(conn: Connection, items: Sequence[Keeping]) -> list[Kept | None]:
     """
     Make documents `stored`, with their keys and outcomes; durable when this returns.
@@ -219,6 +224,10 @@ async def _kept(conn: Connection, items: Sequence[Keeping], locking: Locking) ->
         Kept(document_of(row) if row["id"] else None, row["stale_scope"], row["swept_up"])
         for row in rows
     ]
+
+
+#: Keeps documents, each with its outcome.
+KEEP = Shared("keeper", keep_many, keep_one)
 
 
 # ---- What an Idempotency-Key of a principal got, and the MAC of what it asked for. --------------
