@@ -18,9 +18,11 @@ from vault.domain.retention import (
     Instruction,
     Rule,
     State,
+    Verdict,
     conflicts,
     floor_sentence,
     judge,
+    loosens,
     parse_policy,
 )
 
@@ -120,6 +122,24 @@ def test_an_instruction_names_what_it_contradicts() -> None:
     assert {rule.kind for rule in everything} >= set(Kind)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [rule for rule in of_documents() if rule.event is not Event.STORED],
+    ids=lambda r: f"{r.row}-{r.kind}-{r.event}",
+)
+def test_an_instruction_may_say_exactly_the_least_and_the_most(rule: Rule) -> None:
+    """Floor and ceiling themselves contradict nothing; a day less or more does."""
+    day = timedelta(days=1)
+    for keep, named in (
+        (rule.keep_min, False),
+        (rule.keep_max, False),
+        (rule.keep_min - day, True),
+        (rule.keep_max + day, True),
+    ):
+        assert (rule in conflicts(keep, rule.kind, rule.region, POLICY)) is named
+        assert (rule in conflicts(keep, None, rule.region, POLICY)) is named
+
+
 @given(
     st.sampled_from(sorted(Kind)),
     st.sampled_from(REGIONS),
@@ -151,3 +171,32 @@ def test_the_sentence_says_the_time_at_which_it_goes() -> None:
         if rule.event is not Event.STORED and not rule.keep_max:
             assert "2026-01-01 at 01:00:00 UTC" in verdict.sentence
             assert "at once" not in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    "before, after, loose",
+    [
+        # Days from now at which the floor is; None before the order has ended.
+        (10, 9, True),
+        (10, 10, False),
+        (10, 11, False),
+        (10, None, False),
+        (1, -1, True),
+        (0, -1, False),
+        (-5, -9, False),
+        (None, None, False),
+        (None, 10, True),
+        (None, -1, True),
+    ],
+)
+def test_another_judgement_loosens_only_a_floor_that_still_counts(
+    before: int | None, after: int | None, loose: bool
+) -> None:
+    """A floor that is over protects nothing; one that is not known yet protects all the time."""
+    rule = of_documents()[0]
+
+    def floor(days: int | None) -> Verdict:
+        at = None if days is None else ENDED + timedelta(days=days)
+        return Verdict(State.SCHEDULED, ENDED, at, "", rule)
+
+    assert loosens(floor(before), floor(after), ENDED) is loose
