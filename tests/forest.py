@@ -96,8 +96,8 @@ class Forest:
     def _wrap(self, scope: Scope, key: bytes) -> None:
         identity, data_key = UUID(int=next(self._numbers)), self.fresh()
         context = data_key_context(REGION, scope.id, scope.epoch, identity)
-        sealed = wrap(key, data_key, context)
-        self.wraps[identity] = WrappedKey(identity, REGION, scope.id, scope.epoch, sealed)
+        wrapped = wrap(key, data_key, context)
+        self.wraps[identity] = WrappedKey(identity, REGION, scope.id, scope.epoch, wrapped)
         self.data_keys[identity] = data_key
 
     def shred(self, identity: UUID) -> None:

@@ -42,8 +42,8 @@ class Attacker:
 
     def __init__(self, region: str) -> None:
         self._region = region
-        #: Sealed bytes with the context that binds them; a set, since states repeat each other.
-        self._sealed: set[tuple[bytes, bytes]] = set()
+        #: Encrypted bytes with the context that binds them; a set, since states repeat each other.
+        self._encrypted: set[tuple[bytes, bytes]] = set()
         self._objects: dict[UUID, set[bytes]] = {}
         self._scopes: set[tuple[UUID, int]] = set()
         self.keys: set[bytes] = set()
@@ -56,7 +56,7 @@ class Attacker:
     @property
     def wraps(self) -> int:
         """How many different wraps and pages it has."""
-        return len(self._sealed)
+        return len(self._encrypted)
 
     async def take_database(self, dsn: str) -> None:
         """Take every wrap out of a database, in whatever state it is."""
@@ -75,7 +75,7 @@ class Attacker:
                 self._region,
             )
             for row in rows:
-                self._sealed.add((row["canary"], b"portvault/canary/v1"))
+                self._encrypted.add((row["canary"], b"portvault/canary/v1"))
         finally:
             await conn.close()
 
@@ -120,14 +120,14 @@ class Attacker:
 
     def _take_root(self, generation: int, wrapped: bytes) -> None:
         context = f"portvault/root-key/v1/{self._region}/{generation}"
-        self._sealed.add((wrapped, context.encode()))
+        self._encrypted.add((wrapped, context.encode()))
 
     def _take_page(self, node: int, epoch: int, page: bytes) -> None:
-        self._sealed.add((page, f"portvault/page/v1/{self._region}/{node}/{epoch}".encode()))
+        self._encrypted.add((page, f"portvault/page/v1/{self._region}/{node}/{epoch}".encode()))
 
     def _take_key(self, scope: UUID, epoch: int, identity: UUID, wrapped: bytes) -> None:
         context = f"portvault/data-key/v1/{self._region}/{scope}/{epoch}/{identity}"
-        self._sealed.add((wrapped, context.encode()))
+        self._encrypted.add((wrapped, context.encode()))
 
     def _take_segment(self, data: bytes) -> None:
         for letter, body in _frames(data):
@@ -143,7 +143,7 @@ class Attacker:
 
     def learn(self) -> int:
         """Open all that can be opened, with what that gives too; returns how many keys it knows."""
-        waiting, closed = list(self.keys), set(self._sealed)
+        waiting, closed = list(self.keys), set(self._encrypted)
         while waiting:
             key = AESGCM(waiting.pop())
             for item in list(closed):
@@ -161,9 +161,9 @@ class Attacker:
         found = {}
         for document in documents:
             context = f"portvault/document/v1/{self._region}/{document}".encode()
-            for sealed in self._objects.get(document, ()):
+            for encrypted in self._objects.get(document, ()):
                 for key in streams:
-                    content = _decrypt(key, sealed, context)
+                    content = _decrypt(key, encrypted, context)
                     if content is not None:
                         found[document] = content
         return found
@@ -183,10 +183,10 @@ def _frames(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 5 + length
 
 
-def _open(key: AESGCM, sealed: bytes, context: bytes) -> bytes | None:
-    nonce, body = sealed[1 : 1 + NONCE], sealed[1 + NONCE :]
+def _open(key: AESGCM, encrypted: bytes, context: bytes) -> bytes | None:
+    nonce, body = encrypted[1 : 1 + NONCE], encrypted[1 + NONCE :]
     try:
-        return key.decrypt(nonce, body, sealed[:1] + context)
+        return key.decrypt(nonce, body, encrypted[:1] + context)
     except InvalidTag:
         return None
 
@@ -203,10 +203,10 @@ def _derive(key: bytes, purpose: str) -> bytes:
     return HKDFExpand(algorithm=SHA256(), length=KEY, info=info).derive(key)
 
 
-def _decrypt(key: bytes, sealed: bytes, context: bytes) -> bytes | None:
+def _decrypt(key: bytes, encrypted: bytes, context: bytes) -> bytes | None:
     decryptor = Cobblestone256Decryptor(key, context)
     try:
-        return decryptor.update(sealed) + decryptor.finalize()
+        return decryptor.update(encrypted) + decryptor.finalize()
     except (InvalidTag, ValueError):
         return None
 
