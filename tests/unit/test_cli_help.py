@@ -18,8 +18,8 @@ from vault.domain.approvals import REASONS, Act
 from vault.domain.certificates import SHRED_REASONS
 from vault.domain.documents import Ground, Kind
 from vault.domain.orders import PortType, Status
-from vault.domain.purposes import is_reference
 from vault.domain.regions import REGIONS
+from vault.domain.text import is_reference
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {

@@ -40,7 +40,7 @@ from vault.domain.decision import (
     sees_names,
 )
 from vault.domain.documents import Custody
-from vault.domain.purposes import is_reference
+from vault.domain.text import is_reference
 
 RULES = read_rules(Path("/nowhere"))
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -17,7 +17,7 @@ from vault.context import Vault
 from vault.domain.access import BREAK_GLASS_ROLES, Action, Principal
 from vault.domain.approvals import DAYS_MAX, Act, Terms
 from vault.domain.credentials import Envelope, Grant, Known, check_grant, subject_of
-from vault.domain.purposes import is_reference
+from vault.domain.text import is_reference
 from vault.errors import ForbiddenError, InvalidRequestError, NotFoundError
 from vault.sql import access as access_sql
 from vault.sql import log as log_sql

@@ -18,11 +18,10 @@ from vault.actions.keys import worker
 from vault.actions.read import Outgoing, Stored, open_metadata, open_object, without_key
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Purpose
-from vault.domain.documents import Custody, object_name
+from vault.domain.documents import FAX, Custody, object_name
 from vault.domain.fax_mail import compose
 from vault.domain.faxes import (
     GONE,
-    KIND,
     Channel,
     Direction,
     Fax,
@@ -91,7 +90,7 @@ async def fail_fax(
         Action.FAX_FAIL,
         region=looked.region,
         document=identity,
-        kind=KIND,
+        kind=FAX,
     ) as access:
         async with transaction(vault.pool) as conn:
             locked = await faxes_sql.find(conn, identity, lock=True)
@@ -134,7 +133,7 @@ async def _end(
 ) -> Fax:
     looked = await vault.committer.submit(LOOK_AT, identity)
     async with recorded(
-        vault, principal, action, region=looked.region, document=identity, kind=KIND
+        vault, principal, action, region=looked.region, document=identity, kind=FAX
     ) as access:
         access.size_bytes = looked.size_bytes
         ended = await vault.committer.submit(
@@ -173,7 +172,7 @@ async def expire_faxes(vault: Vault, region: str) -> int:
     if not found:
         return 0
     intents = [
-        own_intent(vault, Action.FAX_EXPIRE, region, reason="retention", document=fax, kind=KIND)
+        own_intent(vault, Action.FAX_EXPIRE, region, reason="retention", document=fax, kind=FAX)
         for fax in found
     ]
     await vault.recorder.append_many(intents)
@@ -227,7 +226,7 @@ async def open_fax(
         Action.FAX_READ,
         region=looked.region,
         document=identity,
-        kind=KIND,
+        kind=FAX,
         custody=looked.custody,
         gone=GONE.get(looked.state) if looked.state else None,
         purpose=purpose,
@@ -300,7 +299,7 @@ async def describe_fax(vault: Vault, principal: Principal, identity: UUID) -> Fa
         Action.FAX_DESCRIBE,
         region=fax.region if fax else None,
         document=identity,
-        kind=KIND,
+        kind=FAX,
     ):
         if fax is None:
             raise NotFoundError
@@ -320,7 +319,7 @@ async def list_faxes(
     """Return a page of the faxes of the principal's regions, newest first."""
     mine = own_regions(vault, principal)
     async with (
-        recorded(vault, principal, Action.FAX_DESCRIBE, region=mine, kind=KIND),
+        recorded(vault, principal, Action.FAX_DESCRIBE, region=mine, kind=FAX),
         connection(vault.pool) as conn,
     ):
         return await faxes_sql.page(

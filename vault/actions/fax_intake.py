@@ -26,6 +26,7 @@ from vault.actions.once import LEFT, KeyEndedError, KeyReusedError, begin_mac, c
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import (
+    FAX,
     HEAD_BYTES,
     Custody,
     check_type,
@@ -34,7 +35,6 @@ from vault.domain.documents import (
     stream_context,
 )
 from vault.domain.faxes import (
-    KIND,
     MEDIA_TYPES,
     Channel,
     Checked,
@@ -150,7 +150,7 @@ async def receive_fax(
         Action.FAX_RECEIVE,
         region=served(vault, asked.region),
         document=asked.id,
-        kind=KIND,
+        kind=FAX,
     ) as access:
         try:
             async with asyncio.timeout(vault.config.fax_receive_seconds_max):

@@ -19,6 +19,7 @@ from vault.actions.fax_intake import check_fax
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import (
+    FAX,
     HEAD_BYTES,
     OBJECTS_PREFIX,
     Custody,
@@ -28,7 +29,6 @@ from vault.domain.documents import (
     stream_context,
 )
 from vault.domain.faxes import (
-    KIND,
     UNKNOWN_NUMBER,
     Channel,
     Direction,
@@ -295,7 +295,7 @@ async def recover_faxes(
         await recover_sql.insert(conn, fax, lost.principal)
         if fax.custody is Custody.STORED:
             details[lost.id] = _what_to_do(vault, fax)
-        said = replace(access.note("recovered"), document=lost.id, kind=KIND)
+        said = replace(access.note("recovered"), document=lost.id, kind=FAX)
         records.append(said)
     return RecoveredFaxes(tuple(records), details)
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from vault import __version__
 from vault.domain.documents import ALIASES, Kind, parse_kind
-from vault.domain.purposes import is_reference
+from vault.domain.text import is_reference
 
 _AN_ID = "4f9c2a71-08d3-4c55-9b1e-6a7d20f3c8e4"
 COUNT_MAX = 36500  # A hundred years, where it counts days.

@@ -15,8 +15,8 @@ from uuid import UUID
 from vault.domain.access import Principal, Purpose, Role
 from vault.domain.credentials import Lineage, Relation, relation
 from vault.domain.documents import Kind
-from vault.domain.purposes import is_reference
 from vault.domain.regions import REGIONS
+from vault.domain.text import is_reference
 from vault.errors import ConflictError, ForbiddenError, InvalidRequestError
 
 

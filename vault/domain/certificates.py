@@ -18,7 +18,7 @@ from uuid import UUID
 
 from vault.domain.documents import Document
 from vault.domain.orders import Order
-from vault.domain.purposes import is_reference
+from vault.domain.text import is_reference
 from vault.errors import InvalidRequestError
 
 FORMAT = "portvault-certificate/v1"

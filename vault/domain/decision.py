@@ -24,9 +24,10 @@ from vault.domain.access import (
     Principal,
     Role,
 )
-from vault.domain.documents import Custody
+from vault.domain.documents import FAX, Custody
 from vault.domain.placement import Placements, Transfers, basis_for
-from vault.domain.purposes import FAX, Purposes, is_reference, stated_by
+from vault.domain.purposes import Purposes, stated_by
+from vault.domain.text import is_reference
 
 
 class Reason(StrEnum):

@@ -28,6 +28,9 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
+#: The kind of what is passed through and not filed: in policies, in purposes and in records.
+FAX = "fax"
+
 # What carriers and forms call the same things, compared in lower case.
 ALIASES = {
     "cloa": Kind.LOA,

@@ -21,8 +21,6 @@ from vault.domain.documents import PDF, TIFF, Custody
 from vault.domain.regions import REGIONS
 from vault.errors import ConflictError, InvalidRequestError
 
-#: The word for it in access records.
-KIND = "fax"
 MEDIA_TYPES = frozenset({TIFF, PDF})
 #: Stands for the numbers of a fax that a restore brought back: only its row had them.
 UNKNOWN_NUMBER = "?"

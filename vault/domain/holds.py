@@ -6,18 +6,17 @@ shredding, purging and the customer's instruction, and nothing else. A restricti
 stops reading, and nothing else.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from vault.domain.text import REFERENCE_LENGTH_MAX, is_reference
 from vault.errors import InvalidRequestError
 
 TEXT_LENGTH_MAX = 200
 TARGETS_MAX = 500
 #: What a hold covers of which a restore could not tell what it covers: all of its region.
 EVERY_CUSTOMER = "*"
-_REFERENCE = re.compile(r"(?=.*[0-9])[A-Za-z0-9._/#-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +86,9 @@ def check_text(name: str, text: str) -> str:
 
 def check_reference(reference: str | None) -> str | None:
     """Return the number of a case; raises when it may be something else, as a name."""
-    if reference is not None and not _REFERENCE.fullmatch(reference):
+    if reference is not None and not is_reference(reference):
         raise InvalidRequestError(
-            "reference must be a case number: 1 to 64 letters, digits and . _ / # -, with a digit"
+            f"reference must be a case number: 1 to {REFERENCE_LENGTH_MAX} letters, digits and "
+            ". _ / # -, with a digit"
         )
     return reference

@@ -5,18 +5,15 @@ A file that would let a role read that reads nothing, or let the dpo read alone,
 row's name; so no purpose can widen a role.
 """
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from vault.domain.access import APPROVED_ONLY, READERS, WORKER_ROLE, Purpose, Role
-from vault.domain.documents import Kind
+from vault.domain.documents import FAX, Kind
 from vault.domain.text import read_rows
 from vault.errors import ConfigurationError
 
-#: What is passed through and not filed: it has a kind of its own.
-FAX = "fax"
 KINDS = frozenset({*Kind, FAX})
 _FIELDS = {
     "name": str,
@@ -27,9 +24,6 @@ _FIELDS = {
     "kinds": list,
     "why": str,
 }
-# The number of a case or a ticket: it stands in the access log, so it should not hold a name.
-REFERENCE_LENGTH_MAX = 64
-_REFERENCE = re.compile(rf"(?=.*[0-9])[A-Za-z0-9._/#-]{{1,{REFERENCE_LENGTH_MAX}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +42,6 @@ class PurposeRule:
 
 #: By the purpose's name.
 Purposes = dict[str, PurposeRule]
-
-
-def is_reference(text: str) -> bool:
-    """Whether this looks like the number of a case; a name with a digit at its end does, too."""
-    return _REFERENCE.fullmatch(text) is not None
 
 
 def stated_by(purposes: Purposes, role: str) -> list[str]:

@@ -18,6 +18,7 @@ from uuid import UUID
 from vault.domain.access import OUTGOING, PURPOSED
 from vault.domain.merkle import HASH_BYTES, leaf_hash
 from vault.domain.regions import REGIONS
+from vault.domain.text import parse_days
 from vault.errors import ConfigurationError
 
 FORMAT = 1
@@ -167,7 +168,6 @@ def parse_receipt(text: str) -> Receipt:
 
 FLOOR = timedelta(days=731)
 FOR_EVER = "for ever"
-_DAYS = re.compile(r"P([1-9][0-9]{0,5})D")
 
 #: None: for ever.
 LogPolicy = Mapping[str, timedelta | None]
@@ -196,10 +196,10 @@ def parse_log_policy(text: str) -> LogPolicy:
 def _parse_keep(name: str, value: object) -> timedelta | None:
     if value == FOR_EVER:
         return None
-    match = _DAYS.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
+    days = parse_days(value)
+    if days is None:
         raise ConfigurationError(f'{name}: write how long as "P2557D", or "{FOR_EVER}"')
-    keep = timedelta(days=int(match[1]))
+    keep = timedelta(days=days)
     if keep < FLOOR:
         raise ConfigurationError(f"{name}: the log is kept {FLOOR.days} days at least")
     return keep

@@ -16,8 +16,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
-from vault.domain.documents import Kind, parse_kind
+from vault.domain.documents import FAX, Kind, parse_kind
 from vault.domain.regions import REGIONS
+from vault.domain.text import parse_days
 from vault.errors import ConfigurationError, InvalidRequestError
 
 # ---- Retention policy as data: how long each kind is kept in each region, and why. --------------
@@ -28,7 +29,6 @@ from vault.errors import ConfigurationError, InvalidRequestError
 
 AT_ONCE = "at once"
 DAYS_MAX = 36_500
-_DAYS = re.compile(r"P([1-9][0-9]{0,5})D")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _COLUMNS = frozenset(
     {"name", "kinds", "regions", "start_events", "keep_min", "keep_max", "citation"}
@@ -47,7 +47,6 @@ class Event(StrEnum):
 
 # What the policy speaks of beside documents: kinds that the vault holds in other tables, and those
 # that the group keeps elsewhere, whose published times stand here so that one place answers.
-FAX = "fax"
 ORDER_DETAILS = "order_details"
 _ENDS = frozenset({Event.PORTED, Event.CANCELLED})
 EVENTS: dict[str, frozenset[Event]] = {
@@ -178,10 +177,10 @@ def parse_duration(value: object) -> timedelta:
     """Return the time that "P30D" or "at once" means; raises ValueError for all that is unclear."""
     if value == AT_ONCE:
         return timedelta(0)
-    match = _DAYS.fullmatch(value) if isinstance(value, str) else None
-    if match is None or int(match[1]) > DAYS_MAX:
+    days = parse_days(value)
+    if days is None or days > DAYS_MAX:
         raise ValueError(f'write a duration as "P30D", or "at once"; {value!r} is ambiguous')
-    return timedelta(days=int(match[1]))
+    return timedelta(days=days)
 
 
 def duration_text(duration: timedelta) -> str:

@@ -1,5 +1,6 @@
-"""What others write: tables of a file of rules, and times."""
+"""What others write: tables of a file of rules, times, spans of days, and numbers of cases."""
 
+import re
 import tomllib
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -45,3 +46,23 @@ def parse_time(text: str) -> datetime:
     if not FIRST + _DAY <= at.replace(tzinfo=UTC) <= LAST - _DAY:
         raise ValueError("a time must lie within the years 1900 to 2199")
     return at
+
+
+_DAYS = re.compile(r"P([1-9][0-9]{0,5})D")
+
+
+def parse_days(value: object) -> int | None:
+    """Return how many days "P30D" says, 1 to 999999; None for anything else."""
+    found = _DAYS.fullmatch(value) if isinstance(value, str) else None
+    return int(found[1]) if found else None
+
+
+# ---- The number of a case or a ticket: it stands in the access log, so it should not hold a name.
+
+REFERENCE_LENGTH_MAX = 64
+_REFERENCE = re.compile(rf"(?=.*[0-9])[A-Za-z0-9._/#-]{{1,{REFERENCE_LENGTH_MAX}}}")
+
+
+def is_reference(text: str) -> bool:
+    """Whether this looks like the number of a case; a name with a digit at its end does, too."""
+    return _REFERENCE.fullmatch(text) is not None

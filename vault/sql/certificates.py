@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
+from vault.domain.access import Action
 from vault.domain.certificates import Issued
 from vault.domain.documents import Document
 from vault.domain.records import Record
@@ -20,7 +21,8 @@ async def uncertified(conn: Connection, region: str, size: int, limit: int) -> l
             and not exists (select from certificate c where c.document = d.id)
             and not exists (
                 select from access_record r left join log_leaf l on l.record = r.id
-                where r.document = d.id and r.action in ('document.ingest', 'document.shred')
+                where r.document = d.id and r.action in (
+                        '{Action.DOCUMENT_INGEST}', '{Action.DOCUMENT_SHRED}')
                     and (l.index is null or l.index >= $2))
         order by d.sealed_at limit $3
         """,
@@ -44,13 +46,13 @@ async def log_indices(conn: Connection, document: UUID, size: int) -> list[int]:
 async def issue_record(conn: Connection, thing: UUID, digest: str) -> tuple[int, Record] | None:
     """Return the record, and its place in the log, that names a thing's certificate by digest."""
     row = await conn.fetchrow(
-        """
+        f"""
         select l.index, r.* from log_leaf l join access_record r on r.id = l.record
         where l.record = any(array(
                 select record from log_leaf
-                where document = $1 and action = 'certificate.issue' union all
+                where document = $1 and action = '{Action.CERTIFICATE_ISSUE}' union all
                 select record from log_leaf
-                where "order" = $1 and document is null and action = 'certificate.issue'))
+                where "order" = $1 and document is null and action = '{Action.CERTIFICATE_ISSUE}'))
             and r.phase = 'intent' and r.reference = $2
         """,
         thing,

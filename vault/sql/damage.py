@@ -8,6 +8,7 @@ from uuid import UUID
 from keys.damage import Damage
 from keys.data_keys import COLUMNS_OF_THING, with_data_key, wrapped_key_if_any
 from keys.keyring import WrappedKey
+from vault.domain.access import Action
 from vault.domain.faxes import Fax
 from vault.domain.orders import Mark
 from vault.sql import faxes as faxes_sql
@@ -118,7 +119,7 @@ async def shredded(conn: Connection, things: Sequence[UUID]) -> set[UUID]:
                 and r.action in {SHREDS} and r.phase = 'outcome'
                 and r.result = 'completed' and r.reason is null)
             or exists (select from access_record r where r."order" = t.id
-                and r.action = 'order.forget' and r.phase = 'outcome'
+                and r.action = '{Action.ORDER_FORGET}' and r.phase = 'outcome'
                 and r.result = 'completed' and r.reason is null)
         """,
         list(things),

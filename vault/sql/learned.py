@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from vault.domain.access import Action
+from vault.domain.approvals import Act
 from vault.sql.connection import Connection
 from vault.sql.log_published import LEARNED
 
@@ -86,9 +88,9 @@ async def noted(conn: Connection, intents: Sequence[UUID]) -> list[Learned]:
 async def who_approved(conn: Connection, region: str, approval: str) -> str | None:
     """Return who agreed to what an approval is for, as the log says."""
     found: str | None = await conn.fetchval(
-        """
+        f"""
         select principal from access_record
-        where region = $1 and action = 'approval.approve' and phase = 'intent'
+        where region = $1 and action = '{Action.APPROVAL_APPROVE}' and phase = 'intent'
             and decision = 'allow' and reference = $2
         order by at desc limit 1
         """,
@@ -119,13 +121,14 @@ async def use_up_approvals(conn: Connection, region: str) -> None:
         region,
     )
     await conn.execute(
-        """
+        f"""
         update approval a set ended_at = r.at, ended_by = r.principal,
-            ended_as = case r.action when 'approval.decline' then 'declined' else 'withdrawn' end
+            ended_as = case r.action
+                when '{Action.APPROVAL_DECLINE}' then 'declined' else 'withdrawn' end
         from learned l join access_record r on r.id = l.record
             join access_record i on i.id = r.intent
         where r.region = $1 and r.phase = 'outcome' and r.result = 'completed'
-            and r.action in ('approval.decline', 'approval.withdraw')
+            and r.action in ('{Action.APPROVAL_DECLINE}', '{Action.APPROVAL_WITHDRAW}')
             and i.reference = 'approval/' || a.id and a.used_at is null and a.ended_at is null
         """,
         region,
@@ -157,9 +160,10 @@ async def set_doubt(conn: Connection, region: str, doubt: str, now: datetime) ->
     )
     # Who agreed before did not know of it.
     await conn.execute(
-        """
+        f"""
         update approval set ended_as = 'withdrawn', ended_by = 'restore', ended_at = $2
-        where act = 'expiry.resume' and region = $1 and used_at is null and ended_at is null
+        where act = '{Act.EXPIRY_RESUME}' and region = $1
+            and used_at is null and ended_at is null
         """,
         region,
         now,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from vault.domain.access import Action
 from vault.domain.records import Found, Record, Wanted
 from vault.sql.connection import Connection
 from vault.sql.log import FROM_R, Leaf, leaf_of, record_of
@@ -127,9 +128,9 @@ async def is_recorded(conn: Connection, region: str, what: str, identity: UUID) 
     found: bool = await conn.fetchval(
         f"""
         select exists (select from log_leaf
-                where region = $1 and "{what}" = $2 and action <> 'log.read')
+                where region = $1 and "{what}" = $2 and action <> '{Action.LOG_READ}')
             or exists (select from log_queue q join access_record r on r.id = q.record
-                where q.region = $1 and r."{what}" = $2 and r.action <> 'log.read')
+                where q.region = $1 and r."{what}" = $2 and r.action <> '{Action.LOG_READ}')
         """,
         region,
         identity,

@@ -9,6 +9,7 @@ import asyncpg
 
 from keys.data_keys import COLUMNS_OF_THING, with_data_key, wrapped_key_if_any
 from keys.keyring import WrappedKey
+from vault.domain.access import Action
 from vault.domain.orders import Mark, Status
 from vault.domain.retention import ORDER_DETAILS, Event, Facts
 from vault.sql.connection import Connection
@@ -124,10 +125,10 @@ async def set_gone(conn: Connection, orders: Sequence[UUID], now: datetime) -> N
 async def set_gone_without_key(conn: Connection, region: str, now: datetime) -> None:
     """Say of details that have no key any more, after a restore, that they are gone, or lost."""
     rows = await conn.fetch(
-        """
+        f"""
         select id, exists (select from key_gone g where g.region = $1 and g.id = o.id)
             or exists (select from access_record r where r."order" = o.id
-                and r.action = 'order.forget' and r.phase = 'outcome'
+                and r.action = '{Action.ORDER_FORGET}' and r.phase = 'outcome'
                 and r.result = 'completed' and r.reason is null) forgotten
         from porting_order o where region = $1 and details is not null
             and not exists (select from data_key k where k.id = o.id)

@@ -7,8 +7,10 @@ from uuid import UUID
 
 from keys.data_keys import COLUMNS_OF_THING, wrapped_key, wrapped_key_if_any
 from keys.keyring import WrappedKey
+from vault.domain.access import Action
 from vault.domain.faxes import Fax
 from vault.sql.connection import Connection
+from vault.sql.restore import FAX_ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,10 @@ class EndedDocument:
     ground: str | None
 
 
-_SAID = """
+_SAID = f"""
     select r.at, r."order", r.kind, r.size_bytes from log_leaf s
         join access_record r on r.id = s.record
-    where s.document = k.id and s.action = 'document.ingest' and r.region = k.region
+    where s.document = k.id and s.action = '{Action.DOCUMENT_INGEST}' and r.region = k.region
 """
 
 
@@ -101,12 +103,12 @@ async def documents(conn: Connection, region: str, prefix: str) -> list[LostDocu
 async def ended_documents(conn: Connection, region: str) -> list[EndedDocument]:
     """Return documents without a row that the log says were stored, and shredded."""
     rows = await conn.fetch(
-        """
+        f"""
         with ended as (
             select distinct on (r.document) r.document id, r.at shredded_at, r.principal,
                 coalesce(i.basis, case i.reason when 'retention' then i.reason end) ground
             from access_record r left join access_record i on i.id = r.intent
-            where r.region = $1 and r.action = 'document.shred' and r.phase = 'outcome'
+            where r.region = $1 and r.action = '{Action.DOCUMENT_SHRED}' and r.phase = 'outcome'
                 and r.result = 'completed' and r.reason is null
                 and not exists (
                     select from document d where d.id = r.document and d.custody <> 'receiving')
@@ -116,7 +118,8 @@ async def ended_documents(conn: Connection, region: str) -> list[EndedDocument]:
         from ended e
             join lateral (
                 select r.* from log_leaf s join access_record r on r.id = s.record
-                where s.document = e.id and s.action = 'document.ingest' and r.phase = 'outcome'
+                where s.document = e.id and s.action = '{Action.DOCUMENT_INGEST}'
+                    and r.phase = 'outcome'
                     and r.result = 'completed' and r.reason is null and r."order" is not null
                 order by s.index limit 1) o on true
             left join access_record i on i.id = o.intent
@@ -132,17 +135,17 @@ async def orders(
 ) -> list[LostOrder]:
     """Return orders without a row that the log says were opened, or that documents name."""
     rows = await conn.fetch(
-        """
+        f"""
         with opened as (
             select r."order" id, min(r.at) at
             from log_leaf s join access_record r on r.id = s.record
-            where s.region = $1 and s.action = 'order.create' and r.phase = 'outcome'
+            where s.region = $1 and s.action = '{Action.ORDER_CREATE}' and r.phase = 'outcome'
                 and r.result = 'completed' and r."order" is not null
             group by r."order"
             union all select * from unnest($2::uuid[], $3::timestamptz[]))
         select n.id order_id, n.at created_at, k.*, s.id is not null has_scope, (
             select min(r.at) from log_leaf l join access_record r on r.id = l.record
-            where l."order" = n.id and l.action = 'order.forget' and r.phase = 'outcome'
+            where l."order" = n.id and l.action = '{Action.ORDER_FORGET}' and r.phase = 'outcome'
                 and r.result = 'completed') forgotten_at
         from (select id, min(at) at from opened group by id) n
             left join data_key k on k.id = n.id and k.region = $1
@@ -291,16 +294,17 @@ class LostFax:
 
 # Of each fax the attempts to deliver it among some records, and whether the last that may have
 # succeeded was followed by no failure. An attempt of which no record says that it failed may have.
-_TRIED = """
+_TRIED = f"""
     select r.document,
-        count(*) filter (where r.action = 'fax.read') attempts,
-        coalesce(max(s.index) filter (where r.action = 'fax.read' and not exists (
+        count(*) filter (where r.action = '{Action.FAX_READ}') attempts,
+        coalesce(max(s.index) filter (where r.action = '{Action.FAX_READ}' and not exists (
             select from access_record o where o.intent = r.id and o.phase = 'outcome'
                 and o.result in ('failed', 'aborted'))), -1)
-        > coalesce(max(s.index) filter (where r.action = 'fax.fail'), -1) doubtful
+        > coalesce(max(s.index) filter (where r.action = '{Action.FAX_FAIL}'), -1) doubtful
     from access_record r join log_leaf s on s.record = r.id
-    where r.region = $1 and ((r.action = 'fax.read' and r.phase = 'intent' and r.decision = 'allow')
-        or (r.action = 'fax.fail' and r.phase = 'outcome' and r.result = 'completed'))
+    where r.region = $1 and (
+        (r.action = '{Action.FAX_READ}' and r.phase = 'intent' and r.decision = 'allow')
+        or (r.action = '{Action.FAX_FAIL}' and r.phase = 'outcome' and r.result = 'completed'))
 """
 
 
@@ -320,12 +324,12 @@ async def lost(conn: Connection, region: str, prefix: str) -> list[LostFax]:
             left join lateral (
                 select r.action, r.at from log_leaf s join access_record r on r.id = s.record
                 where s.document = i.document
-                    and s.action in ('fax.deliver', 'fax.fail', 'fax.expire')
+                    and s.action in {FAX_ENDS}
                     and r.phase = 'outcome' and r.result = 'completed' and r.reason is null
                 order by s.index limit 1) e on true
             left join tried t on t.document = i.document
             left join found_object f on f.id = $2 || i.document::text
-        where i.region = $1 and i.action = 'fax.receive' and i.phase = 'intent'
+        where i.region = $1 and i.action = '{Action.FAX_RECEIVE}' and i.phase = 'intent'
             and i.decision = 'allow' and (k.id is not null or (
                 e.at is not null and o.id is not null and o.reason is null))
             and not exists (select from fax x where x.id = i.document)

@@ -6,19 +6,22 @@ from datetime import datetime
 from uuid import UUID
 
 from keys.generations import SERVING
+from vault.domain.access import Action
+from vault.domain.documents import FAX
 from vault.sql.connection import Connection
 
 #: What a record of a restore says of a document that it was told to leave behind.
 LEFT = "left"
-#: The actions whose completed outcomes say that a key left the tree.
-SHREDS = "('document.shred', 'fax.deliver', 'fax.fail', 'fax.expire')"
+#: The actions whose completed outcomes say that a fax has ended, and that a key left the tree.
+FAX_ENDS = f"('{Action.FAX_DELIVER}', '{Action.FAX_FAIL}', '{Action.FAX_EXPIRE}')"
+SHREDS = f"('{Action.DOCUMENT_SHRED}', {FAX_ENDS[1:]}"
 
 # What is said of a row whose key is in no copy of the tree, and of which no shred is recorded.
-_NO_KEY = """coalesce((
+_NO_KEY = f"""coalesce((
     select 'the seal of the restore of ' || to_char(max(r.at) at time zone 'UTC', 'YYYY-MM-DD')
         || ' destroyed the root key that it hung on'
     from learned n join access_record r on r.id = n.record
-    where r.region = $1 and r.action = 'keys.restore' and r.reason is null
+    where r.region = $1 and r.action = '{Action.KEYS_RESTORE}' and r.reason is null
         and r.phase = 'outcome' and r.result = 'completed'), 'its key is in no copy of the tree')
     || '; the log knows of no shred, and its object stays'"""
 # An upload that was there already has no size in its outcome: nothing was stored under its id.
@@ -30,11 +33,12 @@ _LINES = f"""
         union select id from fax where region = $1
         union select id from data_key where region = $1 and id <> scope
         union select document from access_record where region = $1
-            and (action = 'fax.receive' or (action = 'document.ingest' and size_bytes is not null))
+            and (action = '{Action.FAX_RECEIVE}'
+                or (action = '{Action.DOCUMENT_INGEST}' and size_bytes is not null))
             and phase = 'outcome' and result = 'completed' and reason is null),
     found as (
         select known.id, coalesce(d.order_id, said."order") order_id,
-            case when f.id is null then coalesce(d.kind, said.kind) else 'fax' end kind,
+            case when f.id is null then coalesce(d.kind, said.kind) else '{FAX}' end kind,
             coalesce(d.custody, f.custody) custody, coalesce(d.recovered_at, f.recovered_at)
             recovered_at, coalesce(d.shred_reason, f.result) shred_reason,
             k.id is not null has_key, o.id is not null has_object, {_NO_KEY} no_key,
@@ -42,17 +46,19 @@ _LINES = f"""
                 and r.action in {SHREDS} and r.phase = 'outcome'
                 and r.result = 'completed' and r.reason is null) was_shredded,
             (select max(r.at) from access_record r where r.document = known.id
-                and r.action = 'keys.restore' and r.phase = 'progress' and r.reason = '{LEFT}'
+                and r.action = '{Action.KEYS_RESTORE}' and r.phase = 'progress'
+                and r.reason = '{LEFT}'
                 ) left_at
         from known left join document d on d.id = known.id and d.custody <> 'receiving'
             left join fax f on f.id = known.id
             left join data_key k on k.id = known.id
             left join found_object o on o.id = $2 || known.id::text
             left join lateral (
-                select r."order", case r.action when 'fax.receive' then 'fax' else r.kind end kind
+                select r."order", case r.action
+                    when '{Action.FAX_RECEIVE}' then '{FAX}' else r.kind end kind
                 from log_leaf s join access_record r on r.id = s.record
                 where s.document = known.id and d.id is null and f.id is null
-                    and s.action in ('document.ingest', 'fax.receive')
+                    and s.action in ('{Action.DOCUMENT_INGEST}', '{Action.FAX_RECEIVE}')
                 order by s.index limit 1) said on true
         where known.id is not null)
     select id document, order_id "order", kind,
@@ -72,7 +78,7 @@ _LINES = f"""
             when custody = 'stored' and not has_key then coalesce('a restore left it behind on '
                 || to_char(left_at at time zone 'UTC', 'YYYY-MM-DD') || '; ', '') || no_key
             when custody = 'stored' and not has_object then 'its object is not in the bucket'
-            when recovered_at is not null and custody = 'stored' and kind <> 'fax' then 'stored '
+            when recovered_at is not null and custody = 'stored' and kind <> '{FAX}' then 'stored '
                 'after the backup: it is here again, but its file name is not known'
             when custody = 'shredded' then shred_reason
             when custody is not null then null
@@ -120,7 +126,8 @@ async def shredded_by_log(conn: Connection, region: str) -> list[UUID]:
             coalesce(d.custody, f.custody) in ('shredded', 'sealed') or exists (
             select from access_record r where r.document = k.id and r.action in {SHREDS}
                 and r.phase = 'outcome' and r.result = 'completed' and r.reason is null) or exists (
-            select from access_record r where r."order" = k.id and r.action = 'order.forget'
+            select from access_record r where r."order" = k.id
+                and r.action = '{Action.ORDER_FORGET}'
                 and r.phase = 'outcome' and r.result = 'completed' and r.reason is null))
         """,
         region,
@@ -163,18 +170,18 @@ async def shred_without_key(
     A key that is only missing is no shred: the generation that it hung on may have died.
     """
     rows = await conn.fetch(
-        """
+        f"""
         with gone as (
         update document d set custody = 'shredded', metadata = null, last_generation = $2,
             shredded_at = coalesce(r.at, $3), shredded_by = coalesce(r.principal, 'unknown'),
             shred_reason = 'shredded after the backup that was restored',
-            shred_ground = r.ground, not_known = coalesce(d.not_known, '{}')
-                || '{shred_reason, policy, replaced_by}'
+            shred_ground = r.ground, not_known = coalesce(d.not_known, '{{}}')
+                || '{{shred_reason, policy, replaced_by}}'
         from document s left join (
             select distinct on (o.document) o.document, o.at, o.principal,
                 coalesce(i.basis, case i.reason when 'retention' then i.reason end) ground
             from access_record o left join access_record i on i.id = o.intent
-            where o.region = $1 and o.action = 'document.shred' and o.phase = 'outcome'
+            where o.region = $1 and o.action = '{Action.DOCUMENT_SHRED}' and o.phase = 'outcome'
                 and o.result = 'completed' and o.reason is null
             order by o.document, o.at) r on r.document = s.id
         where s.region = $1 and s.custody = 'stored' and d.id = s.id
@@ -201,7 +208,7 @@ async def end_faxes_without_key(
         f"""
         update fax f set custody = 'shredded', metadata = null, fingerprint = null,
             last_generation = $2, ended_at = coalesce(r.at, $3), state = case r.action
-                when 'fax.deliver' then 'delivered' when 'fax.fail' then 'failed'
+                when '{Action.FAX_DELIVER}' then 'delivered' when '{Action.FAX_FAIL}' then 'failed'
                 else 'expired' end
         from fax s left join (
             select distinct on (document) document, at, action from access_record
