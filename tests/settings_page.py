@@ -16,6 +16,7 @@ from vault.commands.config import sentences
 from vault.config.settings import (
     CLIENT_VARIABLES,
     PREFIX,
+    REMOVED,
     RENAMED,
     SECRET_FILES,
     SECRETS,
@@ -105,6 +106,12 @@ def _tables() -> Iterator[str]:
     yield from (f"| `{PREFIX}{name}` | {sentence} |\n" for name, sentence in CLIENT_SAYS.items())
     yield "\n## Renamed\n\n| earlier name | name |\n|---|---|\n"
     yield from (f"| `{old}` | `{new}` |\n" for old, new in sorted(RENAMED.items()))
+    yield "\n## Removed\n\n| earlier name | where it went |\n|---|---|\n"
+    yield from (f"| `{name}` | {_sentence(said)} |\n" for name, said in sorted(REMOVED.items()))
+
+
+def _sentence(said: str) -> str:
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _unit(name: str, kind: Any) -> str:

@@ -30,12 +30,11 @@ from vault.adapters.objects import open_store
 from vault.adapters.postgres.embedded import EmbeddedPostgres, embedded_database, service_address
 from vault.adapters.process import keep_pages, look_less, stop_signals
 from vault.adapters.sandbox import MagicSniffer, SandboxedChildren
-from vault.config.policies import read_rules
+from vault.config.policies import load_policy, read_rules
 from vault.config.settings import Config
 from vault.context import SIGNER_NAME, ObjectStore, People, Vault
 from vault.domain.fax_mail import Routes, check_hosts, parse_routes
 from vault.domain.records import LogPolicy, parse_log_policy
-from vault.domain.retention import parse_policy
 from vault.migrate import migrate
 from vault.process.meter import Meter, Refused
 from vault.process.streams import Streams
@@ -88,15 +87,6 @@ EMBEDDED = "embedded:"
 ORDER_REGIONS_SECONDS, ORDER_REGIONS_MAX = 3600.0, 10_000
 #: After what runs beside the vault has failed.
 BEGIN_AGAIN_SECONDS = 0.5
-
-
-def load_policy(config: Config) -> str:
-    """Return the retention policy that is the operator's own, else the one shipped; checked."""
-    own = config.home / "retention.toml"
-    shipped = files("vault") / "policy" / "retention.toml"
-    text = (own if own.exists() else shipped).read_text(encoding="utf-8")
-    parse_policy(text)
-    return text
 
 
 def load_log_policy(config: Config) -> LogPolicy:

@@ -348,7 +348,7 @@ async def test_a_fax_is_not_relayed_out_of_its_region_without_a_basis(
             incoming = Incoming(body(), "inbound", None, "+85221234567")
             identity = (await receive_fax(vault, there, incoming)).id
             assert await relay_faxes(vault, "hk") == 1
-            waiting = await describe_fax(vault, there, identity)
+            waiting = (await describe_fax(vault, there, identity)).fax
             assert (waiting.state, waiting.result) == ("queued", "ResidencyError")
             records = await vault.pool.fetch(
                 "select decision, reason, region_to from access_record"
@@ -359,7 +359,7 @@ async def test_a_fax_is_not_relayed_out_of_its_region_without_a_basis(
         assert "DATA" not in peer.heard
         async with relaying(two, routes, located="hk") as (vault, _):
             assert await relay_faxes(vault, "hk") == 1
-            assert (await describe_fax(vault, there, identity)).state == "delivered"
+            assert (await describe_fax(vault, there, identity)).fax.state == "delivered"
 
 
 async def test_so_many_faxes_are_relayed_at_once(config: Config, fax: bytes) -> None:

@@ -71,7 +71,7 @@ async def fetch(vault: Vault, fax: UUID) -> tuple[bytes, str]:
 
 async def shown(vault: Vault, fax: UUID) -> Fax:
     """Return a fax, or its receipt."""
-    return await describe_fax(vault, GATEWAY, fax)
+    return (await describe_fax(vault, GATEWAY, fax)).fax
 
 
 async def test_faxes_that_came_later_are_here_again_or_leave_their_receipt(

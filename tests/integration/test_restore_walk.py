@@ -272,7 +272,7 @@ async def test_every_action_after_the_backup_is_followed_as_it_says(
             (failed, FaxState.FAILED),
             (expired, FaxState.EXPIRED),
         ):
-            assert (await describe_fax(vault, GATEWAY, one)).state is state
+            assert (await describe_fax(vault, GATEWAY, one)).fax.state is state
 
 
 async def test_a_log_trimmed_beyond_the_backup_is_in_doubt_as_a_whole(house: House) -> None:

@@ -383,7 +383,7 @@ async def test_a_policy_shows_its_effect_and_takes_four_eyes_to_shorten(house: H
     effect = await policy_effect(vault, ADMIN, text)
     assert (effect.shortens, effect.at_once, effect.documents) == (True, 1, [invoice])
     assert effect.by_kind == {"invoice in uk": 1}
-    with pytest.raises(ForbiddenError, match="1 documents would go at once"):
+    with pytest.raises(ForbiddenError, match="1 documents and faxes would go at once"):
         await apply_policy(vault, ADMIN, text, None)
     await sweep(vault)
     assert await custody(vault, invoice) == "stored"

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from vault.actions.access import Access, own_intent
-from vault.actions.policy import InForce, in_force
+from vault.actions.policy import InForce, fax_custody_of, in_force
 from vault.actions.signals import tell
 from vault.config.settings import Config
 from vault.context import Vault
@@ -164,7 +164,7 @@ async def _many_documents(
 
 
 async def _many_faxes(config: Config, conn: Connection, region: str, now: datetime) -> str | None:
-    before = overdue_before(config, now)
+    before = now - (await fax_custody_of(config, conn, region)).keep_max
     due, lately = await expiry_sql.faxes_due_and_lately(conn, region, before, now - DAY)
     if due == 0 or due + lately <= config.expire_documents_min:
         return None
@@ -177,11 +177,6 @@ async def _many_faxes(config: Config, conn: Connection, region: str, now: dateti
         "; none is shredded by its time. Look at the clock and at why they are not delivered; "
         f"if all is right, {_resume(region, now)}"
     )
-
-
-def overdue_before(config: Config, now: datetime) -> datetime:
-    """Return when faxes came whose time in custody is over now."""
-    return now - timedelta(seconds=config.fax_custody_seconds_max)
 
 
 def _resume(region: str, now: datetime) -> str:

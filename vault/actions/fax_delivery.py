@@ -13,8 +13,9 @@ from keys.errors import KeysError, StaleScopeError
 from keys.stream import DataKey
 from vault.actions.access import Access, own_intent, own_regions, recorded
 from vault.actions.bucket import purge_many
-from vault.actions.expire import check_bulk_of_faxes, overdue_before, trusted_time
+from vault.actions.expire import GROUND, check_bulk_of_faxes, trusted_time
 from vault.actions.keys import worker
+from vault.actions.policy import SeenFax, fax_custody_of, seen_faxes
 from vault.actions.read import Outgoing, Stored, open_metadata, open_object, without_key
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Purpose
@@ -47,6 +48,7 @@ from vault.errors import (
 from vault.sql import fax_intake as fax_intake_sql
 from vault.sql import faxes as faxes_sql
 from vault.sql import log as log_sql
+from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
 from vault.sql.faxes import ALREADY, END, LOOK_AT, OPEN, Ending, Opened, Opening, end_many
 
@@ -159,20 +161,30 @@ def _require(access: Access, ended: Fax | None, state: State) -> Fax:
 
 async def expire_faxes(vault: Vault, region: str) -> int:
     """
-    Shred every fax whose time in custody is over, whatever became of it; returns how many.
+    Shred a batch of faxes whose time in custody is over, whatever became of them; returns how many.
 
-    What is due is derived from the rows and checked again under their locks. Raises `ClockError` or
+    The retention policy in force says how long that is, also for faxes that came under an earlier
+    one. What is due is derived from the rows and checked again under their locks; where another
+    policy is put in force meanwhile, nothing is shredded by the earlier one. Raises `ClockError` or
     `BulkExpiryError` where nothing may go by its time.
     """
     async with transaction(vault.pool) as conn:
         now = await trusted_time(vault, conn, region)
         await check_bulk_of_faxes(vault, conn, region, now)
-        before = overdue_before(vault.config, now)
-        found = await fax_intake_sql.overdue(conn, region, before, EXPIRE_BATCH)
+        custody = await fax_custody_of(vault.config, conn, region)
+        found = await fax_intake_sql.overdue(conn, region, now - custody.keep_max, EXPIRE_BATCH)
     if not found:
         return 0
     intents = [
-        own_intent(vault, Action.FAX_EXPIRE, region, reason="retention", document=fax, kind=FAX)
+        own_intent(
+            vault,
+            Action.FAX_EXPIRE,
+            region,
+            reason=GROUND,
+            document=fax,
+            kind=FAX,
+            reference=f"policy/{custody.version}",
+        )
         for fax in found
     ]
     await vault.recorder.append_many(intents)
@@ -181,9 +193,11 @@ async def expire_faxes(vault: Vault, region: str) -> int:
         Ending(vault.keyring, identity, State.EXPIRED, OVERDUE, vault.clock(), _outcome(access))
         for identity, access in zip(found, accesses, strict=True)
     ]
-    async with connection(vault.pool) as conn:
-        await end_many(conn, endings)
-    # Somebody else has it, or ended it meanwhile: this intent had no effect.
+    async with transaction(vault.pool) as conn:
+        await retention_sql.freeze_policy(conn)
+        if (await fax_custody_of(vault.config, conn, region)).version == custody.version:
+            await end_many(conn, endings)
+    # Somebody else has it, or ended it, or another policy is in force: the intent had no effect.
     late = [access.conclude(reason=ALREADY) for access in accesses if not access.concluded]
     await vault.recorder.append_many(late)
     return len(found) - len(late)
@@ -289,10 +303,11 @@ class _Attempt:
         )
 
 
-async def describe_fax(vault: Vault, principal: Principal, identity: UUID) -> Fax:
+async def describe_fax(vault: Vault, principal: Principal, identity: UUID) -> SeenFax:
     """Return a fax as it stands: while it lives and, as its receipt, afterwards."""
     async with connection(vault.pool) as conn:
         fax = await faxes_sql.find(conn, identity)
+        seen = await seen_faxes(vault.config, conn, [fax] if fax else [])
     async with recorded(
         vault,
         principal,
@@ -301,9 +316,9 @@ async def describe_fax(vault: Vault, principal: Principal, identity: UUID) -> Fa
         document=identity,
         kind=FAX,
     ):
-        if fax is None:
+        if not seen:
             raise NotFoundError
-        return fax
+        return seen[0]
 
 
 async def list_faxes(
@@ -315,14 +330,14 @@ async def list_faxes(
     channel: Channel | None = None,
     before: tuple[datetime, UUID] | None = None,
     limit: int,
-) -> list[Fax]:
+) -> list[SeenFax]:
     """Return a page of the faxes of the principal's regions, newest first."""
     mine = own_regions(vault, principal)
     async with (
         recorded(vault, principal, Action.FAX_DESCRIBE, region=mine, kind=FAX),
         connection(vault.pool) as conn,
     ):
-        return await faxes_sql.page(
+        found = await faxes_sql.page(
             conn,
             mine,
             direction=direction,
@@ -331,6 +346,7 @@ async def list_faxes(
             before=before,
             limit=limit,
         )
+        return await seen_faxes(vault.config, conn, found)
 
 
 # ---- Sweep up what is left of faxes: receipts whose time is over, and what was never taken. -----

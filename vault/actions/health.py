@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vault.actions.access import own_intent
 from vault.actions.bucket import require_own_store
 from vault.actions.log_records import INTERRUPTED_SECONDS
+from vault.actions.policy import fax_custody_of
 from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Action
@@ -61,14 +62,18 @@ class Waiting:
         )
 
 
-def late_seconds(config: Config) -> dict[str, float]:
-    """Return for each queue after how many seconds what waits in it waits for too long."""
+def late_seconds(config: Config, custody_seconds: float) -> dict[str, float]:
+    """
+    Return for each queue after how many seconds what waits in it waits for too long.
+
+    `custody_seconds` is how long a fax of the region waits for its delivery at most.
+    """
     own = {
         "log": config.record_publish_seconds_max,
         "seal": config.seal_seconds_max,
         "mark-sealed": config.seal_seconds_max + LATE_SECONDS,
         "mirror": config.mirror_interval_seconds + LATE_SECONDS,
-        "fax-custody": config.fax_custody_seconds_max / 2,
+        "fax-custody": custody_seconds / 2,
         "signals-dead": 0.0,
     }
     return {name: own.get(name, LATE_SECONDS) for name in health_sql.ROWS}
@@ -76,12 +81,14 @@ def late_seconds(config: Config) -> dict[str, float]:
 
 async def queues_of(config: Config, conn: Connection, region: str) -> list[Waiting]:
     """Return all queues of a region, those too in which nothing waits."""
+    custody_seconds = (await fax_custody_of(config, conn, region)).keep_max.total_seconds()
     bounds = Bounds(
-        custody_seconds=config.fax_custody_seconds_max,
+        custody_seconds=custody_seconds,
         receiving_seconds=config.receiving_seconds_max,
         interrupted_seconds=INTERRUPTED_SECONDS,
     )
-    found, late = await health_sql.lengths(conn, region, bounds), late_seconds(config)
+    found = await health_sql.lengths(conn, region, bounds)
+    late = late_seconds(config, custody_seconds)
     return [
         Waiting(name, length, length.count > 0 and length.seconds > late[name])
         for name, length in found.items()

@@ -7,6 +7,7 @@ shortens.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -14,11 +15,14 @@ from uuid import UUID
 
 from vault.actions.access import Access, own_regions, recorded, served
 from vault.actions.approvals import use
+from vault.config.policies import load_policy
+from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
 from vault.domain.certificates import PolicyUsed
-from vault.domain.documents import Document
+from vault.domain.documents import FAX, Custody, Document
+from vault.domain.faxes import Fax
 from vault.domain.holds import check_reference
 from vault.domain.orders import check_customer
 from vault.domain.retention import (
@@ -27,13 +31,16 @@ from vault.domain.retention import (
     InstructionView,
     Policy,
     changes,
+    check_faxes,
     check_keep,
     check_kind,
     conflicts,
+    fax_custody,
     judge,
     parse_policy,
 )
 from vault.errors import ConflictError, ForbiddenError, NotFoundError
+from vault.sql import expiry as expiry_sql
 from vault.sql import log as log_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
@@ -52,6 +59,23 @@ class InForce:
     grace: timedelta
 
 
+@dataclass(frozen=True, slots=True)
+class FaxCustody:
+    """How long faxes of one region wait for their delivery at most, and what says so."""
+
+    version: int
+    row: str
+    keep_max: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class SeenFax:
+    """A fax as its row says, and when it is shredded at the latest; None once it is."""
+
+    fax: Fax
+    expires_at: datetime | None
+
+
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> Policy:
     """Return the rules of a policy's text; raises `ConfigurationError` naming a row."""
@@ -64,6 +88,29 @@ async def in_force(vault: Vault, conn: Connection) -> InForce:
     if applied is None:
         return InForce(0, _parsed(vault.policy_text), _grace_setting(vault))
     return InForce(applied.version, _parsed(applied.text), _grace_of(vault, applied))
+
+
+async def fax_custody_of(config: Config, conn: Connection, region: str) -> FaxCustody:
+    """Return how long faxes of a region wait for their delivery, by the policy in force."""
+    applied = await retention_sql.newest_policy(conn)
+    policy = _parsed(applied.text if applied else load_policy(config))
+    rule = fax_custody(policy, region)
+    return FaxCustody(applied.version if applied else 0, rule.row, rule.keep_max)
+
+
+async def seen_faxes(config: Config, conn: Connection, faxes: Sequence[Fax]) -> list[SeenFax]:
+    """Return faxes, in their order, with the times at which the policy in force shreds them."""
+    custody = {
+        region: (await fax_custody_of(config, conn, region)).keep_max
+        for region in {fax.region for fax in faxes}
+    }
+    return [
+        SeenFax(
+            fax,
+            fax.received_at + custody[fax.region] if fax.custody is Custody.STORED else None,
+        )
+        for fax in faxes
+    ]
 
 
 def _grace_of(vault: Vault, applied: retention_sql.AppliedPolicy) -> timedelta:
@@ -96,6 +143,7 @@ async def policy_used(vault: Vault, conn: Connection, document: Document) -> Pol
 async def start_policy(vault: Vault) -> bool:
     """Put the first policy in force; returns whether the operator's file is what is in force."""
     shipped = _parsed(vault.policy_text)
+    check_faxes(shipped)
     async with transaction(vault.pool) as conn:
         await retention_sql.lock_policy(conn)
         if await retention_sql.newest_policy(conn) is None:
@@ -134,7 +182,7 @@ def policy_subject(text: str) -> str:
 
 @dataclass(slots=True)
 class Effect:
-    """What a policy would change, and which documents it would let go at once."""
+    """What a policy would change, how many documents and faxes it lets go at once, and which."""
 
     subject: str
     changes: list[Change]
@@ -156,6 +204,7 @@ async def policy_effect(vault: Vault, principal: Principal, text: str) -> Effect
 
 async def _effect(vault: Vault, text: str) -> Effect:
     new = _parsed(text)
+    check_faxes(new)
     async with connection(vault.pool) as conn:
         now = await in_force(vault, conn)
     effect = Effect(policy_subject(text), changes(now.policy, new))
@@ -163,6 +212,8 @@ async def _effect(vault: Vault, text: str) -> Effect:
         kinds = {change.new.kind for change in effect.changes if change.new.region == region}
         if kinds:
             await _count(vault, region, sorted(kinds), now, new, effect)
+        if FAX in kinds:
+            await _count_faxes(vault, region, now.policy, new, effect)
     return effect
 
 
@@ -185,6 +236,19 @@ async def _count(
         if len(page) < BATCH:
             return
         after = page[-1].document.id
+
+
+async def _count_faxes(vault: Vault, region: str, old: Policy, new: Policy, effect: Effect) -> None:
+    """Add the faxes that wait and would go at once, and would not go yet by the policy in force."""
+    at = vault.clock()
+    after, before = (at - fax_custody(policy, region).keep_max for policy in (old, new))
+    if after >= before:
+        return
+    async with connection(vault.pool) as conn:
+        count = await expiry_sql.faxes_that_came(conn, region, after, before)
+    if count:
+        effect.at_once += count
+        effect.by_kind[f"{FAX} in {region}"] = count
 
 
 async def apply_policy(
@@ -231,7 +295,8 @@ async def _second_person(
 ) -> str | None:
     if approval is None:
         raise ForbiddenError(
-            f"this policy shortens what is kept, and {effect.at_once} documents would go at once: "
+            f"this policy shortens what is kept, and {effect.at_once} documents and faxes would go "
+            "at once: "
             "a second person has to agree; ask with `portvault approval request --act "
             f"policy.shorten --subject {effect.subject} --region {access.intent.region} "
             "--reason law-changed`, or another reason"

@@ -8,7 +8,7 @@ was said of it in its row alone is not known any more, and is named.
 
 import asyncio
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from keys.errors import IntegrityError, StaleScopeError
@@ -16,6 +16,7 @@ from keys.keyring import WrappedKey
 from keys.stream import CHUNK_BYTES, HEADER_BYTES, TAG_BYTES, DataKey, ciphertext_size
 from vault.actions.access import Access
 from vault.actions.fax_intake import check_fax
+from vault.actions.policy import fax_custody_of
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.documents import (
@@ -294,14 +295,14 @@ async def recover_faxes(
             continue
         await recover_sql.insert(conn, fax, lost.principal)
         if fax.custody is Custody.STORED:
-            details[lost.id] = _what_to_do(vault, fax)
+            custody = await fax_custody_of(vault.config, conn, region)
+            details[lost.id] = _what_to_do(fax, fax.received_at + custody.keep_max)
         said = replace(access.note("recovered"), document=lost.id, kind=FAX)
         records.append(said)
     return RecoveredFaxes(tuple(records), details)
 
 
-def _what_to_do(vault: Vault, fax: Fax) -> str:
-    goes_at = fax.received_at + timedelta(seconds=vault.config.fax_custody_seconds_max)
+def _what_to_do(fax: Fax, goes_at: datetime) -> str:
     tried = f"; {fax.result}" if fax.result else ""
     return (
         f"stored after the backup: it is here again, but whom it is for is not known{tried}. Fetch "

@@ -30,8 +30,9 @@ from vault.actions.expire import why_stopped
 from vault.actions.log_publish import less_than_bucket
 from vault.actions.look import PARTS
 from vault.adapters.objects import open_store
-from vault.app import attached, load_policy, login, open_region_custodian
+from vault.app import attached, login, open_region_custodian
 from vault.commands.output import time_text
+from vault.config.policies import load_policy
 from vault.config.settings import Config
 from vault.context import SIGNER_NAME, STORE_IDENTITY, ObjectStore
 from vault.domain.checkpoint import open_checkpoint, open_minimum

@@ -51,7 +51,10 @@ _PASSING = (
     *(UnavailableError, IncidentError, OSError, ConfigurationError),
     *(UnauthenticatedError, ForbiddenError, ConflictError, LimitError),
 )
-_COLUMNS = ("id", "direction", "state", "pages", "from_masked", "to_masked", "received_at")
+_COLUMNS = (
+    *("id", "direction", "state", "pages", "from_masked", "to_masked"),
+    *("received_at", "expires_at"),
+)
 
 
 class CalledUnknownError(InvalidRequestError):

@@ -89,7 +89,7 @@ async def apply(args: argparse.Namespace) -> None:
 
 def _effect_text(found: dict[str, Any]) -> str:
     lines = found["changes"] or ["no time changes"]
-    lines.append(f"{found['at_once']} documents would go at once")
+    lines.append(f"{found['at_once']} documents and faxes would go at once")
     lines += [f"  {name}: {count}" for name, count in found["by_kind"].items()]
     lines += [f"  {document}" for document in found["documents"]]
     if found["shortens"]:
@@ -223,7 +223,7 @@ def _add_policy(tree: Tree) -> None:
     effect_command = tree.command(
         "effect",
         effect,
-        "Say what another policy would change, and which documents would go at once.",
+        "Say what another policy would change, and which documents and faxes would go at once.",
         "portvault retention effect retention.toml",
     )
     effect_command.add_argument("file", type=Path, metavar="FILE")

@@ -33,8 +33,6 @@ class FaxSettings:
     fax_pages_max: int = 500
     #: A fax that is not taken into custody within so long after its first byte is dropped.
     fax_receive_seconds_max: float = 120.0
-    #: The age at which a fax is shredded, whatever became of it.
-    fax_custody_seconds_max: float = 24 * 3600.0
     #: A failed delivery is tried again after so long, then twice as long each time.
     fax_retry_seconds: float = 60.0
     #: A failed delivery waits no longer than this before the next try.
@@ -114,8 +112,14 @@ SECRETS = frozenset(
 )
 #: What may lie in a file of its own, named by PORTVAULT_NAME_FILE.
 SECRET_FILES = (*sorted(SECRETS), "database", "database_owner")
-#: Settings that have another name now, and mean more.
+#: Renamed settings, which mean more; and those that are gone, with what says it now.
 RENAMED = {"fax_memory_bytes_max": "intake_memory_bytes_max"}
+REMOVED = {
+    "fax_custody_seconds_max": (
+        "the retention policy's row `fax-undelivered` says how long a fax waits for its delivery; "
+        "change it with `portvault retention apply FILE`"
+    )
+}
 # Read by the command line as a client and by the scripts, not by the service.
 CLIENT_VARIABLES = frozenset({"TOKEN", "TOKEN_FILE", "SERVER", "VENV"})
 
@@ -355,8 +359,7 @@ def load_config(environment: Mapping[str, str] | None = None) -> Config:
     settings: dict[str, Any] = {"home": home, "region_settings": regions, "webhooks": webhooks}
     kinds = {item.name: item.type for item in fields(Config)}
     for name, value in values.items():
-        if name in RENAMED:
-            raise ConfigurationError(_renamed(name, RENAMED[name]))
+        _check_earlier(name, name, RENAMED.get(name, ""))
         if name not in kinds or name in settings:
             raise ConfigurationError(
                 f"there is no setting {name!r}; `portvault config` lists them all"
@@ -373,19 +376,22 @@ def _variables(environment: Mapping[str, str]) -> dict[str, Any]:
         if not variable.startswith(PREFIX) or variable.removeprefix(PREFIX) in CLIENT_VARIABLES:
             continue
         name = variable.removeprefix(PREFIX).lower()
-        if name in RENAMED:
-            raise ConfigurationError(_renamed(variable, PREFIX + RENAMED[name].upper()))
+        _check_earlier(name, variable, PREFIX + RENAMED.get(name, "").upper())
         if name not in known:
             raise ConfigurationError(f"there is no setting {variable}; check its spelling")
         found[name] = value
     return found
 
 
-def _renamed(old: str, new: str) -> str:
-    return (
-        f"{old} is now {new}: write that, and see that its value suits all bodies in memory, "
-        "mail, the relay and exports among them"
-    )
+def _check_earlier(name: str, said: str, now: str) -> None:
+    """Raise for a setting of an earlier release, as it was `said`; `now` is its name today."""
+    if name in RENAMED:
+        raise ConfigurationError(
+            f"{said} is now {now}: write that, and see that its value suits all bodies in memory, "
+            "mail, the relay and exports among them"
+        )
+    if name in REMOVED:
+        raise ConfigurationError(f"{said} is no setting any more: {REMOVED[name]}")
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Region]]:

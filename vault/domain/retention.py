@@ -188,6 +188,34 @@ def duration_text(duration: timedelta) -> str:
     return f"P{duration.days}D" if duration else AT_ONCE
 
 
+def check_faxes(policy: Policy) -> None:
+    """
+    Raise `ConfigurationError` for a rule of faxes that the vault cannot follow.
+
+    A fax is shredded in the transaction that says it was delivered, and one that came waits for its
+    delivery for a day at least. Asked of a policy that is to be put in force; what is in force from
+    an earlier release is read as it is.
+    """
+    for region in REGIONS:
+        delivered = policy[FAX, region, Event.DELIVERED]
+        if delivered.keep_max:
+            raise ConfigurationError(
+                f'retention row {delivered.row!r}: keep_max must be "{AT_ONCE}", since a fax is '
+                "shredded when it is delivered"
+            )
+        waiting = policy[FAX, region, Event.STORED]
+        if not waiting.keep_max:
+            raise ConfigurationError(
+                f'retention row {waiting.row!r}: keep_max must be "P1D" or more, since a fax that '
+                "came in waits for its delivery"
+            )
+
+
+def fax_custody(policy: Policy, region: str) -> Rule:
+    """Return the rule whose `keep_max` says how long a fax of the region waits for its delivery."""
+    return policy[FAX, region, Event.STORED]
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One rule that another policy changes."""

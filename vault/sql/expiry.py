@@ -133,6 +133,20 @@ async def faxes_due_and_lately(
     return due, lately
 
 
+async def faxes_that_came(conn: Connection, region: str, after: datetime, before: datetime) -> int:
+    """Return how many faxes wait that came at `after` or later, and before `before`."""
+    found: int = await conn.fetchval(
+        """
+        select count(*) from fax
+        where region = $1 and custody = 'stored' and received_at >= $2 and received_at < $3
+        """,
+        region,
+        after,
+        before,
+    )
+    return found
+
+
 async def came(conn: Connection, region: str, since: datetime, faxes: int) -> bool:
     """Whether at least so many faxes came to a region since then, whatever became of them."""
     found: int = await conn.fetchval(

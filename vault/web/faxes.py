@@ -10,6 +10,7 @@ from vault.actions import fax_delivery as fax_reading
 from vault.actions import fax_intake as faxes
 from vault.actions.fax_intake import Incoming
 from vault.actions.once import encode_cursor
+from vault.actions.policy import SeenFax
 from vault.domain.access import Purpose
 from vault.domain.documents import PDF, TIFF
 from vault.domain.faxes import FACTS, Channel, Direction, Fax, State, check_facts
@@ -71,7 +72,7 @@ FAX_SCHEMAS: dict[str, Any] = {
             "beyond_use_since": MAYBE_TIME,
             "irrecoverable_since": MAYBE_TIME,
         },
-        RECOVERED,
+        {"expires_at": MAYBE_TIME, **RECOVERED},
     ),
     "FaxPage": structure(
         {
@@ -82,6 +83,11 @@ FAX_SCHEMAS: dict[str, Any] = {
     "FaxDelivered": structure({}, {"result": MAYBE_STRING}),
     "FaxFailed": structure({"reason": STRING}, {"final": {"type": "boolean"}}),
 }
+
+
+def seen_json(seen: SeenFax) -> dict[str, Any]:
+    """Return a fax with the time at which it is shredded at the latest, while it waits."""
+    return {**fax_json(seen.fax), "expires_at": time_text(seen.expires_at)}
 
 
 def fax_json(fax: Fax) -> dict[str, Any]:
@@ -167,8 +173,8 @@ async def list_faxes(request: web.Request) -> web.Response:
         limit=limit + 1,
     )
     page, more = found[:limit], len(found) > limit
-    cursor = encode_cursor(page[-1].received_at, page[-1].id) if more else None
-    return web.json_response({"data": [fax_json(fax) for fax in page], "next_cursor": cursor})
+    cursor = encode_cursor(page[-1].fax.received_at, page[-1].fax.id) if more else None
+    return web.json_response({"data": [seen_json(seen) for seen in page], "next_cursor": cursor})
 
 
 def _word(request: web.Request, name: str, words: type[W]) -> W | None:
@@ -181,10 +187,10 @@ def _word(request: web.Request, name: str, words: type[W]) -> W | None:
 
 async def show_fax(request: web.Request) -> web.Response:
     """Show a fax, or its receipt."""
-    fax = await fax_reading.describe_fax(
+    seen = await fax_reading.describe_fax(
         vault_of(request), principal_of(request), identity_of(request)
     )
-    return web.json_response(fax_json(fax))
+    return web.json_response(seen_json(seen))
 
 
 async def read_fax(request: web.Request) -> web.StreamResponse:

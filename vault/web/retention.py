@@ -123,7 +123,7 @@ async def show_policy(request: web.Request) -> web.Response:
 
 
 async def show_policy_effect(request: web.Request) -> web.Response:
-    """Say what a policy would change, and which documents would go at once."""
+    """Say what a policy would change, and which documents, and how many faxes, would go at once."""
     fields = await json_fields(request, text=str)
     text = needed(fields, "text")
     try:
