@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vault.domain.orders import Status
-from vault.domain.text import parse_time
+from vault.domain.text import E164, parse_time
 from vault.errors import InvalidRequestError, UnauthenticatedError, UnreadableError
 
 TELNYX, TWILIO, BANDWIDTH = "telnyx", "twilio", "bandwidth"
@@ -29,7 +29,6 @@ CARRIERS = (TELNYX, TWILIO, BANDWIDTH)
 #: A Telnyx signature older than this, or so far ahead, is a replay.
 TOLERANCE_SECONDS = 300
 REFERENCE = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 _ELEMENT = re.compile(r"<(Status|OrderId|OrderType|CustomerOrderId|LastModified)>([^<]*)</\1>")
 
 _TWILIO = {
@@ -187,7 +186,7 @@ def read_twilio(
     number = None
     if any(fields.get(name) for name in _TWILIO_OF_A_NUMBER):
         number = str(fields.get("phone_number", ""))
-        if not _E164.fullmatch(number):
+        if not E164.fullmatch(number):
             return Ignored(Reason.NO_NUMBER)
     if not word:
         return Ignored(Reason.OTHER_EVENT)

@@ -19,6 +19,7 @@ import phonenumbers
 from vault.domain.certificates import trade_words
 from vault.domain.documents import PDF, TIFF, Custody
 from vault.domain.regions import REGIONS
+from vault.domain.text import E164
 from vault.errors import ConflictError, InvalidRequestError
 
 MEDIA_TYPES = frozenset({TIFF, PDF})
@@ -160,7 +161,6 @@ def decode_numbers(data: bytes) -> Numbers:
 # What a gateway calls a caller is remote text and may be anything. Only E.164 passes; what says
 # that the caller wants to stay unknown is not kept at all, not even under a key.
 
-_E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 _SEPARATORS = re.compile(r"[ ().\-]+", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{4,}", re.ASCII)
 #: What networks and gateways send where the caller withholds the number (P and O: Telcordia
@@ -196,7 +196,7 @@ FACTS = tuple(_FACTS)
 
 def check_number(text: str, name: str) -> str:
     """Return an E.164 number, or raise `InvalidRequestError`, which does not repeat it."""
-    if not _E164.fullmatch(text):
+    if not E164.fullmatch(text):
         raise InvalidRequestError(f"{name} must be an E.164 telephone number, as +442079460123")
     return text
 
@@ -211,7 +211,7 @@ def check_caller(text: str | None) -> str | None:
 def read_number(text: str) -> str | None:
     """Return the number that remote text stands for, with its usual separators; else None."""
     plain = _SEPARATORS.sub("", text)
-    return plain if _E164.fullmatch(plain) else None
+    return plain if E164.fullmatch(plain) else None
 
 
 def mask(number: str, region: str) -> str:

@@ -1,4 +1,4 @@
-"""What others write: tables of a file of rules, times, spans of days, and numbers of cases."""
+"""What others write: tables of rules, times, spans of days, numbers of cases and telephones."""
 
 import re
 import tomllib
@@ -66,3 +66,8 @@ _REFERENCE = re.compile(rf"(?=.*[0-9])[A-Za-z0-9._/#-]{{1,{REFERENCE_LENGTH_MAX}
 def is_reference(text: str) -> bool:
     """Whether this looks like the number of a case; a name with a digit at its end does, too."""
     return _REFERENCE.fullmatch(text) is not None
+
+
+# ---- A telephone number as the networks write it (E.164): plus, then 7 to 15 digits.
+
+E164 = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
