@@ -189,8 +189,9 @@ async def test_what_waits_to_be_judged_anew_waits_from_when_it_was_to_be(
     await vault.pool.execute(
         f"""
         insert into retention_policy (version, text, applied_at, applied_by)
-        select max(version) + 1, 'x', {LONG_AGO}, 'token:x' from retention_policy
-        """
+        select max(version) + 1, $1, {LONG_AGO}, 'token:x' from retention_policy
+        """,
+        vault.policy_text,
     )
     count, seconds = await waits()
     assert (count, seconds > 86400) == (1, True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vault.config.settings import RENAMED, Config
+from vault.config.settings import REMOVED, RENAMED, Config
 from vault.domain.access import Role
 
 ROOT = Path(__file__).parents[2]
@@ -250,7 +250,7 @@ def test_the_settings_that_documents_name_are_there(page):
     text = (ROOT / page).read_text()
     units = "seconds|max|min|days"
     named = set(re.findall(rf"`(?!portvault_)([a-z]+(?:_[a-z]+)*_(?:{units}))`", text))
-    assert named <= {item.name for item in fields(Config)} | set(RENAMED)
+    assert named <= {item.name for item in fields(Config)} | set(RENAMED) | set(REMOVED)
 
 
 def test_data_keys_are_written_and_built_by_keys_alone():
