@@ -8,6 +8,7 @@ import pytest
 from vault.domain.limits import (
     BUCKET_SECONDS,
     NO_ORDER,
+    WINDOW_BUCKETS,
     Limits,
     Usage,
     bucket_of,
@@ -78,3 +79,16 @@ def test_what_is_older_than_an_hour_counts_no_more() -> None:
     assert first_counting(NOW + timedelta(seconds=wait)) > bucket_of(NOW)
     assert first_counting(NOW + timedelta(seconds=wait - 1)) == bucket_of(NOW)
     assert retry_after_seconds(Usage(), NOW) >= 1
+
+
+@pytest.mark.parametrize("minutes", range(0, 180, 7))
+def test_what_was_counted_first_counts_no_more_after_the_window(minutes: int) -> None:
+    """The oldest bucket stays the oldest, whatever comes later; then it and its window pass."""
+    first = NOW + timedelta(minutes=minutes)
+    usage = Usage()
+    for later in (5, 0, 20):
+        usage.add(bucket_of(first + timedelta(minutes=later)), ORDERS[0], 1)
+    assert usage.oldest_bucket == bucket_of(first)
+    free_at = bucket_of(first) * BUCKET_SECONDS + (WINDOW_BUCKETS + 1) * BUCKET_SECONDS
+    for at in (first, first + timedelta(minutes=20)):
+        assert retry_after_seconds(usage, at) == free_at - int(at.timestamp())
