@@ -26,6 +26,7 @@ from vault.actions.shred import purge_faxes, purge_shredded
 from vault.actions.signals import deliver_signals, tell_due_soon
 from vault.context import Vault
 from vault.errors import VaultError
+from vault.process.outages import Outages, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -120,14 +121,17 @@ async def work(vault: Vault) -> None:
 
 
 async def _repeat(vault: Vault, reconciler: Reconciler) -> None:
+    outages = Outages(log)
     while True:
         found, failed = 0, False
         for region in vault.config.regions:
+            what = f"{reconciler.name} in {region}"
             try:
                 found += await reconciler.step(vault, region)
+                outages.works(what)
             except (VaultError, KeysError) as error:
                 failed = True
-                log.warning("%s in %s: %s", reconciler.name, region, error)
+                outages.failed(what, reason_of(error))
             except Exception:
                 failed = True
                 log.exception("%s in %s", reconciler.name, region)

@@ -12,6 +12,7 @@ from vault.actions.policy import fax_custody_of
 from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Action
+from vault.process.outages import Outages, reason_of
 from vault.sql import health as health_sql
 from vault.sql import log as log_sql
 from vault.sql.connection import Connection, transaction
@@ -105,6 +106,7 @@ async def queues_of(config: Config, conn: Connection, region: str) -> list[Waiti
 # irrecoverable.
 
 log = logging.getLogger(__name__)
+_outages = Outages(log)
 
 #: How long each part may take.
 PART_SECONDS = 3.0
@@ -175,6 +177,7 @@ async def _is_away(part: str, region: str, use: Awaitable[object]) -> bool:
         async with asyncio.timeout(PART_SECONDS):
             await use
     except Exception as error:  # noqa: BLE001 - whatever it is, the part cannot be used
-        log.warning("not ready: %s %s: %s", part, region, str(error) or type(error).__name__)
+        _outages.failed(f"not ready: {part} {region}", reason_of(error))
         return True
+    _outages.works(f"not ready: {part} {region}")
     return False

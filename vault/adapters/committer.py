@@ -22,6 +22,7 @@ import asyncpg
 from keys.ground.postgres import AWAY, Connection, Pool
 from vault.domain.records import Record
 from vault.errors import DatabaseUnavailableError, RecordsUnavailableError, VaultError
+from vault.process.outages import Outages, named
 from vault.sql.log import append_records, insert_records
 from vault.sql.session import SERVICE_SESSION, SessionRefusedError, require_session
 from vault.sql.shared import Commit, Item, Result, Shared
@@ -68,6 +69,7 @@ class _Group(Generic[Item, Result]):
         self, name: str, dsn: str, together: Commit[Item, Result], *, timeout_seconds: float
     ) -> None:
         self._name, self._dsn, self._together = name, dsn, together
+        self._outages = Outages(log)
         self._timeout_seconds = timeout_seconds
         self._waiting: deque[_Waiter[Item, Result]] = deque()
         self._came = asyncio.Event()
@@ -126,12 +128,15 @@ class _Group(Generic[Item, Result]):
             try:
                 if group:
                     await self._commit(group)
+                    self._outages.works(self._name)
             except AWAY as error:
                 self._disconnect()
-                log.warning("%s: nothing can be committed: %s", self._name, type(error).__name__)
+                self._outages.failed(self._name, f"nothing can be committed: {named(error)}")
             except SessionRefusedError as error:
                 self._disconnect()
-                log.error("%s: nothing can be committed: %s", self._name, error)
+                self._outages.failed(
+                    self._name, f"nothing can be committed: {error}", level=logging.ERROR
+                )
             except Exception:
                 # Whatever it was, the next group gets a new connection and a new chance.
                 self._disconnect()

@@ -28,6 +28,7 @@ from vault.domain.limits import (
 from vault.domain.records import Record
 from vault.domain.signals import Signal, SignalType, limit_signal
 from vault.errors import DatabaseUnavailableError, RecordsUnavailableError
+from vault.process.outages import Outages, reason_of
 from vault.sql import access as access_sql
 from vault.sql import signals as signals_sql
 from vault.sql.connection import Pool, connection, transaction
@@ -169,13 +170,15 @@ class Meter:
 
     async def run(self) -> None:
         """Exchange counts with the other processes until cancelled, and once more then."""
+        outages, what = Outages(log), "counts of reads wait"
         try:
             while True:
                 await asyncio.sleep(SYNC_SECONDS)
                 try:
                     await self.sync()
-                except DatabaseUnavailableError:
-                    log.warning("counts of reads wait: the database is away")
+                    outages.works(what)
+                except DatabaseUnavailableError as error:
+                    outages.failed(what, reason_of(error))
         finally:
             with suppress(DatabaseUnavailableError, TimeoutError):
                 async with asyncio.timeout(SYNC_SECONDS * 4):

@@ -18,6 +18,18 @@ FORGET_SECONDS = 900.0
 REASONS_MAX = 8
 
 
+def named(error: BaseException) -> str:
+    """Return the kind of an error and its words, in one line: of a full disk that it is full."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what the log says of an error, and of the one that it came from."""
+    said = str(error) or type(error).__name__
+    return f"{said} ({named(error.__cause__)})" if error.__cause__ is not None else said
+
+
 @dataclass(slots=True)
 class _Outage:
     since: float

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from keys.damage import Met
 from vault.errors import DatabaseUnavailableError, RecordsUnavailableError, UnavailableError
+from vault.process.outages import Outages, reason_of
 from vault.sql import damage as damage_sql
 from vault.sql.connection import Pool, connection, transaction
 from vault.sql.log import waiting_seconds
@@ -43,12 +44,14 @@ class DamageWatch:
 
     async def run(self) -> None:
         """Write down again and again until cancelled."""
+        outages, what = Outages(log), "what was met damaged is not written down"
         while True:
             await asyncio.sleep(NOTE_SECONDS)
             try:
                 await self.note()
-            except DatabaseUnavailableError:
-                log.warning("what was met damaged is not written down: the database is away")
+                outages.works(what)
+            except DatabaseUnavailableError as error:
+                outages.failed(what, reason_of(error))
 
 
 # ---- Watches how long records wait to be published, so that nothing is handed out while the log
@@ -83,12 +86,14 @@ class LogWatch:
 
     async def run(self) -> None:
         """Look again and again until cancelled."""
+        outages, what = Outages(log), "how long access records wait is not known"
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self.look()
-            except DatabaseUnavailableError:
-                log.warning("how long access records wait is not known: the database is away")
+                outages.works(what)
+            except DatabaseUnavailableError as error:
+                outages.failed(what, reason_of(error))
 
     def seconds(self, region: str) -> float:
         """Return how long, in seconds and at most, the region's oldest waiting record waits."""
