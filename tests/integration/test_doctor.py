@@ -24,7 +24,7 @@ from vault.errors import ConfigurationError
 
 PARTS = {"home", "database", "descriptors", "libmagic", "policy", "store uk", "custodian uk"}
 #: What is looked at only where the database is there and migrated, or told where it is wrong.
-MAYBE = {"at rest", "log uk", "seal uk", "expiry uk", "queues uk"}
+MAYBE = {"at rest", "log uk", "seal uk", "expiry uk", "queues uk", "serving"}
 
 LESS = (
     "the database knows less than the bucket of uk: stop every server, then "
@@ -63,6 +63,21 @@ async def test_a_sound_vault(made: VaultProcess) -> None:
     assert "overwritten and unlinked" in says
     status, out, _ = await made.run("doctor")
     assert (status, out.splitlines()[0].split()) == (0, ["verdict", "check", "detail"])
+
+
+async def test_a_vault_that_nothing_serves_is_said_to_be(made: VaultProcess, database: str) -> None:
+    """Where no process runs, killed or stopped, a line says so with the last look; none fails."""
+    conn = await asyncpg.connect(database)
+    looks = "insert into expiry_clock (region, seen_at) values ('uk', now() - interval '1 hour')"
+    await conn.execute(f"{looks} on conflict (region) do update set seen_at = excluded.seen_at")
+    status, verdicts, says = await examine(made)
+    assert (status, verdicts["serving"]) == (0, "warn")
+    assert "no process of this vault is connected" in says
+    assert "a worker last looked at 20" in says
+    await conn.execute("update expiry_clock set seen_at = now()")
+    await conn.close()
+    _, verdicts, says = await examine(made)
+    assert verdicts["serving"] == "ok"
 
 
 async def test_before_the_first_start_it_makes_no_home(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from vault.config.settings import Config, load_config
 from vault.errors import VaultError
 from vault.migrate import pending
 from vault.process.listener import DESCRIPTORS_EACH, DESCRIPTORS_KEPT, Room
+from vault.sql import expiry as expiry_sql
 from vault.sql.connection import Connection
 from vault.sql.health import store_ids
 from vault.sql.log import latest_checkpoint, waiting_seconds
@@ -50,6 +51,8 @@ from vault.sql.session import (
 
 CHECK_SECONDS = 60.0
 CLOCK_SECONDS_MAX = 2.0
+#: Whoever looked at a region so lately is at work: a worker looks every few seconds.
+LOOKED_SECONDS = 10.0
 FREE_BYTES_MIN = 1024**3
 #: They stand for the region while findings are compared, and for it within an address.
 REGION, PLACE = "\N{PLACE OF INTEREST SIGN}", "\N{ROUND PUSHPIN}"
@@ -97,7 +100,8 @@ async def doctor(args: argparse.Namespace) -> None:
     published = [Finding(f"log {region}", *found) for region, found in known.logs.items()]
     queues = [Finding(f"queues {region}", *found) for region, found in known.queues.items()]
     orders = [Finding(f"orders {region}", *found) for region, found in known.orders.items()]
-    found = (database, *findings, *expiry, *orders, *published, *queues)
+    serving = [Finding("serving", *known.serving)] if known.serving else []
+    found = (database, *serving, *findings, *expiry, *orders, *published, *queues)
     rows = [asdict(finding) for finding in found]
     told = [asdict(finding) for finding in together(found)]
     show(rows, table(told, ("verdict", "check", "detail")), as_json=args.json)
@@ -226,6 +230,7 @@ async def _ask_database(config: Config, known: Known) -> tuple[str, str]:
                 newest = await newest_policy(conn)
                 known.grace = newest.grace if newest else None
                 known.queues.update(await _queues(config, conn))
+                known.serving = await _serving(conn)
             for region in () if waiting else known.trees:
                 known.waiting[region] = await generations.waiting_seconds(conn, region)
             known.current = not waiting and bool(known.trees)
@@ -302,6 +307,18 @@ async def _logs(config: Config, conn: Connection) -> dict[str, tuple[str, str]]:
         )
         found[region] = "fail" if serving else "warn", detail
     return found
+
+
+async def _serving(conn: Connection) -> tuple[str, str]:
+    """Return whether anything serves; where nothing does, when a worker last looked."""
+    look = await expiry_sql.seconds_since_look(conn)
+    if await _is_serving(conn) or (look is not None and look[1] < LOOKED_SECONDS):
+        return "ok", "a process of this vault is at work"
+    last = f"; a worker last looked at {look[0]:%Y-%m-%d %H:%M:%S} UTC" if look else ""
+    return "warn", (
+        f"no process of this vault is connected to the database{last}: start `portvault serve`, "
+        "unless it was stopped on purpose"
+    )
 
 
 async def _is_serving(conn: Connection) -> bool:

@@ -74,6 +74,8 @@ class Known:
     orders: dict[str, tuple[str, str]] = field(default_factory=dict)
     #: What waits for too long.
     queues: dict[str, tuple[str, str]] = field(default_factory=dict)
+    #: Whether a process of this vault runs, as far as the database knows.
+    serving: tuple[str, str] | None = None
     #: How long an end waits for its reversal, where the database says it.
     grace: timedelta | None = None
 

@@ -29,6 +29,17 @@ class Looked:
     doubt: str | None
 
 
+async def seconds_since_look(conn: Connection) -> tuple[datetime, float] | None:
+    """Return when a worker last looked at any region, and for how many seconds none has since."""
+    row = await conn.fetchrow(
+        """
+        select max(seen_at), extract(epoch from clock_timestamp() - max(seen_at))::float8
+        from expiry_clock
+        """
+    )
+    return (row[0], row[1]) if row is not None and row[0] is not None else None
+
+
 async def looked(conn: Connection, region: str) -> Looked:
     """Return when the worker last looked at a region."""
     row = await conn.fetchrow(
