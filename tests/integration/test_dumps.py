@@ -205,3 +205,14 @@ async def test_a_dump_of_an_earlier_release_is_brought_up(
     )
     assert await conn.fetchval("select intended from key_mirror where region = 'uk'") == 7
     await conn.close()
+
+
+async def test_a_name_that_is_taken_meanwhile_is_said_to_be(
+    vault_process: VaultProcess, tmp_path: Path
+) -> None:
+    """A file that appears between the look and the writing is named as one that was there."""
+    target = tmp_path / "taken.dump"
+    # A look follows the link and finds nothing; to make a file does not.
+    target.symlink_to(tmp_path / "nowhere")
+    status, _, says = await vault_process.run("backup", str(target))
+    assert (status, "is there already; name a new file" in says) == (1, True)

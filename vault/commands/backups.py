@@ -34,12 +34,17 @@ STATEMENT_SECONDS = 4 * 3600.0
 
 async def backup(args: argparse.Namespace) -> None:
     """Dump the database into a file that only this user may read."""
+    taken = ConfigurationError(f"{args.file} is there already; name a new file")
     if args.file.exists():
-        raise ConfigurationError(f"{args.file} is there already; name a new file")
+        raise taken
     config = load_config()
     with database_errors():
         async with attached(config) as dsn, _recorded(config, dsn):
-            os.close(os.open(args.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            try:
+                os.close(os.open(args.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            except FileExistsError:
+                # Another backup was faster, or it is a link that leads nowhere.
+                raise taken from None
             try:
                 await run_tool("pg_dump", "--format=custom", f"--file={args.file}", dsn=dsn)
             except BaseException:

@@ -47,6 +47,8 @@ async def status(args: argparse.Namespace) -> None:
 
 
 def _age(seconds: float) -> str:
+    if seconds < 0:
+        return "0 s (the clock went back)"
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"

@@ -169,6 +169,10 @@ async def receipt(args: argparse.Namespace) -> None:
     """Ask for the proof that a reading was recorded, and check it against the receipt."""
     try:
         held = parse_receipt(args.file.read_text(encoding="ascii"))
+    except UnicodeDecodeError:
+        raise InvalidRequestError(
+            f"{args.file} is no receipt, which is text: name the file that `--receipt` wrote"
+        ) from None
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"{args.file} is no receipt: {error}") from None
     place = f"/v1/log/{held.region}"
