@@ -43,6 +43,10 @@ class ConflictError(VaultError):
     """The thing is not in a state that allows this."""
 
 
+class KeysBusyError(ConflictError):
+    """The region's keys are being sealed; try again."""
+
+
 class ShreddedError(VaultError):
     """The document was shredded."""
 

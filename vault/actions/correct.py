@@ -7,7 +7,6 @@ since it would be a way around a floor otherwise. The earlier details stay encry
 key, in backups only, and go with it.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from vault.actions.approvals import use
 from vault.actions.order_details import index_key, opened
 from vault.actions.orders import OrderView, view_order
 from vault.actions.policy import in_force
+from vault.actions.retry import retried
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
@@ -51,8 +51,6 @@ from vault.sql import orders as orders_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
 from vault.sql.retention import Judged
-
-ATTEMPTS = 5
 
 
 async def correct_kind(
@@ -190,31 +188,34 @@ async def correct_order(
     ) as access:
         if order is None:
             raise NotFoundError
-        for _ in range(ATTEMPTS):
-            index, key = await index_key(vault, order.region)
-            with suppress(StaleScopeError):
-                async with transaction(vault.pool) as conn:
-                    new, old = await _encrypt_anew(access, conn, identity, changed)
-                    warnings = check_placement(
-                        vault.rules.placements,
-                        order.region,
-                        numbers=new.numbers if new.numbers != old.numbers else (),
-                        customer=order.customer,
-                        principal=principal,
-                    )
-                    if new != old:
-                        await details_sql.forget_orders(conn, [identity])
-                        marks = marks_of(key, new)
-                        if not await details_sql.insert_numbers(
-                            conn, order.region, index, identity, marks
-                        ):
-                            # The index's key was replaced meanwhile.
-                            raise StaleScopeError
-                    said = " ".join(changed.names())
-                    await log_sql.insert_records(conn, [access.conclude(reason=said)])
-                view = await view_order(access, principal, identity)
-                return replace(view, warnings=warnings)
-        raise ConflictError("the region's keys are being sealed; try again")
+        return await _corrected(access, principal, order, changed)
+
+
+@retried
+async def _corrected(
+    access: Access, principal: Principal, order: Order, changed: Changed
+) -> OrderView:
+    vault, identity = access.vault, order.id
+    index, key = await index_key(vault, order.region)
+    async with transaction(vault.pool) as conn:
+        new, old = await _encrypt_anew(access, conn, identity, changed)
+        warnings = check_placement(
+            vault.rules.placements,
+            order.region,
+            numbers=new.numbers if new.numbers != old.numbers else (),
+            customer=order.customer,
+            principal=principal,
+        )
+        if new != old:
+            await details_sql.forget_orders(conn, [identity])
+            marks = marks_of(key, new)
+            if not await details_sql.insert_numbers(conn, order.region, index, identity, marks):
+                # The index's key was replaced meanwhile.
+                raise StaleScopeError
+        said = " ".join(changed.names())
+        await log_sql.insert_records(conn, [access.conclude(reason=said)])
+    view = await view_order(access, principal, identity)
+    return replace(view, warnings=warnings)
 
 
 async def _encrypt_anew(

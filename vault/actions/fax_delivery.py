@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from keys.damage import DamagedError
-from keys.errors import KeysError, StaleScopeError
+from keys.errors import KeysError
 from keys.stream import DataKey
 from vault.actions.access import Access, own_intent, own_regions, recorded
 from vault.actions.bucket import purge_many
@@ -17,6 +17,7 @@ from vault.actions.expire import GROUND, check_bulk_of_faxes, trusted_time
 from vault.actions.keys import worker
 from vault.actions.policy import SeenFax, fax_custody_of, seen_faxes
 from vault.actions.read import Outgoing, Stored, open_metadata, open_object, without_key
+from vault.actions.retry import retried
 from vault.context import Vault
 from vault.domain.access import Action, Principal, Purpose
 from vault.domain.documents import FAX, Custody, object_name
@@ -205,8 +206,6 @@ async def expire_faxes(vault: Vault, region: str) -> int:
 
 # ---- Look at faxes and fetch them: a fetch is an attempt to deliver, and recorded as such. ------
 
-ATTEMPTS = 5
-
 
 @dataclass(frozen=True, slots=True)
 class OpenFax:
@@ -278,24 +277,20 @@ class _Attempt:
         if not opened.left_out:
             self._begun = opened
 
+    @retried
     async def key(self, access: Access) -> tuple[Fax, DataKey]:
         """Return the fax and its key; raises why the attempt may not begin."""
-        opened = self._begun
-        for _ in range(ATTEMPTS):
-            opened = opened or await self._open(None)
-            if opened.fax is None or opened.key is None:
-                if opened.fax is None or opened.fax.custody is not Custody.STORED:
-                    gone = GONE.get(opened.fax.state) if opened.fax else None
-                    raise ShreddedError(gone or "the fax was shredded")
-                if self._alone and opened.fax.next_attempt_at > self._now:
-                    raise ConflictError("another attempt to deliver this fax is under way")
-                raise without_key(opened.fax)
-            try:
-                return opened.fax, await access.unwrap(opened.key, order=None)
-            except StaleScopeError:
-                # The attempt is ours by now.
-                self._alone, opened = False, None
-        raise ConflictError("the region's keys are being sealed; try again")
+        opened, self._begun = self._begun or await self._open(None), None
+        if opened.fax is None or opened.key is None:
+            if opened.fax is None or opened.fax.custody is not Custody.STORED:
+                gone = GONE.get(opened.fax.state) if opened.fax else None
+                raise ShreddedError(gone or "the fax was shredded")
+            if self._alone and opened.fax.next_attempt_at > self._now:
+                raise ConflictError("another attempt to deliver this fax is under way")
+            raise without_key(opened.fax)
+        # The attempt is ours by now, whatever becomes of its key.
+        self._alone = False
+        return opened.fax, await access.unwrap(opened.key, order=None)
 
     async def _open(self, intent: Record | None) -> Opened:
         return await self._vault.committer.submit(

@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
@@ -23,6 +22,7 @@ from keys.stream import HEADER_BYTES, Encryptor, ciphertext_size
 from vault.actions.access import Access, recorded, served
 from vault.actions.fax_scopes import new_fax_key, rewrap_fax_key
 from vault.actions.once import LEFT, KeyEndedError, KeyReusedError, begin_mac, check_key, key_ended
+from vault.actions.retry import retried
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.documents import (
@@ -99,7 +99,6 @@ def fax_too_large(size_max: int) -> TooLargeError:
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 5
 PIECE_BYTES = 64 * 1024
 #: The reason of an outcome whose fax was there already, or came too late.
 NOT_TAKEN = "not-taken"
@@ -416,7 +415,9 @@ async def _keep(vault: Vault, access: Access, new: NewFax, key: DataKey, same: _
 
 
 async def _commit(vault: Vault, access: Access, new: NewFax, key: DataKey, same: _Same) -> Fax:
-    for _ in range(ATTEMPTS):
+    @retried
+    async def commit() -> Fax:
+        nonlocal new
         taken = await vault.committer.submit(TAKE, new)
         if taken.taken:
             return new.fax
@@ -424,7 +425,9 @@ async def _commit(vault: Vault, access: Access, new: NewFax, key: DataKey, same:
         if not taken.stale_scope:
             return await _give_back(vault, access, new, same)
         new = replace(new, key=await rewrap_fax_key(vault, key, new.key))
-    raise ConflictError("the region's keys are being sealed; try again")
+        raise StaleScopeError
+
+    return await commit()
 
 
 async def _give_back(vault: Vault, access: Access, new: NewFax, same: _Same) -> Fax:
@@ -461,19 +464,17 @@ class _Claimed:
     in_custody: bool
 
 
+@retried
 async def _claimed(
     vault: Vault, principal: str, keys: Sequence[str], same: _Same
 ) -> dict[str, _Claimed]:
     """Return what was taken under Idempotency-Keys, and which of it is the same as this."""
-    for _ in range(ATTEMPTS):
-        async with connection(vault.pool) as conn:
-            found = await faxes_sql.find_claimed(conn, principal, keys)
-        with suppress(StaleScopeError):
-            return {
-                key: _Claimed(earlier.fax, await same.of(vault, earlier), bool(earlier.wrapped))
-                for key, earlier in found.items()
-            }
-    raise ConflictError("the region's keys are being sealed; try again")
+    async with connection(vault.pool) as conn:
+        found = await faxes_sql.find_claimed(conn, principal, keys)
+    return {
+        key: _Claimed(earlier.fax, await same.of(vault, earlier), bool(earlier.wrapped))
+        for key, earlier in found.items()
+    }
 
 
 def _known(claimed: Mapping[str, _Claimed]) -> Fax | None:

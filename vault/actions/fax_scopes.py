@@ -12,12 +12,10 @@ from uuid import UUID
 
 from keys.errors import KeyDestroyedError, StaleScopeError
 from keys.keyring import DataKey, WrappedKey
+from vault.actions.retry import retried
 from vault.context import Vault
-from vault.errors import ConflictError
 from vault.process.watches import FaxScope
 from vault.sql.connection import transaction
-
-ATTEMPTS = 5
 
 
 def _scope(vault: Vault, region: str) -> FaxScope:
@@ -45,23 +43,28 @@ def _leave(vault: Vault, region: str, identity: UUID) -> None:
         scope.id = None
 
 
+@retried
 async def new_fax_key(vault: Vault, region: str, fax: UUID) -> tuple[DataKey, WrappedKey]:
     """Make the key of a fax, known to nobody until it is kept."""
-    for _ in range(ATTEMPTS):
-        scope = await _current(vault, region)
-        try:
-            return await vault.keyring.new_key(region, scope, fax)
-        except (KeyDestroyedError, StaleScopeError):
-            _leave(vault, region, scope)
-    raise ConflictError("the region's keys are being sealed; try again")
+    scope = await _current(vault, region)
+    try:
+        return await vault.keyring.new_key(region, scope, fax)
+    except (KeyDestroyedError, StaleScopeError):
+        _leave(vault, region, scope)
+        raise StaleScopeError from None
 
 
 async def rewrap_fax_key(vault: Vault, key: DataKey, stale: WrappedKey) -> WrappedKey:
     """Wrap a fax's key again: its scope was re-keyed, or dropped, before it was kept."""
-    for _ in range(ATTEMPTS):
+
+    @retried
+    async def rewrap() -> WrappedKey:
+        nonlocal stale
         try:
             return await vault.keyring.rewrap(key, stale)
         except (KeyDestroyedError, StaleScopeError):
             _leave(vault, stale.region, stale.scope)
             stale = replace(stale, scope=await _current(vault, stale.region))
-    raise ConflictError("the region's keys are being sealed; try again")
+            raise StaleScopeError from None
+
+    return await rewrap()

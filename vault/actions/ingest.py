@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+from keys.errors import StaleScopeError
 from keys.keyring import WrappedKey
 from keys.stream import HEADER_BYTES, DataKey, ciphertext_size
 from vault.actions.access import Access, recorded
@@ -29,6 +30,7 @@ from vault.actions.once import (
     Once,
     key_ended,
 )
+from vault.actions.retry import retried
 from vault.config.settings import Config
 from vault.context import Vault
 from vault.domain.access import Action, Principal
@@ -70,7 +72,6 @@ from vault.sql.intake import ANNOUNCE, KEEP, Announced, Announcement, Keeping
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 5
 #: What a store keeps in memory of a body whose length it knows, and else.
 GATHERED_BYTES, GATHERED_BYTES_MAX = 512 * 1024, 5 * 1024 * 1024
 
@@ -211,12 +212,13 @@ class _Arrival:
         self, key: DataKey, wrapped: WrappedKey, media_type: str, encryption: "_Encryption"
     ) -> Document:
         """Document, key and record together; this commit is the acknowledgement."""
-        metadata = key.encrypt(
-            json.dumps({"filename": self._upload.filename}).encode(),
-            metadata_context(self._region, self._identity),
-        )
+        filename = json.dumps({"filename": self._upload.filename}).encode()
+        metadata = key.encrypt(filename, metadata_context(self._region, self._identity))
         self._wrapped = True
-        for _ in range(ATTEMPTS):
+
+        @retried
+        async def commit() -> Document:
+            nonlocal wrapped
             kept = await self._vault.committer.submit(
                 KEEP,
                 Keeping(
@@ -241,7 +243,9 @@ class _Arrival:
                     "a request with this Idempotency-Key is in progress or just done"
                 )
             wrapped = await self._vault.keyring.rewrap(key, wrapped)
-        raise ConflictError("the region's keys are being sealed; try again")
+            raise StaleScopeError
+
+        return await commit()
 
     async def drop(self) -> None:
         """Withdraw what was announced and purge what arrived, as far as that can be done now."""

@@ -16,13 +16,12 @@ import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from keys.errors import StaleScopeError
 from keys.keyring import DataKey
+from vault.actions.retry import retried
 from vault.context import Vault
 from vault.domain.access import Principal
 from vault.domain.text import parse_time, said_time
@@ -31,7 +30,6 @@ from vault.sql import intake as intake_sql
 from vault.sql.connection import Connection, connection
 from vault.sql.intake import Claim
 
-ATTEMPTS = 5
 #: How long an Idempotency-Key is remembered.
 KEPT = timedelta(hours=24)
 KEY_PATTERN = re.compile(r"[!-~]{1,128}")
@@ -142,20 +140,18 @@ class Once:
         if not hmac.compare_digest(mac.digest(), fingerprint):
             raise KeyReusedError
 
+    @retried
     async def _opened(self, vault: Vault) -> tuple[DataKey, bytes]:
-        for _ in range(ATTEMPTS):
-            async with connection(vault.pool) as conn:
-                row = await intake_sql.find_claim(conn, self.principal.id, self.key or "")
-            if row is None:
-                # A day went by, or an order lost its details, since the key was looked up.
-                raise ConflictError(
-                    "what this Idempotency-Key made is gone; use another key to send it again"
-                )
-            if row.wrapped is None or row.fingerprint is None:
-                raise NoLongerComparableError
-            with suppress(StaleScopeError):
-                return await vault.keyring.open_key(row.wrapped), row.fingerprint
-        raise ConflictError("the region's keys are being sealed; try again")
+        async with connection(vault.pool) as conn:
+            row = await intake_sql.find_claim(conn, self.principal.id, self.key or "")
+        if row is None:
+            # A day went by, or an order lost its details, since the key was looked up.
+            raise ConflictError(
+                "what this Idempotency-Key made is gone; use another key to send it again"
+            )
+        if row.wrapped is None or row.fingerprint is None:
+            raise NoLongerComparableError
+        return await vault.keyring.open_key(row.wrapped), row.fingerprint
 
     def begin(self, key: DataKey) -> hmac.HMAC | None:
         """Return the MAC of what the data key is made for; None when no key was sent."""

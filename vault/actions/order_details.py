@@ -22,6 +22,7 @@ from vault.actions.expire import GROUND, check_doubt, trusted_time
 from vault.actions.keys import worker
 from vault.actions.policy import in_force
 from vault.actions.read import damaged, lost_key
+from vault.actions.retry import retried
 from vault.context import Vault
 from vault.domain.access import Action
 from vault.domain.orders import (
@@ -35,7 +36,6 @@ from vault.domain.orders import (
     reference_mac,
 )
 from vault.domain.retention import judge
-from vault.errors import ConflictError
 from vault.sql import log as log_sql
 from vault.sql import order_details as details_sql
 from vault.sql import orders as orders_sql
@@ -92,7 +92,6 @@ async def _shred(vault: Vault, conn: Connection, region: str, orders: list[UUID]
 # old key is destroyed, with what stood under it. Each step is a transaction and derives from the
 # rows what is left to do, so that it may end, or happen twice, between any two.
 
-ATTEMPTS = 5
 INDEX_BATCH = 200
 
 
@@ -106,32 +105,27 @@ async def orders_of_reference(vault: Vault, region: str, reference: str) -> list
     return await _orders_of(vault, region, lambda key: reference_mac(key, reference))
 
 
+@retried
 async def _orders_of(vault: Vault, region: str, mac_of: Callable[[DataKey], bytes]) -> list[UUID]:
-    for _ in range(ATTEMPTS):
-        keys = await _keys(vault, region)
-        known = [key for key in keys if key.wrapped is not None]
-        try:
-            found_by = [mac_of(await _opened(vault, key)) for key in known]
-        except StaleScopeError:
-            continue
-        async with connection(vault.pool) as conn:
-            found = await details_sql.orders_of(conn, region, [key.id for key in known], found_by)
+    keys = await _keys(vault, region)
+    known = [key for key in keys if key.wrapped is not None]
+    found_by = [mac_of(await _opened(vault, key)) for key in known]
+    async with connection(vault.pool) as conn:
+        found = await details_sql.orders_of(conn, region, [key.id for key in known], found_by)
+    if [key.id for key in await _keys(vault, region)] != [key.id for key in keys]:
         # An order may have moved to a key that came after the keys were read.
-        if [key.id for key in await _keys(vault, region)] == [key.id for key in keys]:
-            return found
-    raise ConflictError("the region's keys are being sealed; try again")
+        raise StaleScopeError
+    return found
 
 
+@retried
 async def index_key(vault: Vault, region: str) -> tuple[UUID, DataKey]:
     """Return the key that new orders are indexed under; makes the region's first one."""
-    for _ in range(ATTEMPTS):
-        present = _present(await _keys(vault, region))
-        if present is None or present.wrapped is None:
-            await _replace(vault, region, present)
-            continue
-        with suppress(StaleScopeError):
-            return present.id, await _opened(vault, present)
-    raise ConflictError("the region's keys are being sealed; try again")
+    present = _present(await _keys(vault, region))
+    if present is None or present.wrapped is None:
+        await _replace(vault, region, present)
+        raise StaleScopeError
+    return present.id, await _opened(vault, present)
 
 
 async def renew_index(vault: Vault, region: str) -> int:
@@ -186,17 +180,13 @@ async def _move(access: Access, region: str, orders: list[UUID]) -> int:
     return len(orders)
 
 
+@retried
 async def _details(access: Access, identity: UUID) -> Details | None:
     """Return an order's details; None when nobody can know them any more."""
-    for _ in range(ATTEMPTS):
-        async with connection(access.vault.pool) as conn:
-            wrapped = await orders_sql.details_key(conn, identity)
-            order = await orders_sql.find(conn, identity)
-        if order is None:
-            return None
-        with suppress(StaleScopeError):
-            return await opened(access, order, wrapped)
-    raise ConflictError("the region's keys are being sealed; try again")
+    async with connection(access.vault.pool) as conn:
+        wrapped = await orders_sql.details_key(conn, identity)
+        order = await orders_sql.find(conn, identity)
+    return None if order is None else await opened(access, order, wrapped)
 
 
 async def opened(access: Access, order: Order, wrapped: WrappedKey | None) -> Details | None:

@@ -18,6 +18,7 @@ from keys.damage import DamagedError
 from keys.errors import StaleScopeError
 from vault.actions.access import Access, own_regions, reader_region, recorded, served
 from vault.actions.order_details import opened, orders_of_number, orders_of_reference
+from vault.actions.retry import retried
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.decision import Circumstances, Relation, decide
@@ -32,7 +33,6 @@ from vault.domain.orders import (
 )
 from vault.domain.records import Record, encode_receipt, receipt_of
 from vault.errors import (
-    ConflictError,
     InvalidRequestError,
     LeftBehindError,
     LimitError,
@@ -224,8 +224,6 @@ async def _opened(access: Access, item: Listed) -> Listed:
 
 # ---- Read the full numbers of an order, for a purpose: recorded before, and counted as one read.
 
-NUMBERS_ATTEMPTS = 5
-
 
 @dataclass(frozen=True, slots=True)
 class FullNumbers:
@@ -262,21 +260,22 @@ async def read_numbers(
     ) as access:
         # So an outcome without an answer says that nothing went out.
         access.size_bytes = 0
-        for _ in range(NUMBERS_ATTEMPTS):
-            async with connection(vault.pool) as conn:
-                wrapped = await orders_sql.details_key(conn, identity)
-                order = await orders_sql.find(conn, identity)
-            if order is None:
-                raise NotFoundError
-            with suppress(StaleScopeError):
-                details = await opened(access, order, wrapped)
-                if details is None and DETAILS_NOT_KNOWN in (order.not_known or ()):
-                    raise LeftBehindError(
-                        "a restore lost the order's numbers; nobody shredded them"
-                    )
-                if details is None:
-                    raise ShreddedError("the order's details were shredded: its numbers are gone")
-                access.size_bytes = sum(map(len, details.numbers))
-                receipt = encode_receipt(receipt_of(access.intent))
-                return FullNumbers(identity, details.numbers, receipt)
-        raise ConflictError("the region's keys are being sealed; try again")
+        numbers = await _numbers(access, identity)
+        access.size_bytes = sum(map(len, numbers))
+        receipt = encode_receipt(receipt_of(access.intent))
+        return FullNumbers(identity, numbers, receipt)
+
+
+@retried
+async def _numbers(access: Access, identity: UUID) -> tuple[str, ...]:
+    async with connection(access.vault.pool) as conn:
+        wrapped = await orders_sql.details_key(conn, identity)
+        order = await orders_sql.find(conn, identity)
+    if order is None:
+        raise NotFoundError
+    details = await opened(access, order, wrapped)
+    if details is None and DETAILS_NOT_KNOWN in (order.not_known or ()):
+        raise LeftBehindError("a restore lost the order's numbers; nobody shredded them")
+    if details is None:
+        raise ShreddedError("the order's details were shredded: its numbers are gone")
+    return details.numbers

@@ -13,6 +13,7 @@ from vault.actions.access import Access, recorded, served
 from vault.actions.once import Once
 from vault.actions.order_details import index_key, opened, orders_of_number
 from vault.actions.retention import Standing, standings
+from vault.actions.retry import ATTEMPTS, retried
 from vault.context import Vault
 from vault.domain.access import CARRIER_ROLE, Action, Principal
 from vault.domain.carriers import CARRIERS, REFERENCE, CarrierEvent, Reason
@@ -37,15 +38,13 @@ from vault.domain.orders import (
 )
 from vault.domain.placement import Warned, check_placement
 from vault.domain.text import said_time
-from vault.errors import ConflictError, InvalidRequestError, NotFoundError
+from vault.errors import ConflictError, InvalidRequestError, KeysBusyError, NotFoundError
 from vault.sql import documents as documents_sql
 from vault.sql import log as log_sql
 from vault.sql import order_details as details_sql
 from vault.sql import orders as orders_sql
 from vault.sql import retention as retention_sql
 from vault.sql.connection import Connection, connection, transaction
-
-ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ async def create_order(
                     await once.claim(conn, identity, vault.clock(), own)
                     await log_sql.insert_records(conn, [access.conclude()])
                 return OrderView(order, details, [], {}, warnings)
-        raise ConflictError("the region's keys are being sealed; try again")
+        raise KeysBusyError
 
 
 async def _new_key(vault: Vault, region: str, identity: UUID) -> tuple[DataKey, WrappedKey]:
@@ -238,30 +237,25 @@ async def _region_of(vault: Vault, identity: UUID) -> str | None:
     return order.region if order else None
 
 
+@retried
 async def view_order(access: Access, principal: Principal, identity: UUID) -> OrderView:
     """Return an order as its principal may see it, within an access that is recorded."""
     vault = access.vault
-    for _ in range(ATTEMPTS):
-        async with connection(vault.pool) as conn:
-            wrapped = await orders_sql.details_key(conn, identity)
-            order = await orders_sql.find(conn, identity)
-            documents = await documents_sql.of_order(conn, identity)
-            stand = await standings(vault, conn, principal, [document.id for document in documents])
-        if order is None:
-            raise NotFoundError
-        try:
-            details = await opened(access, order, wrapped)
-        except StaleScopeError:
-            continue
-        kinds = principal.kinds
-        known = [item for item in documents if kinds is None or item.kind in kinds]
-        return OrderView(order, details, known, stand)
-    raise ConflictError("the region's keys are being sealed; try again")
+    async with connection(vault.pool) as conn:
+        wrapped = await orders_sql.details_key(conn, identity)
+        order = await orders_sql.find(conn, identity)
+        documents = await documents_sql.of_order(conn, identity)
+        stand = await standings(vault, conn, principal, [document.id for document in documents])
+    if order is None:
+        raise NotFoundError
+    details = await opened(access, order, wrapped)
+    kinds = principal.kinds
+    known = [item for item in documents if kinds is None or item.kind in kinds]
+    return OrderView(order, details, known, stand)
 
 
 # ---- What carriers and the desk say of an order, and what follows from it. ----------------------
 
-EVENT_ATTEMPTS = 5
 _PURPOSE = "order-event"
 
 
@@ -324,6 +318,7 @@ async def take_event(vault: Vault, event: CarrierEvent) -> bool | Reason:
         return taken
 
 
+@retried
 async def _name(vault: Vault, order: UUID, event: CarrierEvent) -> str | None:
     """
     Return what the event is known by: its id, or a MAC of what was said, with numbers in it.
@@ -333,14 +328,11 @@ async def _name(vault: Vault, order: UUID, event: CarrierEvent) -> str | None:
     """
     if isinstance(event.event, str):
         return event.event
-    for _ in range(EVENT_ATTEMPTS):
-        async with connection(vault.pool) as conn:
-            wrapped = await orders_sql.details_key(conn, order)
-        if wrapped is None:
-            return None
-        with suppress(StaleScopeError):
-            return (await vault.keyring.open_key(wrapped)).mac(event.event, _PURPOSE).hex()
-    raise ConflictError("the region's keys are being sealed; try again")
+    async with connection(vault.pool) as conn:
+        wrapped = await orders_sql.details_key(conn, order)
+    if wrapped is None:
+        return None
+    return (await vault.keyring.open_key(wrapped)).mac(event.event, _PURPOSE).hex()
 
 
 async def _order_of_number(

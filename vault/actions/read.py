@@ -14,12 +14,13 @@ from uuid import UUID
 
 from keys import damage
 from keys.damage import Damage, DamagedError
-from keys.errors import IntegrityError, StaleScopeError
+from keys.errors import IntegrityError
 from keys.stream import HEADER_BYTES, DataKey, ciphertext_size
 from vault.actions.access import Access, recorded
 from vault.actions.approvals import unapproved, use
 from vault.actions.log_publish import wait_published
 from vault.actions.retention import Standing, standing_of
+from vault.actions.retry import retried
 from vault.context import Vault
 from vault.domain.access import Action, Principal
 from vault.domain.approvals import Act, Terms
@@ -27,7 +28,6 @@ from vault.domain.documents import Custody, Document, metadata_context, object_n
 from vault.domain.faxes import Fax
 from vault.domain.records import encode_receipt, receipt_of
 from vault.errors import (
-    ConflictError,
     LeftBehindError,
     NotFoundError,
     ObjectMissingError,
@@ -202,8 +202,6 @@ async def _counted(access: Access, pieces: AsyncIterator[bytes]) -> AsyncGenerat
 
 # ---- Read. --------------------------------------------------------------------------------------
 
-ATTEMPTS = 5
-
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -307,22 +305,18 @@ async def describe(vault: Vault, principal: Principal, identity: UUID) -> Descri
         return Description(document, open_filename(key, document), standing)
 
 
+@retried
 async def _unwrap(access: Access, identity: UUID) -> tuple[Document, DataKey]:
-    for _ in range(ATTEMPTS):
-        found = await access.vault.committer.submit(documents_sql.FIND, identity)
-        if found.document is None:
-            raise NotFoundError
-        if found.key is None and found.document.custody is Custody.STORED:
-            # It was not shredded: that would have taken its key and said so in one commit.
-            raise without_key(found.document)
-        if found.key is None:
-            raise ShreddedError
-        try:
-            key = await access.unwrap(found.key, order=found.document.order_id)
-            return found.document, key
-        except StaleScopeError:
-            continue
-    raise ConflictError("the region's keys are being sealed; try again")
+    found = await access.vault.committer.submit(documents_sql.FIND, identity)
+    if found.document is None:
+        raise NotFoundError
+    if found.key is None and found.document.custody is Custody.STORED:
+        # It was not shredded: that would have taken its key and said so in one commit.
+        raise without_key(found.document)
+    if found.key is None:
+        raise ShreddedError
+    key = await access.unwrap(found.key, order=found.document.order_id)
+    return found.document, key
 
 
 def open_filename(key: DataKey, document: Document) -> str | None:
