@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING if args.verbose else logging.ERROR)
-    if args.serves or args.run.__name__ == "doctor":
+    if args.serves or args.checks:
         _warn_of_python()
     sys.exit(_run(args))
 

@@ -126,7 +126,12 @@ async def test_errors_are_one_line_with_their_status(
         (5, "PORTVAULT_DATABASE", ("token", "list"), database),
         (5, "PORTVAULT_DATABASE", ("migrate",), database),
         (5, "PORTVAULT_DATABASE", ("serve",), database),
-        (4, "verify-identity", ("get", document, "--purpose", "fun", "-o", str(target)), token),
+        (
+            4,
+            "",
+            ("get", document, "--purpose", "disclose-to-authority", "--reference", "C-7"),
+            token,
+        ),
         (1, "No such file", ("put", str(tmp_path / "none.jpg"), *put), token),
         (1, "not a file", ("put", str(tmp_path), *put), token),
         (1, "application/pdf", ("put", str(program), *put), token),

@@ -104,7 +104,7 @@ async def test_a_database_behind_its_published_log_is_refused(
         "POST", "/v1/orders", json={"region": "uk", "customer": "a", "numbers": ["+442079460123"]}
     )
     assert status == 503
-    assert "restore" in problem["detail"]
+    assert "rolled back" in problem["detail"]
 
 
 async def test_a_bucket_that_lost_its_log_or_holds_a_forged_one_is_refused(

@@ -48,8 +48,8 @@ def test_what_is_claimed_is_said_alike() -> None:
 @pytest.mark.parametrize(
     "words, command",
     [
-        (("serve",), "operator.run_server"),
-        (("worker",), "operator.run_worker"),
+        (("serve",), "service.run_server"),
+        (("worker",), "service.run_worker"),
         (("doctor",), "doctor.doctor"),
     ],
 )

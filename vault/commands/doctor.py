@@ -432,4 +432,4 @@ async def _libmagic(config: Config) -> tuple[str, str]:
 
 def add(tree: Tree) -> None:
     """Add the command `doctor`."""
-    tree.command("doctor", doctor, SUMMARIES["doctor"], "portvault doctor")
+    tree.command("doctor", doctor, SUMMARIES["doctor"], "portvault doctor", checks=True)

@@ -187,11 +187,16 @@ class Tree:
     def command(
         self, name: str, run: Run, summary: str, example: str, **defaults: Any
     ) -> argparse.ArgumentParser:
-        """Add a command that calls `run`; `defaults` are what else its arguments say."""
+        """
+        Add a command that calls `run`; `defaults` are what else its arguments say.
+
+        One that `serves` logs what it does and has the faster loop; it, and one that `checks` the
+        installation, warn of a Python that the tests do not run on.
+        """
         parser = self._add(name, summary, example)
         # Left out, they must not undo what stood before the command.
         add_common(parser, default=argparse.SUPPRESS)
-        parser.set_defaults(run=run, **{"serves": False, **defaults})
+        parser.set_defaults(run=run, **{"serves": False, "checks": False, **defaults})
         return parser
 
     def _add(self, name: str, summary: str, example: str) -> argparse.ArgumentParser:
