@@ -123,7 +123,7 @@ TYPES = (
         503,
         "No objects",
         (errors.ObjectStoreUnavailableError,),
-        away=f"the objects are away; {_TELL}",
+        away=f"the objects are away, or have no room for more; {_TELL}",
     ),
     ProblemType(
         "keys-unavailable",
