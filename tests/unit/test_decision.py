@@ -42,6 +42,9 @@ from vault.domain.decision import (
 from vault.domain.documents import Custody
 from vault.domain.text import is_reference
 
+#: What all of them look at takes long to reckon, and each worker would.
+pytestmark = pytest.mark.xdist_group("decision")
+
 RULES = read_rules(Path("/nowhere"))
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 ROLES = (*Role, WORKER_ROLE)
