@@ -90,6 +90,8 @@ def reach(secret: Path, out: Path) -> dict[str, str]:
 @pytest.mark.parametrize("account", ACCOUNTS)
 async def test_below_a_closed_directory(place: Path, account: str) -> None:
     """Programs and home below a directory of mode 0700: it starts, and reads no key by that."""
+    if subprocess.run([*become(account), "test", "-r", __file__], check=False).returncode != 0:
+        pytest.skip(f"this checkout is itself below a directory that {account} may not pass")
     closed, home = place / "closed", place / "closed" / "home"
     secret, out = closed / "home-keys" / "uk-1.key", closed / "out"
     closed.mkdir(mode=0o700)
