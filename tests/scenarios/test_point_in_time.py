@@ -35,7 +35,17 @@ def commands(word: str, place: Path) -> str:
     return str(found).replace("/backup/", f"{place}/")
 
 
-async def test_a_database_is_recovered_to_a_point_in_time(place: Path) -> None:
+@pytest.fixture
+def closed(place: Path) -> Path:
+    """Return the programs of PostgreSQL below a directory that is root's own, as `/root` is."""
+    package, below = BIN.parents[1], place / "closed"
+    for name in (package, package.with_suffix(".libs")):
+        shutil.copytree(name, below / name.name, symlinks=True)
+    below.chmod(0o700)
+    return below / BIN.relative_to(package.parent)
+
+
+async def test_a_database_is_recovered_to_a_point_in_time(place: Path, closed: Path) -> None:
     """What was committed before the point is there, what came after it is not."""
     home, new = place / "home", place / "new"
     (place / "wal").mkdir()
@@ -63,7 +73,7 @@ async def test_a_database_is_recovered_to_a_point_in_time(place: Path) -> None:
     shutil.rmtree(home)
     new.mkdir(mode=0o755)
     subprocess.run(["chmod", "-R", "a+rX", place / "wal"], check=True)
-    given = f"set -e\nbin={BIN}\npoint='{point}'\naccount={account}\nPORTVAULT_HOME={new}\n"
+    given = f"set -e\nbin={closed}\npoint='{point}'\naccount={account}\nPORTVAULT_HOME={new}\n"
     recover = given + commands("recovery_target_time", place)
     await asyncio.to_thread(subprocess.run, ["bash", "-c", recover], check=True)
     server = EmbeddedPostgres(new, durable=False)
